@@ -1,0 +1,2 @@
+//! The edgerepl command.
+fn main() {}
