@@ -1,1 +1,20 @@
-//! edgerepl
+//! edgerepl keeps a device's SQLite database replicated to S3 with credentials that live for
+//! minutes.
+//!
+//! ```text
+//! config ──► agent  (pure: (event, now) ─► actions; no I/O, no clock, no randomness of its own)
+//!              ▲ │
+//!       events │ │ actions
+//!              │ ▼
+//!           reactor (one poll over signals, one timer, child exits, pipes, sockets)
+//!              │ │ │
+//!     ┌────────┘ │ └─────────┐
+//!  children    store       notify, status
+//! ```
+//!
+//! `agent` decides when; `reactor` is the only place that waits; `credentials`, `replication` and
+//! `store` know how. Whatever is slow or dangerous is a short-lived child with a deadline.
+
+pub mod clock;
+pub mod config;
+pub mod credentials;
