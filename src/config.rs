@@ -5,11 +5,35 @@
 //! whether a certificate is there is a matter of the moment, and `check` and the fetch find out.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::credentials::key::PrivateKey;
+
+mod layers;
+mod value;
+
+use layers::{Layers, Section};
+pub use value::TableName;
+
+/// Where the main file is looked for unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
+
+/// The image's own fragments, under the main file.
+pub const VENDOR_DIRECTORY: &str = "/usr/lib/edgerepl";
+
+/// Sections and the keys that each may hold: the contract.
+const SCHEMA: &[(&str, &[&str])] = &[
+    ("identity", &["thing_name", "certificate", "private_key"]),
+    ("credentials", &["endpoint", "role_alias", "region", "ca_file", "renew_before"]),
+    (
+        "replication",
+        &["command", "rotation", "supervisor", "unit", "environment_file", "control_socket"],
+    ),
+    ("database", &["path", "wal_guard"]),
+    ("heartbeat", &["interval", "table", "keep"]),
+];
 
 /// All that edgerepl was told, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -22,6 +46,47 @@ pub struct Settings {
     pub region: String,
     /// How long before their end credentials are renewed.
     pub renew_before: Duration,
+    /// What replicates the database, and who runs it.
+    pub replication: Replication,
+    /// The database.
+    pub database: Database,
+    /// The rows that prove life; `None` where the application writes enough by itself.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+impl Settings {
+    /// Reads the layers of `main` and of [`VENDOR_DIRECTORY`].
+    ///
+    /// # Errors
+    /// The first thing that can't work, as one sentence with the file and the key.
+    pub fn load(main: &Path, runtime: &RuntimeDirectory) -> Result<Self, ConfigError> {
+        Self::load_layers(main, Path::new(VENDOR_DIRECTORY), runtime)
+    }
+
+    fn load_layers(
+        main: &Path,
+        vendor: &Path,
+        runtime: &RuntimeDirectory,
+    ) -> Result<Self, ConfigError> {
+        let layers = Layers::read(vendor, main, SCHEMA)?;
+        let replication = layers.section("replication");
+        let settings = Self {
+            identity: Identity::read(&layers.section("identity"))?,
+            provider: Provider::read(&layers.section("credentials"))?,
+            region: layers.section("credentials").parsed("region", value::region)?,
+            renew_before: layers
+                .section("credentials")
+                .parsed_or("renew_before", "5m", value::duration)?,
+            replication: Replication::read(&replication, runtime)?,
+            database: Database::read(&layers.section("database"))?,
+            heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
+        };
+        if settings.renew_before < Duration::from_secs(1) {
+            let section = layers.section("credentials");
+            return Err(section.error("renew_before", "must be at least one second".to_owned()));
+        }
+        Ok(settings)
+    }
 }
 
 /// Who the device is: `[identity]`.
@@ -35,6 +100,16 @@ pub struct Identity {
     pub private_key: PrivateKey,
 }
 
+impl Identity {
+    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            thing_name: section.optional("thing_name", value::thing_name)?,
+            certificate: section.parsed("certificate", value::absolute_path)?,
+            private_key: section.parsed("private_key", value::private_key)?,
+        })
+    }
+}
+
 /// The AWS IoT Core credential provider: `[credentials]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Provider {
@@ -44,6 +119,20 @@ pub struct Provider {
     pub role_alias: String,
     /// A bundle of PEM certificates, any of which may be the server's root.
     pub ca_file: PathBuf,
+}
+
+impl Provider {
+    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            endpoint: section.parsed("endpoint", str::parse)?,
+            role_alias: section.parsed("role_alias", value::role_alias)?,
+            ca_file: section.parsed_or(
+                "ca_file",
+                "/usr/share/edgerepl/aws-iot-ca.pem",
+                value::absolute_path,
+            )?,
+        })
+    }
 }
 
 /// A host and a port that speak HTTPS.
@@ -86,3 +175,149 @@ impl fmt::Display for Endpoint {
         write!(f, "{}:{}", self.host, self.port)
     }
 }
+
+/// What replicates the database: `[replication]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Replication {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// How new credentials reach it.
+    pub rotation: Rotation,
+    /// Who runs it.
+    pub supervisor: Supervisor,
+    /// Litestream's control socket, as its own configuration names it. Where nothing listens there
+    /// edgerepl works without, a little slower.
+    pub control_socket: PathBuf,
+}
+
+impl Replication {
+    fn read(section: &Section<'_>, runtime: &RuntimeDirectory) -> Result<Self, ConfigError> {
+        let default = ["litestream", "replicate", "-config", "/etc/litestream.yml"];
+        let supervisor = match section.choice("supervisor", "child", &["child", "systemd"])? {
+            "systemd" => Supervisor::Systemd {
+                unit: section.parsed_or("unit", "litestream.service", value::unit)?,
+                environment_file: section
+                    .optional("environment_file", value::absolute_path)?
+                    .unwrap_or_else(|| runtime.file("litestream.env")),
+            },
+            _ => Supervisor::Child,
+        };
+        let rotation = match section.choice("rotation", "auto", &["auto", "restart", "refresh"])? {
+            "auto" => Rotation::Auto,
+            "restart" => Rotation::Restart,
+            _ => {
+                let cause = "\"refresh\" is not in this version of edgerepl; \
+                             use \"auto\" or \"restart\"";
+                return Err(section.error("rotation", cause.to_owned()));
+            }
+        };
+        Ok(Self {
+            command: section.command("command", &default)?,
+            rotation,
+            supervisor,
+            control_socket: section
+                .optional("control_socket", value::absolute_path)?
+                .unwrap_or_else(|| runtime.file("litestream.sock")),
+        })
+    }
+}
+
+/// How new credentials reach Litestream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rotation {
+    /// The best way that the Litestream in front of us supports: today a restart.
+    Auto,
+    /// A restart.
+    Restart,
+}
+
+/// Who runs Litestream.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Supervisor {
+    /// edgerepl itself: credentials never touch a file.
+    Child,
+    /// systemd, in a unit of its own.
+    Systemd {
+        /// The unit to restart.
+        unit: String,
+        /// What the unit's `EnvironmentFile=` names, on tmpfs.
+        environment_file: PathBuf,
+    },
+}
+
+/// The database: `[database]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Database {
+    /// The SQLite database that Litestream replicates.
+    pub path: PathBuf,
+    /// How large the WAL may grow, in bytes, while the WAL guard holds it; `None` is no guard.
+    pub wal_guard: Option<u64>,
+}
+
+impl Database {
+    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            path: section.parsed("path", value::absolute_path)?,
+            wal_guard: section.parsed_or("wal_guard", "64MiB", value::or_off(value::size))?,
+        })
+    }
+}
+
+/// The rows that prove life: `[heartbeat]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Heartbeat {
+    /// The time between two rows.
+    pub interval: Duration,
+    /// The table that holds them.
+    pub table: TableName,
+    /// How long a row is kept; `None` is for ever.
+    pub keep: Option<Duration>,
+}
+
+impl Heartbeat {
+    fn read(section: &Section<'_>) -> Result<Option<Self>, ConfigError> {
+        let table = section.parsed_or("table", "HealthCheck", str::parse)?;
+        let keep = section.parsed_or("keep", "30d", value::or_off(value::duration))?;
+        let interval = section.parsed_or("interval", "5s", value::or_off(value::duration))?;
+        if interval.is_some_and(|i| i < Duration::from_millis(100)) {
+            return Err(section.error("interval", "must be at least 100ms".to_owned()));
+        }
+        Ok(interval.map(|interval| Self { interval, table, keep }))
+    }
+}
+
+/// The directory on tmpfs for what lives as long as the daemon: systemd's `RUNTIME_DIRECTORY`,
+/// `/run/edgerepl` where there is none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RuntimeDirectory(PathBuf);
+
+impl RuntimeDirectory {
+    /// From the environment; of several directories that a unit asks for, the first.
+    pub fn from_environment() -> Self {
+        let given = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
+        let first = given.split(':').next().filter(|d| d.starts_with('/'));
+        Self(PathBuf::from(first.unwrap_or("/run/edgerepl")))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+/// Why the configuration can't work: one sentence that names the file and the key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -15,6 +15,7 @@
 //! `agent` decides when; `reactor` is the only place that waits; `credentials`, `replication` and
 //! `store` know how. Whatever is slow or dangerous is a short-lived child with a deadline.
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod credentials;

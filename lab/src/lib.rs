@@ -1,1 +1,258 @@
-//! The device lab.
+//! The device lab: everything that edgerepl talks to, on one machine and without the cloud.
+//!
+//! What it holds is real where it can be: mutual TLS with a CA of its own, keys in a PKCS#11 token
+//! (SoftHSM), S3 that verifies signatures and refuses a session from the second it ends, and the real
+//! Litestream. What it imitates (the credential provider's answers) follows AWS's contract, and breaks
+//! it only where a test orders so.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use edgerepl_lab::{KeyKind, Lab, LabOptions};
+//!
+//! # fn main() -> Result<(), edgerepl_lab::Error> {
+//! let lab = Lab::start(LabOptions { lifetime: Duration::from_secs(20), ..Default::default() })?;
+//! let device = lab.provision_token(KeyKind::EcdsaP256, "thing-1")?;
+//! println!("endpoint = {:?}", lab.provider().endpoint());
+//! println!("private_key = {:?}", device.private_key);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The interface is synchronous; the servers run on threads of the lab's own and stop when it is
+//! dropped.
+
+mod device;
+mod error;
+mod litestream;
+mod pki;
+mod port;
+mod provider;
+mod registry;
+mod s3;
+mod sessions;
+mod sync;
+pub mod token;
+pub mod tools;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+pub use crate::{
+    device::{Device, KeyKind},
+    error::{Error, Result},
+    pki::ServerCertificate,
+    provider::{
+        Behaviour, ClientSignatures, DateHeader, Door, Expected, HandshakeLog, OddAnswer, Provider,
+        RequestLog, TlsVersions, odd_answers,
+    },
+    s3::{S3, S3Fault, S3Request},
+    sessions::Session,
+};
+use crate::{pki::Pki, provider::Contract, registry::Registry, sessions::Sessions};
+
+/// How a lab is set up.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// How long the provider's sessions live.
+    pub lifetime: Duration,
+    /// The only role alias that the provider knows.
+    pub role_alias: String,
+    /// The address that both servers listen on; their ports are free ones.
+    pub bind: IpAddr,
+    /// The host name in the provider's certificate and endpoint. Clients have to resolve it.
+    pub server_name: String,
+    /// Where the lab keeps its files, and leaves them. Without one it uses a temporary directory
+    /// and removes it.
+    pub root: Option<PathBuf>,
+}
+
+impl Default for LabOptions {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(15 * 60),
+            role_alias: "edgerepl".to_owned(),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            server_name: "localhost".to_owned(),
+            root: None,
+        }
+    }
+}
+
+/// A running lab.
+pub struct Lab {
+    provider: Provider,
+    s3: S3,
+    pki: Arc<Pki>,
+    registry: Arc<Registry>,
+    root: PathBuf,
+    ca_file: PathBuf,
+    /// Taken in `drop`.
+    runtime: Option<Runtime>,
+    /// Removed last: the servers write into it.
+    _temporary: Option<TempDir>,
+}
+
+impl Lab {
+    /// Starts both servers; they accept connections when this returns.
+    pub fn start(options: LabOptions) -> Result<Self> {
+        let (root, temporary) = root_directory(options.root)?;
+        let pki = Arc::new(Pki::new(&options.server_name)?);
+        let ca_file = root.join("ca.pem");
+        std::fs::write(&ca_file, pki.bundle()).map_err(Error::doing(ca_file.display()))?;
+
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("lab")
+            .enable_all()
+            .build()
+            .map_err(Error::doing("the lab's threads can't be started"))?;
+        let sessions = Arc::new(Sessions::default());
+        let registry = Arc::new(Registry::default());
+        let s3 = S3::start(
+            runtime.handle().clone(),
+            options.bind,
+            &options.server_name,
+            &root.join("s3"),
+            sessions.clone(),
+        )?;
+        let contract = Contract {
+            server_name: options.server_name,
+            role_alias: options.role_alias,
+            lifetime: options.lifetime,
+        };
+        let provider = Provider::start(
+            runtime.handle().clone(),
+            options.bind,
+            contract,
+            pki.clone(),
+            registry.clone(),
+            sessions,
+        )?;
+        let runtime = Some(runtime);
+        Ok(Self {
+            provider,
+            s3,
+            pki,
+            registry,
+            root,
+            ca_file,
+            runtime,
+            _temporary: temporary,
+        })
+    }
+
+    /// The directory of everything that the lab writes.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The roots that a device trusts: a PEM bundle of two, the right one last.
+    pub fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+
+    /// The credential provider.
+    pub fn provider(&self) -> &Provider {
+        &self.provider
+    }
+
+    /// S3.
+    pub fn s3(&self) -> &S3 {
+        &self.s3
+    }
+
+    /// A new, registered device with its key in a PEM file.
+    pub fn provision_pem(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
+        let device = Device::with_pem(
+            &self.pki,
+            &self.device_directory(thing_name),
+            kind,
+            thing_name,
+        )?;
+        self.register(&device);
+        Ok(device)
+    }
+
+    /// A new, registered device with its key in a SoftHSM token of its own.
+    pub fn provision_token(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
+        let device = Device::with_token(
+            &self.pki,
+            &self.device_directory(thing_name),
+            kind,
+            thing_name,
+        )?;
+        self.register(&device);
+        Ok(device)
+    }
+
+    /// Registers a device's certificate, again after [`revoke`](Self::revoke).
+    pub fn register(&self, device: &Device) {
+        self.registry
+            .register(&device.certificate_der, &device.thing_name);
+    }
+
+    /// Registers a device's certificate for another thing than its own name says.
+    pub fn attach(&self, device: &Device, thing_name: &str) {
+        self.registry.register(&device.certificate_der, thing_name);
+    }
+
+    /// Deactivates a device's certificate: its next handshake fails.
+    pub fn revoke(&self, device: &Device) {
+        self.registry.revoke(&device.certificate_der);
+    }
+
+    /// Takes a device's certificate off the register, as if this cloud had never seen it.
+    pub fn forget(&self, device: &Device) {
+        self.registry.forget(&device.certificate_der);
+    }
+
+    /// Writes `litestream.yml` beside `database`: Litestream 0.5, with a control socket.
+    pub fn litestream_config(&self, database: &Path, socket: &Path) -> Result<PathBuf> {
+        litestream::write_config(&self.s3, database, socket)
+    }
+
+    /// Writes `litestream-0.3.yml` beside `database`: Litestream 0.3, which has no control socket.
+    pub fn litestream_config_0_3(&self, database: &Path) -> Result<PathBuf> {
+        litestream::write_config_0_3(&self.s3, database)
+    }
+
+    /// Restores what S3 holds of a thing's database to `output`, which must not exist yet.
+    pub fn restore(&self, thing_name: &str, output: &Path) -> Result<()> {
+        litestream::restore(&self.s3, thing_name, output)
+    }
+
+    fn device_directory(&self, thing_name: &str) -> PathBuf {
+        self.root.join("devices").join(thing_name)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A file operation of S3 may still run: the directory goes after it.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+}
+
+fn root_directory(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
+    match given {
+        Some(root) => {
+            device::make_directory(&root)?;
+            let root = root.canonicalize().map_err(Error::doing(root.display()))?;
+            Ok((root, None))
+        }
+        None => {
+            let temporary = TempDir::with_prefix("edgerepl-lab-")
+                .map_err(Error::doing("a temporary directory for the lab"))?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}

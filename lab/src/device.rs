@@ -1,0 +1,187 @@
+//! A device as it leaves provisioning: a registered certificate and a private key, in a PEM file or
+//! in a token. It owns the device's directory; the certificate authority and the registry are not its.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use rcgen::KeyPair;
+use rsa::pkcs8::{EncodePrivateKey, LineEnding};
+use rustls::pki_types::CertificateDer;
+
+use crate::{
+    error::{Error, Result},
+    pki::{Pki, device_request},
+    token,
+};
+
+/// The kind of a device's private key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256, the only kind that an ATECC608 holds.
+    EcdsaP256,
+    /// RSA with 2048 bits, as in many TPMs.
+    Rsa2048,
+}
+
+impl KeyKind {
+    /// As the `lab` command spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::Rsa2048 => "rsa-2048",
+        }
+    }
+}
+
+impl std::str::FromStr for KeyKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::EcdsaP256, Self::Rsa2048]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| {
+                Error::new(format!(
+                    "{name:?} is no kind of key: give ecdsa-p256 or rsa-2048"
+                ))
+            })
+    }
+}
+
+/// A provisioned device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// The name of its thing, which is also the certificate's subject CN.
+    pub thing_name: String,
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// `identity.private_key` for edgerepl: a path or a PKCS#11 URI.
+    pub private_key: String,
+    /// What a process that uses the key needs in its environment.
+    pub env: Vec<(String, String)>,
+    pub(crate) certificate_der: CertificateDer<'static>,
+    /// Where the token lives, and where it is while it is pulled out.
+    token: Option<(PathBuf, PathBuf)>,
+}
+
+impl Device {
+    /// With its key in a PEM file.
+    pub(crate) fn with_pem(
+        pki: &Pki,
+        directory: &Path,
+        kind: KeyKind,
+        thing_name: &str,
+    ) -> Result<Self> {
+        make_directory(directory)?;
+        let private_key = directory.join("device.key");
+        let key = KeyPair::from_pem(&new_pem_key(kind)?)
+            .map_err(Error::doing("the device's new private key"))?;
+        write_secret(&private_key, &key.serialize_pem())?;
+        let request = device_request(thing_name, &key)?;
+        let private_key = private_key.display().to_string();
+        Self::certified(
+            pki,
+            directory,
+            thing_name,
+            &request,
+            private_key,
+            Vec::new(),
+            None,
+        )
+    }
+
+    /// With its key in a SoftHSM token of its own, generated there and never seen outside.
+    pub(crate) fn with_token(
+        pki: &Pki,
+        directory: &Path,
+        kind: KeyKind,
+        thing_name: &str,
+    ) -> Result<Self> {
+        make_directory(directory)?;
+        let (token, request) = token::provision(directory, kind, thing_name)?;
+        let pulled_out = directory.join("pulled-out");
+        Self::certified(
+            pki,
+            directory,
+            thing_name,
+            &request,
+            token.uri,
+            token.env,
+            Some((token.store, pulled_out)),
+        )
+    }
+
+    fn certified(
+        pki: &Pki,
+        directory: &Path,
+        thing_name: &str,
+        request: &str,
+        private_key: String,
+        env: Vec<(String, String)>,
+        token: Option<(PathBuf, PathBuf)>,
+    ) -> Result<Self> {
+        let issued = pki.sign_device(request)?;
+        let certificate = directory.join("device.crt");
+        fs::write(&certificate, issued.pem).map_err(Error::doing(certificate.display()))?;
+        Ok(Self {
+            thing_name: thing_name.to_owned(),
+            certificate,
+            private_key,
+            env,
+            certificate_der: issued.der,
+            token,
+        })
+    }
+
+    /// Pulls the token out: the module works, its slot is empty.
+    pub fn hide_token(&self) -> Result<()> {
+        let (store, pulled_out) = self.token()?;
+        fs::rename(store, pulled_out).map_err(Error::doing("the token can't be pulled out"))?;
+        make_directory(store)
+    }
+
+    /// Puts the token back.
+    pub fn restore_token(&self) -> Result<()> {
+        let (store, pulled_out) = self.token()?;
+        // A module that looked meanwhile may have left a lock file there.
+        fs::remove_dir_all(store)
+            .and_then(|()| fs::rename(pulled_out, store))
+            .map_err(Error::doing("the token can't be put back"))
+    }
+
+    fn token(&self) -> Result<&(PathBuf, PathBuf)> {
+        self.token.as_ref().ok_or_else(|| {
+            Error::new(format!(
+                "{} keeps its key in a file: it has no token",
+                self.thing_name
+            ))
+        })
+    }
+}
+
+fn new_pem_key(kind: KeyKind) -> Result<String> {
+    match kind {
+        KeyKind::EcdsaP256 => KeyPair::generate()
+            .map(|key| key.serialize_pem())
+            .map_err(Error::doing("a P-256 key could not be made")),
+        // ring signs with RSA keys but makes none.
+        KeyKind::Rsa2048 => rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048)
+            .map_err(Error::doing("an RSA key could not be made"))?
+            .to_pkcs8_pem(LineEnding::LF)
+            .map(|pem| pem.to_string())
+            .map_err(Error::doing("an RSA key could not be written")),
+    }
+}
+
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::doing(path.display()))
+}
+
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
+        .map_err(Error::doing(path.display()))
+}

@@ -1,0 +1,81 @@
+//! Litestream's configuration for the lab's S3, and reading the replica back with the real Litestream.
+//! It never starts a replication: that is what edgerepl is for.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    error::{Error, Result},
+    s3::{REGION, S3},
+    tools,
+};
+
+/// The version that the lab restores with; it also reads what 0.3 wrote.
+const RESTORE_VERSION: &str = "0.5.17";
+
+/// The key prefix of one thing's replica. Litestream expands the variable itself.
+const REPLICA_PATH: &str = "${EDGEREPL_THING_NAME}/app.db";
+
+/// Writes `litestream.yml` beside `database`, for Litestream 0.5.
+pub(crate) fn write_config(s3: &S3, database: &Path, socket: &Path) -> Result<PathBuf> {
+    let text = format!(
+        "socket:\n  enabled: true\n  path: {socket}\n  permissions: 0600\ndbs:\n  - path: {db}\n    \
+         replica:\n      type: s3\n      bucket: {bucket}\n      path: {REPLICA_PATH}\n      \
+         region: {REGION}\n      endpoint: {endpoint}\n",
+        socket = socket.display(),
+        db = database.display(),
+        bucket = s3.bucket(),
+        endpoint = s3.endpoint(),
+    );
+    write(database, "litestream.yml", &text)
+}
+
+/// Writes `litestream-0.3.yml` beside `database`: no control socket, a list of replicas.
+pub(crate) fn write_config_0_3(s3: &S3, database: &Path) -> Result<PathBuf> {
+    let text = format!(
+        "dbs:\n  - path: {db}\n    replicas:\n      - type: s3\n        bucket: {bucket}\n        \
+         path: {REPLICA_PATH}\n        region: {REGION}\n        endpoint: {endpoint}\n        \
+         force-path-style: true\n",
+        db = database.display(),
+        bucket = s3.bucket(),
+        endpoint = s3.endpoint(),
+    );
+    write(database, "litestream-0.3.yml", &text)
+}
+
+/// Restores the replica of `thing_name` to `output`, which must not exist.
+pub(crate) fn restore(s3: &S3, thing_name: &str, output: &Path) -> Result<()> {
+    let url = format!(
+        "s3://{}/{thing_name}/app.db?endpoint={}&region={REGION}&forcePathStyle=true",
+        s3.bucket(),
+        s3.endpoint(),
+    );
+    let restored = Command::new(tools::litestream(RESTORE_VERSION)?)
+        .arg("restore")
+        .arg("-o")
+        .arg(output)
+        .arg(url)
+        .env_clear()
+        .envs(s3.root_credentials().env())
+        .output()
+        .map_err(Error::doing("Litestream can't be run"))?;
+    if restored.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&restored.stderr);
+    let said = String::from_utf8_lossy(&restored.stdout);
+    Err(Error::new(format!(
+        "the replica of {thing_name} was not restored: {} {}",
+        reason.trim(),
+        said.trim()
+    )))
+}
+
+fn write(database: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let path = database.with_file_name(name);
+    fs::write(&path, text).map_err(Error::doing(path.display()))?;
+    Ok(path)
+}

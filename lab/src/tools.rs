@@ -1,0 +1,64 @@
+//! Where the programs are that the lab does not contain. It finds them and explains what to do where
+//! one is missing; installing is `cargo xtask setup`'s business.
+
+use std::{env, path::PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The real Litestream of this version, as `cargo xtask setup` installed it.
+pub fn litestream(version: &str) -> Result<PathBuf> {
+    let path = tools_directory()
+        .join(format!("litestream-{version}"))
+        .join("litestream");
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::new(format!(
+        "Litestream {version} is not at {}: install it with `cargo xtask setup`",
+        path.display()
+    )))
+}
+
+/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace. `cargo xtask setup` writes to the same place.
+fn tools_directory() -> PathBuf {
+    env::var_os("EDGEREPL_TOOLS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
+        PathBuf::from,
+    )
+}
+
+/// SoftHSM's PKCS#11 module, where the distributions put it; `SOFTHSM2_MODULE` comes first.
+pub(crate) fn softhsm_module() -> Result<PathBuf> {
+    const PLACES: [&str; 4] = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+        "/usr/lib64/softhsm/libsofthsm2.so",
+        "/usr/local/lib/softhsm/libsofthsm2.so",
+    ];
+    let named = env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
+    named
+        .into_iter()
+        .chain(PLACES.map(PathBuf::from))
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("SoftHSM's PKCS#11 module is missing: install it with `cargo xtask setup`")
+        })
+}
+
+/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built beside the running program or,
+/// for a test, one directory above it.
+pub(crate) fn lab_command() -> Result<PathBuf> {
+    let named = env::var_os("EDGEREPL_LAB_BIN").map(PathBuf::from);
+    let this = env::current_exe().map_err(Error::doing("the running program's own path"))?;
+    let beside = this
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("lab"));
+    named.into_iter().chain(beside).find(|path| path.is_file()).ok_or_else(|| {
+        Error::new(
+            "the lab command is not built: run `cargo build -p edgerepl-lab --bin lab`, or name \
+             it in EDGEREPL_LAB_BIN",
+        )
+    })
+}

@@ -1,0 +1,322 @@
+//! The agent: the one state machine that decides, from an event and the time, what to do.
+//!
+//! Owns every policy: when to renew, how to back off, how to hand credentials over, when the WAL
+//! guard holds, what healthy means. Does no I/O, reads no clock, draws no random number (its jitter
+//! comes from a seed), holds no secret. Whatever it wants done it returns as [`Action`]s, and learns
+//! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
+//!
+//! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over),
+//! `heartbeat` (the rows), `guard` (the WAL guard's bounds), `report` (what all that means).
+
+use std::time::Duration;
+
+use log::Level;
+
+use crate::clock::{BootTime, WallTime};
+use crate::credentials::FetchFailure;
+
+mod backoff;
+mod guard;
+mod heartbeat;
+mod renewal;
+mod replicator;
+mod report;
+
+use backoff::Jitter;
+use guard::Guard;
+use heartbeat::Heartbeat;
+use renewal::Renewal;
+use replicator::Replicator;
+pub use replicator::{Activity, SyncFailure};
+pub use report::{Report, State};
+
+/// The time, on both clocks, at which an event is handled.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Now {
+    /// For every deadline.
+    pub boot: BootTime,
+    /// For people, and for nothing that must not go wrong.
+    pub wall: WallTime,
+}
+
+/// What the configuration says about decisions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// How long before their end credentials are renewed.
+    pub renew_before: Duration,
+    /// The time between two heartbeat rows; `None` writes none.
+    pub heartbeat: Option<Duration>,
+    /// Old rows are pruned.
+    pub prune: bool,
+    /// Who runs Litestream.
+    pub supervisor: SupervisorKind,
+    /// The WAL is held while Litestream is down.
+    pub wal_guard: bool,
+}
+
+/// Who runs Litestream: it decides what a hand-over consists of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SupervisorKind {
+    /// edgerepl: stop, wait for the exit, start.
+    Child,
+    /// systemd: one restart, which is over when systemd says so.
+    Systemd,
+}
+
+/// What a granted set of credentials means for decisions. The secrets stay with the reactor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lease {
+    /// How long they are good for, counted from when they were asked for.
+    pub lifetime: Duration,
+    /// The provider's clock, where it told.
+    pub server_time: Option<WallTime>,
+    /// Where this thing stands in its fleet, 0 to 65,535: renewals are spread by it.
+    pub phase: u16,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Nothing but the passing of time.
+    Tick,
+    /// The fetch ended.
+    Fetched(Result<Lease, FetchFailure>),
+    /// Litestream runs (or systemd says that it restarted its unit), or could not be started.
+    Started(Result<(), String>),
+    /// Litestream ended; how, in words.
+    Exited(String),
+    /// Litestream answered a sync, or did not.
+    Synced(Result<Position, SyncFailure>),
+    /// Litestream's local state was reset, or could not be.
+    StateReset(Result<(), String>),
+    /// A heartbeat row was committed (its id), or could not be.
+    Row(Result<i64, String>),
+    /// The guard holds the WAL, or could not be taken.
+    GuardTaken(Result<(), String>),
+    /// The WAL has grown past what the guard may cost.
+    WalTooLarge,
+    /// An address or a link of this machine changed.
+    NetworkChanged,
+    /// The wall clock was set.
+    ClockStepped,
+    /// The configuration was read anew.
+    Reloaded(Policy),
+    /// Somebody wants the daemon to end.
+    Terminate,
+}
+
+/// Where Litestream and its replica stand.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Position {
+    /// The last transaction that Litestream took from the database.
+    pub local: u64,
+    /// The last one that its replica holds.
+    pub replicated: u64,
+}
+
+/// What is to be done, in this order, before the next event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Start the fetch child; ends in [`Event::Fetched`].
+    Fetch,
+    /// Kill the fetch child; still ends in [`Event::Fetched`].
+    KillFetch,
+    /// Forget a fetch child that did not die of a kill: nothing more is heard of it.
+    AbandonFetch,
+    /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
+    /// [`Event::Started`].
+    Start,
+    /// Give up on a restart that systemd never finished: nothing more is heard of it.
+    AbandonStart,
+    /// Ask Litestream to end (SIGTERM); a second one cuts its last sync short.
+    Terminate,
+    /// End Litestream at once (SIGKILL).
+    Kill,
+    /// Ask Litestream to replicate now, and wait so long for it; ends in [`Event::Synced`].
+    Sync(Duration),
+    /// Drop Litestream's local state, which it can't read; ends in [`Event::StateReset`].
+    ResetState,
+    /// Write a heartbeat row; ends in [`Event::Row`].
+    WriteRow,
+    /// Delete some of the rows that are too old.
+    Prune,
+    /// Hold the WAL; ends in [`Event::GuardTaken`].
+    TakeGuard,
+    /// Let the WAL go.
+    ReleaseGuard,
+    /// Tell the log.
+    Log(Level, String),
+    /// End the daemon: all that was to be stopped has stopped.
+    Exit,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Agent {
+    policy: Policy,
+    jitter: Jitter,
+    renewal: Renewal,
+    replicator: Replicator,
+    heartbeat: Heartbeat,
+    guard: Guard,
+    clock: ClockBelief,
+    stopping: bool,
+    exited: bool,
+}
+
+impl Agent {
+    /// An agent that has done nothing yet: its first event makes it fetch.
+    pub fn new(policy: Policy, seed: u64, now: Now) -> Self {
+        Self {
+            jitter: Jitter::new(seed),
+            renewal: Renewal::new(now.boot),
+            replicator: Replicator::new(policy.supervisor, now.boot),
+            heartbeat: Heartbeat::new(now.boot),
+            guard: Guard::default(),
+            clock: ClockBelief::default(),
+            stopping: false,
+            exited: false,
+            policy,
+        }
+    }
+
+    /// Handles one event.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let mut actions = Actions::default();
+        let out = &mut actions;
+        match event {
+            Event::Tick => {}
+            Event::Fetched(Ok(lease)) => {
+                self.clock.compare(now.wall, lease.server_time);
+                if let Some(ends) = self.renewal.granted(&lease, &self.policy, now, out)
+                    && !self.stopping
+                {
+                    self.replicator.renewed(ends, now.boot, out);
+                }
+            }
+            Event::Fetched(Err(failure)) => {
+                self.renewal.failed(failure, &mut self.jitter, now.boot, out);
+            }
+            Event::Started(result) => {
+                self.replicator.started(result, &mut self.jitter, now.boot, out);
+            }
+            Event::Exited(how) => {
+                self.replicator.exited(&how, &mut self.jitter, now.boot, out);
+                // The freshest WAL that a guard can get hold of is one that was just written to.
+                if self.policy.heartbeat.is_some() && !self.stopping {
+                    self.heartbeat.write(out);
+                }
+            }
+            Event::Synced(result) => {
+                self.replicator.synced(result, &mut self.jitter, now.boot, out);
+            }
+            Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
+            Event::Row(result) => {
+                self.replicator.row(result.is_ok(), now.boot);
+                self.heartbeat.row(result, self.policy.heartbeat, now.boot, out);
+            }
+            Event::GuardTaken(result) => self.guard.taken(result, now.boot, out),
+            Event::WalTooLarge => self.guard.too_large(out),
+            Event::NetworkChanged => self.renewal.network_changed(&mut self.jitter, now.boot),
+            Event::ClockStepped => {
+                out.info(format!("The clock was set: it is {} now.", now.wall));
+                self.clock = ClockBelief::default();
+                self.renewal.clock_stepped(now.boot);
+                self.replicator.hasten(now.boot);
+            }
+            Event::Reloaded(policy) => {
+                self.policy = policy;
+                self.renewal.hasten(now.boot);
+            }
+            Event::Terminate => {
+                self.stopping = true;
+                self.renewal.stop(out);
+                self.replicator.stop(now.boot, out);
+            }
+        }
+        self.advance(now.boot, out);
+        actions.0
+    }
+
+    /// When time alone will change something: [`Event::Tick`] is due then.
+    pub fn deadline(&self) -> BootTime {
+        if self.exited {
+            return BootTime::NEVER;
+        }
+        let heartbeat = if self.stopping { BootTime::NEVER } else { self.heartbeat.deadline() };
+        self.renewal
+            .deadline()
+            .min(self.replicator.deadline())
+            .min(self.guard.deadline())
+            .min(heartbeat)
+    }
+
+    /// What all this means for whoever asks.
+    pub fn report(&self, now: Now) -> Report {
+        Report::of(self, now)
+    }
+
+    /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
+    fn advance(&mut self, now: BootTime, out: &mut Actions) {
+        loop {
+            let open = self.policy.wal_guard && !self.stopping && self.replicator.leaves_wal_open();
+            self.guard.advance(open, now, out);
+            self.renewal.advance(now, out);
+            self.replicator.advance(self.policy.heartbeat.is_some(), now, out);
+            if !self.stopping {
+                let prune = self.policy.prune && self.clock.is_believed();
+                self.heartbeat.advance(self.policy.heartbeat, prune, now, out);
+            }
+            if self.deadline() > now {
+                break;
+            }
+        }
+        if self.stopping && self.replicator.is_down() && !self.exited {
+            self.exited = true;
+            out.push(Action::Exit);
+        }
+    }
+}
+
+/// Whether the wall clock agrees with the one clock that can be trusted: the provider's.
+#[derive(Debug, Default)]
+struct ClockBelief {
+    /// How far apart the two were at the last grant since the clock was last set.
+    skew: Option<Duration>,
+}
+
+impl ClockBelief {
+    /// S3 refuses requests that are 15 min off; by 5 min somebody should know.
+    const TOLERATED: Duration = Duration::from_secs(5 * 60);
+
+    fn compare(&mut self, wall: WallTime, server: Option<WallTime>) {
+        self.skew = server.map(|server| wall.distance(server));
+    }
+
+    /// Rows may be judged by their date only by a clock that was seen to be right.
+    fn is_believed(&self) -> bool {
+        self.skew.is_some_and(|skew| skew <= Self::TOLERATED)
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.skew.is_some_and(|skew| skew > Self::TOLERATED)
+    }
+}
+
+/// The actions of one event, as they gather.
+#[derive(Debug, Default)]
+struct Actions(Vec<Action>);
+
+impl Actions {
+    fn push(&mut self, action: Action) {
+        self.0.push(action);
+    }
+
+    fn info(&mut self, text: String) {
+        self.push(Action::Log(Level::Info, text));
+    }
+
+    fn warn(&mut self, text: String) {
+        self.push(Action::Log(Level::Warn, text));
+    }
+}

@@ -1,0 +1,98 @@
+//! The WAL guard's bounds: held from before Litestream stops until it has caught up, and no longer
+//! than it may cost.
+//!
+//! While Litestream is down, a checkpoint may reset the WAL under it; it would have to upload the
+//! whole database again. An open read transaction forbids that, at the price of a WAL that grows.
+//! Owns when it is taken and let go; how, is the store's.
+
+use std::time::Duration;
+
+use super::{Action, Actions};
+use crate::clock::BootTime;
+
+/// The longest that the guard may hold: past it a full upload is cheaper than a WAL without end.
+pub(super) const HOLD_LIMIT: Duration = Duration::from_secs(300);
+
+/// A guard that could not be taken is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) enum Guard {
+    /// Not held, nor wanted.
+    #[default]
+    Open,
+    /// Asked for.
+    Asked,
+    /// Held.
+    Held { since: BootTime },
+    /// Could not be taken.
+    Failed { retry: BootTime },
+    /// It reached a bound, and stays open until Litestream has caught up once.
+    Spent,
+}
+
+impl Guard {
+    /// Takes or releases it, now that it is `wanted` or not.
+    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
+        match (&*self, wanted) {
+            (Self::Open, true) => self.ask(out),
+            (Self::Failed { retry }, true) if *retry <= now => self.ask(out),
+            (Self::Held { since }, true) if *since + HOLD_LIMIT <= now => {
+                self.spend("Litestream has been down too long", out);
+            }
+            (Self::Held { .. }, false) => {
+                out.push(Action::ReleaseGuard);
+                *self = Self::Open;
+            }
+            (Self::Failed { .. } | Self::Spent, false) => *self = Self::Open,
+            _ => {}
+        }
+    }
+
+    pub(super) fn taken(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
+        if let Self::Asked = self {
+            *self = match result {
+                Ok(()) => Self::Held { since: now },
+                Err(cause) => {
+                    out.warn(format!("The WAL can't be held while Litestream is down: {cause}"));
+                    Self::Failed { retry: now + RETRY }
+                }
+            };
+        }
+    }
+
+    pub(super) fn too_large(&mut self, out: &mut Actions) {
+        if let Self::Held { .. } = self {
+            self.spend("the WAL has reached [database] wal_guard", out);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match self {
+            Self::Held { since } => *since + HOLD_LIMIT,
+            Self::Failed { retry } => *retry,
+            Self::Open | Self::Asked | Self::Spent => BootTime::NEVER,
+        }
+    }
+
+    /// Since when it has been held, if it is.
+    pub(super) fn held_since(&self) -> Option<BootTime> {
+        match self {
+            Self::Held { since } => Some(*since),
+            _ => None,
+        }
+    }
+
+    fn ask(&mut self, out: &mut Actions) {
+        *self = Self::Asked;
+        out.push(Action::TakeGuard);
+    }
+
+    fn spend(&mut self, why: &str, out: &mut Actions) {
+        *self = Self::Spent;
+        out.push(Action::ReleaseGuard);
+        out.warn(format!(
+            "The WAL is let go, since {why}; Litestream may have to upload the whole database."
+        ));
+    }
+}

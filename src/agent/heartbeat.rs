@@ -1,0 +1,89 @@
+//! The heartbeat: when a row is due, and what a database that refuses it means.
+//!
+//! Owns the rows' timetable. A row that could not be written is delayed, and delays nothing else.
+
+use std::time::Duration;
+
+use super::{Action, Actions};
+use crate::clock::BootTime;
+
+/// A refused row is tried again after this, or after the interval where that is shorter.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Old rows go a few at a time, so that no transaction is long.
+const PRUNE_PACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    due: BootTime,
+    prune_due: BootTime,
+    pub(super) began: BootTime,
+    pub(super) rows: u64,
+    pub(super) last: Option<(i64, BootTime)>,
+    pub(super) trouble: Option<String>,
+}
+
+impl Heartbeat {
+    pub(super) fn new(now: BootTime) -> Self {
+        Self { due: now, prune_due: now, began: now, rows: 0, last: None, trouble: None }
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        interval: Option<Duration>,
+        prune: bool,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let Some(interval) = interval else {
+            self.due = BootTime::NEVER;
+            return;
+        };
+        // It may have been switched on by a reload.
+        self.due = self.due.min(now + interval);
+        if self.due <= now {
+            self.due = now + interval;
+            self.write(out);
+            if prune && self.prune_due <= now && self.trouble.is_none() {
+                self.prune_due = now + PRUNE_PACE;
+                out.push(Action::Prune);
+            }
+        }
+    }
+
+    /// A row is wanted now, timetable or not.
+    pub(super) fn write(&mut self, out: &mut Actions) {
+        out.push(Action::WriteRow);
+    }
+
+    pub(super) fn row(
+        &mut self,
+        result: Result<i64, String>,
+        interval: Option<Duration>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let interval = interval.unwrap_or(RETRY);
+        match result {
+            Ok(id) => {
+                if self.trouble.take().is_some() {
+                    out.info(format!("Heartbeat rows are written again, from row {id}."));
+                }
+                self.rows += 1;
+                self.last = Some((id, now));
+                self.due = now + interval;
+            }
+            Err(cause) => {
+                if self.trouble.as_ref() != Some(&cause) {
+                    out.warn(format!("A heartbeat row is delayed: {cause}"));
+                }
+                self.trouble = Some(cause);
+                self.due = now + interval.min(RETRY);
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        self.due
+    }
+}

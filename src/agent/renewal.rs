@@ -1,0 +1,277 @@
+//! When to fetch credentials: ahead of their end, and after a failure at a pace that fits its class.
+//!
+//! Owns the lease in force and the fetch in flight. Knows nothing of Litestream. Whatever happens,
+//! a fetch is in flight, or one is due, or a wrong PIN forbids it: nothing else ends renewal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::backoff::{Backoff, Jitter};
+use super::{Action, Actions, Lease, Now, Policy};
+use crate::clock::BootTime;
+use crate::credentials::{FetchFailure, FailureClass};
+
+/// A fetch that takes longer is killed. The child's own limit on the network is 20 s; the rest is
+/// for a secure element that is slow, not stuck.
+pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(30);
+
+/// A killed child that is not gone after so long is stuck in the kernel, and is left behind.
+const DEATH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Two fetches are never closer than this, whatever lifetimes or events say.
+const LEAST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The network, the server: quick at first, for most outages are short.
+const TRANSIENT: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(300),
+    least: Duration::from_secs(1),
+};
+
+/// The key: the module is opened anew each time, and a token that is back is found within a minute.
+const KEY: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(60),
+    least: Duration::from_secs(1),
+};
+
+/// Refused: somebody has to change something, and asking more often makes nobody faster.
+const REFUSED: Backoff = Backoff {
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(900),
+    least: Duration::from_secs(30),
+};
+
+/// The clock is not set: time synchronisation needs seconds once there is a network.
+const CLOCK_NOT_SET: Backoff = Backoff {
+    first: Duration::from_secs(10),
+    longest: Duration::from_secs(10),
+    least: Duration::from_secs(5),
+};
+
+/// When, in the life of a lease of `lifetime`, the next one is fetched.
+///
+/// `renew_before` its end; but not before two thirds of it, so that a short lifetime makes no storm,
+/// and not after nineteen twentieths, so that a long one leaves time for an outage. Less a share of
+/// up to a tenth by `phase`, so that a fleet that booted together spreads out.
+pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16) -> Duration {
+    let due = lifetime.saturating_sub(renew_before);
+    let due = due.clamp(lifetime * 2 / 3, lifetime * 19 / 20);
+    let spread = lifetime / 10;
+    due.saturating_sub(spread * u32::from(phase) / u32::from(u16::MAX)).max(LEAST_INTERVAL)
+}
+
+#[derive(Debug)]
+pub(super) struct Renewal {
+    state: State,
+    last_attempt: Option<BootTime>,
+    in_force: Option<Term>,
+    failure: Option<FetchFailure>,
+    in_a_row: u32,
+    pub(super) granted: u64,
+    pub(super) failures: BTreeMap<FailureClass, u64>,
+}
+
+/// A lease's two ends on the boot clock.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Term {
+    pub(super) begins: BootTime,
+    pub(super) ends: BootTime,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Due at that time.
+    Due(BootTime),
+    /// Asked for at `since`, and late from `deadline`.
+    InFlight { since: BootTime, deadline: BootTime },
+    /// Killed, and stuck in the kernel from `deadline`.
+    Dying { deadline: BootTime },
+    /// The token refused the PIN: nothing is tried until the configuration is read anew.
+    WrongPin,
+    /// The daemon ends.
+    Stopped,
+}
+
+impl Renewal {
+    /// The first fetch is due at once.
+    pub(super) fn new(now: BootTime) -> Self {
+        Self {
+            state: State::Due(now),
+            last_attempt: None,
+            in_force: None,
+            failure: None,
+            in_a_row: 0,
+            granted: 0,
+            failures: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: BootTime, out: &mut Actions) {
+        match self.state {
+            State::Due(due) if due <= now => {
+                self.state = State::InFlight { since: now, deadline: now + FETCH_LIMIT };
+                self.last_attempt = Some(now);
+                out.push(Action::Fetch);
+            }
+            State::InFlight { deadline, .. } if deadline <= now => {
+                self.state = State::Dying { deadline: now + DEATH_LIMIT };
+                out.push(Action::KillFetch);
+            }
+            State::Dying { deadline } if deadline <= now => {
+                out.push(Action::AbandonFetch);
+                let failure = FetchFailure {
+                    class: FailureClass::Key,
+                    message: "The fetch child is stuck in the kernel and can't be killed; \
+                              check the bus of the secure element."
+                        .to_owned(),
+                    retry_after: None,
+                };
+                self.count(failure, KEY.longest, now, out);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match self.state {
+            State::Due(at) | State::InFlight { deadline: at, .. } | State::Dying { deadline: at } => at,
+            State::WrongPin | State::Stopped => BootTime::NEVER,
+        }
+    }
+
+    /// Takes a lease in; answers with its term, or with nothing where nobody asked.
+    pub(super) fn granted(
+        &mut self,
+        lease: &Lease,
+        policy: &Policy,
+        now: Now,
+        out: &mut Actions,
+    ) -> Option<Term> {
+        // Counted from the question: the answer's way back must not lengthen the lease.
+        let begins = match self.state {
+            State::InFlight { since, .. } => since,
+            State::Dying { .. } => self.last_attempt.unwrap_or(now.boot),
+            State::Due(_) | State::WrongPin | State::Stopped => return None,
+        };
+        let term = Term { begins, ends: begins + lease.lifetime };
+        let age = renewal_age(lease.lifetime, policy.renew_before, lease.phase);
+        self.state = State::Due((begins + age).max(begins + LEAST_INTERVAL));
+        self.in_force = Some(term);
+        self.granted += 1;
+        self.in_a_row = 0;
+        self.failure = None;
+        let (lifetime, next) = (lease.lifetime.as_secs(), age.as_secs());
+        out.info(format!("Credentials granted for {lifetime} s; the next are due in {next} s."));
+        Some(term)
+    }
+
+    /// Takes a failure in, and waits as its class asks.
+    pub(super) fn failed(
+        &mut self,
+        failure: FetchFailure,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        if !matches!(self.state, State::InFlight { .. } | State::Dying { .. }) {
+            return;
+        }
+        let in_a_row = self.in_a_row + 1;
+        let backoff = match failure.class {
+            FailureClass::Transient => TRANSIENT,
+            FailureClass::Key => KEY,
+            FailureClass::Refused => REFUSED,
+            FailureClass::ClockNotSet | FailureClass::WrongPin => CLOCK_NOT_SET,
+        };
+        let asked = failure.retry_after.unwrap_or_default();
+        self.count(failure, backoff.wait(in_a_row, jitter).max(asked), now, out);
+    }
+
+    fn count(&mut self, failure: FetchFailure, wait: Duration, now: BootTime, out: &mut Actions) {
+        *self.failures.entry(failure.class).or_default() += 1;
+        let message = &failure.message;
+        if failure.class == FailureClass::WrongPin {
+            self.state = State::WrongPin;
+            out.warn(format!("{message} It is not tried again before a reload (SIGHUP)."));
+        } else {
+            self.state = State::Due(now + wait);
+            let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
+            // Once is enough for a state that can last for months: who asks finds it in the status.
+            if !said_before {
+                let wait = wait.as_secs_f32();
+                out.warn(format!("No credentials: {message} Tried again in {wait:.1} s."));
+            }
+        }
+        // A device without a clock has done nothing wrong.
+        if failure.class != FailureClass::ClockNotSet {
+            self.in_a_row = self.in_a_row.saturating_add(1);
+        }
+        self.failure = Some(failure);
+    }
+
+    /// An outage of the network may be over.
+    pub(super) fn network_changed(&mut self, jitter: &mut Jitter, now: BootTime) {
+        let waits_for_it = self.failure.as_ref().is_some_and(|f| {
+            matches!(f.class, FailureClass::Transient | FailureClass::ClockNotSet)
+                && f.retry_after.is_none()
+        });
+        if waits_for_it {
+            // A whole site comes back at the same moment.
+            let soon = now + jitter.between(Duration::ZERO, Duration::from_secs(1));
+            self.bring_forward(soon);
+        }
+    }
+
+    /// A certificate that was not valid yet, or not any more, may be now.
+    pub(super) fn clock_stepped(&mut self, now: BootTime) {
+        let waits_for_it = self.failure.as_ref().is_some_and(|f| {
+            matches!(f.class, FailureClass::Transient | FailureClass::ClockNotSet)
+        });
+        if waits_for_it {
+            self.bring_forward(now);
+        }
+    }
+
+    /// Somebody changed the configuration: whatever failed may work now.
+    pub(super) fn hasten(&mut self, now: BootTime) {
+        self.in_a_row = 0;
+        self.failure = None;
+        if matches!(self.state, State::WrongPin) {
+            self.state = State::Due(now);
+        }
+        self.bring_forward(now);
+    }
+
+    pub(super) fn stop(&mut self, out: &mut Actions) {
+        if matches!(self.state, State::InFlight { .. }) {
+            out.push(Action::KillFetch);
+        }
+        self.state = State::Stopped;
+    }
+
+    /// The term of the credentials in force, over or not.
+    pub(super) fn term(&self) -> Option<Term> {
+        self.in_force
+    }
+
+    /// Why the last fetch failed, unless it did not.
+    pub(super) fn failure(&self) -> Option<&FetchFailure> {
+        self.failure.as_ref()
+    }
+
+    /// When the next fetch is due, unless one is in flight or forbidden.
+    pub(super) fn due(&self) -> Option<BootTime> {
+        match self.state {
+            State::Due(due) => Some(due),
+            _ => None,
+        }
+    }
+
+    fn bring_forward(&mut self, when: BootTime) {
+        if let State::Due(due) = self.state {
+            let earliest = self.last_attempt.map_or(when, |last| last + LEAST_INTERVAL);
+            self.state = State::Due(due.min(when.max(earliest)));
+        }
+    }
+}

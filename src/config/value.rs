@@ -1,0 +1,134 @@
+//! The forms of single values: durations, sizes, names, paths.
+//!
+//! Each reads a string and answers with the value or with the end of the sentence that begins with
+//! the key's name. Limits come from whoever uses the value: AWS, systemd, SQLite.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::credentials::key::PrivateKey;
+
+/// `"500ms"`, `"5s"`, `"5m"`, `"12h"`, `"30d"`: one number, one unit.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("must be a number with ms, s, m, h or d, such as \"5m\", not {text:?}");
+    let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "ms" => return Ok(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// `"65536"`, `"512KiB"`, `"64MiB"`, `"1GiB"`, in bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("must be a number with KiB, MiB or GiB, such as \"64MiB\", not {text:?}");
+    let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
+    let bytes: u64 = match unit {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(bytes).ok_or_else(wrong)
+}
+
+/// What `parse` reads, or the word `"off"`.
+pub(super) fn or_off<T>(
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> impl FnOnce(&str) -> Result<Option<T>, String> {
+    |text| match text {
+        "off" => Ok(None),
+        _ => parse(text).map(Some).map_err(|cause| format!("{cause} (or \"off\")")),
+    }
+}
+
+/// An AWS IoT thing name: `[a-zA-Z0-9:_-]{1,128}`.
+pub(super) fn thing_name(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":_-".contains(&b);
+    name(text, 128, allowed).ok_or_else(|| {
+        format!("must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {text:?}")
+    })
+}
+
+/// An AWS IoT role alias: `[\w=,@-]{1,128}`.
+pub(super) fn role_alias(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_=,@-".contains(&b);
+    name(text, 128, allowed).ok_or_else(|| {
+        format!("must be the role alias's name (1 to 128 of A-Z a-z 0-9 _ = , @ -), not {text:?}")
+    })
+}
+
+/// The name of an AWS region, such as `ap-northeast-1`.
+pub(super) fn region(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    name(text, 64, allowed)
+        .ok_or_else(|| format!("must be a region such as \"ap-northeast-1\", not {text:?}"))
+}
+
+/// The name of a systemd unit.
+pub(super) fn unit(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    name(text, 255, allowed)
+        .filter(|n| n.contains('.') && !n.starts_with('-'))
+        .ok_or_else(|| format!("must be a unit such as \"litestream.service\", not {text:?}"))
+}
+
+/// A path from the root: the daemon's working directory means nothing.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(format!("must be a path that begins with \"/\", not {text:?}"));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// A PKCS#11 URI or the absolute path of a PEM file.
+pub(super) fn private_key(text: &str) -> Result<PrivateKey, String> {
+    if !text.starts_with("pkcs11:") {
+        absolute_path(text)?;
+    }
+    text.parse::<PrivateKey>().map_err(|cause| cause.to_string())
+}
+
+fn name(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> Option<String> {
+    let fits = (1..=longest).contains(&text.len()) && text.bytes().all(allowed);
+    fits.then(|| text.to_owned())
+}
+
+fn number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit))
+}
+
+/// A table's name that needs no quotes in SQL and is not one of SQLite's or Litestream's own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TableName(String);
+
+impl FromStr for TableName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let lower = text.to_ascii_lowercase();
+        name(text, 64, allowed)
+            .filter(|n| !n.starts_with(|c: char| c.is_ascii_digit()))
+            .filter(|_| !lower.starts_with("sqlite_") && !lower.starts_with("_litestream"))
+            .map(Self)
+            .ok_or_else(|| {
+                format!("must be a table's name of letters, digits and \"_\", not {text:?}")
+            })
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
