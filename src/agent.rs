@@ -195,25 +195,30 @@ impl Agent {
                 }
             }
             Event::Fetched(Err(failure)) => {
-                self.renewal.failed(failure, &mut self.jitter, now.boot, out);
+                self.renewal
+                    .failed(failure, &mut self.jitter, now.boot, out);
             }
             Event::Started(result) => {
-                self.replicator.started(result, &mut self.jitter, now.boot, out);
+                self.replicator
+                    .started(result, &mut self.jitter, now.boot, out);
             }
             Event::Exited(how) => {
-                self.replicator.exited(&how, &mut self.jitter, now.boot, out);
+                self.replicator
+                    .exited(&how, &mut self.jitter, now.boot, out);
                 // The freshest WAL that a guard can get hold of is one that was just written to.
                 if self.policy.heartbeat.is_some() && !self.stopping {
                     self.heartbeat.write(out);
                 }
             }
             Event::Synced(result) => {
-                self.replicator.synced(result, &mut self.jitter, now.boot, out);
+                self.replicator
+                    .synced(result, &mut self.jitter, now.boot, out);
             }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::Row(result) => {
                 self.replicator.row(result.is_ok(), now.boot);
-                self.heartbeat.row(result, self.policy.heartbeat, now.boot, out);
+                self.heartbeat
+                    .row(result, self.policy.heartbeat, now.boot, out);
             }
             Event::GuardTaken(result) => self.guard.taken(result, now.boot, out),
             Event::WalTooLarge => self.guard.too_large(out),
@@ -243,7 +248,11 @@ impl Agent {
         if self.exited {
             return BootTime::NEVER;
         }
-        let heartbeat = if self.stopping { BootTime::NEVER } else { self.heartbeat.deadline() };
+        let heartbeat = if self.stopping {
+            BootTime::NEVER
+        } else {
+            self.heartbeat.deadline()
+        };
         self.renewal
             .deadline()
             .min(self.replicator.deadline())
@@ -262,10 +271,12 @@ impl Agent {
             let open = self.policy.wal_guard && !self.stopping && self.replicator.leaves_wal_open();
             self.guard.advance(open, now, out);
             self.renewal.advance(now, out);
-            self.replicator.advance(self.policy.heartbeat.is_some(), now, out);
+            self.replicator
+                .advance(self.policy.heartbeat.is_some(), now, out);
             if !self.stopping {
                 let prune = self.policy.prune && self.clock.is_believed();
-                self.heartbeat.advance(self.policy.heartbeat, prune, now, out);
+                self.heartbeat
+                    .advance(self.policy.heartbeat, prune, now, out);
             }
             if self.deadline() > now {
                 break;

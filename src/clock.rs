@@ -88,7 +88,11 @@ impl WallTime {
         const MONTHS: [&str; 12] = [
             "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
         ];
-        let mut words = text.split_once(", ")?.1.strip_suffix(" GMT")?.split([' ', ':']);
+        let mut words = text
+            .split_once(", ")?
+            .1
+            .strip_suffix(" GMT")?
+            .split([' ', ':']);
         let day = words.next()?.parse().ok()?;
         let month = words.next()?;
         let month = 1 + MONTHS.iter().position(|m| *m == month)?;
@@ -97,7 +101,8 @@ impl WallTime {
         let byte = |n: u16| u8::try_from(n).ok();
         // A leap second is counted as the last second before it.
         let second = byte(second.min(59))?;
-        let date = DateTime::new(year, month as u8, day, byte(hour)?, byte(minute)?, second).ok()?;
+        let date =
+            DateTime::new(year, month as u8, day, byte(hour)?, byte(minute)?, second).ok()?;
         words.next().is_none().then(|| date.into())
     }
 }
@@ -114,7 +119,9 @@ impl FromStr for WallTime {
     type Err = NotATime;
 
     fn from_str(text: &str) -> Result<Self, NotATime> {
-        let civil = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"));
+        let civil = text
+            .strip_suffix('Z')
+            .or_else(|| text.strip_suffix("+00:00"));
         let civil = civil.ok_or(NotATime)?;
         let whole = match civil.split_once('.') {
             Some((whole, fraction))
@@ -177,7 +184,10 @@ mod tests {
         assert_eq!(seconds("2023-02-06T05:54:46Z"), Ok(1_675_662_886));
         assert_eq!(seconds("2023-02-06T05:54:46.123Z"), Ok(1_675_662_886));
         assert_eq!(seconds("2023-02-06T05:54:46+00:00"), Ok(1_675_662_886));
-        assert_eq!(seconds("2016-12-31T23:59:60Z"), seconds("2016-12-31T23:59:59Z"));
+        assert_eq!(
+            seconds("2016-12-31T23:59:60Z"),
+            seconds("2016-12-31T23:59:59Z")
+        );
         assert_eq!(seconds("2040-01-01T00:00:00Z"), Ok(2_208_988_800));
         for wrong in [
             "",
@@ -213,7 +223,10 @@ mod tests {
     #[test]
     fn writes_what_it_reads() {
         let text = "2026-11-22T21:56:32Z";
-        assert_eq!(text.parse::<WallTime>().map(|t| t.to_string()).as_deref(), Ok(text));
+        assert_eq!(
+            text.parse::<WallTime>().map(|t| t.to_string()).as_deref(),
+            Ok(text)
+        );
         assert_eq!(WallTime::from_unix(-5).to_string(), "-5 s since 1970");
     }
 }

@@ -26,10 +26,26 @@ pub const VENDOR_DIRECTORY: &str = "/usr/lib/edgerepl";
 /// Sections and the keys that each may hold: the contract.
 const SCHEMA: &[(&str, &[&str])] = &[
     ("identity", &["thing_name", "certificate", "private_key"]),
-    ("credentials", &["endpoint", "role_alias", "region", "ca_file", "renew_before"]),
+    (
+        "credentials",
+        &[
+            "endpoint",
+            "role_alias",
+            "region",
+            "ca_file",
+            "renew_before",
+        ],
+    ),
     (
         "replication",
-        &["command", "rotation", "supervisor", "unit", "environment_file", "control_socket"],
+        &[
+            "command",
+            "rotation",
+            "supervisor",
+            "unit",
+            "environment_file",
+            "control_socket",
+        ],
     ),
     ("database", &["path", "wal_guard"]),
     ("heartbeat", &["interval", "table", "keep"]),
@@ -73,10 +89,14 @@ impl Settings {
         let settings = Self {
             identity: Identity::read(&layers.section("identity"))?,
             provider: Provider::read(&layers.section("credentials"))?,
-            region: layers.section("credentials").parsed("region", value::region)?,
-            renew_before: layers
+            region: layers
                 .section("credentials")
-                .parsed_or("renew_before", "5m", value::duration)?,
+                .parsed("region", value::region)?,
+            renew_before: layers.section("credentials").parsed_or(
+                "renew_before",
+                "5m",
+                value::duration,
+            )?,
             replication: Replication::read(&replication, runtime)?,
             database: Database::read(&layers.section("database"))?,
             heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
@@ -157,16 +177,25 @@ impl FromStr for Endpoint {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => {
                 let port = port.parse().ok().filter(|p| *p != 0);
-                (host, port.ok_or_else(|| format!("{text:?} has no usable port after the colon"))?)
+                (
+                    host,
+                    port.ok_or_else(|| format!("{text:?} has no usable port after the colon"))?,
+                )
             }
             _ => (authority, 443),
         };
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
         let named = rustls::pki_types::ServerName::try_from(bare);
         if named.is_err() || (bare == host && bare.contains(':')) {
             return Err(format!("{text:?} is not host[:port]"));
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -282,7 +311,11 @@ impl Heartbeat {
         if interval.is_some_and(|i| i < Duration::from_millis(100)) {
             return Err(section.error("interval", "must be at least 100ms".to_owned()));
         }
-        Ok(interval.map(|interval| Self { interval, table, keep }))
+        Ok(interval.map(|interval| Self {
+            interval,
+            table,
+            keep,
+        }))
     }
 }
 

@@ -8,6 +8,7 @@
 //! anything uses them (`answer`). The resident process sees the checked answer and hands it to
 //! Litestream (`delivery`).
 
+pub mod delivery;
 pub mod fetch;
 pub mod key;
 
@@ -80,8 +81,13 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All of them, in the order of their names in JSON.
-    pub const ALL: [Self; 5] =
-        [Self::Transient, Self::Key, Self::Refused, Self::ClockNotSet, Self::WrongPin];
+    pub const ALL: [Self; 5] = [
+        Self::Transient,
+        Self::Key,
+        Self::Refused,
+        Self::ClockNotSet,
+        Self::WrongPin,
+    ];
 
     /// The word for it in JSON and in the metrics.
     pub const fn name(self) -> &'static str {

@@ -19,3 +19,6 @@ pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod replication;
+pub mod store;
+pub mod system;

@@ -49,8 +49,8 @@ pub use crate::{
     error::{Error, Result},
     pki::ServerCertificate,
     provider::{
-        Behaviour, ClientSignatures, DateHeader, Door, Expected, HandshakeLog, OddAnswer, Provider,
-        RequestLog, TlsVersions, odd_answers,
+        Behaviour, ClientSignatures, ConnectionLog, DateHeader, Door, Expected, Handshake,
+        OddAnswer, Provider, RequestLog, TlsVersions, odd_answers,
     },
     s3::{S3, S3Fault, S3Request},
     sessions::Session,
@@ -66,7 +66,8 @@ pub struct LabOptions {
     pub role_alias: String,
     /// The address that both servers listen on; their ports are free ones.
     pub bind: IpAddr,
-    /// The host name in the provider's certificate and endpoint. Clients have to resolve it.
+    /// The host name in the provider's certificate and endpoint, and in S3's where `bind` is no
+    /// address to connect to. A name, as TLS names no addresses; clients have to resolve it.
     pub server_name: String,
     /// Where the lab keeps its files, and leaves them. Without one it uses a temporary directory
     /// and removes it.

@@ -11,7 +11,10 @@ use rustls::{
 };
 use time::OffsetDateTime;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sessions::random,
+};
 
 /// What the provider's server shows, from now on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,8 +59,14 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new(server_name: &str) -> Result<Self> {
-        let server_root = root("edgerepl lab server root")?;
-        let intermediate_params = authority("edgerepl lab server intermediate");
+        // Two labs' authorities are strangers to each other by name too.
+        let lab: String = random::<4>()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let named = |role: &str| format!("edgerepl lab {lab} {role}");
+        let server_root = root(&named("server root"))?;
+        let intermediate_params = authority(&named("server intermediate"));
         let server_intermediate =
             CertifiedIssuer::signed_by(intermediate_params, generate()?, &server_root)
                 .map_err(failed)?;
@@ -65,9 +74,9 @@ impl Pki {
             server_name: server_name.to_owned(),
             server_root,
             server_intermediate,
-            other_root: root("edgerepl lab other root")?,
-            stranger_root: root("edgerepl lab stranger root")?,
-            device_ca: root("edgerepl lab device CA")?,
+            other_root: root(&named("other root"))?,
+            stranger_root: root(&named("stranger root"))?,
+            device_ca: root(&named("device CA"))?,
         })
     }
 

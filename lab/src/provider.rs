@@ -8,6 +8,7 @@ mod tls;
 
 use std::{
     collections::VecDeque,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -72,11 +73,22 @@ pub struct RequestLog {
 
 /// One connection that was accepted.
 #[derive(Clone, Debug)]
-pub struct HandshakeLog {
+pub struct ConnectionLog {
     /// When it was accepted.
     pub at: Instant,
-    /// Why it came to nothing; `None` where the handshake was completed.
-    pub error: Option<String>,
+    /// How far its handshake came.
+    pub handshake: Handshake,
+}
+
+/// How far a TLS handshake came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It goes on, or it waits for ever on order.
+    Underway,
+    /// It was completed.
+    Done,
+    /// It came to nothing, for this reason.
+    Failed(String),
 }
 
 /// What the provider is asked for, and what it gives.
@@ -112,7 +124,7 @@ impl Provider {
                 ..Orders::default()
             }),
             requests: Shared::default(),
-            handshakes: Shared::default(),
+            connections: Shared::default(),
         });
         let serving = shared.clone();
         let port = Port::open(runtime, SocketAddr::new(bind, 0), move |stream| {
@@ -191,8 +203,8 @@ impl Provider {
     }
 
     /// Every connection so far, oldest first, those that failed in the handshake too.
-    pub fn handshakes(&self) -> Vec<HandshakeLog> {
-        self.shared.handshakes.lock().clone()
+    pub fn connections(&self) -> Vec<ConnectionLog> {
+        self.shared.connections.lock().clone()
     }
 
     /// Every session that was issued, oldest first.
@@ -216,7 +228,7 @@ struct State {
     tls: Tls,
     orders: Shared<Orders>,
     requests: Shared<Vec<RequestLog>>,
-    handshakes: Shared<Vec<HandshakeLog>>,
+    connections: Shared<Vec<ConnectionLog>>,
 }
 
 /// What the test wants.
@@ -245,42 +257,67 @@ struct Request {
     method: String,
     path: String,
     thing_name: Option<String>,
+    /// The client will send no other on this connection.
+    is_last: bool,
 }
 
 impl State {
     async fn serve(self: Arc<Self>, stream: TcpStream) {
-        let at = Instant::now();
+        let number = self.log_connection();
         let door = self.orders.lock().door;
         match door {
             Door::Open => {}
-            Door::Slammed => return self.refused(at, "dropped on order"),
-            Door::Silent => {
-                self.refused(at, "left without an answer on order");
-                return std::future::pending().await;
+            Door::Slammed => {
+                return self.log_handshake(number, Handshake::Failed("dropped on order".into()));
+            }
+            Door::Silent => return std::future::pending().await,
+        }
+        match self.handshake(stream).await {
+            Ok((mut stream, peer)) => {
+                self.log_handshake(number, Handshake::Done);
+                // An error here means that the client went away, which is its right.
+                let _ = self.converse(&mut stream, &peer).await;
+            }
+            Err((reason, stream)) => {
+                self.log_handshake(number, Handshake::Failed(reason.to_string()));
+                linger(stream).await;
             }
         }
-        let (mut stream, peer) = match self.handshake(stream).await {
-            Ok(accepted) => accepted,
-            Err(error) => return self.refused(at, &error.to_string()),
-        };
-        self.handshakes
-            .lock()
-            .push(HandshakeLog { at, error: None });
-        // An error here means that the client went away, which is its right.
-        let _ = self.converse(&mut stream, &peer).await;
     }
 
-    async fn handshake(&self, stream: TcpStream) -> std::io::Result<(TlsStream<TcpStream>, Peer)> {
+    fn log_connection(&self) -> usize {
+        let mut connections = self.connections.lock();
+        connections.push(ConnectionLog {
+            at: Instant::now(),
+            handshake: Handshake::Underway,
+        });
+        connections.len() - 1
+    }
+
+    fn log_handshake(&self, number: usize, handshake: Handshake) {
+        self.connections.lock()[number].handshake = handshake;
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+    ) -> std::result::Result<(TlsStream<TcpStream>, Peer), (io::Error, TcpStream)> {
         let (certificate, versions, signatures) = {
             let orders = self.orders.lock();
             (orders.certificate, orders.versions, orders.signatures)
         };
         let signature = Signature::default();
-        let config = self
-            .tls
-            .server_config(certificate, versions, signatures, signature.clone())
-            .map_err(std::io::Error::other)?;
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let configured =
+            self.tls
+                .server_config(certificate, versions, signatures, signature.clone());
+        let config = match configured {
+            Ok(config) => config,
+            Err(error) => return Err((io::Error::other(error), stream)),
+        };
+        let stream = TlsAcceptor::from(config)
+            .accept(stream)
+            .into_fallible()
+            .await?;
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
         let peer = Peer {
@@ -302,19 +339,8 @@ impl State {
         }
     }
 
-    fn refused(&self, at: Instant, error: &str) {
-        self.handshakes.lock().push(HandshakeLog {
-            at,
-            error: Some(error.to_owned()),
-        });
-    }
-
     /// Answers requests until the client leaves or an order says so.
-    async fn converse(
-        &self,
-        stream: &mut TlsStream<TcpStream>,
-        peer: &Peer,
-    ) -> std::io::Result<()> {
+    async fn converse(&self, stream: &mut TlsStream<TcpStream>, peer: &Peer) -> io::Result<()> {
         while let Some(request) = read_request(stream).await? {
             let at = Instant::now();
             let behaviour = self.next_behaviour();
@@ -332,7 +358,11 @@ impl State {
                 signature_scheme: peer.signature_scheme.clone(),
             });
             if !send(stream, outgoing).await? {
-                break;
+                // Without TLS's own goodbye, as where the other end was cut off.
+                return Ok(());
+            }
+            if request.is_last {
+                return stream.shutdown().await;
             }
         }
         Ok(())
@@ -387,31 +417,40 @@ impl State {
     }
 }
 
+/// Reads what the client still says, for a while. Closed with unread bytes, the connection would be
+/// reset, and the client would often see that instead of the alert that names the reason.
+async fn linger(mut stream: TcpStream) {
+    let drained = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), drained).await;
+}
+
 /// `None` where the client closed the connection between requests.
-async fn read_request(stream: &mut TlsStream<TcpStream>) -> std::io::Result<Option<Request>> {
+async fn read_request(stream: &mut TlsStream<TcpStream>) -> io::Result<Option<Request>> {
     const HEAD_LIMIT: usize = 64 * 1024;
     let mut head = Vec::new();
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut parsed = httparse::Request::new(&mut headers);
-        if parsed
-            .parse(&head)
-            .map_err(std::io::Error::other)?
-            .is_complete()
-        {
-            let thing_name = parsed
-                .headers
-                .iter()
-                .find(|header| header.name.eq_ignore_ascii_case("x-amzn-iot-thingname"))
-                .map(|header| String::from_utf8_lossy(header.value).into_owned());
+        if parsed.parse(&head).map_err(io::Error::other)?.is_complete() {
+            let header = |name: &str| {
+                let found = parsed
+                    .headers
+                    .iter()
+                    .find(|h| h.name.eq_ignore_ascii_case(name))?;
+                Some(String::from_utf8_lossy(found.value).into_owned())
+            };
             return Ok(Some(Request {
                 method: parsed.method.unwrap_or_default().to_owned(),
                 path: parsed.path.unwrap_or_default().to_owned(),
-                thing_name,
+                thing_name: header("x-amzn-iot-thingname"),
+                is_last: header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
             }));
         }
         if head.len() > HEAD_LIMIT {
-            return Err(std::io::Error::other("the request's head has no end"));
+            return Err(io::Error::other("the request's head has no end"));
         }
         if stream.read_buf(&mut head).await? == 0 {
             return Ok(None);
@@ -420,7 +459,7 @@ async fn read_request(stream: &mut TlsStream<TcpStream>) -> std::io::Result<Opti
 }
 
 /// False where nothing more can follow on this connection.
-async fn send(stream: &mut TlsStream<TcpStream>, outgoing: Outgoing) -> std::io::Result<bool> {
+async fn send(stream: &mut TlsStream<TcpStream>, outgoing: Outgoing) -> io::Result<bool> {
     match outgoing {
         Outgoing::Reply(reply) => {
             stream.write_all(&reply.to_bytes()).await?;

@@ -1,10 +1,7 @@
 //! The credentials that exist in the lab: what the provider issued, and when each set ends. The
 //! provider writes this table and S3 reads it; neither knows the other.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -66,12 +63,9 @@ impl Session {
     }
 }
 
-/// Every session of one lab, in the order of issue.
+/// Every session of one lab, in the order of issue. There are never so many that a search hurts.
 #[derive(Default)]
-pub(crate) struct Sessions {
-    table: Shared<HashMap<String, Session>>,
-    order: Shared<Vec<String>>,
-}
+pub(crate) struct Sessions(Shared<Vec<Session>>);
 
 impl Sessions {
     /// A new session. `provider_clock` is what the provider believes the time to be; the end that
@@ -97,7 +91,7 @@ impl Sessions {
             expires_at: Some(now + left),
             expiration: rfc3339(expiration),
         };
-        self.add(session.clone());
+        self.0.lock().push(session.clone());
         session
     }
 
@@ -112,32 +106,24 @@ impl Sessions {
             expires_at: None,
             expiration: String::new(),
         };
-        self.add(session.clone());
+        self.0.lock().push(session.clone());
         session
     }
 
     pub(crate) fn find(&self, access_key_id: &str) -> Option<Session> {
-        self.table.lock().get(access_key_id).cloned()
+        let sessions = self.0.lock();
+        sessions
+            .iter()
+            .rev()
+            .find(|session| session.access_key_id == access_key_id)
+            .cloned()
     }
 
     /// What was issued to devices, oldest first.
     pub(crate) fn issued(&self) -> Vec<Session> {
-        let table = self.table.lock();
-        let sessions = self
-            .order
-            .lock()
-            .iter()
-            .filter_map(|id| table.get(id).cloned())
-            .collect();
+        let mut sessions = self.0.lock().clone();
+        sessions.retain(|session| session.expires_at.is_some());
         sessions
-    }
-
-    fn add(&self, session: Session) {
-        let mut table = self.table.lock();
-        if session.expires_at.is_some() {
-            self.order.lock().push(session.access_key_id.clone());
-        }
-        table.insert(session.access_key_id.clone(), session);
     }
 }
 

@@ -20,7 +20,9 @@ impl Backoff {
     /// The wait after `failures` (at least one) in a row: anywhere from the least to the bound
     /// ("full jitter"), so that those who failed together do not come back together.
     pub(super) fn wait(&self, failures: u32, jitter: &mut Jitter) -> Duration {
-        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let doubled = 1u32
+            .checked_shl(failures.saturating_sub(1))
+            .unwrap_or(u32::MAX);
         let bound = self.first.saturating_mul(doubled.max(1)).min(self.longest);
         jitter.between(self.least, bound)
     }
@@ -57,12 +59,21 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_never_fall_below_the_least() {
         let seconds = Duration::from_secs;
-        let backoff = Backoff { first: seconds(1), longest: seconds(60), least: seconds(1) / 2 };
+        let backoff = Backoff {
+            first: seconds(1),
+            longest: seconds(60),
+            least: seconds(1) / 2,
+        };
         let mut jitter = Jitter::new(1);
         for failures in 1..200 {
             let bound = seconds(1 << (failures - 1).min(6)).min(seconds(60));
-            let waits: Vec<_> = (0..200).map(|_| backoff.wait(failures, &mut jitter)).collect();
-            assert!(waits.iter().all(|w| (seconds(1) / 2..=bound).contains(w)), "{failures}");
+            let waits: Vec<_> = (0..200)
+                .map(|_| backoff.wait(failures, &mut jitter))
+                .collect();
+            assert!(
+                waits.iter().all(|w| (seconds(1) / 2..=bound).contains(w)),
+                "{failures}"
+            );
             // Full jitter: the waits are spread over the range, not gathered at its end.
             assert!(waits.iter().any(|w| *w < bound * 2 / 3), "{failures}");
         }

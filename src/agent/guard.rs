@@ -54,7 +54,9 @@ impl Guard {
             *self = match result {
                 Ok(()) => Self::Held { since: now },
                 Err(cause) => {
-                    out.warn(format!("The WAL can't be held while Litestream is down: {cause}"));
+                    out.warn(format!(
+                        "The WAL can't be held while Litestream is down: {cause}"
+                    ));
                     Self::Failed { retry: now + RETRY }
                 }
             };

@@ -25,7 +25,14 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     pub(super) fn new(now: BootTime) -> Self {
-        Self { due: now, prune_due: now, began: now, rows: 0, last: None, trouble: None }
+        Self {
+            due: now,
+            prune_due: now,
+            began: now,
+            rows: 0,
+            last: None,
+            trouble: None,
+        }
     }
 
     pub(super) fn advance(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::backoff::{Backoff, Jitter};
 use super::{Action, Actions, Lease, Now, Policy};
 use crate::clock::BootTime;
-use crate::credentials::{FetchFailure, FailureClass};
+use crate::credentials::{FailureClass, FetchFailure};
 
 /// A fetch that takes longer is killed. The child's own limit on the network is 20 s; the rest is
 /// for a secure element that is slow, not stuck.
@@ -58,7 +58,8 @@ pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16
     let due = lifetime.saturating_sub(renew_before);
     let due = due.clamp(lifetime * 2 / 3, lifetime * 19 / 20);
     let spread = lifetime / 10;
-    due.saturating_sub(spread * u32::from(phase) / u32::from(u16::MAX)).max(LEAST_INTERVAL)
+    due.saturating_sub(spread * u32::from(phase) / u32::from(u16::MAX))
+        .max(LEAST_INTERVAL)
 }
 
 #[derive(Debug)]
@@ -110,12 +111,17 @@ impl Renewal {
     pub(super) fn advance(&mut self, now: BootTime, out: &mut Actions) {
         match self.state {
             State::Due(due) if due <= now => {
-                self.state = State::InFlight { since: now, deadline: now + FETCH_LIMIT };
+                self.state = State::InFlight {
+                    since: now,
+                    deadline: now + FETCH_LIMIT,
+                };
                 self.last_attempt = Some(now);
                 out.push(Action::Fetch);
             }
             State::InFlight { deadline, .. } if deadline <= now => {
-                self.state = State::Dying { deadline: now + DEATH_LIMIT };
+                self.state = State::Dying {
+                    deadline: now + DEATH_LIMIT,
+                };
                 out.push(Action::KillFetch);
             }
             State::Dying { deadline } if deadline <= now => {
@@ -135,7 +141,9 @@ impl Renewal {
 
     pub(super) fn deadline(&self) -> BootTime {
         match self.state {
-            State::Due(at) | State::InFlight { deadline: at, .. } | State::Dying { deadline: at } => at,
+            State::Due(at)
+            | State::InFlight { deadline: at, .. }
+            | State::Dying { deadline: at } => at,
             State::WrongPin | State::Stopped => BootTime::NEVER,
         }
     }
@@ -154,7 +162,10 @@ impl Renewal {
             State::Dying { .. } => self.last_attempt.unwrap_or(now.boot),
             State::Due(_) | State::WrongPin | State::Stopped => return None,
         };
-        let term = Term { begins, ends: begins + lease.lifetime };
+        let term = Term {
+            begins,
+            ends: begins + lease.lifetime,
+        };
         let age = renewal_age(lease.lifetime, policy.renew_before, lease.phase);
         self.state = State::Due((begins + age).max(begins + LEAST_INTERVAL));
         self.in_force = Some(term);
@@ -162,7 +173,9 @@ impl Renewal {
         self.in_a_row = 0;
         self.failure = None;
         let (lifetime, next) = (lease.lifetime.as_secs(), age.as_secs());
-        out.info(format!("Credentials granted for {lifetime} s; the next are due in {next} s."));
+        out.info(format!(
+            "Credentials granted for {lifetime} s; the next are due in {next} s."
+        ));
         Some(term)
     }
 
@@ -193,14 +206,18 @@ impl Renewal {
         let message = &failure.message;
         if failure.class == FailureClass::WrongPin {
             self.state = State::WrongPin;
-            out.warn(format!("{message} It is not tried again before a reload (SIGHUP)."));
+            out.warn(format!(
+                "{message} It is not tried again before a reload (SIGHUP)."
+            ));
         } else {
             self.state = State::Due(now + wait);
             let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
             // Once is enough for a state that can last for months: who asks finds it in the status.
             if !said_before {
                 let wait = wait.as_secs_f32();
-                out.warn(format!("No credentials: {message} Tried again in {wait:.1} s."));
+                out.warn(format!(
+                    "No credentials: {message} Tried again in {wait:.1} s."
+                ));
             }
         }
         // A device without a clock has done nothing wrong.

@@ -163,9 +163,16 @@ enum Phase {
     /// Running.
     Running(CatchUp),
     /// Running still, and about to be stopped: a row is written, then a sync asked for.
-    Preparing { step: Preparation, deadline: BootTime },
+    Preparing {
+        step: Preparation,
+        deadline: BootTime,
+    },
     /// Asked to end.
-    Stopping { then: Then, force: Force, deadline: BootTime },
+    Stopping {
+        then: Then,
+        force: Force,
+        deadline: BootTime,
+    },
     /// Not running; its local state is being dropped.
     Resetting { deadline: BootTime },
     /// The daemon ends, and Litestream is down, or left to systemd.
@@ -262,7 +269,10 @@ impl Replicator {
         match result {
             Ok(()) => {
                 self.starts += 1;
-                let row = CatchUp::Row { retry: now, until: now + PREPARATION_LIMIT };
+                let row = CatchUp::Row {
+                    retry: now,
+                    until: now + PREPARATION_LIMIT,
+                };
                 self.enter(Phase::Running(row), now);
             }
             Err(cause) => self.wait_to_start(cause, jitter, now, out),
@@ -277,18 +287,34 @@ impl Replicator {
         out: &mut Actions,
     ) {
         match self.phase {
-            Phase::Stopping { then: Then::Start, .. } => self.start_or_idle(now, out),
-            Phase::Stopping { then: Then::Reset, .. } => {
-                self.enter(Phase::Resetting { deadline: now + START_LIMIT }, now);
+            Phase::Stopping {
+                then: Then::Start, ..
+            } => self.start_or_idle(now, out),
+            Phase::Stopping {
+                then: Then::Reset, ..
+            } => {
+                self.enter(
+                    Phase::Resetting {
+                        deadline: now + START_LIMIT,
+                    },
+                    now,
+                );
                 out.push(Action::ResetState);
             }
-            Phase::Stopping { then: Then::Exit, .. } => self.enter(Phase::Down, now),
+            Phase::Stopping {
+                then: Then::Exit, ..
+            } => self.enter(Phase::Down, now),
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. } => {
                 if now.since(self.since) >= STEADY {
                     self.deaths = 0;
                 }
                 self.stop_began = Some(now);
-                self.wait_to_start(format!("Litestream ended by itself ({how})."), jitter, now, out);
+                self.wait_to_start(
+                    format!("Litestream ended by itself ({how})."),
+                    jitter,
+                    now,
+                    out,
+                );
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}
         }
@@ -302,7 +328,10 @@ impl Replicator {
         out: &mut Actions,
     ) {
         match &self.phase {
-            Phase::Preparing { step: Preparation::Sync, .. } => {
+            Phase::Preparing {
+                step: Preparation::Sync,
+                ..
+            } => {
                 if let Ok(position) = result {
                     self.position = Some(position);
                 }
@@ -343,7 +372,10 @@ impl Replicator {
     /// A heartbeat row was committed, or could not be.
     pub(super) fn row(&mut self, committed: bool, now: BootTime) {
         match &mut self.phase {
-            Phase::Preparing { step: Preparation::Row { retry }, .. } => {
+            Phase::Preparing {
+                step: Preparation::Row { retry },
+                ..
+            } => {
                 if committed {
                     self.guard_then_sync(now);
                 } else {
@@ -353,7 +385,10 @@ impl Replicator {
             Phase::Running(catch_up) if committed => {
                 self.row_since_start = true;
                 if matches!(catch_up, CatchUp::Row { .. }) {
-                    *catch_up = CatchUp::Due { at: now, failures: 0 };
+                    *catch_up = CatchUp::Due {
+                        at: now,
+                        failures: 0,
+                    };
                 }
             }
             Phase::Running(CatchUp::Row { retry, .. }) => *retry = now + ROW_PACE,
@@ -361,15 +396,12 @@ impl Replicator {
         }
     }
 
-    pub(super) fn reset(
-        &mut self,
-        result: Result<(), String>,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
+    pub(super) fn reset(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
         if matches!(self.phase, Phase::Resetting { .. }) {
             if let Err(cause) = result {
-                out.warn(format!("Litestream's local state could not be reset: {cause}"));
+                out.warn(format!(
+                    "Litestream's local state could not be reset: {cause}"
+                ));
             }
             self.start_or_idle(now, out);
         }
@@ -390,8 +422,16 @@ impl Replicator {
             {
                 self.stop_to(Then::Exit, now, out);
             }
-            Phase::Stopping { then: Then::Exit, deadline, .. } => *deadline = now,
-            Phase::Stopping { then, force, deadline } => {
+            Phase::Stopping {
+                then: Then::Exit,
+                deadline,
+                ..
+            } => *deadline = now,
+            Phase::Stopping {
+                then,
+                force,
+                deadline,
+            } => {
                 *then = Then::Exit;
                 if *force == Force::TerminateAgain {
                     *deadline = now + EXIT_GRACE;
@@ -407,7 +447,12 @@ impl Replicator {
             Phase::Starting { deadline } if *deadline <= now => {
                 out.push(Action::AbandonStart);
                 out.warn("systemd has not restarted Litestream's unit in time.".to_owned());
-                self.enter(Phase::Waiting { until: now + RESTART.longest }, now);
+                self.enter(
+                    Phase::Waiting {
+                        until: now + RESTART.longest,
+                    },
+                    now,
+                );
             }
             // A database that can't be written to can still be replicated.
             Phase::Running(CatchUp::Row { until, .. }) if !heartbeat || *until <= now => {
@@ -429,24 +474,36 @@ impl Replicator {
                 let failures = *failures + 1;
                 self.ask_again(failures, SYNC_RETRY.longest, now);
             }
-            Phase::Preparing { step: Preparation::Row { .. }, deadline }
-                if !heartbeat || *deadline <= now =>
-            {
+            Phase::Preparing {
+                step: Preparation::Row { .. },
+                deadline,
+            } if !heartbeat || *deadline <= now => {
                 self.guard_then_sync(now);
             }
-            Phase::Preparing { step: Preparation::Row { retry }, .. } if *retry <= now => {
+            Phase::Preparing {
+                step: Preparation::Row { retry },
+                ..
+            } if *retry <= now => {
                 *retry = BootTime::NEVER;
                 out.push(Action::WriteRow);
             }
-            Phase::Preparing { step: step @ Preparation::Guard, deadline } => {
+            Phase::Preparing {
+                step: step @ Preparation::Guard,
+                deadline,
+            } => {
                 *step = Preparation::Sync;
                 *deadline = now + PREPARATION_LIMIT;
                 out.push(Action::Sync(PREPARATION_LIMIT));
             }
-            Phase::Preparing { step: Preparation::Sync, deadline } if *deadline <= now => {
+            Phase::Preparing {
+                step: Preparation::Sync,
+                deadline,
+            } if *deadline <= now => {
                 self.stop_to(Then::Start, now, out);
             }
-            Phase::Stopping { force, deadline, .. } if *deadline <= now => {
+            Phase::Stopping {
+                force, deadline, ..
+            } if *deadline <= now => {
                 *deadline = now + ABORT_LIMIT;
                 match *force {
                     Force::TerminateAgain => {
@@ -470,15 +527,17 @@ impl Replicator {
             Phase::Idle | Phase::Down | Phase::Running(CatchUp::Done) => BootTime::NEVER,
             Phase::Waiting { until: at }
             | Phase::Starting { deadline: at }
-            | Phase::Running(
-                CatchUp::Due { at, .. } | CatchUp::Asked { deadline: at, .. },
-            )
+            | Phase::Running(CatchUp::Due { at, .. } | CatchUp::Asked { deadline: at, .. })
             | Phase::Stopping { deadline: at, .. }
             | Phase::Resetting { deadline: at } => *at,
-            Phase::Running(CatchUp::Row { retry, until: deadline })
-            | Phase::Preparing { step: Preparation::Row { retry }, deadline } => {
-                (*retry).min(*deadline)
-            }
+            Phase::Running(CatchUp::Row {
+                retry,
+                until: deadline,
+            })
+            | Phase::Preparing {
+                step: Preparation::Row { retry },
+                deadline,
+            } => (*retry).min(*deadline),
             Phase::Preparing { deadline, .. } => *deadline,
         }
     }
@@ -488,7 +547,10 @@ impl Replicator {
         !matches!(
             self.phase,
             Phase::Running(CatchUp::Done)
-                | Phase::Preparing { step: Preparation::Row { .. }, .. }
+                | Phase::Preparing {
+                    step: Preparation::Row { .. },
+                    ..
+                }
                 | Phase::Down
         )
     }
@@ -515,12 +577,21 @@ impl Replicator {
 
     fn prepare(&mut self, now: BootTime) {
         let step = Preparation::Row { retry: now };
-        self.enter(Phase::Preparing { step, deadline: now + PREPARATION_LIMIT }, now);
+        self.enter(
+            Phase::Preparing {
+                step,
+                deadline: now + PREPARATION_LIMIT,
+            },
+            now,
+        );
     }
 
     /// In this order, so that nothing is reset between the row and the stop.
     fn guard_then_sync(&mut self, now: BootTime) {
-        self.phase = Phase::Preparing { step: Preparation::Guard, deadline: now };
+        self.phase = Phase::Preparing {
+            step: Preparation::Guard,
+            deadline: now,
+        };
     }
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
@@ -529,7 +600,12 @@ impl Replicator {
             match then {
                 Then::Start => self.start(now, out),
                 Then::Reset => {
-                    self.enter(Phase::Resetting { deadline: now + START_LIMIT }, now);
+                    self.enter(
+                        Phase::Resetting {
+                            deadline: now + START_LIMIT,
+                        },
+                        now,
+                    );
                     out.push(Action::ResetState);
                 }
                 Then::Exit => self.enter(Phase::Down, now),
@@ -542,7 +618,14 @@ impl Replicator {
             Then::Start | Then::Reset => ROTATION_GRACE,
         };
         let force = Force::TerminateAgain;
-        self.enter(Phase::Stopping { then, force, deadline: now + grace }, now);
+        self.enter(
+            Phase::Stopping {
+                then,
+                force,
+                deadline: now + grace,
+            },
+            now,
+        );
         out.push(Action::Terminate);
     }
 
@@ -557,7 +640,12 @@ impl Replicator {
     fn start(&mut self, now: BootTime, out: &mut Actions) {
         self.running = self.term;
         self.row_since_start = false;
-        self.enter(Phase::Starting { deadline: now + START_LIMIT }, now);
+        self.enter(
+            Phase::Starting {
+                deadline: now + START_LIMIT,
+            },
+            now,
+        );
         out.push(Action::Start);
     }
 
@@ -570,13 +658,19 @@ impl Replicator {
     ) {
         self.deaths = self.deaths.saturating_add(1);
         let wait = RESTART.wait(self.deaths, jitter);
-        out.warn(format!("{cause} Started again in {:.1} s.", wait.as_secs_f32()));
+        out.warn(format!(
+            "{cause} Started again in {:.1} s.",
+            wait.as_secs_f32()
+        ));
         self.last_trouble = Some(cause);
         self.enter(Phase::Waiting { until: now + wait }, now);
     }
 
     fn ask_again(&mut self, failures: u32, wait: Duration, now: BootTime) {
-        self.phase = Phase::Running(CatchUp::Due { at: now + wait, failures });
+        self.phase = Phase::Running(CatchUp::Due {
+            at: now + wait,
+            failures,
+        });
     }
 
     /// Litestream confirmed `position`, or has no way to tell and has had its time.
@@ -585,12 +679,15 @@ impl Replicator {
         self.last_trouble = None;
         self.last_gap = self.stop_began.take().map(|began| now.since(began));
         let Some(position) = position else {
-            let text = "Litestream runs; without a control socket nothing shows that it replicates.";
+            let text =
+                "Litestream runs; without a control socket nothing shows that it replicates.";
             return out.info(text.to_owned());
         };
         // An idle database syncs happily, with credentials that ended long ago: only what is new
         // shows anything.
-        let moved = self.position.is_some_and(|before| before.local < position.local);
+        let moved = self
+            .position
+            .is_some_and(|before| before.local < position.local);
         self.position = Some(position);
         if self.row_since_start || moved {
             self.proof = Some(Proof { at: now, position });
@@ -598,12 +695,15 @@ impl Replicator {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
             let txid = position.replicated;
-            out.info(format!("Litestream replicates{gap}: its replica holds transaction {txid}."));
+            out.info(format!(
+                "Litestream replicates{gap}: its replica holds transaction {txid}."
+            ));
         }
     }
 
     fn may_reset(&self, now: BootTime) -> bool {
-        self.last_reset.is_none_or(|last| now.since(last) >= RESET_PACE)
+        self.last_reset
+            .is_none_or(|last| now.since(last) >= RESET_PACE)
     }
 
     fn enter(&mut self, phase: Phase, now: BootTime) {

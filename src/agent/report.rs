@@ -80,7 +80,11 @@ impl State {
 impl Report {
     pub(super) fn of(agent: &Agent, now: Now) -> Self {
         let now = now.boot;
-        let left = agent.renewal.term().map(|term| term.ends.since(now)).filter(|l| !l.is_zero());
+        let left = agent
+            .renewal
+            .term()
+            .map(|term| term.ends.since(now))
+            .filter(|l| !l.is_zero());
         let (replication, since, _) = agent.replicator.activity();
         let problems = problems(agent, now);
         let young = now.since(agent.heartbeat.began) < START_LIMIT;
@@ -98,15 +102,26 @@ impl Report {
             credentials_left: left,
             renewal_in: agent.renewal.due().map(|due| due.since(now)),
             granted: agent.renewal.granted,
-            failures: agent.renewal.failures.iter().map(|(class, n)| (*class, *n)).collect(),
-            failure: agent.renewal.failure().map(|f| (f.class, f.message.clone())),
+            failures: agent
+                .renewal
+                .failures
+                .iter()
+                .map(|(class, n)| (*class, *n))
+                .collect(),
+            failure: agent
+                .renewal
+                .failure()
+                .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
             replication,
             replication_for: now.since(since),
             starts: agent.replicator.starts,
             rotations: agent.replicator.rotations,
             last_gap: agent.replicator.last_gap,
-            proof: agent.replicator.proof.map(|p| (p.position, now.since(p.at))),
+            proof: agent
+                .replicator
+                .proof
+                .map(|p| (p.position, now.since(p.at))),
             rows: agent.heartbeat.rows,
             last_row: agent.heartbeat.last.map(|(id, at)| (id, now.since(at))),
             guard_held: agent.guard.held_since().map(|since| now.since(since)),
@@ -131,12 +146,17 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
         (_, trouble) if now.since(since) > PROOF_LIMIT + FETCH_LIMIT / 3 => {
             let cause = trouble.unwrap_or("Litestream gives no reason; see its log.");
-            problems.push(format!("The replica has not followed since the last start: {cause}"));
+            problems.push(format!(
+                "The replica has not followed since the last start: {cause}"
+            ));
         }
         _ => {}
     }
     if let Some(interval) = agent.policy.heartbeat {
-        let last = agent.heartbeat.last.map_or(agent.heartbeat.began, |(_, at)| at);
+        let last = agent
+            .heartbeat
+            .last
+            .map_or(agent.heartbeat.began, |(_, at)| at);
         if let Some(trouble) = &agent.heartbeat.trouble
             && now.since(last) > interval * 3 + Duration::from_secs(10)
         {

@@ -35,7 +35,10 @@ impl Layers {
             Err(e) => return Err(unreadable(main, &e)),
         }
         files.extend(fragments(Path::new(&drop_ins))?);
-        let mut layers = Self { main: main.to_owned(), values: BTreeMap::new() };
+        let mut layers = Self {
+            main: main.to_owned(),
+            values: BTreeMap::new(),
+        };
         for file in files {
             layers.add(&file, schema)?;
         }
@@ -48,13 +51,24 @@ impl Layers {
             .and_then(|f| f.take(FILE_LIMIT).read_to_string(&mut text))
             .map_err(|e| unreadable(file, &e))?;
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
-            let line = e.span().map_or(1, |s| 1 + text[..s.start].matches('\n').count());
-            ConfigError(format!("{}:{line}: is not TOML: {}", file.display(), e.message()))
+            let line = e
+                .span()
+                .map_or(1, |s| 1 + text[..s.start].matches('\n').count());
+            ConfigError(format!(
+                "{}:{line}: is not TOML: {}",
+                file.display(),
+                e.message()
+            ))
         })?;
         for (section, keys) in table {
             let known = schema.iter().find(|(name, _)| *name == section);
             let Some((_, known)) = known else {
-                return Err(unknown(file, "section", &section, schema.iter().map(|(n, _)| *n)));
+                return Err(unknown(
+                    file,
+                    "section",
+                    &section,
+                    schema.iter().map(|(n, _)| *n),
+                ));
             };
             let Value::Table(keys) = keys else {
                 let cause = format!("{}: {section} must be a section", file.display());
@@ -65,7 +79,8 @@ impl Layers {
                     let what = format!("key in [{section}]");
                     return Err(unknown(file, &what, &key, known.iter().copied()));
                 }
-                self.values.insert((section.clone(), key), (value, file.to_owned()));
+                self.values
+                    .insert((section.clone(), key), (value, file.to_owned()));
             }
         }
         Ok(())
@@ -114,7 +129,9 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, ConfigError> {
         let text = self.text(key)?;
-        text.map(parse).transpose().map_err(|cause| self.error(key, cause))
+        text.map(parse)
+            .transpose()
+            .map_err(|cause| self.error(key, cause))
     }
 
     /// One of a few words.
@@ -128,17 +145,22 @@ impl<'a> Section<'a> {
         if words.contains(&word) {
             return Ok(word);
         }
-        let wanted = words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" or ");
+        let wanted = words
+            .iter()
+            .map(|w| format!("{w:?}"))
+            .collect::<Vec<_>>()
+            .join(" or ");
         Err(self.error(key, format!("must be {wanted}, not {word:?}")))
     }
 
     /// A program and its arguments.
-    pub(super) fn command(
-        &self,
-        key: &str,
-        default: &[&str],
-    ) -> Result<Vec<String>, ConfigError> {
-        let cause = || self.error(key, "must be a list of strings, the program first".to_owned());
+    pub(super) fn command(&self, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
+        let cause = || {
+            self.error(
+                key,
+                "must be a list of strings, the program first".to_owned(),
+            )
+        };
         let words = match self.value(key) {
             None => default.iter().map(|w| (*w).to_owned()).collect(),
             Some(Value::Array(words)) => words
@@ -156,7 +178,11 @@ impl<'a> Section<'a> {
     /// An error about `key`, with the file that set it (or should).
     pub(super) fn error(&self, key: &str, cause: String) -> ConfigError {
         let place = (self.name.to_owned(), key.to_owned());
-        let file = self.layers.values.get(&place).map_or(&self.layers.main, |(_, file)| file);
+        let file = self
+            .layers
+            .values
+            .get(&place)
+            .map_or(&self.layers.main, |(_, file)| file);
         ConfigError(format!("{}: [{}] {key} {cause}", file.display(), self.name))
     }
 
@@ -205,9 +231,13 @@ fn unknown<'a>(
     word: &str,
     known: impl Iterator<Item = &'a str>,
 ) -> ConfigError {
-    let nearest = known.min_by_key(|k| edit_distance(word, k)).unwrap_or_default();
+    let nearest = known
+        .min_by_key(|k| edit_distance(word, k))
+        .unwrap_or_default();
     let file = file.display();
-    ConfigError(format!("{file}: unknown {what}: {word:?}; the nearest known one is {nearest:?}"))
+    ConfigError(format!(
+        "{file}: unknown {what}: {word:?}; the nearest known one is {nearest:?}"
+    ))
 }
 
 /// Levenshtein's distance, for words of a few letters.

@@ -22,12 +22,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err(wrong()),
     };
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
 }
 
 /// `"65536"`, `"512KiB"`, `"64MiB"`, `"1GiB"`, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("must be a number with KiB, MiB or GiB, such as \"64MiB\", not {text:?}");
+    let wrong =
+        || format!("must be a number with KiB, MiB or GiB, such as \"64MiB\", not {text:?}");
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let bytes: u64 = match unit {
         "" => 1,
@@ -45,7 +49,9 @@ pub(super) fn or_off<T>(
 ) -> impl FnOnce(&str) -> Result<Option<T>, String> {
     |text| match text {
         "off" => Ok(None),
-        _ => parse(text).map(Some).map_err(|cause| format!("{cause} (or \"off\")")),
+        _ => parse(text)
+            .map(Some)
+            .map_err(|cause| format!("{cause} (or \"off\")")),
     }
 }
 
@@ -83,7 +89,9 @@ pub(super) fn unit(text: &str) -> Result<String, String> {
 /// A path from the root: the daemon's working directory means nothing.
 pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     if !text.starts_with('/') || text.contains('\0') {
-        return Err(format!("must be a path that begins with \"/\", not {text:?}"));
+        return Err(format!(
+            "must be a path that begins with \"/\", not {text:?}"
+        ));
     }
     Ok(PathBuf::from(text))
 }
@@ -93,7 +101,8 @@ pub(super) fn private_key(text: &str) -> Result<PrivateKey, String> {
     if !text.starts_with("pkcs11:") {
         absolute_path(text)?;
     }
-    text.parse::<PrivateKey>().map_err(|cause| cause.to_string())
+    text.parse::<PrivateKey>()
+        .map_err(|cause| cause.to_string())
 }
 
 fn name(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> Option<String> {

@@ -1,0 +1,102 @@
+//! Handing credentials to Litestream: a child's environment, or an environment file for systemd.
+//!
+//! Owns the names of the variables and the rule that secrets never touch flash: the file is written
+//! on a file system in memory or not at all. The one other place that ever holds the values is the
+//! memory of this process.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+
+use super::Grant;
+
+/// `ramfs` of `linux/magic.h`: memory that is never swapped.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
+
+/// Variables that would win over ours, or lead Litestream's SDK somewhere else.
+pub const UNWANTED: [&str; 7] = [
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "LITESTREAM_ACCESS_KEY_ID",
+    "LITESTREAM_SECRET_ACCESS_KEY",
+];
+
+/// What Litestream's environment holds beside its own.
+pub fn environment<'a>(grant: &'a Grant, region: &'a str) -> [(&'static str, &'a str); 7] {
+    let credentials = &grant.credentials;
+    [
+        ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+        ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+        ("AWS_SESSION_TOKEN", &credentials.session_token),
+        ("AWS_REGION", region),
+        ("AWS_DEFAULT_REGION", region),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("EDGEREPL_THING_NAME", &grant.thing_name),
+    ]
+}
+
+/// Writes the environment file, whole or not at all: beside, mode 0600 before the first byte,
+/// synced, renamed.
+///
+/// # Errors
+/// One sentence for the operator; the old file is as it was then.
+pub fn write_environment_file(path: &Path, grant: &Grant, region: &str) -> Result<(), String> {
+    let failed = |e: io::Error| format!("{} can't be written: {e}.", path.display());
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if !is_in_memory(folder).map_err(failed)? {
+        return Err(format!(
+            "{} is not on tmpfs, and secrets are not written to flash; set [replication] \
+             environment_file to a path under /run.",
+            path.display()
+        ));
+    }
+    // The values hold nothing that systemd's format gives a meaning to: they were checked on the way
+    // in, when they were read from the fetch child.
+    let text: String = environment(grant, region)
+        .iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    replace(path, folder, &text).map_err(failed)
+}
+
+/// Whether what is written in `folder` stays in memory.
+///
+/// # Errors
+/// Where the folder can't be looked at.
+pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
+    let kind = statfs(folder)?.filesystem_type();
+    Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
+}
+
+fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
+    let beside = beside(path);
+    // Left by a daemon that was killed in the middle of this.
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    // Whatever the umask took away or the file system made of it.
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(folder)?.sync_all()
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}

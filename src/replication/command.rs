@@ -1,0 +1,120 @@
+//! Litestream's command line, derived from the one that the configuration gives.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where `program` is: itself where it is a path, else the first match in `PATH`.
+///
+/// # Errors
+/// One sentence for the operator.
+pub fn locate(program: &str) -> Result<PathBuf, String> {
+    let runnable = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    };
+    let found = if program.contains('/') {
+        Some(PathBuf::from(program)).filter(runnable)
+    } else {
+        let search = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&search)
+            .map(|folder| folder.join(program))
+            .find(runnable)
+    };
+    found.ok_or_else(|| {
+        format!(
+            "{program} isn't there or can't be run; install Litestream or name it in \
+             [replication] command."
+        )
+    })
+}
+
+/// The command that drops Litestream's local state for `database`, made from the one that
+/// replicates: `litestream reset -config FILE DATABASE`.
+///
+/// `None` where the given command is not `litestream replicate`, so that nobody can tell.
+pub fn reset(replicate: &[String], database: &Path) -> Option<Command> {
+    let verb = replicate.iter().position(|word| word == "replicate")?;
+    let mut command = Command::new(replicate.first()?);
+    command.args(&replicate[1..verb]).arg("reset");
+    let mut rest = replicate[verb + 1..].iter();
+    while let Some(word) = rest.next() {
+        match word.trim_start_matches('-') {
+            "config" => drop(command.arg("-config").arg(rest.next()?)),
+            flag if flag.starts_with("config=") => drop(command.arg(word)),
+            "no-expand-env" => drop(command.arg(word)),
+            _ => {}
+        }
+    }
+    command.arg(database);
+    Some(command)
+}
+
+/// The version in what `litestream version` prints: `0.5.17`, `v0.3.13`.
+pub fn version(printed: &str) -> Option<(u32, u32, u32)> {
+    let mut numbers = printed
+        .trim()
+        .trim_start_matches('v')
+        .split(['.', '-', '+']);
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?, number()?))
+}
+
+/// `systemctl restart UNIT`, which waits until the unit runs.
+pub fn restart_unit(unit: &str) -> Command {
+    systemctl("restart", unit)
+}
+
+/// `systemctl stop UNIT`, which waits until the unit has stopped.
+pub fn stop_unit(unit: &str) -> Command {
+    systemctl("stop", unit)
+}
+
+fn systemctl(verb: &str, unit: &str) -> Command {
+    let mut command = Command::new("systemctl");
+    // There is nobody to ask for a password.
+    command.args(["--no-ask-password", verb, unit]);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derives_the_reset_from_the_replicate_command() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let reset = |line: &str| {
+            let command = reset(&words(line), Path::new("/data/app.db"))?;
+            let arguments = command.get_args().map(|a| a.to_string_lossy().into_owned());
+            Some(arguments.collect::<Vec<_>>().join(" "))
+        };
+        for (given, wanted) in [
+            (
+                "litestream replicate -config /etc/l.yml",
+                Some("reset -config /etc/l.yml /data/app.db"),
+            ),
+            (
+                "/bin/nice litestream replicate",
+                Some("litestream reset /data/app.db"),
+            ),
+            (
+                "litestream replicate -exec sleep --config=/etc/l.yml -no-expand-env",
+                Some("reset --config=/etc/l.yml -no-expand-env /data/app.db"),
+            ),
+            ("wrapper -config /etc/l.yml", None),
+            ("litestream replicate -config", None),
+        ] {
+            assert_eq!(reset(given).as_deref(), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn reads_both_ways_of_writing_a_version() {
+        assert_eq!(version("0.5.17\n"), Some((0, 5, 17)));
+        assert_eq!(version("v0.3.13"), Some((0, 3, 13)));
+        assert_eq!(version("0.5.0-beta1"), Some((0, 5, 0)));
+        assert_eq!(version("(development build)"), None);
+    }
+}

