@@ -224,7 +224,7 @@ impl Agent {
             Event::WalTooLarge => self.guard.too_large(out),
             Event::NetworkChanged => self.renewal.network_changed(&mut self.jitter, now.boot),
             Event::ClockStepped => {
-                out.info(format!("The clock was set: it is {} now.", now.wall));
+                out.info(format!("the clock was set: it is {} now", now.wall));
                 self.clock = ClockBelief::default();
                 self.renewal.clock_stepped(now.boot);
                 self.replicator.hasten(now.boot);

@@ -16,9 +16,13 @@
 //! `store` know how. Whatever is slow or dangerous is a short-lived child with a deadline.
 
 pub mod agent;
+mod check;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+mod reactor;
 pub mod replication;
+mod status;
 pub mod store;
 pub mod system;

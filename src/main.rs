@@ -1,2 +1,7 @@
 //! The edgerepl command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edgerepl::cli::main()
+}

@@ -179,19 +179,19 @@ fn explain(database: &Path, error: &rusqlite::Error) -> String {
     let database = database.display();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            format!("{database} is locked by another writer.")
+            format!("{database} is locked by another writer")
         }
-        Some(ErrorCode::DiskFull) => format!("{database} is on a full disk; free some space."),
+        Some(ErrorCode::DiskFull) => format!("{database} is on a full disk; free some space"),
         Some(ErrorCode::CannotOpen) => {
-            format!("{database} can't be opened; check its folder and who owns it.")
+            format!("{database} can't be opened; check its folder and who owns it")
         }
         Some(ErrorCode::ReadOnly) => {
-            format!("{database} can't be written to; check who owns it and how it is mounted.")
+            format!("{database} can't be written to; check who owns it and how it is mounted")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            format!("{database} is damaged ({error}); restore it.")
+            format!("{database} is damaged ({error}); restore it")
         }
-        _ => format!("{database}: {error}."),
+        _ => format!("{database}: {error}"),
     }
 }
 
@@ -249,7 +249,7 @@ mod tests {
         writer.execute_batch("BEGIN IMMEDIATE").expect("the lock");
         let refused = store.write_row().expect_err("the database is locked");
         assert!(
-            refused.ends_with("is locked by another writer."),
+            refused.ends_with("is locked by another writer"),
             "{refused}"
         );
         WalGuard::take(&folder.database()).expect("a reader is not held up by a writer");

@@ -1,5 +1,6 @@
 //! A device as it leaves provisioning: a registered certificate and a private key, in a PEM file or
-//! in a token. It owns the device's directory; the certificate authority and the registry are not its.
+//! in a token. It owns the device's directory; the certificate authority and the registry are not
+//! its.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! What went wrong in the lab, as one sentence that names the thing and the cause. It is for people:
-//! nothing in the lab or its users matches on it.
+//! What went wrong in the lab, as one sentence that names the thing and the cause. It is for
+//! people: nothing in the lab or its users matches on it.
 
 use std::fmt;
 

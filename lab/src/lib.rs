@@ -1,9 +1,9 @@
 //! The device lab: everything that edgerepl talks to, on one machine and without the cloud.
 //!
 //! What it holds is real where it can be: mutual TLS with a CA of its own, keys in a PKCS#11 token
-//! (SoftHSM), S3 that verifies signatures and refuses a session from the second it ends, and the real
-//! Litestream. What it imitates (the credential provider's answers) follows AWS's contract, and breaks
-//! it only where a test orders so.
+//! (SoftHSM), S3 that verifies signatures and refuses a session from the second it ends, and the
+//! real Litestream. What it imitates (the credential provider's answers) follows AWS's contract,
+//! and breaks it only where a test orders so.
 //!
 //! ```no_run
 //! use std::time::Duration;

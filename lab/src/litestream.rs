@@ -1,5 +1,5 @@
-//! Litestream's configuration for the lab's S3, and reading the replica back with the real Litestream.
-//! It never starts a replication: that is what edgerepl is for.
+//! Litestream's configuration for the lab's S3, and reading the replica back with the real
+//! Litestream. It never starts a replication: that is what edgerepl is for.
 
 use std::{
     fs,
@@ -22,11 +22,22 @@ const REPLICA_PATH: &str = "${EDGEREPL_THING_NAME}/app.db";
 /// Writes `litestream.yml` beside `database`, for Litestream 0.5.
 pub(crate) fn write_config(s3: &S3, database: &Path, socket: &Path) -> Result<PathBuf> {
     let text = format!(
-        "socket:\n  enabled: true\n  path: {socket}\n  permissions: 0600\ndbs:\n  - path: {db}\n    \
-         replica:\n      type: s3\n      bucket: {bucket}\n      path: {REPLICA_PATH}\n      \
-         region: {REGION}\n      endpoint: {endpoint}\n",
+        "\
+socket:
+  enabled: true
+  path: {socket}
+  permissions: 0600
+dbs:
+  - path: {database}
+    replica:
+      type: s3
+      bucket: {bucket}
+      path: {REPLICA_PATH}
+      region: {REGION}
+      endpoint: {endpoint}
+",
         socket = socket.display(),
-        db = database.display(),
+        database = database.display(),
         bucket = s3.bucket(),
         endpoint = s3.endpoint(),
     );
@@ -36,10 +47,18 @@ pub(crate) fn write_config(s3: &S3, database: &Path, socket: &Path) -> Result<Pa
 /// Writes `litestream-0.3.yml` beside `database`: no control socket, a list of replicas.
 pub(crate) fn write_config_0_3(s3: &S3, database: &Path) -> Result<PathBuf> {
     let text = format!(
-        "dbs:\n  - path: {db}\n    replicas:\n      - type: s3\n        bucket: {bucket}\n        \
-         path: {REPLICA_PATH}\n        region: {REGION}\n        endpoint: {endpoint}\n        \
-         force-path-style: true\n",
-        db = database.display(),
+        "\
+dbs:
+  - path: {database}
+    replicas:
+      - type: s3
+        bucket: {bucket}
+        path: {REPLICA_PATH}
+        region: {REGION}
+        endpoint: {endpoint}
+        force-path-style: true
+",
+        database = database.display(),
         bucket = s3.bucket(),
         endpoint = s3.endpoint(),
     );

@@ -1,6 +1,6 @@
-//! The AWS IoT Core credential provider: mutual TLS, one request, one answer. It keeps AWS's contract
-//! by itself and breaks it only on order ([`Behaviour`], [`ServerCertificate`], [`Door`]). It never
-//! looks at S3: what it issues goes into the sessions' table.
+//! The AWS IoT Core credential provider: mutual TLS, one request, one answer. It keeps AWS's
+//! contract by itself and breaks it only on order ([`Behaviour`], [`ServerCertificate`], [`Door`]).
+//! It never looks at S3: what it issues goes into the sessions' table.
 
 mod behaviour;
 mod odd_answers;

@@ -1,5 +1,5 @@
-//! Which certificates AWS IoT knows, and to which thing each is attached. A certificate of the right
-//! CA that is not registered here is a stranger.
+//! Which certificates AWS IoT knows, and to which thing each is attached. A certificate of the
+//! right CA that is not registered here is a stranger.
 
 use std::collections::HashMap;
 

@@ -1,9 +1,9 @@
-//! S3 with one bucket in a directory: SigV4 and session tokens are verified, and a session that ended
-//! is refused with AWS's own `ExpiredToken`. It takes credentials from the sessions' table and never
-//! makes any but the lab's own.
+//! S3 with one bucket in a directory: SigV4 and session tokens are verified, and a session that
+//! ended is refused with AWS's own `ExpiredToken`. It takes credentials from the sessions' table
+//! and never makes any but the lab's own.
 
 use std::{
-    convert::Infallible,
+    io,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -19,7 +19,7 @@ use s3s::{
     s3_error,
     service::{S3Service, S3ServiceBuilder},
 };
-use tokio::{net::TcpStream, runtime::Handle};
+use tokio::{net::TcpStream, runtime::Handle, sync::Notify};
 
 use crate::{
     error::{Error, Result},
@@ -41,7 +41,7 @@ pub enum S3Fault {
     None,
     /// Every request gets 503 `SlowDown`.
     Refuse,
-    /// Requests are taken and never answered.
+    /// Requests are taken and not answered; they are cut off when the fault changes.
     Hang,
     /// Nobody listens.
     ConnectionRefused,
@@ -101,6 +101,7 @@ impl S3 {
         let shared = Arc::new(State {
             service: builder.build(),
             fault: Shared::default(),
+            fault_changed: Notify::new(),
             requests: Shared::default(),
         });
         let serving = shared.clone();
@@ -139,6 +140,7 @@ impl S3 {
     /// How S3 fails from now on.
     pub fn set_fault(&self, fault: S3Fault) -> Result<()> {
         *self.shared.fault.lock() = fault;
+        self.shared.fault_changed.notify_waiters();
         self.port
             .set_listening(fault != S3Fault::ConnectionRefused)
             .map_err(Error::doing(
@@ -162,6 +164,7 @@ impl S3 {
 struct State {
     service: S3Service,
     fault: Shared<S3Fault>,
+    fault_changed: Notify,
     requests: Shared<Vec<S3Request>>,
 }
 
@@ -169,7 +172,7 @@ impl State {
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(move |request| {
             let state = self.clone();
-            async move { Ok::<_, Infallible>(state.answer(request).await) }
+            async move { state.answer(request).await }
         });
         // An error here means that the client went away, which is its right.
         let _ = hyper::server::conn::http1::Builder::new()
@@ -177,13 +180,17 @@ impl State {
             .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> HttpResponse {
+    /// An error cuts the connection.
+    async fn answer(&self, request: Request<Incoming>) -> io::Result<HttpResponse> {
         let mut log = described(&request);
+        // Before the fault is read: a change between the two must not be missed.
+        let fault_changed = self.fault_changed.notified();
         let fault = *self.fault.lock();
         let response = match fault {
             S3Fault::Hang => {
                 self.requests.lock().push(log);
-                return std::future::pending().await;
+                fault_changed.await;
+                return Err(io::Error::other("left without an answer on order"));
             }
             S3Fault::Refuse => refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
             S3Fault::None | S3Fault::ConnectionRefused => {
@@ -196,7 +203,7 @@ impl State {
         log.status = Some(response.status().as_u16());
         log.error = error_code(&response);
         self.requests.lock().push(log);
-        response
+        Ok(response)
     }
 }
 
@@ -240,8 +247,8 @@ impl S3Access for Gate {
     }
 }
 
-/// What a request asks, as far as its head tells. It is read here and not taken from the S3 service,
-/// which names the operations of accepted requests only.
+/// What a request asks, as far as its head tells. It is read here and not taken from the S3
+/// service, which names the operations of accepted requests only.
 fn described<B>(request: &Request<B>) -> S3Request {
     let path = request.uri().path().trim_start_matches('/');
     let key = path.split_once('/').map_or("", |(_, key)| key);

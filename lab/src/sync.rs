@@ -1,5 +1,5 @@
-//! A mutex whose lock can't fail: a test thread that panicked while it held one must not hide its own
-//! message behind a poisoned lock.
+//! A mutex whose lock can't fail: a test thread that panicked while it held one must not hide its
+//! own message behind a poisoned lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

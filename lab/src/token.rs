@@ -1,6 +1,7 @@
-//! The simulated secure element: a SoftHSM token per device, whose key is generated inside and can't
-//! leave. A process can load SoftHSM with one configuration only, so the work is done in a child (the
-//! `lab` command) and this side only starts it; a test's own process never loads the module.
+//! The simulated secure element: a SoftHSM token per device, whose key is generated inside and
+//! can't leave. A process can load SoftHSM with one configuration only, so the work is done in a
+//! child (the `lab` command) and this side only starts it; a test's own process never loads the
+//! module.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,7 +39,8 @@ pub(crate) struct Token {
     pub(crate) store: PathBuf,
 }
 
-/// Makes a token under `directory`. The second value is the certificate request that its key signed.
+/// Makes a token under `directory`. The second value is the certificate request that its key
+/// signed.
 pub(crate) fn provision(
     directory: &Path,
     kind: KeyKind,
@@ -62,7 +64,8 @@ pub(crate) fn provision(
     )];
     let request = run_lab_command(&module, kind, common_name, &env)?;
     let uri = format!(
-        "pkcs11:token={TOKEN_LABEL};object={KEY_LABEL};type=private?module-path={}&pin-source=file:{}",
+        "pkcs11:token={TOKEN_LABEL};object={KEY_LABEL};type=private\
+         ?module-path={}&pin-source=file:{}",
         percent_encoded(&module),
         percent_encoded(&pin)
     );

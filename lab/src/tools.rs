@@ -1,5 +1,5 @@
-//! Where the programs are that the lab does not contain. It finds them and explains what to do where
-//! one is missing; installing is `cargo xtask setup`'s business.
+//! Where the programs are that the lab does not contain. It finds them and explains what to do
+//! where one is missing; installing is `cargo xtask setup`'s business.
 
 use std::{env, path::PathBuf};
 
@@ -19,7 +19,8 @@ pub fn litestream(version: &str) -> Result<PathBuf> {
     )))
 }
 
-/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace. `cargo xtask setup` writes to the same place.
+/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace. `cargo xtask setup` writes to the same
+/// place.
 fn tools_directory() -> PathBuf {
     env::var_os("EDGEREPL_TOOLS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
@@ -45,8 +46,8 @@ pub(crate) fn softhsm_module() -> Result<PathBuf> {
         })
 }
 
-/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built beside the running program or,
-/// for a test, one directory above it.
+/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built beside the running program
+/// or, for a test, one directory above it.
 pub(crate) fn lab_command() -> Result<PathBuf> {
     let named = env::var_os("EDGEREPL_LAB_BIN").map(PathBuf::from);
     let this = env::current_exe().map_err(Error::doing("the running program's own path"))?;

@@ -96,6 +96,55 @@ fn litestream_0_3_replicates_every_row() -> Result<()> {
 }
 
 #[test]
+fn wrong_credentials_are_refused_by_name() -> Result<()> {
+    let lab = Lab::start(LabOptions::default())?;
+    let site = Site::new(&lab)?;
+    let config = lab.litestream_config(&site.path, &lab.root().join("litestream.sock"))?;
+    let right = lab.provider().issue(THING, Duration::from_secs(300));
+    let other = lab.provider().issue(THING, Duration::from_secs(300));
+
+    let unknown_key = Session {
+        access_key_id: "ASIAAAAAAAAAAAAAAAAA".into(),
+        ..right.clone()
+    };
+    let secret_access_key = other.secret_access_key.clone();
+    let wrong_secret = Session {
+        secret_access_key,
+        ..right.clone()
+    };
+    let wrong_token = Session {
+        session_token: other.session_token,
+        ..right.clone()
+    };
+    let no_token = Session {
+        session_token: None,
+        ..right
+    };
+    for (session, error) in [
+        (unknown_key, "InvalidAccessKeyId"),
+        (wrong_secret, "SignatureDoesNotMatch"),
+        (wrong_token, "InvalidToken"),
+        (no_token, "InvalidToken"),
+    ] {
+        let begin = Instant::now();
+        let mut litestream = replicate("0.5.17", &config, &session)?;
+        let deadline = begin + Duration::from_secs(10);
+        let refused = loop {
+            site.write_until(Instant::now() + Duration::from_millis(200))?;
+            let requests = lab.s3().requests();
+            if let Some(last) = requests.into_iter().rfind(|request| request.at >= begin) {
+                break last;
+            }
+            assert!(Instant::now() < deadline, "Litestream asks nothing of S3");
+        };
+        litestream.kill()?;
+        litestream.wait()?;
+        assert_eq!(refused.error.as_deref(), Some(error));
+    }
+    Ok(())
+}
+
+#[test]
 fn faults_of_s3_end_when_they_are_lifted() -> Result<()> {
     let lab = Lab::start(LabOptions::default())?;
     let site = Site::new(&lab)?;
@@ -104,7 +153,7 @@ fn faults_of_s3_end_when_they_are_lifted() -> Result<()> {
     let litestream = replicate("0.5.17", &config, &session)?;
     let mut written = site.write_until(Instant::now() + Duration::from_secs(2))?;
 
-    for fault in [S3Fault::Refuse, S3Fault::ConnectionRefused] {
+    for fault in [S3Fault::Refuse, S3Fault::Hang, S3Fault::ConnectionRefused] {
         lab.s3().set_fault(fault)?;
         let begin = Instant::now();
         written = site.write_until(begin + Duration::from_secs(2))?;

@@ -55,7 +55,7 @@ impl Guard {
                 Ok(()) => Self::Held { since: now },
                 Err(cause) => {
                     out.warn(format!(
-                        "The WAL can't be held while Litestream is down: {cause}"
+                        "the WAL can't be held while Litestream is down: {cause}"
                     ));
                     Self::Failed { retry: now + RETRY }
                 }
@@ -94,7 +94,7 @@ impl Guard {
         *self = Self::Spent;
         out.push(Action::ReleaseGuard);
         out.warn(format!(
-            "The WAL is let go, since {why}; Litestream may have to upload the whole database."
+            "the WAL is let go, since {why}; Litestream may have to upload the whole database"
         ));
     }
 }

@@ -74,7 +74,7 @@ impl Heartbeat {
         match result {
             Ok(id) => {
                 if self.trouble.take().is_some() {
-                    out.info(format!("Heartbeat rows are written again, from row {id}."));
+                    out.info(format!("heartbeat rows are written again, from row {id}"));
                 }
                 self.rows += 1;
                 self.last = Some((id, now));
@@ -82,7 +82,7 @@ impl Heartbeat {
             }
             Err(cause) => {
                 if self.trouble.as_ref() != Some(&cause) {
-                    out.warn(format!("A heartbeat row is delayed: {cause}"));
+                    out.warn(format!("a heartbeat row is delayed: {cause}"));
                 }
                 self.trouble = Some(cause);
                 self.due = now + interval.min(RETRY);

@@ -128,8 +128,8 @@ impl Renewal {
                 out.push(Action::AbandonFetch);
                 let failure = FetchFailure {
                     class: FailureClass::Key,
-                    message: "The fetch child is stuck in the kernel and can't be killed; \
-                              check the bus of the secure element."
+                    message: "the fetch child is stuck in the kernel and can't be killed; \
+                              check the bus of the secure element"
                         .to_owned(),
                     retry_after: None,
                 };
@@ -174,7 +174,7 @@ impl Renewal {
         self.failure = None;
         let (lifetime, next) = (lease.lifetime.as_secs(), age.as_secs());
         out.info(format!(
-            "Credentials granted for {lifetime} s; the next are due in {next} s."
+            "credentials granted for {lifetime} s; the next are due in {next} s"
         ));
         Some(term)
     }
@@ -207,7 +207,7 @@ impl Renewal {
         if failure.class == FailureClass::WrongPin {
             self.state = State::WrongPin;
             out.warn(format!(
-                "{message} It is not tried again before a reload (SIGHUP)."
+                "no credentials, and none are asked for before a reload (SIGHUP): {message}"
             ));
         } else {
             self.state = State::Due(now + wait);
@@ -216,7 +216,7 @@ impl Renewal {
             if !said_before {
                 let wait = wait.as_secs_f32();
                 out.warn(format!(
-                    "No credentials: {message} Tried again in {wait:.1} s."
+                    "no credentials; tried again in {wait:.1} s: {message}"
                 ));
             }
         }

@@ -310,7 +310,7 @@ impl Replicator {
                 }
                 self.stop_began = Some(now);
                 self.wait_to_start(
-                    format!("Litestream ended by itself ({how})."),
+                    format!("Litestream ended by itself ({how})"),
                     jitter,
                     now,
                     out,
@@ -446,7 +446,7 @@ impl Replicator {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
                 out.push(Action::AbandonStart);
-                out.warn("systemd has not restarted Litestream's unit in time.".to_owned());
+                out.warn("systemd has not restarted Litestream's unit in time".to_owned());
                 self.enter(
                     Phase::Waiting {
                         until: now + RESTART.longest,
@@ -659,7 +659,7 @@ impl Replicator {
         self.deaths = self.deaths.saturating_add(1);
         let wait = RESTART.wait(self.deaths, jitter);
         out.warn(format!(
-            "{cause} Started again in {:.1} s.",
+            "{cause}; started again in {:.1} s",
             wait.as_secs_f32()
         ));
         self.last_trouble = Some(cause);
@@ -680,7 +680,7 @@ impl Replicator {
         self.last_gap = self.stop_began.take().map(|began| now.since(began));
         let Some(position) = position else {
             let text =
-                "Litestream runs; without a control socket nothing shows that it replicates.";
+                "Litestream runs; without a control socket nothing shows that it replicates";
             return out.info(text.to_owned());
         };
         // An idle database syncs happily, with credentials that ended long ago: only what is new
@@ -696,7 +696,7 @@ impl Replicator {
             });
             let txid = position.replicated;
             out.info(format!(
-                "Litestream replicates{gap}: its replica holds transaction {txid}."
+                "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));
         }
     }

@@ -137,7 +137,7 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         // The network may fail for a while without anybody having to know.
         Some(failure) if failure.class == FailureClass::Transient && !ended => {}
         Some(failure) => problems.push(failure.message.clone()),
-        None if ended && !young => problems.push("There are no valid credentials.".to_owned()),
+        None if ended && !young => problems.push("there are no valid credentials".to_owned()),
         None => {}
     }
     let (activity, since, trouble) = agent.replicator.activity();
@@ -145,9 +145,9 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         (Activity::Replicating | Activity::WaitingForCredentials | Activity::Stopped, _) => {}
         (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
         (_, trouble) if now.since(since) > PROOF_LIMIT + FETCH_LIMIT / 3 => {
-            let cause = trouble.unwrap_or("Litestream gives no reason; see its log.");
+            let cause = trouble.unwrap_or("Litestream gives no reason; see its log");
             problems.push(format!(
-                "The replica has not followed since the last start: {cause}"
+                "the replica has not followed since the last start: {cause}"
             ));
         }
         _ => {}
@@ -160,13 +160,13 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         if let Some(trouble) = &agent.heartbeat.trouble
             && now.since(last) > interval * 3 + Duration::from_secs(10)
         {
-            problems.push(format!("No heartbeat row can be written: {trouble}"));
+            problems.push(format!("no heartbeat row can be written: {trouble}"));
         }
     }
     if agent.clock.is_wrong() {
         problems.push(
-            "The clock is more than 5 min off the provider's, and S3 refuses requests that are \
-             15 min off; check time synchronisation."
+            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
+             15 min off; check time synchronisation"
                 .to_owned(),
         );
     }

@@ -47,12 +47,12 @@ pub fn environment<'a>(grant: &'a Grant, region: &'a str) -> [(&'static str, &'a
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.
 pub fn write_environment_file(path: &Path, grant: &Grant, region: &str) -> Result<(), String> {
-    let failed = |e: io::Error| format!("{} can't be written: {e}.", path.display());
+    let failed = |e: io::Error| format!("{} can't be written: {e}", path.display());
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !is_in_memory(folder).map_err(failed)? {
         return Err(format!(
             "{} is not on tmpfs, and secrets are not written to flash; set [replication] \
-             environment_file to a path under /run.",
+             environment_file to a path under /run",
             path.display()
         ));
     }

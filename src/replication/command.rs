@@ -25,7 +25,7 @@ pub fn locate(program: &str) -> Result<PathBuf, String> {
     found.ok_or_else(|| {
         format!(
             "{program} isn't there or can't be run; install Litestream or name it in \
-             [replication] command."
+             [replication] command"
         )
     })
 }

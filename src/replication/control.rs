@@ -58,7 +58,7 @@ impl SyncRequest {
             match self.stream.read(&mut piece) {
                 Ok(0) => return Some(parse(&self.answer)),
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
-                    let cause = "its control socket's answer has no end.";
+                    let cause = "its control socket's answer has no end";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
                 }
                 Ok(n) => self.answer.extend_from_slice(&piece[..n]),
@@ -81,7 +81,7 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
             SyncFailure::NoSocket
         }
-        _ => SyncFailure::Failed(format!("its control socket can't be used: {error}.")),
+        _ => SyncFailure::Failed(format!("its control socket can't be used: {error}")),
     }
 }
 
@@ -97,14 +97,14 @@ fn parse(answer: &[u8]) -> Result<Position, SyncFailure> {
         .split_once("\r\n\r\n")
         .zip(text.get("HTTP/1.0 ".len().."HTTP/1.0 200".len()));
     let Some(((_, body), status)) = parts else {
-        return failed("its control socket does not speak HTTP.".to_owned());
+        return failed("its control socket does not speak HTTP".to_owned());
     };
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     if status == "200" {
         let number = |key: &str| body.get(key).and_then(Value::as_u64);
         return match (number("txid"), number("replicated_txid")) {
             (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
-            _ => failed("its control socket's answer names no transactions.".to_owned()),
+            _ => failed("its control socket's answer names no transactions".to_owned()),
         };
     }
     let error = body

@@ -1,8 +1,9 @@
-//! `cargo xtask setup`: everything that the tests and the demo need and cargo can't build. On a bare
-//! Debian with Rust it installs what is missing; where nothing is missing it says and does nothing.
+//! `cargo xtask setup`: everything that the tests and the demo need and cargo can't build. On a
+//! bare Debian with Rust it installs what is missing; where nothing is missing it says and does
+//! nothing.
 //!
-//! It never touches the system beyond the packages named here. Litestream goes under the workspace's
-//! own `target`, where the lab's `tools` module looks for it.
+//! It never touches the system beyond the packages named here. Litestream goes under the
+//! workspace's own `target`, where the lab's `tools` module looks for it.
 
 use std::{
     env,
@@ -237,7 +238,8 @@ fn place(program: &Path, directory: &Path) -> Result<(), SetupError> {
     fs::rename(program, &place).map_err(about(&place))
 }
 
-/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace; the lab's `tools` module reads the same place.
+/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace; the lab's `tools` module reads the same
+/// place.
 fn tools_directory() -> PathBuf {
     env::var_os("EDGEREPL_TOOLS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),

@@ -1,5 +1,5 @@
-//! The lab as a command: it serves until it is told to stop, for demos and for virtual machines, and
-//! it does the part of provisioning a token that needs a process of its own.
+//! The lab as a command: it serves until it is told to stop, for demos and for virtual machines,
+//! and it does the part of provisioning a token that needs a process of its own.
 
 use std::{
     env, fmt,

@@ -1,5 +1,5 @@
-//! The provider's end of TLS: what it shows, what it asks of the client's key, and the two tests of a
-//! client's certificate (its chain, and that exactly this one is registered).
+//! The provider's end of TLS: what it shows, what it asks of the client's key, and the two tests of
+//! a client's certificate (its chain, and that exactly this one is registered).
 
 use std::{fmt, sync::Arc};
 

@@ -1,0 +1,175 @@
+//! The command line: commands, options, exit codes; and the log, which every command shares.
+//!
+//! Owns the contract with whoever types or writes a unit file. Each command's work is elsewhere.
+
+use std::env;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use log::{Level, LevelFilter};
+
+use crate::config::{DEFAULT_PATH, RuntimeDirectory, Settings};
+use crate::credentials::fetch;
+use crate::system::leash;
+use crate::{check, reactor, status};
+
+/// The command that a fetch child is started with; not for people.
+pub(crate) const FETCH: &str = "fetch";
+
+/// The configuration can't work (`EX_CONFIG` of sysexits.h): starting again won't help.
+pub(crate) const EXIT_CONFIG: u8 = 78;
+
+/// The command line can't be understood (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+const HELP: &str = "\
+edgerepl keeps a device's SQLite database replicated to S3 with credentials that live for minutes.
+
+Usage: edgerepl COMMAND [--config PATH] [OPTIONS]
+
+Commands:
+  run     the daemon: fetch credentials, renew them, run Litestream with them
+  check   test the configuration and all that it names; --online also fetches once; --json
+  status  what the running daemon knows; --json
+
+Options:
+  --config PATH  the configuration's main file [default: /etc/edgerepl/edgerepl.toml]
+  --help         this text
+  --version      the version
+
+Exit codes:
+  run     0 after a clean stop, 78 where the configuration can't work, 1 where it can't begin
+  check   0 where all pass, 1 where some fail, 78 where the configuration can't be read
+  status  0 healthy, 1 not healthy, 3 not running
+
+Environment:
+  RUNTIME_DIRECTORY  where sockets and locks live [default: /run/edgerepl]
+  STATE_DIRECTORY    where the last good time is kept; nothing is kept without it
+  RUST_LOG           what is logged [default: info]
+";
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    start_log();
+    match arguments.split_first() {
+        Some((command, rest)) if command == leash::COMMAND => {
+            log::error!("{}", leash::run(rest));
+            ExitCode::from(127)
+        }
+        Some((command, [])) if command == FETCH => fetch::child(),
+        Some((command, rest)) => match Options::parse(command, rest) {
+            Ok(options) => options.execute(),
+            Err(cause) => {
+                eprintln!("edgerepl: {cause}; see edgerepl --help");
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
+        None => {
+            eprint!("{HELP}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Options {
+    command: Command,
+    config: PathBuf,
+    json: bool,
+    online: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Command {
+    Run,
+    Check,
+    Status,
+    Help,
+    Version,
+}
+
+impl Options {
+    fn parse(command: &str, rest: &[String]) -> Result<Self, String> {
+        let command = match command {
+            "run" => Command::Run,
+            "check" => Command::Check,
+            "status" => Command::Status,
+            "help" | "--help" | "-h" => Command::Help,
+            "--version" | "-V" => Command::Version,
+            other => return Err(format!("there is no command {other:?}")),
+        };
+        let mut options =
+            Self { command, config: PathBuf::from(DEFAULT_PATH), json: false, online: false };
+        let mut rest = rest.iter();
+        while let Some(word) = rest.next() {
+            match word.as_str() {
+                "--config" => {
+                    options.config = rest.next().ok_or("--config needs a path")?.into();
+                }
+                "--json" if matches!(command, Command::Check | Command::Status) => {
+                    options.json = true;
+                }
+                "--online" if command == Command::Check => options.online = true,
+                "--help" | "-h" => options.command = Command::Help,
+                other => match other.strip_prefix("--config=") {
+                    Some(path) => options.config = path.into(),
+                    None => return Err(format!("{other:?} is not understood here")),
+                },
+            }
+        }
+        Ok(options)
+    }
+
+    fn execute(self) -> ExitCode {
+        let runtime = RuntimeDirectory::from_environment();
+        match self.command {
+            Command::Help => print!("{HELP}"),
+            Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
+            Command::Status => return status::show(&runtime, self.json),
+            Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
+            Command::Run => {
+                let settings = match Settings::load(&self.config, &runtime) {
+                    Ok(settings) => settings,
+                    Err(cause) => {
+                        log::error!("{cause}");
+                        return ExitCode::from(EXIT_CONFIG);
+                    }
+                };
+                if let Err(cause) = reactor::run(&self.config, settings, runtime) {
+                    log::error!("{cause}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+        ExitCode::SUCCESS
+    }
+}
+
+/// One line an event on standard error; with the journal's level before it where it reads along.
+fn start_log() {
+    let journal = env::var_os("JOURNAL_STREAM").is_some();
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Info)
+        .parse_default_env()
+        // Whatever RUST_LOG says: these would log what goes over the wire.
+        .filter_module("ureq", LevelFilter::Warn)
+        .filter_module("ureq_proto", LevelFilter::Warn)
+        .filter_module("rustls", LevelFilter::Warn)
+        .format(move |line, record| {
+            let (number, name) = match record.level() {
+                Level::Error => (3, "error: "),
+                Level::Warn => (4, "warning: "),
+                Level::Info => (6, ""),
+                Level::Debug | Level::Trace => (7, "debug: "),
+            };
+            if journal {
+                writeln!(line, "<{number}>{}", record.args())
+            } else {
+                writeln!(line, "edgerepl: {name}{}", record.args())
+            }
+        })
+        .init();
+}

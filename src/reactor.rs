@@ -1,0 +1,486 @@
+//! The reactor: one loop that waits for whatever happens, tells the agent, and does what it says.
+//!
+//! Owns all state that is not a decision: descriptors, children, connections, the credentials in
+//! force. Waits in one place only, `poll`, and never on a network, a bus or a chip: what could take
+//! long is a child, a socket that is polled, or not done here.
+//!
+//! A turn: wait; take in signals, exits, answers and the time, in that order; hand each to the
+//! agent and perform its actions; then, if nothing is left that was due, feed the watchdog. A turn
+//! that does not finish feeds nothing.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use log::{error, info, log, warn};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::agent::{Action, Agent, Event, Lease, Now, Policy, SupervisorKind, SyncFailure};
+use crate::clock::anchor::Anchor;
+use crate::clock::{BootTime, WallTime};
+use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
+use crate::credentials::delivery;
+use crate::credentials::fetch::FetchRequest;
+use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::replication::command;
+use crate::replication::control::SyncRequest;
+use crate::status::{self, StatusServer};
+use crate::store::version::SqliteVersion;
+use crate::store::{Store, WalGuard};
+use crate::system::leash;
+use crate::system::network::NetworkWatch;
+use crate::system::signals::Signals;
+use crate::system::timer::{Alarm, ClockWatch};
+
+mod children;
+mod notify;
+
+use children::{Chore, Errand, FetchChild, Leftovers, terminate};
+use notify::Notifier;
+
+/// While the guard holds, the WAL's size is looked at so often.
+const GUARD_PACE: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until somebody ends it.
+///
+/// # Errors
+/// What kept it from beginning, in one sentence. Once it runs, nothing but a signal ends it.
+pub fn run(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<(), String> {
+    let mut reactor = Reactor::new(config, settings, runtime)?;
+    reactor.notifier.ready();
+    reactor.run();
+    Ok(())
+}
+
+struct Reactor {
+    config: PathBuf,
+    settings: Settings,
+    runtime: RuntimeDirectory,
+    started: WallTime,
+    agent: Agent,
+    anchor: Anchor,
+    grant: Option<Grant>,
+    store: Option<Store>,
+    guard: Option<WalGuard>,
+    litestream: Option<Child>,
+    fetch: Option<FetchChild>,
+    chore: Option<Chore>,
+    leftovers: Leftovers,
+    sync: Option<SyncRequest>,
+    signals: Signals,
+    alarm: Alarm,
+    clock_watch: ClockWatch,
+    network: Option<NetworkWatch>,
+    status: StatusServer,
+    notifier: Notifier,
+    events: VecDeque<Event>,
+    done: bool,
+    /// One daemon for one runtime directory: held until the process ends.
+    _lock: Flock<File>,
+}
+
+impl Reactor {
+    fn new(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<Self, String> {
+        let folder = runtime.path().display().to_string();
+        let failed = |e: io::Error| format!("{folder} can't be used as the runtime directory: {e}");
+        std::fs::create_dir_all(runtime.path()).map_err(failed)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(runtime.file("lock"))
+            .map_err(failed)?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| format!("another edgerepl runs with the runtime directory {folder}"))?;
+        let kernel = |e: io::Error| format!("the kernel refuses a descriptor: {e}");
+        let now = now();
+        let version = SqliteVersion::linked();
+        if !version.is_safe() {
+            error!(
+                "SQLite {version} can corrupt a database that one process writes and another \
+                 checkpoints; link 3.51.3 or later, or build with the feature bundled-sqlite"
+            );
+        }
+        let network = NetworkWatch::new()
+            .inspect_err(|e| warn!("changes of the network go unnoticed, without netlink: {e}"))
+            .ok();
+        Ok(Self {
+            config: config.to_owned(),
+            started: now.wall,
+            agent: Agent::new(policy(&settings), seed(), now),
+            anchor: Anchor::load(std::env::var_os("STATE_DIRECTORY").map(PathBuf::from).as_deref()),
+            grant: None,
+            store: store(&settings, now.wall),
+            guard: None,
+            litestream: None,
+            fetch: None,
+            chore: None,
+            leftovers: Leftovers::default(),
+            sync: None,
+            signals: Signals::take().map_err(kernel)?,
+            alarm: Alarm::new().map_err(kernel)?,
+            clock_watch: ClockWatch::new().map_err(kernel)?,
+            network,
+            status: StatusServer::bind(&runtime).map_err(failed)?,
+            notifier: Notifier::new(),
+            events: VecDeque::from([Event::Tick]),
+            done: false,
+            settings,
+            runtime,
+            _lock: lock,
+        })
+    }
+
+    fn run(&mut self) {
+        info!("edgerepl {} replicates {}", env!("CARGO_PKG_VERSION"), self.database().display());
+        loop {
+            self.turn();
+            if self.done {
+                self.leftovers.kill_all();
+                return;
+            }
+            self.wait();
+            self.gather();
+        }
+    }
+
+    /// Handles what was gathered, and whatever comes of it at once.
+    fn turn(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            for action in self.agent.handle(event, now()) {
+                self.perform(action);
+            }
+            if self.events.is_empty() && self.agent.deadline() <= BootTime::now() {
+                self.events.push_back(Event::Tick);
+            }
+        }
+        let now = now();
+        let report = self.agent.report(now);
+        self.status.answer(|| {
+            status::document(&report, self.grant.as_ref(), self.started, self.litestream_pid())
+        });
+        self.notifier.show(&report);
+        if self.agent.deadline() > now.boot {
+            self.notifier.feed_watchdog(now.boot);
+        }
+    }
+
+    /// Sleeps until something happens.
+    fn wait(&mut self) {
+        let guarded = self.guard.as_ref().map_or(BootTime::NEVER, |_| BootTime::now() + GUARD_PACE);
+        let deadline = self
+            .agent
+            .deadline()
+            .min(self.notifier.deadline())
+            .min(self.leftovers.deadline())
+            .min(guarded);
+        if let Err(e) = self.alarm.set(deadline) {
+            error!("the alarm can't be set: {e}");
+        }
+        let sources: [Option<BorrowedFd<'_>>; 7] = [
+            Some(self.signals.as_fd()),
+            Some(self.alarm.as_fd()),
+            Some(self.clock_watch.as_fd()),
+            Some(self.status.as_fd()),
+            self.network.as_ref().map(AsFd::as_fd),
+            self.fetch.as_ref().and_then(FetchChild::pipe),
+            self.sync.as_ref().map(AsFd::as_fd),
+        ];
+        let mut polled: Vec<PollFd<'_>> =
+            sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Nothing to be done but to look at everything; not in a tight loop, though.
+            Err(e) => {
+                error!("the kernel can't wait: {e}");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Takes in all that has happened: every source is asked, for each ask is cheap and none waits.
+    fn gather(&mut self) {
+        for signal in self.signals.drain() {
+            match signal {
+                Signal::SIGHUP => self.reload(),
+                Signal::SIGTERM | Signal::SIGINT => {
+                    self.notifier.stopping();
+                    self.events.push_back(Event::Terminate);
+                }
+                _ => {}
+            }
+        }
+        if self.clock_watch.drain() {
+            self.events.push_back(Event::ClockStepped);
+        }
+        if self.network.as_ref().is_some_and(NetworkWatch::drain) {
+            self.events.push_back(Event::NetworkChanged);
+        }
+        self.gather_from_children();
+        if let Some(answer) = self.sync.as_mut().and_then(SyncRequest::poll) {
+            self.sync = None;
+            self.events.push_back(Event::Synced(answer));
+        }
+        let limit = self.settings.database.wal_guard;
+        if let (Some(guard), Some(limit)) = (&self.guard, limit)
+            && guard.wal_size() > limit
+        {
+            self.events.push_back(Event::WalTooLarge);
+        }
+        self.alarm.drain();
+        self.events.push_back(Event::Tick);
+    }
+
+    fn gather_from_children(&mut self) {
+        if let Some(fetch) = &mut self.fetch
+            && let Some(outcome) = fetch.poll()
+        {
+            if let Some(fetch) = self.fetch.take() {
+                self.leftovers.add(fetch.into_child());
+            }
+            self.fetched(outcome);
+        }
+        if let Some(child) = &mut self.litestream
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            self.litestream = None;
+            self.sync = None;
+            self.events.push_back(Event::Exited(status.to_string()));
+        }
+        if let Some(chore) = &mut self.chore
+            && let Some(result) = chore.poll()
+        {
+            let event = match chore.errand() {
+                Errand::RestartUnit => Event::Started(result),
+                Errand::ResetState => Event::StateReset(result),
+            };
+            self.chore = None;
+            self.events.push_back(event);
+        }
+        self.leftovers.reap();
+    }
+
+    fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
+        let event = outcome.map(|grant| {
+            if let Some(time) = grant.server_time {
+                self.anchor.advance(time);
+            }
+            let lease = Lease {
+                lifetime: grant.lifetime,
+                server_time: grant.server_time,
+                phase: phase(&grant.thing_name),
+            };
+            self.grant = Some(grant);
+            lease
+        });
+        self.events.push_back(Event::Fetched(event));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Fetch => self.start_fetch(),
+            Action::KillFetch => {
+                if let Some(fetch) = &mut self.fetch {
+                    fetch.kill();
+                }
+            }
+            Action::AbandonFetch => {
+                if let Some(fetch) = self.fetch.take() {
+                    self.leftovers.add(fetch.into_child());
+                }
+            }
+            Action::Start => {
+                if let Some(result) = self.start_litestream().transpose() {
+                    self.events.push_back(Event::Started(result));
+                }
+            }
+            Action::AbandonStart => {
+                if let Some(chore) = self.chore.take() {
+                    self.leftovers.add(chore.into_child());
+                }
+            }
+            Action::Terminate => {
+                if let Some(child) = &self.litestream {
+                    terminate(child);
+                }
+            }
+            Action::Kill => {
+                if let Some(child) = &mut self.litestream {
+                    let _ = child.kill();
+                }
+            }
+            Action::Sync(limit) => {
+                let socket = &self.settings.replication.control_socket;
+                match SyncRequest::send(socket, &self.settings.database.path, limit) {
+                    Ok(request) => self.sync = Some(request),
+                    Err(failure) => {
+                        self.sync = None;
+                        self.events.push_back(Event::Synced(Err(failure)));
+                    }
+                }
+            }
+            Action::ResetState => self.reset_state(),
+            Action::WriteRow => {
+                if let Some(store) = &mut self.store {
+                    let row = store.write_row();
+                    self.events.push_back(Event::Row(row));
+                }
+            }
+            Action::Prune => {
+                let keep = self.settings.heartbeat.as_ref().and_then(|h| h.keep);
+                if let (Some(store), Some(keep)) = (&mut self.store, keep)
+                    && let Err(cause) = store.prune(keep)
+                {
+                    warn!("old heartbeat rows stay for now: {cause}");
+                }
+            }
+            Action::TakeGuard => {
+                let taken = WalGuard::take(self.database());
+                let result = taken.map(|guard| self.guard = Some(guard));
+                self.events.push_back(Event::GuardTaken(result));
+            }
+            Action::ReleaseGuard => self.guard = None,
+            Action::Log(level, text) => log!(level, "{text}"),
+            Action::Exit => self.done = true,
+        }
+    }
+
+    fn start_fetch(&mut self) {
+        let request = FetchRequest {
+            identity: self.settings.identity.clone(),
+            provider: self.settings.provider.clone(),
+            not_before: self.anchor.latest(),
+        };
+        match self.leftovers.has_room().and_then(|()| FetchChild::start(&request)) {
+            Ok(child) => self.fetch = Some(child),
+            Err(cause) => {
+                let message = format!("the fetch can't be started: {cause}");
+                let failure = FetchFailure::new(FailureClass::Transient, message);
+                self.events.push_back(Event::Fetched(Err(failure)));
+            }
+        }
+    }
+
+    /// Starts Litestream, or has it restarted; `None` where the outcome is yet to come.
+    fn start_litestream(&mut self) -> Result<Option<()>, String> {
+        let grant = self.grant.as_ref().ok_or("there are no credentials")?;
+        let region = &self.settings.region;
+        if let Supervisor::Systemd { unit, environment_file } = &self.settings.replication.supervisor {
+            delivery::write_environment_file(environment_file, grant, region)?;
+            let steps = [command::restart_unit(unit)];
+            self.chore = Some(Chore::start(Errand::RestartUnit, steps)?);
+            return Ok(None);
+        }
+        let program = &self.settings.replication.command;
+        command::locate(&program[0])?;
+        let mut command = leash::command(&self.runtime.file("litestream.lock"), program);
+        for name in delivery::UNWANTED {
+            command.env_remove(name);
+        }
+        command.envs(delivery::environment(grant, region));
+        notify::withhold(&mut command);
+        let child = command.spawn().map_err(|e| format!("{} can't be started: {e}", program[0]))?;
+        self.litestream = Some(child);
+        Ok(Some(()))
+    }
+
+    fn reset_state(&mut self) {
+        let replication = &self.settings.replication;
+        let reset = command::reset(&replication.command, &self.settings.database.path)
+            .ok_or("[replication] command is not `litestream replicate`".to_owned());
+        let started = reset.and_then(|reset| {
+            let stop = match &replication.supervisor {
+                Supervisor::Child => None,
+                Supervisor::Systemd { unit, .. } => Some(command::stop_unit(unit)),
+            };
+            Chore::start(Errand::ResetState, stop.into_iter().chain([reset]))
+        });
+        match started {
+            Ok(chore) => self.chore = Some(chore),
+            Err(cause) => self.events.push_back(Event::StateReset(Err(cause))),
+        }
+    }
+
+    /// Reads the configuration anew; one that can't work changes nothing.
+    fn reload(&mut self) {
+        self.notifier.reloading();
+        match Settings::load(&self.config, &self.runtime) {
+            Err(cause) => error!("the configuration is not reloaded, the old one stays: {cause}"),
+            Ok(mut settings) => {
+                let running = &self.settings.replication.supervisor;
+                if settings.replication.supervisor != *running {
+                    warn!("[replication] supervisor changes when edgerepl is restarted, not before");
+                    settings.replication.supervisor = running.clone();
+                }
+                let rows_change = settings.database.path != self.settings.database.path
+                    || table(&settings) != table(&self.settings);
+                self.settings = settings;
+                if rows_change {
+                    self.store = store(&self.settings, self.started);
+                }
+                info!("the configuration was reloaded");
+                self.events.push_back(Event::Reloaded(policy(&self.settings)));
+            }
+        }
+        self.notifier.ready();
+    }
+
+    fn database(&self) -> &Path {
+        &self.settings.database.path
+    }
+
+    fn litestream_pid(&self) -> Option<u32> {
+        self.litestream.as_ref().map(Child::id)
+    }
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        renew_before: settings.renew_before,
+        heartbeat: settings.heartbeat.as_ref().map(|h| h.interval),
+        prune: settings.heartbeat.as_ref().is_some_and(|h| h.keep.is_some()),
+        supervisor: match settings.replication.supervisor {
+            Supervisor::Child => SupervisorKind::Child,
+            Supervisor::Systemd { .. } => SupervisorKind::Systemd,
+        },
+        wal_guard: settings.database.wal_guard.is_some(),
+    }
+}
+
+fn store(settings: &Settings, started: WallTime) -> Option<Store> {
+    let heartbeat = settings.heartbeat.as_ref()?;
+    Some(Store::new(&settings.database.path, &heartbeat.table, started))
+}
+
+fn table(settings: &Settings) -> Option<&crate::config::TableName> {
+    settings.heartbeat.as_ref().map(|Heartbeat { table, .. }| table)
+}
+
+fn now() -> Now {
+    Now { boot: BootTime::now(), wall: WallTime::now() }
+}
+
+/// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names
+/// (FNV-1a, folded).
+fn phase(thing_name: &str) -> u16 {
+    let hash = thing_name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (hash >> 16) as u16 ^ hash as u16
+}
+
+/// A seed for jitter: no secret depends on it, so the time will do where the kernel has none.
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    match File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut seed)) {
+        Ok(()) => u64::from_ne_bytes(seed),
+        Err(_) => u64::from(std::process::id()) ^ BootTime::now().since_boot().as_nanos() as u64,
+    }
+}

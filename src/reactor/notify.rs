@@ -1,0 +1,82 @@
+//! What the service manager is told (sd_notify(3)); nothing where there is none.
+//!
+//! Owns the watchdog's timetable. Feeds it only when the reactor says that a turn is finished.
+
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::agent::Report;
+use crate::clock::BootTime;
+use crate::status;
+
+/// A child must not speak in our name.
+pub(super) fn withhold(command: &mut Command) {
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Notifier {
+    /// Half of what the unit's `WatchdogSec=` allows; `None` where it asks for nothing.
+    pace: Option<Duration>,
+    due: BootTime,
+    shown: String,
+}
+
+impl Notifier {
+    pub(super) fn new() -> Self {
+        let pace = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let due = if pace.is_some() { BootTime::default() } else { BootTime::NEVER };
+        Self { pace, due, shown: String::new() }
+    }
+
+    pub(super) fn ready(&self) {
+        tell(&[NotifyState::Ready]);
+    }
+
+    pub(super) fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+
+    pub(super) fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => tell(&[NotifyState::Reloading, now]),
+            Err(e) => log::debug!("the monotonic clock can't be read: {e}"),
+        }
+    }
+
+    /// Shows in `systemctl status` what changed; silent while nothing does.
+    pub(super) fn show(&mut self, report: &Report) {
+        let line = status::line(report);
+        if line != self.shown {
+            tell(&[NotifyState::Status(&line)]);
+            self.shown = line;
+        }
+    }
+
+    /// A turn was finished and left nothing undone.
+    pub(super) fn feed_watchdog(&mut self, now: BootTime) {
+        if let Some(pace) = self.pace
+            && self.due <= now
+        {
+            tell(&[NotifyState::Watchdog]);
+            self.due = now + pace;
+        }
+    }
+
+    /// When a turn is wanted, should nothing else happen.
+    pub(super) fn deadline(&self) -> BootTime {
+        self.due
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    let told: io::Result<()> = sd_notify::notify(state);
+    if let Err(e) = told {
+        log::debug!("the service manager can't be told: {e}");
+    }
+}
