@@ -51,8 +51,10 @@ Environment:
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
-    let arguments: Vec<String> =
-        env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
     start_log();
     match arguments.split_first() {
         Some((command, rest)) if command == leash::COMMAND => {
@@ -101,8 +103,12 @@ impl Options {
             "--version" | "-V" => Command::Version,
             other => return Err(format!("there is no command {other:?}")),
         };
-        let mut options =
-            Self { command, config: PathBuf::from(DEFAULT_PATH), json: false, online: false };
+        let mut options = Self {
+            command,
+            config: PathBuf::from(DEFAULT_PATH),
+            json: false,
+            online: false,
+        };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
             match word.as_str() {

@@ -8,9 +8,14 @@
 //! anything uses them (`answer`). The resident process sees the checked answer and hands it to
 //! Litestream (`delivery`).
 
+mod answer;
+pub mod certificate;
 pub mod delivery;
 pub mod fetch;
+mod file;
+mod https;
 pub mod key;
+pub mod tls;
 
 use std::fmt;
 use std::time::Duration;

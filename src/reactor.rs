@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::Duration;
 
 use log::{error, info, log, warn};
@@ -22,7 +22,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::agent::{Action, Agent, Event, Lease, Now, Policy, SupervisorKind, SyncFailure};
+use crate::agent::{Action, Agent, Event, Lease, Now, Policy, SupervisorKind};
 use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
@@ -52,7 +52,11 @@ const GUARD_PACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What kept it from beginning, in one sentence. Once it runs, nothing but a signal ends it.
-pub fn run(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<(), String> {
+pub(crate) fn run(
+    config: &Path,
+    settings: Settings,
+    runtime: RuntimeDirectory,
+) -> Result<(), String> {
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.notifier.ready();
     reactor.run();
@@ -115,7 +119,11 @@ impl Reactor {
             config: config.to_owned(),
             started: now.wall,
             agent: Agent::new(policy(&settings), seed(), now),
-            anchor: Anchor::load(std::env::var_os("STATE_DIRECTORY").map(PathBuf::from).as_deref()),
+            anchor: Anchor::load(
+                std::env::var_os("STATE_DIRECTORY")
+                    .map(PathBuf::from)
+                    .as_deref(),
+            ),
             grant: None,
             store: store(&settings, now.wall),
             guard: None,
@@ -139,7 +147,11 @@ impl Reactor {
     }
 
     fn run(&mut self) {
-        info!("edgerepl {} replicates {}", env!("CARGO_PKG_VERSION"), self.database().display());
+        info!(
+            "edgerepl {} replicates {}",
+            env!("CARGO_PKG_VERSION"),
+            self.database().display()
+        );
         loop {
             self.turn();
             if self.done {
@@ -164,7 +176,12 @@ impl Reactor {
         let now = now();
         let report = self.agent.report(now);
         self.status.answer(|| {
-            status::document(&report, self.grant.as_ref(), self.started, self.litestream_pid())
+            status::document(
+                &report,
+                self.grant.as_ref(),
+                self.started,
+                self.litestream_pid(),
+            )
         });
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {
@@ -174,7 +191,10 @@ impl Reactor {
 
     /// Sleeps until something happens.
     fn wait(&mut self) {
-        let guarded = self.guard.as_ref().map_or(BootTime::NEVER, |_| BootTime::now() + GUARD_PACE);
+        let guarded = self
+            .guard
+            .as_ref()
+            .map_or(BootTime::NEVER, |_| BootTime::now() + GUARD_PACE);
         let deadline = self
             .agent
             .deadline()
@@ -193,8 +213,11 @@ impl Reactor {
             self.fetch.as_ref().and_then(FetchChild::pipe),
             self.sync.as_ref().map(AsFd::as_fd),
         ];
-        let mut polled: Vec<PollFd<'_>> =
-            sources.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut polled: Vec<PollFd<'_>> = sources
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             // Nothing to be done but to look at everything; not in a tight loop, though.
@@ -358,7 +381,11 @@ impl Reactor {
             provider: self.settings.provider.clone(),
             not_before: self.anchor.latest(),
         };
-        match self.leftovers.has_room().and_then(|()| FetchChild::start(&request)) {
+        match self
+            .leftovers
+            .has_room()
+            .and_then(|()| FetchChild::start(&request))
+        {
             Ok(child) => self.fetch = Some(child),
             Err(cause) => {
                 let message = format!("the fetch can't be started: {cause}");
@@ -372,7 +399,11 @@ impl Reactor {
     fn start_litestream(&mut self) -> Result<Option<()>, String> {
         let grant = self.grant.as_ref().ok_or("there are no credentials")?;
         let region = &self.settings.region;
-        if let Supervisor::Systemd { unit, environment_file } = &self.settings.replication.supervisor {
+        if let Supervisor::Systemd {
+            unit,
+            environment_file,
+        } = &self.settings.replication.supervisor
+        {
             delivery::write_environment_file(environment_file, grant, region)?;
             let steps = [command::restart_unit(unit)];
             self.chore = Some(Chore::start(Errand::RestartUnit, steps)?);
@@ -386,7 +417,9 @@ impl Reactor {
         }
         command.envs(delivery::environment(grant, region));
         notify::withhold(&mut command);
-        let child = command.spawn().map_err(|e| format!("{} can't be started: {e}", program[0]))?;
+        let child = command
+            .spawn()
+            .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
         self.litestream = Some(child);
         Ok(Some(()))
     }
@@ -416,7 +449,9 @@ impl Reactor {
             Ok(mut settings) => {
                 let running = &self.settings.replication.supervisor;
                 if settings.replication.supervisor != *running {
-                    warn!("[replication] supervisor changes when edgerepl is restarted, not before");
+                    warn!(
+                        "[replication] supervisor changes when edgerepl is restarted, not before"
+                    );
                     settings.replication.supervisor = running.clone();
                 }
                 let rows_change = settings.database.path != self.settings.database.path
@@ -426,7 +461,8 @@ impl Reactor {
                     self.store = store(&self.settings, self.started);
                 }
                 info!("the configuration was reloaded");
-                self.events.push_back(Event::Reloaded(policy(&self.settings)));
+                self.events
+                    .push_back(Event::Reloaded(policy(&self.settings)));
             }
         }
         self.notifier.ready();
@@ -445,7 +481,10 @@ fn policy(settings: &Settings) -> Policy {
     Policy {
         renew_before: settings.renew_before,
         heartbeat: settings.heartbeat.as_ref().map(|h| h.interval),
-        prune: settings.heartbeat.as_ref().is_some_and(|h| h.keep.is_some()),
+        prune: settings
+            .heartbeat
+            .as_ref()
+            .is_some_and(|h| h.keep.is_some()),
         supervisor: match settings.replication.supervisor {
             Supervisor::Child => SupervisorKind::Child,
             Supervisor::Systemd { .. } => SupervisorKind::Systemd,
@@ -456,15 +495,25 @@ fn policy(settings: &Settings) -> Policy {
 
 fn store(settings: &Settings, started: WallTime) -> Option<Store> {
     let heartbeat = settings.heartbeat.as_ref()?;
-    Some(Store::new(&settings.database.path, &heartbeat.table, started))
+    Some(Store::new(
+        &settings.database.path,
+        &heartbeat.table,
+        started,
+    ))
 }
 
 fn table(settings: &Settings) -> Option<&crate::config::TableName> {
-    settings.heartbeat.as_ref().map(|Heartbeat { table, .. }| table)
+    settings
+        .heartbeat
+        .as_ref()
+        .map(|Heartbeat { table, .. }| table)
 }
 
 fn now() -> Now {
-    Now { boot: BootTime::now(), wall: WallTime::now() }
+    Now {
+        boot: BootTime::now(),
+        wall: WallTime::now(),
+    }
 }
 
 /// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names

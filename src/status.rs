@@ -30,7 +30,7 @@ const FORM: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `status --json` prints. Times to come and times past are in seconds from now.
-pub fn document(
+pub(crate) fn document(
     report: &Report,
     grant: Option<&Grant>,
     started: WallTime,
@@ -38,8 +38,11 @@ pub fn document(
 ) -> Value {
     let seconds = |d: Duration| d.as_millis() as f64 / 1000.0;
     let count = |n: &(_, u64)| n.1;
-    let failures: serde_json::Map<String, Value> =
-        report.failures.iter().map(|f| (f.0.name().to_owned(), count(f).into())).collect();
+    let failures: serde_json::Map<String, Value> = report
+        .failures
+        .iter()
+        .map(|f| (f.0.name().to_owned(), count(f).into()))
+        .collect();
     json!({
         "form": FORM,
         "version": env!("CARGO_PKG_VERSION"),
@@ -84,7 +87,7 @@ pub fn document(
 }
 
 /// One line for `systemctl status`, which changes only when something does.
-pub fn line(report: &Report) -> String {
+pub(crate) fn line(report: &Report) -> String {
     let activity = report.replication.name().replace('_', " ");
     match report.problems.first() {
         Some(problem) => format!("{}: {problem}", report.state.name()),
@@ -94,14 +97,14 @@ pub fn line(report: &Report) -> String {
 
 /// The daemon's end of the socket.
 #[derive(Debug)]
-pub struct StatusServer(UnixListener);
+pub(crate) struct StatusServer(UnixListener);
 
 impl StatusServer {
     /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
     ///
     /// # Errors
     /// Where the directory can't be written to.
-    pub fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
+    pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
         let path = runtime.file(SOCKET);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -115,7 +118,7 @@ impl StatusServer {
     }
 
     /// Answers whoever waits.
-    pub fn answer(&self, document: impl Fn() -> Value) {
+    pub(crate) fn answer(&self, document: impl Fn() -> Value) {
         while let Ok((mut stream, _)) = self.0.accept() {
             // The document fits a socket's buffer; a reader that does not read loses, not the loop.
             let written = stream
@@ -135,12 +138,15 @@ impl AsFd for StatusServer {
 }
 
 /// The command: 0 where the daemon is healthy, 1 where it is not, 3 where none runs.
-pub fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
+pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     let document = match ask(runtime) {
         Ok(document) => document,
         Err(cause) => {
             if as_json {
-                println!("{}", json!({"form": FORM, "state": "not running", "problems": [cause]}));
+                println!(
+                    "{}",
+                    json!({"form": FORM, "state": "not running", "problems": [cause]})
+                );
             } else {
                 eprintln!("edgerepl: {cause}");
             }
@@ -153,7 +159,11 @@ pub fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
         print!("{}", table(&document, io::stdout().is_terminal()));
     }
     let healthy = document["state"] == State::Healthy.name();
-    if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
@@ -179,7 +189,11 @@ fn table(document: &Value, colour: bool) -> String {
         "starting" | "stopping" => "33",
         _ => "31",
     };
-    let state = if colour { format!("\x1b[1;{paint}m{state}\x1b[0m") } else { state.to_owned() };
+    let state = if colour {
+        format!("\x1b[1;{paint}m{state}\x1b[0m")
+    } else {
+        state.to_owned()
+    };
     let credentials = &document["credentials"];
     let replication = &document["replication"];
     let heartbeat = &document["heartbeat"];
@@ -199,7 +213,12 @@ fn table(document: &Value, colour: bool) -> String {
             None => "none".to_owned(),
         },
     );
-    row("renewal", credentials["renewal_in_s"].as_f64().map_or("now".into(), |s| format!("in {}", span(s))));
+    row(
+        "renewal",
+        credentials["renewal_in_s"]
+            .as_f64()
+            .map_or("now".into(), |s| format!("in {}", span(s))),
+    );
     let activity = word(&replication["activity"]).replace('_', " ");
     let duration = span(replication["for_s"].as_f64().unwrap_or_default());
     row("litestream", format!("{activity}, for {duration}"));
@@ -208,7 +227,9 @@ fn table(document: &Value, colour: bool) -> String {
         format!(
             "{}, the last with a gap of {}",
             replication["rotations"],
-            replication["last_gap_s"].as_f64().map_or("-".to_owned(), |s| format!("{s:.2} s"))
+            replication["last_gap_s"]
+                .as_f64()
+                .map_or("-".to_owned(), |s| format!("{s:.2} s"))
         ),
     );
     row(

@@ -4,7 +4,6 @@
 use std::fmt;
 
 /// One sentence: the thing, the cause and, where there is one, the next step.
-#[derive(Debug)]
 pub struct Error(String);
 
 /// What the lab's fallible functions return.
@@ -22,6 +21,13 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The sentence itself: a test that returns the error prints it so.
+impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

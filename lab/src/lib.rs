@@ -30,6 +30,7 @@ mod provider;
 mod registry;
 mod s3;
 mod sessions;
+mod site;
 mod sync;
 pub mod token;
 pub mod tools;
@@ -54,6 +55,7 @@ pub use crate::{
     },
     s3::{S3, S3Fault, S3Request},
     sessions::Session,
+    site::{Comparison, Daemon, Site},
 };
 use crate::{pki::Pki, provider::Contract, registry::Registry, sessions::Sessions};
 

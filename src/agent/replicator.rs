@@ -679,8 +679,7 @@ impl Replicator {
         self.last_trouble = None;
         self.last_gap = self.stop_began.take().map(|began| now.since(began));
         let Some(position) = position else {
-            let text =
-                "Litestream runs; without a control socket nothing shows that it replicates";
+            let text = "Litestream runs; without a control socket nothing shows that it replicates";
             return out.info(text.to_owned());
         };
         // An idle database syncs happily, with credentials that ended long ago: only what is new

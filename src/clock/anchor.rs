@@ -30,7 +30,11 @@ impl Anchor {
             .as_ref()
             .and_then(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
             .unwrap_or_default();
-        Self { latest: WallTime::of_build().max(written), written, file }
+        Self {
+            latest: WallTime::of_build().max(written),
+            written,
+            file,
+        }
     }
 
     /// The time itself.

@@ -1,28 +1,219 @@
 //! The device's private key: a reference to it, and a signer that works with it.
+//!
+//! Owns the choice between a PEM file and a PKCS#11 token, and what the rest sees of either: a
+//! rustls [`SigningKey`] that reports when it signs. Never exports a key, never hashes on a chip,
+//! never logs a PIN.
 
+mod pem;
+mod pkcs11;
+mod uri;
+
+use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::sign::{Signer, SigningKey};
+use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
+
+use super::FetchFailure;
+use super::fetch::{OnStage, Stage};
+
+pub use uri::Pkcs11Uri;
 
 /// Where the private key is: parsed, not opened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PrivateKey {
     /// A PEM file.
     Pem(PathBuf),
+    /// A key in a token.
+    Pkcs11(Pkcs11Uri),
 }
 
+/// Reads a PKCS#11 URI where the text begins with `pkcs11:`, else a path.
 impl FromStr for PrivateKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let scheme = text.get(..uri::SCHEME.len());
+        if scheme.is_some_and(|s| s.eq_ignore_ascii_case(uri::SCHEME)) {
+            return text.parse().map(Self::Pkcs11);
+        }
+        if text.is_empty() || text.contains('\0') {
+            return Err("the private key is neither a PKCS#11 URI nor a path".to_owned());
+        }
         Ok(Self::Pem(PathBuf::from(text)))
     }
 }
 
+/// Writes what reads back as the same. There is no secret in it.
 impl fmt::Display for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pem(path) => path.display().fmt(f),
+            Self::Pkcs11(uri) => uri.fmt(f),
+        }
+    }
+}
+
+/// Opens the key: loads the module, logs in, finds the object; or reads the file.
+///
+/// Reports [`Stage::Key`] before that, and later [`Stage::Signature`] before each signature and
+/// [`Stage::Network`] after it, so that a watcher of a process that hangs knows what hung it.
+/// Dropping the key logs out and unloads the module.
+///
+/// # Errors
+/// [`FailureClass`](super::FailureClass) `Refused` where a file is missing or malformed,
+/// `WrongPin` where the token refused the PIN, `Key` for all else that the module or token says.
+pub fn open(key: &PrivateKey, on_stage: &OnStage) -> Result<Arc<dyn SigningKey>, FetchFailure> {
+    on_stage(Stage::Key);
+    let key = match key {
+        PrivateKey::Pem(path) => pem::open(path)?,
+        PrivateKey::Pkcs11(uri) => pkcs11::open(uri)?,
+    };
+    Ok(Arc::new(Watched {
+        inner: key,
+        on_stage: Arc::clone(on_stage),
+    }))
+}
+
+/// The failure of a key's signer that rustls carried here, if that is what `error` is.
+pub(super) fn failure_in(error: &rustls::Error) -> Option<FetchFailure> {
+    match error {
+        rustls::Error::Other(OtherError(inner)) => inner
+            .downcast_ref::<SignerFailed>()
+            .map(|failed| failed.0.clone()),
+        _ => None,
+    }
+}
+
+/// A failure that passes through rustls.
+#[derive(Debug)]
+struct SignerFailed(FetchFailure);
+
+impl Error for SignerFailed {}
+
+impl fmt::Display for SignerFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl From<SignerFailed> for rustls::Error {
+    fn from(failed: SignerFailed) -> Self {
+        Self::Other(OtherError(Arc::new(failed)))
+    }
+}
+
+/// A key that reports when it signs.
+struct Watched<T> {
+    inner: T,
+    on_stage: OnStage,
+}
+
+impl SigningKey for Watched<Arc<dyn SigningKey>> {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        let inner = self.inner.choose_scheme(offered)?;
+        Some(Box::new(Watched {
+            inner,
+            on_stage: Arc::clone(&self.on_stage),
+        }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.inner.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.inner.algorithm()
+    }
+}
+
+impl Signer for Watched<Box<dyn Signer>> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        (self.on_stage)(Stage::Signature);
+        let signature = self.inner.sign(message);
+        (self.on_stage)(Stage::Network);
+        signature
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.inner.scheme()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::credentials::FailureClass;
+    use crate::credentials::certificate::Certificate;
+
+    fn testdata(name: &str) -> PathBuf {
+        PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/credentials/testdata"
+        ))
+        .join(name)
+    }
+
+    #[test]
+    fn tells_a_uri_from_a_path() {
+        let path = "/data/pkcs11:key.pem";
+        assert_eq!(path.parse(), Ok(PrivateKey::Pem(path.into())));
+        let uri = "pkcs11:object=device;type=private?module-path=/m.so";
+        let key: PrivateKey = uri.parse().expect("valid");
+        assert!(matches!(key, PrivateKey::Pkcs11(_)));
+        assert_eq!(key.to_string(), uri);
+        assert!("".parse::<PrivateKey>().is_err());
+        assert!("pkcs11:".parse::<PrivateKey>().is_err());
+    }
+
+    #[test]
+    fn signs_with_each_kind_of_pem_and_says_when() {
+        for (key, certificate) in [
+            ("ec.sec1", "ec"),
+            ("ec.pkcs8", "ec"),
+            ("rsa.pkcs1", "rsa"),
+            ("rsa.pkcs8", "rsa"),
+        ] {
+            let stages = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&stages);
+            let on_stage: OnStage = Arc::new(move |s| seen.lock().expect("sound").push(s));
+            let reference = PrivateKey::Pem(testdata(&format!("{key}.pem")));
+            let key = open(&reference, &on_stage).expect(key);
+            let certificate =
+                Certificate::read(&testdata(&format!("{certificate}.crt"))).expect(certificate);
+            assert_eq!(certificate.self_test(&*key), Ok(()));
+            let expected = [Stage::Key, Stage::Signature, Stage::Network];
+            assert_eq!(*stages.lock().expect("sound"), expected);
+        }
+    }
+
+    #[test]
+    fn refuses_what_holds_no_usable_key() {
+        for (name, why) in [
+            ("ec.crt", "no complete PEM block"),
+            ("encrypted.pem", "encrypted"),
+            ("rsa1024.pem", "2048"),
+            ("absent.pem", "cannot be read"),
+        ] {
+            let open = open(
+                &PrivateKey::Pem(testdata(name)),
+                &(Arc::new(|_| ()) as OnStage),
+            );
+            let failure = open.expect_err(name);
+            assert_eq!(failure.class, FailureClass::Refused, "{name}");
+            assert!(failure.message.contains(why), "{name}: {}", failure.message);
         }
     }
 }

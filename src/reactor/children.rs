@@ -42,11 +42,16 @@ impl FetchChild {
     /// Starts it and tells it what is wanted.
     pub(super) fn start(request: &FetchRequest) -> Result<Self, String> {
         let mut command = this_program();
-        command.arg(cli::FETCH).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(cli::FETCH)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         notify::withhold(&mut command);
         let mut child = command.spawn().map_err(|e| e.to_string())?;
         let pipe = child.stdout.take();
-        let nonblocking = pipe.as_ref().map(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
+        let nonblocking = pipe
+            .as_ref()
+            .map(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
         let told = child.stdin.take().map(|mut pipe| {
             // Less than a pipe holds, so this does not wait for the child to read.
             pipe.write_all(request.to_json().as_bytes())
@@ -56,7 +61,13 @@ impl FetchChild {
             let _ = child.wait();
             return Err("its pipes can't be used".to_owned());
         }
-        Ok(Self { child, pipe, read: Vec::new(), stage: None, killed: false })
+        Ok(Self {
+            child,
+            pipe,
+            read: Vec::new(),
+            stage: None,
+            killed: false,
+        })
     }
 
     /// The pipe to watch, until it ends.
@@ -157,7 +168,12 @@ impl Chore {
         let mut rest: VecDeque<Command> = steps.into_iter().collect();
         let mut first = rest.pop_front().ok_or("there is nothing to do")?;
         let (running, name) = spawn(&mut first)?;
-        Ok(Self { errand, running, name, rest })
+        Ok(Self {
+            errand,
+            running,
+            name,
+            rest,
+        })
     }
 
     pub(super) fn errand(&self) -> Errand {
@@ -166,11 +182,15 @@ impl Chore {
 
     /// The outcome, once the last command has ended or one has failed.
     pub(super) fn poll(&mut self) -> Option<Result<(), String>> {
-        let Ok(Some(status)) = self.running.try_wait() else { return None };
+        let Ok(Some(status)) = self.running.try_wait() else {
+            return None;
+        };
         if !status.success() {
             return Some(Err(format!("`{}` failed ({status})", self.name)));
         }
-        let Some(mut next) = self.rest.pop_front() else { return Some(Ok(())) };
+        let Some(mut next) = self.rest.pop_front() else {
+            return Some(Ok(()));
+        };
         match spawn(&mut next) {
             Ok((running, name)) => {
                 (self.running, self.name) = (running, name);
@@ -187,10 +207,15 @@ impl Chore {
 
 fn spawn(command: &mut Command) -> Result<(Child, String), String> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let name = words.map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let name = words
+        .map(|w| w.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     notify::withhold(command);
     let child = command.stdin(Stdio::null()).spawn();
-    child.map(|child| (child, name.clone())).map_err(|e| format!("`{name}` can't be run: {e}"))
+    child
+        .map(|child| (child, name.clone()))
+        .map_err(|e| format!("`{name}` can't be run: {e}"))
 }
 
 /// Children that nobody waits for any more.
@@ -213,12 +238,19 @@ impl Leftovers {
         if self.0.len() < Self::MOST {
             return Ok(());
         }
-        Err("too many earlier ones are stuck in the kernel; check the secure element's bus".to_owned())
+        Err(
+            "too many earlier ones are stuck in the kernel; check the secure element's bus"
+                .to_owned(),
+        )
     }
 
     /// When there is one to kill.
     pub(super) fn deadline(&self) -> BootTime {
-        self.0.iter().map(|(_, deadline)| *deadline).min().unwrap_or(BootTime::NEVER)
+        self.0
+            .iter()
+            .map(|(_, deadline)| *deadline)
+            .min()
+            .unwrap_or(BootTime::NEVER)
     }
 
     /// Forgets those that have ended, kills those that should have.

@@ -30,8 +30,16 @@ pub(super) struct Notifier {
 impl Notifier {
     pub(super) fn new() -> Self {
         let pace = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-        let due = if pace.is_some() { BootTime::default() } else { BootTime::NEVER };
-        Self { pace, due, shown: String::new() }
+        let due = if pace.is_some() {
+            BootTime::default()
+        } else {
+            BootTime::NEVER
+        };
+        Self {
+            pace,
+            due,
+            shown: String::new(),
+        }
     }
 
     pub(super) fn ready(&self) {

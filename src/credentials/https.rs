@@ -1,0 +1,216 @@
+//! One HTTPS request to the credential provider.
+//!
+//! Owns the wire: name resolution, TCP, the hand-over to TLS, HTTP/1.1, time limits, and what each
+//! of their errors means. Never follows a redirection, keeps a connection or uses a proxy, and
+//! never lets a library trace what passes.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::LevelFilter;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
+    Transport, TransportAdapter,
+};
+use ureq::{Agent, Error};
+
+use super::answer::{Answer, MAX_BODY};
+use super::fetch::FetchRequest;
+use super::tls::{self, Tls};
+use super::{FailureClass, FetchFailure};
+
+/// The longest that a request may take, from the name's resolution to the body's end. The time in
+/// which the key signs counts, but does not end early: that is up to who started this process.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The longest that TCP may take to connect, and then TLS for its handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Asks for credentials.
+pub(super) fn get(
+    request: &FetchRequest,
+    thing_name: &str,
+    tls: &Tls,
+) -> Result<Answer, FetchFailure> {
+    // At the level of traces ureq's parser dumps each answer, secrets and all, and whoever sets
+    // RUST_LOG can't know that.
+    log::set_max_level(log::max_level().min(LevelFilter::Debug));
+    let endpoint = &request.provider.endpoint;
+    let port = match endpoint.port {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let uri = format!(
+        "https://{}{port}/role-aliases/{}/credentials",
+        endpoint.host, request.provider.role_alias
+    );
+    let config = Agent::config_builder()
+        .https_only(true)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .max_idle_connections(0)
+        .user_agent(concat!("edgerepl/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(TOTAL_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .build();
+    let connector = ().chain(TcpConnector::default()).chain(TlsConnector(tls.clone()));
+    let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+    let exchange = || {
+        let mut response = agent
+            .get(&uri)
+            .header("x-amzn-iot-thingname", thing_name)
+            .call()?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_BODY)
+            .read_to_vec()?;
+        let header = |name| {
+            response
+                .headers()
+                .get(name)?
+                .to_str()
+                .ok()
+                .map(str::to_owned)
+        };
+        Ok(Answer {
+            status: response.status().as_u16(),
+            date: header("date"),
+            retry_after: header("retry-after"),
+            error_type: header("x-amzn-errortype"),
+            request_id: header("x-amzn-requestid"),
+            body,
+        })
+    };
+    let answer = exchange().map_err(|error| explain(&error, request));
+    match tls.device.mismatch() {
+        Some(failure) => Err(failure),
+        None => answer,
+    }
+}
+
+/// Says in a sentence what ureq found.
+fn explain(error: &Error, request: &FetchRequest) -> FetchFailure {
+    let endpoint = &request.provider.endpoint;
+    let message = match error {
+        Error::Rustls(error) => return tls::explain(error, request),
+        Error::Io(error) => match error.get_ref().and_then(|e| e.downcast_ref()) {
+            Some(error) => return tls::explain(error, request),
+            None => match error.kind() {
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => {
+                    format!("{endpoint} closed the connection before it had answered")
+                }
+                _ => format!("{endpoint} cannot be reached: {error}"),
+            },
+        },
+        Error::HostNotFound => format!("{endpoint} cannot be reached: its name has no address"),
+        Error::Timeout(limit) => format!("{endpoint} did not answer in time ({limit})"),
+        Error::BodyExceedsLimit(_) => {
+            format!("{endpoint} answered with a body longer than {MAX_BODY} bytes")
+        }
+        Error::LargeResponseHeader(..) => format!("{endpoint} answered with too long a header"),
+        other => format!("{endpoint} did not answer as HTTP asks: {other}"),
+    };
+    FetchFailure::new(FailureClass::Transient, message)
+}
+
+/// Wraps the TCP connection in TLS.
+#[derive(Debug)]
+struct TlsConnector(Tls);
+
+impl<In: Transport> Connector<In> for TlsConnector {
+    type Out = Either<In, TlsTransport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let Some(tcp) = chained else { return Ok(None) };
+        let host = details.uri.host().unwrap_or_default();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        let name = ServerName::try_from(bare).map_err(|_| Error::BadUri(host.to_owned()))?;
+        let mut connection = ClientConnection::new(Arc::clone(&self.0.config), name.to_owned())?;
+        let mut socket = TransportAdapter::new(tcp.boxed(), Arc::clone(&details.current_time));
+        socket.set_timeout(details.timeout);
+        connection.complete_io(&mut socket)?;
+        if self.0.device.mismatch().is_some() {
+            return Err(Error::Tls("no common signature scheme"));
+        }
+        Ok(Some(Either::B(TlsTransport {
+            buffers: LazyBuffers::new(
+                details.config.input_buffer_size(),
+                details.config.output_buffer_size(),
+            ),
+            stream: StreamOwned::new(connection, socket),
+        })))
+    }
+}
+
+struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl TlsTransport {
+    /// In TLS 1.3 a server rejects the device's certificate when for the device the handshake is
+    /// over. What is then written meets a closed connection, and the alert that says why is still
+    /// to be read.
+    fn last_word(&mut self) -> Option<Error> {
+        self.stream.conn.read_tls(&mut self.stream.sock).ok()?;
+        self.stream
+            .conn
+            .process_new_packets()
+            .err()
+            .map(Error::Rustls)
+    }
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.stream.sock.set_timeout(timeout);
+        let output = &self.buffers.output()[..amount];
+        match self.stream.write_all(output) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.last_word().unwrap_or_else(|| error.into())),
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        self.stream.sock.set_timeout(timeout);
+        let input = self.buffers.input_append_buf();
+        let amount = self.stream.read(input)?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
