@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{Action, Actions};
 use crate::clock::BootTime;
 
-/// A refused row is tried again after this, or after the interval where that is shorter.
+/// A refused row is tried again after this, doubled by each refusal, up to the interval: most locks
+/// are short, and a disk that is full stays full.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Old rows go a few at a time, so that no transaction is long.
@@ -21,6 +22,7 @@ pub(super) struct Heartbeat {
     pub(super) rows: u64,
     pub(super) last: Option<(i64, BootTime)>,
     pub(super) trouble: Option<String>,
+    refusals: u32,
 }
 
 impl Heartbeat {
@@ -32,6 +34,7 @@ impl Heartbeat {
             rows: 0,
             last: None,
             trouble: None,
+            refusals: 0,
         }
     }
 
@@ -77,6 +80,7 @@ impl Heartbeat {
                     out.info(format!("heartbeat rows are written again, from row {id}"));
                 }
                 self.rows += 1;
+                self.refusals = 0;
                 self.last = Some((id, now));
                 self.due = now + interval;
             }
@@ -85,7 +89,9 @@ impl Heartbeat {
                     out.warn(format!("a heartbeat row is delayed: {cause}"));
                 }
                 self.trouble = Some(cause);
-                self.due = now + interval.min(RETRY);
+                let doubled = RETRY.saturating_mul(1 << self.refusals.min(16));
+                self.refusals = self.refusals.saturating_add(1);
+                self.due = now + interval.min(doubled);
             }
         }
     }

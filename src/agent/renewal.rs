@@ -28,10 +28,10 @@ const TRANSIENT: Backoff = Backoff {
     least: Duration::from_secs(1),
 };
 
-/// The key: the module is opened anew each time, and a token that is back is found within a minute.
+/// The key: the module is opened anew each time, and a token that is back is found in two minutes.
 const KEY: Backoff = Backoff {
     first: Duration::from_secs(2),
-    longest: Duration::from_secs(60),
+    longest: Duration::from_secs(120),
     least: Duration::from_secs(1),
 };
 
@@ -234,9 +234,10 @@ impl Renewal {
                 && f.retry_after.is_none()
         });
         if waits_for_it {
-            // A whole site comes back at the same moment.
+            // A whole site comes back at the same moment; and a network that flaps is no news after
+            // a while.
             let soon = now + jitter.between(Duration::ZERO, Duration::from_secs(1));
-            self.bring_forward(soon);
+            self.bring_forward(soon, LEAST_INTERVAL * self.in_a_row.clamp(1, 12));
         }
     }
 
@@ -246,7 +247,7 @@ impl Renewal {
             matches!(f.class, FailureClass::Transient | FailureClass::ClockNotSet)
         });
         if waits_for_it {
-            self.bring_forward(now);
+            self.bring_forward(now, LEAST_INTERVAL);
         }
     }
 
@@ -257,7 +258,7 @@ impl Renewal {
         if matches!(self.state, State::WrongPin) {
             self.state = State::Due(now);
         }
-        self.bring_forward(now);
+        self.bring_forward(now, LEAST_INTERVAL);
     }
 
     pub(super) fn stop(&mut self, out: &mut Actions) {
@@ -285,9 +286,10 @@ impl Renewal {
         }
     }
 
-    fn bring_forward(&mut self, when: BootTime) {
+    /// Makes a fetch that is due later due at `when`, but so long after the last attempt at least.
+    fn bring_forward(&mut self, when: BootTime, apart: Duration) {
         if let State::Due(due) = self.state {
-            let earliest = self.last_attempt.map_or(when, |last| last + LEAST_INTERVAL);
+            let earliest = self.last_attempt.map_or(when, |last| last + apart);
             self.state = State::Due(due.min(when.max(earliest)));
         }
     }

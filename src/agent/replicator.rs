@@ -76,6 +76,9 @@ pub(super) const PROOF_LIMIT: Duration = Duration::from_secs(60);
 /// Local state that breaks again sooner than this is not mended by dropping it.
 const RESET_PACE: Duration = Duration::from_secs(3600);
 
+/// A reset that failed is tried again after this.
+const RESET_RETRY: Duration = Duration::from_secs(300);
+
 /// What Litestream does, as far as the agent knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Activity {
@@ -134,7 +137,7 @@ pub(super) struct Replicator {
     running: Option<Term>,
     deaths: u32,
     last_trouble: Option<String>,
-    last_reset: Option<BootTime>,
+    reset_allowed: BootTime,
     position: Option<Position>,
     /// A row was committed since the start, so that a confirmed sync shows something.
     row_since_start: bool,
@@ -228,7 +231,7 @@ impl Replicator {
             running: None,
             deaths: 0,
             last_trouble: None,
-            last_reset: None,
+            reset_allowed: now,
             position: None,
             row_since_start: false,
             stop_began: None,
@@ -348,12 +351,12 @@ impl Replicator {
                         self.caught_up(None, now, out);
                     }
                     Err(SyncFailure::NoSocket) => self.ask_again(failures - 1, SOCKET_PACE, now),
-                    Err(SyncFailure::StateCorrupt(cause)) if self.may_reset(now) => {
+                    Err(SyncFailure::StateCorrupt(cause)) if self.reset_allowed <= now => {
                         out.warn(format!(
                             "Litestream can't read its local state; it is dropped, and replication \
                              goes on from the replica: {cause}"
                         ));
-                        self.last_reset = Some(now);
+                        self.reset_allowed = now + RESET_PACE;
                         self.stop_to(Then::Reset, now, out);
                     }
                     Err(SyncFailure::StateCorrupt(cause) | SyncFailure::Failed(cause)) => {
@@ -402,6 +405,7 @@ impl Replicator {
                 out.warn(format!(
                     "Litestream's local state could not be reset: {cause}"
                 ));
+                self.reset_allowed = now + RESET_RETRY;
             }
             self.start_or_idle(now, out);
         }
@@ -517,7 +521,10 @@ impl Replicator {
                     Force::Wait => *deadline = BootTime::NEVER,
                 }
             }
-            Phase::Resetting { deadline } if *deadline <= now => self.start_or_idle(now, out),
+            Phase::Resetting { deadline } if *deadline <= now => {
+                self.reset_allowed = now + RESET_RETRY;
+                self.start_or_idle(now, out);
+            }
             _ => {}
         }
     }
@@ -595,6 +602,11 @@ impl Replicator {
     }
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
+        if then == Then::Start && !self.has_credentials(now) {
+            // The device slept through their life. What runs is better than nothing.
+            self.ask_again(0, Duration::ZERO, now);
+            return;
+        }
         self.stop_began = Some(now);
         if self.supervisor == SupervisorKind::Systemd {
             match then {
@@ -630,11 +642,16 @@ impl Replicator {
     }
 
     fn start_or_idle(&mut self, now: BootTime, out: &mut Actions) {
-        if self.term.is_some_and(|term| now + LEAST_TERM < term.ends) {
+        if self.has_credentials(now) {
             self.start(now, out);
         } else {
             self.enter(Phase::Idle, now);
         }
+    }
+
+    /// Whether the newest credentials are worth a start.
+    fn has_credentials(&self, now: BootTime) -> bool {
+        self.term.is_some_and(|term| now + LEAST_TERM < term.ends)
     }
 
     fn start(&mut self, now: BootTime, out: &mut Actions) {
@@ -698,11 +715,6 @@ impl Replicator {
                 "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));
         }
-    }
-
-    fn may_reset(&self, now: BootTime) -> bool {
-        self.last_reset
-            .is_none_or(|last| now.since(last) >= RESET_PACE)
     }
 
     fn enter(&mut self, phase: Phase, now: BootTime) {

@@ -1,0 +1,337 @@
+//! The laws that the agent obeys whatever happens, checked at every step from the outside.
+//!
+//! Owns only memory of what was seen. A broken law panics with its own sentence.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use edgerepl::agent::{Action, Activity, Event, Policy, Report, SupervisorKind};
+use edgerepl::credentials::FailureClass;
+
+use crate::world::{Sight, Time};
+
+/// After so much fair weather all must be well again. The slowest retry is 15 min.
+const RECOVERY: Duration = Duration::from_secs(40 * 60);
+
+/// Broken local state may need several resets, which are an hour apart.
+const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// No hour sees more fetches, each of which costs the token a signature.
+const FETCHES_PER_HOUR: usize = 120;
+
+/// The longest that the guard may hold.
+const GUARD_LIMIT: Duration = Duration::from_secs(300);
+
+/// A unit's `TimeoutStopSec=`: by then Litestream has ended or was killed.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+pub(crate) struct Laws {
+    policy: Policy,
+    child: bool,
+    fetches: VecDeque<Time>,
+    fetch_is_killed: bool,
+    pin_was_refused: bool,
+    last_fetch_failed: bool,
+    clock_was_set_now: bool,
+    grants: u64,
+    /// The grant that Litestream was last stopped for.
+    stopped_for: u64,
+    fine_since: Option<Time>,
+    booted: Time,
+    slept_until: Time,
+    guard_since: Option<Time>,
+    guard_failed: Time,
+    /// The guard reached a bound, and Litestream has not caught up since.
+    guard_is_spent: bool,
+    end_asked: Option<Time>,
+    was_killed: bool,
+    last_row: Time,
+    was_well: bool,
+    last_well: Time,
+    last_sound: Time,
+    last_corrupt: Time,
+    last_wrong_clock: Time,
+    disk_well_since: Option<Time>,
+}
+
+impl Laws {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        Self {
+            policy: policy.clone(),
+            child: policy.supervisor == SupervisorKind::Child,
+            fetches: VecDeque::new(),
+            fetch_is_killed: false,
+            pin_was_refused: false,
+            last_fetch_failed: false,
+            clock_was_set_now: false,
+            grants: 0,
+            stopped_for: 0,
+            fine_since: None,
+            booted: Duration::ZERO,
+            slept_until: Duration::ZERO,
+            guard_since: None,
+            guard_failed: Duration::ZERO,
+            guard_is_spent: false,
+            end_asked: None,
+            was_killed: false,
+            last_row: Duration::ZERO,
+            was_well: false,
+            last_well: Duration::ZERO,
+            last_sound: Duration::ZERO,
+            last_corrupt: Duration::ZERO,
+            last_wrong_clock: Duration::ZERO,
+            disk_well_since: None,
+        }
+    }
+
+    pub(crate) fn booted(&mut self, fine: bool, time: Time) {
+        let slept_until = self.slept_until;
+        *self = Self {
+            booted: time,
+            slept_until,
+            fine_since: fine.then_some(time),
+            ..Self::new(&self.policy)
+        };
+    }
+
+    pub(crate) fn weather_changed(&mut self, fine: bool, time: Time) {
+        self.fine_since = if fine {
+            self.fine_since.or(Some(time))
+        } else {
+            None
+        };
+    }
+
+    pub(crate) fn reloaded(&mut self) {
+        self.pin_was_refused = false;
+    }
+
+    pub(crate) fn asked_to_end(&mut self, time: Time) {
+        self.end_asked = Some(time);
+    }
+
+    pub(crate) fn killed_fetch(&mut self) {
+        self.fetch_is_killed = true;
+    }
+
+    pub(crate) fn fetch_was_killed(&mut self) -> bool {
+        std::mem::take(&mut self.fetch_is_killed)
+    }
+
+    /// The device sleeps until then.
+    pub(crate) fn slept(&mut self, until: Time) {
+        self.slept_until = until;
+    }
+
+    pub(crate) fn before(&mut self, event: &Event, time: Time) {
+        self.clock_was_set_now = matches!(event, Event::ClockStepped);
+        match event {
+            Event::Fetched(Ok(_)) => {
+                self.grants += 1;
+                self.last_fetch_failed = false;
+            }
+            Event::Fetched(Err(failure)) => {
+                self.last_fetch_failed = true;
+                self.pin_was_refused = failure.class == FailureClass::WrongPin;
+            }
+            Event::Row(Ok(_)) => self.last_row = time,
+            Event::GuardTaken(Err(_)) => {
+                self.guard_since = None;
+                self.guard_failed = time;
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn action(&mut self, action: &Action, sight: &Sight, time: Time) {
+        match action {
+            Action::Fetch => {
+                assert!(!sight.fetch_is_in_flight, "a second fetch beside the first");
+                assert!(
+                    !self.pin_was_refused,
+                    "a PIN was tried again that had been refused"
+                );
+                assert!(self.end_asked.is_none(), "a fetch by a daemon that ends");
+                let idle = self.grants > 0 && !self.last_fetch_failed && time > self.slept_until;
+                assert!(
+                    !self.clock_was_set_now || !idle,
+                    "setting the clock alone caused a fetch"
+                );
+                self.fetches.push_back(time);
+                let hour = Duration::from_secs(3600);
+                while self
+                    .fetches
+                    .front()
+                    .is_some_and(|earlier| *earlier + hour < time)
+                {
+                    self.fetches.pop_front();
+                }
+                assert!(self.fetches.len() <= FETCHES_PER_HOUR, "a storm of fetches");
+            }
+            Action::Start => {
+                assert!(
+                    !self.child || !sight.litestream_is_up,
+                    "two Litestreams on one database"
+                );
+                assert!(
+                    time < sight.granted_until,
+                    "a start with credentials that have ended"
+                );
+                assert!(self.end_asked.is_none(), "a start by a daemon that ends");
+                if sight.litestream_is_up {
+                    self.stops(sight, time);
+                }
+            }
+            Action::Terminate if self.end_asked.is_none() && !sight.stop_was_asked => {
+                self.stops(sight, time);
+            }
+            Action::Kill => {
+                self.was_killed = true;
+                self.ends_in_time(time);
+            }
+            Action::TakeGuard => {
+                assert!(self.policy.wal_guard, "a guard that nobody wants");
+                assert!(!sight.guard_is_held, "the guard was taken twice");
+                self.guard_since = Some(time);
+            }
+            Action::ReleaseGuard => {
+                let held = self
+                    .guard_since
+                    .take()
+                    .map_or(Duration::ZERO, |since| time - since);
+                self.guard_is_spent = held >= GUARD_LIMIT;
+            }
+            Action::Exit => {
+                assert!(self.end_asked.is_some(), "an end that nobody asked for");
+                let left = self.child && sight.litestream_is_up;
+                assert!(!left, "an end that leaves Litestream behind");
+                self.ends_in_time(time);
+            }
+            _ => {}
+        }
+    }
+
+    /// Litestream is about to be stopped by us, and the daemon goes on.
+    fn stops(&mut self, sight: &Sight, time: Time) {
+        if sight.state_is_corrupt {
+            return;
+        }
+        assert!(
+            self.grants > self.stopped_for,
+            "Litestream was stopped a second time for the same credentials"
+        );
+        self.stopped_for = self.grants;
+        let usable = time < sight.granted_until || time == self.slept_until;
+        assert!(
+            usable,
+            "Litestream was stopped with nothing to start it with"
+        );
+        let excused = !self.policy.wal_guard || self.guard_is_spent || self.guard_failed == time;
+        assert!(
+            sight.guard_is_held || excused || !sight.disk_is_well,
+            "Litestream was stopped with nothing to hold the WAL"
+        );
+    }
+
+    fn ends_in_time(&self, time: Time) {
+        if let Some(asked) = self.end_asked {
+            let limit = asked.max(self.slept_until) + STOP_LIMIT;
+            assert!(
+                time <= limit || self.was_killed,
+                "an end that took too long"
+            );
+        }
+    }
+
+    /// The WAL was reset under a Litestream that has not read it all: that costs a snapshot, and
+    /// happens only where the guard reached its bound, can't be taken, or is not wanted.
+    pub(crate) fn wal_was_reset(&self, time: Time) {
+        let retried = self.guard_failed.max(self.slept_until) + Duration::from_secs(1);
+        let excused = !self.policy.wal_guard
+            || self.guard_is_spent
+            || self.end_asked.is_some()
+            || (self.guard_failed > Duration::ZERO && time <= retried)
+            || time <= self.slept_until;
+        assert!(excused, "nothing held the WAL while Litestream was down");
+    }
+
+    /// At any time: in fair weather, after a while, all is well, and nobody had to do anything.
+    pub(crate) fn look_in(&mut self, report: &Report, sight: &Sight, time: Time) {
+        if let Some(since) = self.guard_since {
+            assert!(
+                time < since + GUARD_LIMIT,
+                "the guard holds longer than it may"
+            );
+        }
+        if report.replication == Activity::Replicating {
+            assert!(
+                !sight.guard_is_held,
+                "the guard holds though Litestream has caught up"
+            );
+            self.guard_is_spent = false;
+        }
+        if self.end_asked.is_some() {
+            return self.ends_in_time(time);
+        }
+        let well = report.replication == Activity::Replicating
+            && report.credentials_left.is_some()
+            && sight.litestream_is_up;
+        // Between two looks nothing changes.
+        if well || self.was_well {
+            self.last_well = time;
+        }
+        self.was_well = well;
+        if sight.state_is_corrupt {
+            self.last_corrupt = time;
+        } else {
+            self.last_sound = time;
+        }
+        if !sight.clock_is_right {
+            self.last_wrong_clock = time;
+        }
+        self.disk_well_since = if sight.disk_is_well {
+            self.disk_well_since.or(Some(time))
+        } else {
+            None
+        };
+        self.rows_go_on(time);
+
+        let (Some(fine), false) = (self.fine_since, self.pin_was_refused) else {
+            return;
+        };
+        let since = fine
+            .max(self.booted)
+            .max(self.slept_until)
+            .max(self.last_wrong_clock);
+        if time > since + RECOVERY {
+            assert!(
+                report.credentials_left.is_some(),
+                "no credentials in fair weather: {report:?}"
+            );
+            assert!(
+                time < self.last_well.max(since).max(self.last_corrupt) + RECOVERY,
+                "nothing is replicated in fair weather: {report:?}"
+            );
+        }
+        assert!(
+            time < self.last_sound.max(since) + RESET_RECOVERY,
+            "broken local state is never reset in fair weather: {report:?}"
+        );
+    }
+
+    fn rows_go_on(&self, time: Time) {
+        let (Some(interval), Some(disk)) = (self.policy.heartbeat, self.disk_well_since) else {
+            return;
+        };
+        let since = self
+            .last_row
+            .max(disk)
+            .max(self.booted)
+            .max(self.slept_until);
+        let limit = interval + Duration::from_secs(2);
+        assert!(
+            time <= since + limit,
+            "no heartbeat row though the database takes them"
+        );
+    }
+}

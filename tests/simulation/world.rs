@@ -1,0 +1,787 @@
+//! The world around one agent: a device, its network, AWS, and the people who own it.
+//!
+//! Owns true time and everything that is so, whether the agent knows or not. Performs the agent's
+//! actions as the reactor would, and answers with what such a world answers. Each part of the world
+//! has weather: it is well for a while, then it fails in one of its ways for a while.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::ops::AddAssign;
+use std::time::Duration;
+
+use edgerepl::agent::{
+    Action, Agent, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
+};
+use edgerepl::clock::{BootTime, WallTime};
+use edgerepl::credentials::{FailureClass, FetchFailure};
+
+use crate::chance::Chance;
+use crate::laws::Laws;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// True time: since the world began, which was some day in 2026.
+pub(crate) type Time = Duration;
+
+const BEGAN: i64 = 1_795_000_000;
+
+/// What happened in a life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) days: u64,
+    pub(crate) events: u64,
+    pub(crate) fetches: u64,
+    pub(crate) rotations: u64,
+    pub(crate) deaths: u64,
+    pub(crate) resets: u64,
+    pub(crate) power_cuts: u64,
+    pub(crate) clock_steps: u64,
+    pub(crate) wrong_pins: u64,
+    pub(crate) snapshots: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.days += other.days;
+        self.events += other.events;
+        self.fetches += other.fetches;
+        self.rotations += other.rotations;
+        self.deaths += other.deaths;
+        self.resets += other.resets;
+        self.power_cuts += other.power_cuts;
+        self.clock_steps += other.clock_steps;
+        self.wrong_pins += other.wrong_pins;
+        self.snapshots += other.snapshots;
+    }
+}
+
+/// What the world has coming. Where a process is meant, the number says which: news of one that is
+/// gone is no news.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Coming {
+    Wake,
+    FetchEnds(u64),
+    LitestreamDies(u64),
+    LitestreamExits(u64),
+    UnitRestarted(u64),
+    SyncEnds(u64),
+    ResetEnds(u64),
+    Weather(Part),
+    ClockStep,
+    Checkpoint,
+    PowerCut,
+    Sleep,
+    Reload,
+    Shutdown,
+}
+
+/// The parts of the world that have weather.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Part {
+    Network,
+    Provider,
+    Key,
+    S3,
+    Disk,
+}
+
+/// How each part fares.
+#[derive(Debug)]
+pub(crate) struct Weather {
+    network: bool,
+    provider: Provider,
+    key: Key,
+    s3: bool,
+    disk: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Provider {
+    Well,
+    Failing,
+    Throttling,
+    Refusing,
+    Hanging,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Key {
+    Well,
+    Failing,
+    Hanging,
+    /// Not even SIGKILL ends a process that waits for this bus.
+    Stuck,
+    WrongPin,
+}
+
+#[derive(Debug)]
+struct Litestream {
+    process: u64,
+    up: bool,
+    /// From then on its own lock keeps the WAL from being reset.
+    holds_wal_from: Time,
+    terminated: u32,
+    credentials_end: Time,
+    corrupt: bool,
+    position: u64,
+}
+
+pub(crate) struct World {
+    chance: Chance,
+    loud: bool,
+    time: Time,
+    end: Time,
+    awake_at: Time,
+    booted: Time,
+    wall_offset: i64,
+    clock_is_set: bool,
+    policy: Policy,
+    lifetime: Duration,
+    phase: u16,
+    agent: Agent,
+    weather: Weather,
+    fetch: Option<u64>,
+    litestream: Litestream,
+    /// When the credentials that the reactor holds end.
+    granted_until: Time,
+    sync: Option<u64>,
+    reset: Option<u64>,
+    guard: bool,
+    rows: i64,
+    processes: u64,
+    coming: BinaryHeap<Reverse<(Time, u64, Coming)>>,
+    order: u64,
+    laws: Laws,
+    tally: Tally,
+    off: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, loud: bool) -> Self {
+        let mut chance = Chance::new(seed);
+        let policy = policy(&mut chance);
+        // Some live for years with a row a quarter of an hour; some for a day with one each 5 s.
+        let busy = policy.heartbeat.is_some_and(|h| h < MINUTE);
+        let end = if busy {
+            DAY * 2
+        } else {
+            DAY * chance.pick(&[30, 100, 365, 1000])
+        };
+        let now = Now {
+            boot: BootTime::default(),
+            wall: WallTime::from_unix(0),
+        };
+        let mut world = Self {
+            lifetime: chance.pick(&[900 * SECOND, HOUR, HOUR, 6 * HOUR, 12 * HOUR, 12 * HOUR]),
+            phase: chance.next() as u16,
+            loud,
+            time: Duration::ZERO,
+            end,
+            awake_at: Duration::ZERO,
+            booted: Duration::ZERO,
+            wall_offset: 0,
+            clock_is_set: true,
+            agent: Agent::new(policy.clone(), 0, now),
+            weather: Weather {
+                network: true,
+                provider: Provider::Well,
+                key: Key::Well,
+                s3: true,
+                disk: true,
+            },
+            fetch: None,
+            litestream: Litestream {
+                process: 0,
+                up: false,
+                holds_wal_from: Duration::ZERO,
+                terminated: 0,
+                credentials_end: Duration::ZERO,
+                corrupt: false,
+                position: 0,
+            },
+            granted_until: Duration::ZERO,
+            sync: None,
+            reset: None,
+            guard: false,
+            rows: 0,
+            processes: 0,
+            coming: BinaryHeap::new(),
+            order: 0,
+            laws: Laws::new(&policy),
+            tally: Tally {
+                days: end.as_secs() / DAY.as_secs(),
+                ..Tally::default()
+            },
+            off: false,
+            policy,
+            chance,
+        };
+        for part in [
+            Part::Network,
+            Part::Provider,
+            Part::Key,
+            Part::S3,
+            Part::Disk,
+        ] {
+            world.expect_weather(part, true);
+        }
+        world.expect_sometime(Coming::ClockStep, DAY, 60 * DAY);
+        world.expect_sometime(Coming::PowerCut, HOUR, 60 * DAY);
+        world.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
+        world.expect_sometime(Coming::Reload, DAY, 90 * DAY);
+        world.expect_sometime(Coming::Checkpoint, SECOND, DAY);
+        world.boot();
+        world
+    }
+
+    /// Lives to the end, or panics where a law is broken.
+    pub(crate) fn live(mut self) -> Tally {
+        while let Some(Reverse((time, _, coming))) = self.coming.pop() {
+            if time >= self.end {
+                break;
+            }
+            // What would have happened while the device slept happens when it wakes.
+            self.time = time.max(self.awake_at);
+            self.happen(coming);
+        }
+        self.tally
+    }
+
+    fn happen(&mut self, coming: Coming) {
+        match coming {
+            Coming::Wake => {
+                if BootTime::new(self.time - self.booted) >= self.agent.deadline() {
+                    self.tell(Event::Tick);
+                }
+            }
+            Coming::FetchEnds(process) if self.fetch == Some(process) => self.end_fetch(),
+            Coming::LitestreamDies(process) if self.litestream.process == process => {
+                if self.litestream.up && self.policy.supervisor == SupervisorKind::Child {
+                    self.tally.deaths += 1;
+                    self.litestream_exits();
+                }
+            }
+            Coming::LitestreamExits(process) if self.litestream.process == process => {
+                if self.litestream.up {
+                    self.litestream_exits();
+                }
+            }
+            Coming::UnitRestarted(process) if self.litestream.process == process => {
+                if self.chance.one_in(30) {
+                    self.tell(Event::Started(Err("systemctl failed".to_owned())));
+                } else {
+                    self.litestream_starts();
+                    self.tell(Event::Started(Ok(())));
+                }
+            }
+            Coming::SyncEnds(request) if self.sync == Some(request) => self.end_sync(),
+            Coming::ResetEnds(process) if self.reset == Some(process) => {
+                self.reset = None;
+                let mended = !self.chance.one_in(5);
+                self.litestream.corrupt &= !mended;
+                self.tally.resets += 1;
+                let result = if mended {
+                    Ok(())
+                } else {
+                    Err("it failed".to_owned())
+                };
+                self.tell(Event::StateReset(result));
+            }
+            Coming::Weather(part) => self.change_weather(part),
+            Coming::ClockStep => self.step_clock(),
+            Coming::Checkpoint => self.checkpoint(),
+            Coming::PowerCut => {
+                self.tally.power_cuts += 1;
+                self.boot();
+                self.expect_sometime(Coming::PowerCut, HOUR, 60 * DAY);
+            }
+            Coming::Sleep => {
+                self.awake_at = self.time + self.chance.scale(SECOND, 2 * DAY);
+                self.laws.slept(self.awake_at);
+                self.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
+            }
+            Coming::Reload => {
+                // Somebody mended the PIN, or just looked in.
+                if self.weather.key == Key::WrongPin {
+                    self.weather.key = Key::Well;
+                }
+                self.laws.reloaded();
+                self.tell(Event::Reloaded(self.policy.clone()));
+                if self.chance.one_in(4) {
+                    self.expect(Coming::Shutdown, SECOND);
+                }
+                self.expect_sometime(Coming::Reload, DAY, 90 * DAY);
+            }
+            Coming::Shutdown => {
+                self.laws.asked_to_end(self.time);
+                self.tell(Event::Terminate);
+                if self.off {
+                    self.boot();
+                }
+            }
+            // Of a process or a request that is gone.
+            _ => {}
+        }
+    }
+
+    /// Tells the agent something, does what it says, tells it what came of that at once.
+    fn tell(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front().filter(|_| !self.off) {
+            let now = self.now();
+            if self.loud {
+                println!("{:>14.3} {event:?}", self.time.as_secs_f64());
+            }
+            self.tally.events += 1;
+            self.laws.before(&event, self.time);
+            let actions = self.agent.handle(event, now);
+            assert!(
+                self.agent.deadline() > now.boot || self.agent.deadline() == BootTime::NEVER,
+                "something due was left behind"
+            );
+            for action in actions {
+                if self.loud {
+                    println!("{:>14.3}     {action:?}", self.time.as_secs_f64());
+                }
+                let sight = self.sight();
+                self.laws.action(&action, &sight, self.time);
+                events.extend(self.perform(action));
+            }
+        }
+        self.look_in();
+        let deadline = self.agent.deadline();
+        if deadline != BootTime::NEVER {
+            self.push(self.booted + deadline.since_boot(), Coming::Wake);
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Fetch => self.start_fetch(),
+            Action::KillFetch => {
+                if let Some(process) = self.fetch
+                    && self.weather.key != Key::Stuck
+                {
+                    self.expect(Coming::FetchEnds(process), Duration::from_millis(10));
+                    self.laws.killed_fetch();
+                }
+            }
+            Action::AbandonFetch => self.fetch = None,
+            Action::Start => {
+                let process = self.new_process();
+                match self.policy.supervisor {
+                    SupervisorKind::Child if self.chance.one_in(200) => {
+                        return Some(Event::Started(Err("it isn't there".to_owned())));
+                    }
+                    SupervisorKind::Child => {
+                        self.litestream.process = process;
+                        self.litestream_starts();
+                        return Some(Event::Started(Ok(())));
+                    }
+                    SupervisorKind::Systemd => {
+                        self.litestream.up = false;
+                        self.litestream.process = process;
+                        if !self.chance.one_in(100) {
+                            let wait = self.chance.scale(SECOND / 10, 100 * SECOND);
+                            self.expect(Coming::UnitRestarted(process), wait);
+                        }
+                    }
+                }
+            }
+            Action::AbandonStart => self.litestream.process = self.new_process(),
+            Action::Terminate => {
+                self.litestream.terminated += 1;
+                let can_sync = self.can_replicate();
+                let wait = match self.litestream.terminated {
+                    1 if can_sync => Duration::from_millis(20),
+                    1 => 30 * SECOND,
+                    _ if self.chance.one_in(10) => HOUR,
+                    _ => Duration::from_millis(10),
+                };
+                self.expect(Coming::LitestreamExits(self.litestream.process), wait);
+            }
+            Action::Kill => {
+                // A process that writes to a sick flash dies when the flash lets it.
+                let wait = if self.chance.one_in(10) {
+                    MINUTE
+                } else {
+                    Duration::from_millis(3)
+                };
+                self.expect(Coming::LitestreamExits(self.litestream.process), wait);
+            }
+            Action::Sync(limit) => return self.start_sync(limit),
+            Action::ResetState => {
+                self.litestream.up = false;
+                let process = self.new_process();
+                self.reset = Some(process);
+                if !self.chance.one_in(20) {
+                    self.expect(Coming::ResetEnds(process), SECOND);
+                }
+            }
+            Action::WriteRow => {
+                if !self.weather.disk {
+                    return Some(Event::Row(Err("it is locked".to_owned())));
+                }
+                self.rows += 1;
+                return Some(Event::Row(Ok(self.rows)));
+            }
+            Action::TakeGuard => {
+                if !self.weather.disk && self.chance.one_in(2) {
+                    return Some(Event::GuardTaken(Err("the disk is gone".to_owned())));
+                }
+                self.guard = true;
+                return Some(Event::GuardTaken(Ok(())));
+            }
+            Action::ReleaseGuard => self.guard = false,
+            Action::Exit => self.off = true,
+            Action::Prune | Action::Log(..) => {}
+        }
+        None
+    }
+
+    fn start_fetch(&mut self) {
+        self.tally.fetches += 1;
+        let process = self.new_process();
+        self.fetch = Some(process);
+        let hangs = matches!(self.weather.key, Key::Hanging | Key::Stuck)
+            || self.weather.provider == Provider::Hanging;
+        if !hangs {
+            let wait = self.chance.scale(SECOND / 50, 25 * SECOND);
+            self.expect(Coming::FetchEnds(process), wait);
+        }
+    }
+
+    fn end_fetch(&mut self) {
+        self.fetch = None;
+        let killed = self.laws.fetch_was_killed();
+        let failure = |class, retry_after| {
+            Err(FetchFailure {
+                class,
+                message: format!("{class:?}"),
+                retry_after,
+            })
+        };
+        let outcome = match (self.weather.key, self.weather.provider) {
+            _ if killed => failure(FailureClass::Key, None),
+            (Key::WrongPin, _) => {
+                self.tally.wrong_pins += 1;
+                failure(FailureClass::WrongPin, None)
+            }
+            (Key::Failing | Key::Hanging | Key::Stuck, _) => failure(FailureClass::Key, None),
+            _ if !self.weather.network => failure(FailureClass::Transient, None),
+            _ if !self.clock_is_set && self.chance.one_in(2) => {
+                failure(FailureClass::ClockNotSet, None)
+            }
+            (_, Provider::Failing | Provider::Hanging) => failure(FailureClass::Transient, None),
+            (_, Provider::Throttling) => {
+                let wait = self.chance.scale(SECOND, 15 * MINUTE);
+                failure(FailureClass::Transient, Some(wait))
+            }
+            (_, Provider::Refusing) => failure(FailureClass::Refused, None),
+            (_, Provider::Well) => {
+                self.granted_until = self.time + self.lifetime;
+                Ok(Lease {
+                    lifetime: self.lifetime,
+                    server_time: Some(self.true_wall()),
+                    phase: self.phase,
+                })
+            }
+        };
+        self.tell(Event::Fetched(outcome));
+    }
+
+    fn litestream_starts(&mut self) {
+        self.litestream.up = true;
+        // Its monitor's first tick.
+        self.litestream.holds_wal_from = self.time + SECOND;
+        self.litestream.terminated = 0;
+        self.litestream.credentials_end = self.granted_until;
+        self.tally.rotations += 1;
+        if self.chance.one_in(20) {
+            let wait = self.chance.scale(SECOND / 100, 10 * DAY);
+            self.expect(Coming::LitestreamDies(self.litestream.process), wait);
+        }
+    }
+
+    fn litestream_exits(&mut self) {
+        self.litestream.up = false;
+        self.sync = None;
+        self.tell(Event::Exited("it ended".to_owned()));
+        // The worst moment for it.
+        self.checkpoint_now();
+        if self.off {
+            self.boot();
+        }
+    }
+
+    fn start_sync(&mut self, limit: Duration) -> Option<Event> {
+        if !self.litestream.up || self.chance.one_in(50) {
+            self.sync = None;
+            return Some(Event::Synced(Err(SyncFailure::NoSocket)));
+        }
+        let request = self.new_process();
+        self.sync = Some(request);
+        let wait = if self.can_replicate() {
+            SECOND / 10
+        } else {
+            limit
+        };
+        if !self.chance.one_in(500) {
+            self.expect(Coming::SyncEnds(request), wait);
+        }
+        None
+    }
+
+    fn end_sync(&mut self) {
+        self.sync = None;
+        let answer = if self.litestream.corrupt {
+            Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
+        } else if self.can_replicate() {
+            self.litestream.holds_wal_from = self.time.min(self.litestream.holds_wal_from);
+            self.litestream.position += 1;
+            let at = self.litestream.position;
+            Ok(Position {
+                local: at,
+                replicated: at,
+            })
+        } else {
+            Err(SyncFailure::Failed("ExpiredToken".to_owned()))
+        };
+        self.tell(Event::Synced(answer));
+    }
+
+    /// The application checkpoints: what nobody holds is reset, and Litestream has to start over.
+    fn checkpoint(&mut self) {
+        self.checkpoint_now();
+        self.look_in();
+        self.expect_sometime(Coming::Checkpoint, SECOND, DAY);
+    }
+
+    fn checkpoint_now(&mut self) {
+        let litestream = &self.litestream;
+        let held = self.guard || (litestream.up && litestream.holds_wal_from <= self.time);
+        if !held {
+            self.tally.snapshots += 1;
+            self.laws.wal_was_reset(self.time);
+        }
+    }
+
+    fn look_in(&mut self) {
+        let report = self.agent.report(self.now());
+        self.laws.look_in(&report, &self.sight(), self.time);
+    }
+
+    fn step_clock(&mut self) {
+        self.tally.clock_steps += 1;
+        let years = self.chance.pick(&[-50, -1, 0, 0, 1, 50]);
+        let seconds = self.chance.below(7200) as i64 - 3600;
+        self.wall_offset = years * 365 * 86_400 + seconds;
+        self.tell(Event::ClockStepped);
+        // Time synchronisation puts it right before long.
+        if self.chance.one_in(3) {
+            self.expect_sometime(Coming::ClockStep, DAY, 60 * DAY);
+        } else {
+            self.wall_offset = 0;
+            self.clock_is_set = true;
+            self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
+        }
+    }
+
+    fn change_weather(&mut self, part: Part) {
+        let weather = &mut self.weather;
+        let chance = &mut self.chance;
+        let well = match part {
+            Part::Network => {
+                weather.network = !weather.network;
+                weather.network
+            }
+            Part::Provider => {
+                let faults = [
+                    Provider::Failing,
+                    Provider::Throttling,
+                    Provider::Refusing,
+                    Provider::Hanging,
+                ];
+                let was_well = weather.provider == Provider::Well;
+                weather.provider = if was_well {
+                    chance.pick(&faults)
+                } else {
+                    Provider::Well
+                };
+                !was_well
+            }
+            Part::Key => {
+                let faults = [
+                    Key::Failing,
+                    Key::Failing,
+                    Key::Failing,
+                    Key::Hanging,
+                    Key::Hanging,
+                    Key::Stuck,
+                    Key::WrongPin,
+                ];
+                let was_well = weather.key == Key::Well;
+                // Only people mend a PIN.
+                if weather.key != Key::WrongPin {
+                    weather.key = if was_well {
+                        chance.pick(&faults)
+                    } else {
+                        Key::Well
+                    };
+                }
+                !was_well
+            }
+            Part::S3 => {
+                weather.s3 = !weather.s3;
+                weather.s3
+            }
+            Part::Disk => {
+                weather.disk = !weather.disk;
+                weather.disk
+            }
+        };
+        self.laws.weather_changed(self.weather.is_fine(), self.time);
+        if part == Part::Network {
+            self.tell(Event::NetworkChanged);
+            if well && !self.clock_is_set {
+                let wait = self.chance.between(SECOND, MINUTE);
+                self.expect(Coming::ClockStep, wait);
+            }
+        }
+        self.expect_weather(part, well);
+    }
+
+    /// Well for hours to months, then unwell for seconds to days.
+    fn expect_weather(&mut self, part: Part, well: bool) {
+        let wait = if well {
+            self.chance.scale(10 * MINUTE, 60 * DAY)
+        } else {
+            self.chance.scale(SECOND / 10, 2 * DAY)
+        };
+        self.expect(Coming::Weather(part), wait);
+    }
+
+    /// Power comes (back): nothing is left but what is on the disk.
+    fn boot(&mut self) {
+        self.booted = self.time;
+        self.off = false;
+        self.fetch = None;
+        self.sync = None;
+        self.reset = None;
+        self.guard = false;
+        self.granted_until = Duration::ZERO;
+        self.litestream.process = self.new_process();
+        self.litestream.up = false;
+        self.litestream.corrupt |= self.chance.one_in(4);
+        if self.chance.one_in(2) {
+            self.clock_is_set = false;
+            self.wall_offset = -self.true_wall().unix();
+            let wait = self.chance.between(SECOND, 5 * MINUTE);
+            self.expect(Coming::ClockStep, wait);
+        }
+        let now = self.now();
+        self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
+        self.laws.booted(self.weather.is_fine(), self.time);
+        self.tell(Event::Tick);
+    }
+
+    fn can_replicate(&self) -> bool {
+        let skewed = self.wall_offset.unsigned_abs() > 15 * 60;
+        let living = self.time < self.litestream.credentials_end;
+        let weather = &self.weather;
+        weather.s3 && weather.network && living && !skewed && !self.litestream.corrupt
+    }
+
+    fn sight(&self) -> Sight {
+        Sight {
+            litestream_is_up: self.litestream.up,
+            stop_was_asked: self.litestream.terminated > 0,
+            guard_is_held: self.guard,
+            disk_is_well: self.weather.disk,
+            clock_is_right: self.wall_offset.unsigned_abs() < 300,
+            state_is_corrupt: self.litestream.corrupt,
+            fetch_is_in_flight: self.fetch.is_some(),
+            granted_until: self.granted_until,
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = self.true_wall().unix().saturating_add(self.wall_offset);
+        Now {
+            boot: BootTime::new(self.time - self.booted),
+            wall: WallTime::from_unix(wall),
+        }
+    }
+
+    fn true_wall(&self) -> WallTime {
+        WallTime::from_unix(BEGAN + self.time.as_secs() as i64)
+    }
+
+    fn new_process(&mut self) -> u64 {
+        self.processes += 1;
+        self.processes
+    }
+
+    fn expect(&mut self, coming: Coming, wait: Duration) {
+        self.push(self.time + wait, coming);
+    }
+
+    fn expect_sometime(&mut self, coming: Coming, least: Duration, most: Duration) {
+        let wait = self.chance.scale(least, most);
+        self.expect(coming, wait);
+    }
+
+    fn push(&mut self, when: Time, coming: Coming) {
+        self.order += 1;
+        self.coming.push(Reverse((when, self.order, coming)));
+    }
+}
+
+impl Weather {
+    /// Nothing stands between the device and its replica.
+    fn is_fine(&self) -> bool {
+        self.network
+            && self.provider == Provider::Well
+            && self.key == Key::Well
+            && self.s3
+            && self.disk
+    }
+}
+
+/// What the laws are told of how things are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    pub(crate) litestream_is_up: bool,
+    pub(crate) stop_was_asked: bool,
+    pub(crate) guard_is_held: bool,
+    pub(crate) disk_is_well: bool,
+    pub(crate) clock_is_right: bool,
+    pub(crate) state_is_corrupt: bool,
+    pub(crate) fetch_is_in_flight: bool,
+    pub(crate) granted_until: Time,
+}
+
+fn policy(chance: &mut Chance) -> Policy {
+    let heartbeats = [
+        None,
+        Some(5 * SECOND),
+        Some(15 * MINUTE),
+        Some(15 * MINUTE),
+        Some(HOUR),
+        Some(6 * HOUR),
+    ];
+    Policy {
+        renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
+        heartbeat: chance.pick(&heartbeats),
+        prune: chance.one_in(2),
+        supervisor: chance.pick(&[
+            SupervisorKind::Child,
+            SupervisorKind::Child,
+            SupervisorKind::Systemd,
+        ]),
+        wal_guard: !chance.one_in(5),
+    }
+}
