@@ -1,9 +1,440 @@
-//! `edgerepl check`.
+//! `edgerepl check`: everything that can be known before the first fetch, as named checks.
+//!
+//! Owns the list, and for each failure the operator's next step. Changes nothing: it creates no
+//! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
+//! gives up on one that hangs.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::config::RuntimeDirectory;
+use serde_json::{Value, json};
 
-pub(crate) fn check(_: &Path, _: &RuntimeDirectory, _: bool, _: bool) -> ExitCode {
-    ExitCode::SUCCESS
+use crate::cli::EXIT_CONFIG;
+use crate::clock::WallTime;
+use crate::clock::anchor::Anchor;
+use crate::config::{RuntimeDirectory, Settings, Supervisor};
+use crate::credentials::certificate::Certificate;
+use crate::credentials::fetch::{self, FetchRequest, Stage};
+use crate::credentials::key::{self, PrivateKey};
+use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
+use crate::replication::command;
+use crate::store::version::SqliteVersion;
+
+/// What may hang is given up on after this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A certificate that ends sooner than this is worth a warning.
+const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// Litestream before this version has SQLite's WAL-reset race in it.
+const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+/// The command: 0 where all checks pass, 1 where some fail, 78 where there is nothing to check.
+pub(crate) fn check(
+    config: &Path,
+    runtime: &RuntimeDirectory,
+    online: bool,
+    as_json: bool,
+) -> ExitCode {
+    let settings = match Settings::load(config, runtime) {
+        Ok(settings) => settings,
+        Err(cause) => {
+            let next = "mend that line and run the check again";
+            print(
+                &[Check::new("configuration", fail(cause.to_string(), next))],
+                as_json,
+            );
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let checks = all(config, &settings, online);
+    print(&checks, as_json);
+    if checks.iter().all(Check::passes) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn all(config: &Path, settings: &Settings, online: bool) -> Vec<Check> {
+    let certificate = Certificate::read(&settings.identity.certificate);
+    let mut checks = vec![
+        Check::new(
+            "configuration",
+            Outcome::Pass(format!("{} can be used", config.display())),
+        ),
+        Check::new("modes", modes(settings)),
+        Check::new("certificate", certificate_dates(settings, &certificate)),
+        Check::new("key", key_matches(settings, certificate.ok())),
+        Check::new("ca_bundle", ca_bundle(settings)),
+        Check::new("litestream", litestream(settings)),
+        Check::new("sqlite", sqlite()),
+        Check::new("database", database(&settings.database.path)),
+    ];
+    if let Supervisor::Systemd {
+        environment_file, ..
+    } = &settings.replication.supervisor
+    {
+        checks.push(Check::new("environment_file", in_memory(environment_file)));
+    }
+    if online {
+        checks.push(Check::new("fetch", fetch_once(settings)));
+    }
+    checks
+}
+
+/// A named check and what came of it.
+struct Check {
+    name: &'static str,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Pass(String),
+    /// It works, and somebody should know.
+    Warn {
+        cause: String,
+        next: String,
+    },
+    Fail {
+        cause: String,
+        next: String,
+    },
+    /// It could not be tried, for what it needs has failed before.
+    Skip(String),
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: Outcome) -> Self {
+        Self { name, outcome }
+    }
+
+    fn passes(&self) -> bool {
+        matches!(self.outcome, Outcome::Pass(_) | Outcome::Warn { .. })
+    }
+}
+
+fn fail(cause: impl Into<String>, next: impl Into<String>) -> Outcome {
+    Outcome::Fail {
+        cause: cause.into(),
+        next: next.into(),
+    }
+}
+
+fn warn(cause: impl Into<String>, next: impl Into<String>) -> Outcome {
+    Outcome::Warn {
+        cause: cause.into(),
+        next: next.into(),
+    }
+}
+
+/// Secrets in files are for their owner alone.
+fn modes(settings: &Settings) -> Outcome {
+    let secret = match &settings.identity.private_key {
+        PrivateKey::Pem(path) => Some(path),
+        PrivateKey::Pkcs11(uri) => uri.pin_source.as_ref(),
+    };
+    let Some(path) = secret else {
+        return Outcome::Pass("there is no secret in a file".to_owned());
+    };
+    let name = path.display();
+    match fs::metadata(path) {
+        Err(e) => fail(
+            format!("{name} can't be looked at: {e}"),
+            "put it there, mode 0600",
+        ),
+        Ok(file) => match file.permissions().mode() & 0o077 {
+            0 => Outcome::Pass(format!("{name} is for its owner alone")),
+            _ => fail(
+                format!(
+                    "{name} has the mode {:04o}",
+                    file.permissions().mode() & 0o7777
+                ),
+                format!("chmod 600 {name}"),
+            ),
+        },
+    }
+}
+
+fn certificate_dates(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+) -> Outcome {
+    let certificate = match certificate {
+        Ok(certificate) => certificate,
+        Err(failure) => {
+            let next = "put the device's certificate there, PEM, leaf first";
+            return fail(&failure.message, next);
+        }
+    };
+    let name = match fetch::thing_name(&settings.identity, certificate) {
+        Ok(name) => name,
+        Err(failure) => return fail(failure.message, "set [identity] thing_name"),
+    };
+    let now = WallTime::now().max(WallTime::of_build());
+    let (begins, ends) = (certificate.not_before(), certificate.not_after());
+    if now < begins {
+        let cause = format!(
+            "it is valid from {begins}, and the clock shows {}",
+            WallTime::now()
+        );
+        return fail(cause, "set the clock");
+    }
+    if now >= ends {
+        return fail(
+            format!("it ended at {ends}"),
+            "have a new one issued for the same key",
+        );
+    }
+    if ends - now < EXPIRY_WARNING {
+        let cause = format!("it ends at {ends}, in less than 30 days");
+        return warn(cause, "have a new one issued for the same key");
+    }
+    Outcome::Pass(format!("it names {name} and is valid until {ends}"))
+}
+
+/// One signature by the key, verified with the certificate.
+fn key_matches(settings: &Settings, certificate: Option<Certificate>) -> Outcome {
+    let Some(certificate) = certificate else {
+        return Outcome::Skip("there is no certificate to compare it with".to_owned());
+    };
+    let private_key = settings.identity.private_key.clone();
+    let name = private_key.to_string();
+    let tested = patiently(move |on_stage| {
+        let begun = Instant::now();
+        let key = key::open(&private_key, on_stage)?;
+        let opened = begun.elapsed();
+        certificate.self_test(&*key)?;
+        Ok((opened, begun.elapsed() - opened))
+    });
+    match tested {
+        Ok((opened, signed)) => Outcome::Pass(format!(
+            "{name} belongs to the certificate; opened in {} ms, signed in {} ms",
+            opened.as_millis(),
+            signed.as_millis()
+        )),
+        Err(failure) => {
+            let next = match failure.class {
+                FailureClass::WrongPin => {
+                    "put the right PIN into the file before anything tries it again: tokens lock"
+                }
+                FailureClass::Key => "check the module, the token and the bus that it is on",
+                _ => "check [identity] private_key and certificate",
+            };
+            fail(failure.message, next)
+        }
+    }
+}
+
+fn ca_bundle(settings: &Settings) -> Outcome {
+    match tls::read_roots(&settings.provider.ca_file) {
+        Ok(roots) => Outcome::Pass(format!("{} roots are trusted", roots.len())),
+        Err(failure) => fail(
+            failure.message,
+            "install the CA bundle of Amazon Trust Services",
+        ),
+    }
+}
+
+fn litestream(settings: &Settings) -> Outcome {
+    let program = match command::locate(&settings.replication.command[0]) {
+        Ok(program) => program,
+        Err(cause) => return fail(cause, "install it, 0.5.17 or later"),
+    };
+    let name = program.display();
+    let printed = match output_of(Command::new(&program).arg("version")) {
+        Ok(printed) => printed,
+        Err(e) => {
+            return fail(
+                format!("`{name} version` gives nothing: {e}"),
+                "run it by hand",
+            );
+        }
+    };
+    match command::version(&printed) {
+        None => warn(
+            format!("{name} does not say its version"),
+            "make sure that what it runs is Litestream 0.5.17 or later",
+        ),
+        Some(version) if version < LITESTREAM_SAFE => warn(
+            format!(
+                "{name} is Litestream {}.{}.{}, which checkpoints with a SQLite that can corrupt \
+                 the WAL",
+                version.0, version.1, version.2
+            ),
+            "install 0.5.17 or later",
+        ),
+        Some((major, minor, patch)) => {
+            Outcome::Pass(format!("{name} is Litestream {major}.{minor}.{patch}"))
+        }
+    }
+}
+
+fn sqlite() -> Outcome {
+    let version = SqliteVersion::linked();
+    if version.is_safe() {
+        return Outcome::Pass(format!("SQLite {version} has no WAL-reset race"));
+    }
+    fail(
+        format!("SQLite {version} can corrupt a database that another process checkpoints"),
+        "link SQLite 3.51.3 or later, or build with the feature bundled-sqlite",
+    )
+}
+
+/// Reads the header by itself: SQLite would create what it does not find.
+fn database(path: &Path) -> Outcome {
+    let name = path.display();
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if !folder.is_dir() {
+        let cause = format!("the folder {} isn't there", folder.display());
+        return fail(cause, "create it, or mount the data partition");
+    }
+    let mut header = [0; 20];
+    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Outcome::Pass(format!(
+            "{name} isn't there yet; it will be created, in WAL mode"
+        )),
+        // SQLite's empty database is an empty file.
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Outcome::Pass(format!("{name} is empty; it will be put into WAL mode"))
+        }
+        Err(e) => fail(format!("{name} can't be read: {e}"), "check who owns it"),
+        Ok(()) if !header.starts_with(b"SQLite format 3\0") => fail(
+            format!("{name} is no SQLite database"),
+            "check [database] path",
+        ),
+        // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
+        Ok(()) if header[18..] == [2, 2] => Outcome::Pass(format!("{name} is in WAL mode")),
+        Ok(()) => warn(
+            format!("{name} is not in WAL mode"),
+            "edgerepl will set it; the application must not set another one",
+        ),
+    }
+}
+
+fn in_memory(file: &Path) -> Outcome {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    match delivery::is_in_memory(folder) {
+        Ok(true) => Outcome::Pass(format!("{} is on tmpfs", folder.display())),
+        Ok(false) => fail(
+            format!("{} is not on tmpfs", folder.display()),
+            "set [replication] environment_file to a path under /run",
+        ),
+        Err(e) => fail(
+            format!("{} can't be looked at: {e}", folder.display()),
+            "let systemd create it (RuntimeDirectory=)",
+        ),
+    }
+}
+
+fn fetch_once(settings: &Settings) -> Outcome {
+    let state = std::env::var_os("STATE_DIRECTORY");
+    let request = FetchRequest {
+        identity: settings.identity.clone(),
+        provider: settings.provider.clone(),
+        not_before: Anchor::load(state.as_deref().map(Path::new)).latest(),
+    };
+    match patiently(move |on_stage| fetch::fetch(&request, on_stage)) {
+        Ok(grant) => Outcome::Pass(format!(
+            "the provider granted credentials to {} for {} s",
+            grant.thing_name,
+            grant.lifetime.as_secs()
+        )),
+        Err(failure) => {
+            let next = match failure.class {
+                FailureClass::Refused => "mend what the message names, here or at AWS",
+                FailureClass::Key => "mend the check \"key\" first",
+                FailureClass::ClockNotSet => "set the clock, or wait until it is synchronised",
+                FailureClass::WrongPin => "put the right PIN into the file",
+                FailureClass::Transient => "check the network and [credentials] endpoint",
+            };
+            fail(failure.message, next)
+        }
+    }
+}
+
+/// Does what may hang on a thread that is left behind if it does.
+fn patiently<T: Send + 'static>(
+    work: impl FnOnce(&fetch::OnStage) -> Result<T, FetchFailure> + Send + 'static,
+) -> Result<T, FetchFailure> {
+    let stage = Arc::new(Mutex::new(Stage::Key));
+    let (sender, receiver) = mpsc::channel();
+    let told = Arc::clone(&stage);
+    thread::spawn(move || {
+        let on_stage: fetch::OnStage = Arc::new(move |stage| {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        });
+        // Nobody listens any more once patience has ended.
+        let _ = sender.send(work(&on_stage));
+    });
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let stage = *stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = format!("it hangs in the stage \"{}\"", stage.name());
+        Err(FetchFailure::new(FailureClass::Key, message))
+    })
+}
+
+fn output_of(command: &mut Command) -> io::Result<String> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() >= deadline {
+            child.kill()?;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut printed = String::new();
+    if let Some(pipe) = child.stdout {
+        pipe.take(4096).read_to_string(&mut printed)?;
+    }
+    Ok(printed)
+}
+
+fn print(checks: &[Check], as_json: bool) {
+    if as_json {
+        let passed = checks.iter().all(Check::passes);
+        let checks: Vec<Value> = checks.iter().map(to_json).collect();
+        println!("{}", json!({"form": 1, "passed": passed, "checks": checks}));
+        return;
+    }
+    let colour = io::stdout().is_terminal();
+    for Check { name, outcome } in checks {
+        let (word, paint, text, next) = match outcome {
+            Outcome::Pass(text) => ("ok", 32, text, None),
+            Outcome::Warn { cause, next } => ("warn", 33, cause, Some(next)),
+            Outcome::Fail { cause, next } => ("FAIL", 31, cause, Some(next)),
+            Outcome::Skip(text) => ("skip", 33, text, None),
+        };
+        let word = format!("{word:<5}");
+        let word = if colour {
+            format!("\x1b[1;{paint}m{word}\x1b[0m")
+        } else {
+            word
+        };
+        println!("{word} {name:<16} {text}");
+        if let Some(next) = next {
+            println!("      {:<16} next: {next}", "");
+        }
+    }
+}
+
+fn to_json(check: &Check) -> Value {
+    let (word, text, next) = match &check.outcome {
+        Outcome::Pass(text) => ("pass", text, None),
+        Outcome::Warn { cause, next } => ("warn", cause, Some(next)),
+        Outcome::Fail { cause, next } => ("fail", cause, Some(next)),
+        Outcome::Skip(text) => ("skip", text, None),
+    };
+    json!({"name": check.name, "outcome": word, "detail": text, "next_step": next})
 }

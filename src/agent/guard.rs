@@ -21,12 +21,12 @@ pub(super) enum Guard {
     /// Not held, nor wanted.
     #[default]
     Open,
-    /// Asked for.
-    Asked,
+    /// Asked for; after a failure, whose cause is known.
+    Asked { failed: Option<String> },
     /// Held.
     Held { since: BootTime },
     /// Could not be taken.
-    Failed { retry: BootTime },
+    Failed { cause: String, retry: BootTime },
     /// It reached a bound, and stays open until Litestream has caught up once.
     Spent,
 }
@@ -35,8 +35,10 @@ impl Guard {
     /// Takes or releases it, now that it is `wanted` or not.
     pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
         match (&*self, wanted) {
-            (Self::Open, true) => self.ask(out),
-            (Self::Failed { retry }, true) if *retry <= now => self.ask(out),
+            (Self::Open, true) => self.ask(None, out),
+            (Self::Failed { cause, retry }, true) if *retry <= now => {
+                self.ask(Some(cause.clone()), out);
+            }
             (Self::Held { since }, true) if *since + HOLD_LIMIT <= now => {
                 self.spend("Litestream has been down too long", out);
             }
@@ -50,14 +52,19 @@ impl Guard {
     }
 
     pub(super) fn taken(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
-        if let Self::Asked = self {
+        if let Self::Asked { failed } = self {
             *self = match result {
                 Ok(()) => Self::Held { since: now },
                 Err(cause) => {
-                    out.warn(format!(
-                        "the WAL can't be held while Litestream is down: {cause}"
-                    ));
-                    Self::Failed { retry: now + RETRY }
+                    if failed.as_ref() != Some(&cause) {
+                        out.warn(format!(
+                            "the WAL can't be held while Litestream is down: {cause}"
+                        ));
+                    }
+                    Self::Failed {
+                        cause,
+                        retry: now + RETRY,
+                    }
                 }
             };
         }
@@ -72,8 +79,8 @@ impl Guard {
     pub(super) fn deadline(&self) -> BootTime {
         match self {
             Self::Held { since } => *since + HOLD_LIMIT,
-            Self::Failed { retry } => *retry,
-            Self::Open | Self::Asked | Self::Spent => BootTime::NEVER,
+            Self::Failed { retry, .. } => *retry,
+            Self::Open | Self::Asked { .. } | Self::Spent => BootTime::NEVER,
         }
     }
 
@@ -85,8 +92,8 @@ impl Guard {
         }
     }
 
-    fn ask(&mut self, out: &mut Actions) {
-        *self = Self::Asked;
+    fn ask(&mut self, failed: Option<String>, out: &mut Actions) {
+        *self = Self::Asked { failed };
         out.push(Action::TakeGuard);
     }
 

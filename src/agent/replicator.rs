@@ -197,8 +197,9 @@ enum CatchUp {
 
 #[derive(Debug)]
 enum Preparation {
-    /// A row is to be committed, so that the guard pins the WAL; tried again at `retry`.
-    Row { retry: BootTime },
+    /// A row is to be committed, so that the guard pins the WAL; tried again at `retry`. Until then
+    /// Litestream's own lock holds the WAL, if it was seen to.
+    Row { retry: BootTime, held: bool },
     /// The guard is to be taken, then a sync is to be asked for.
     Guard,
     /// A sync was asked for.
@@ -376,7 +377,7 @@ impl Replicator {
     pub(super) fn row(&mut self, committed: bool, now: BootTime) {
         match &mut self.phase {
             Phase::Preparing {
-                step: Preparation::Row { retry },
+                step: Preparation::Row { retry, .. },
                 ..
             } => {
                 if committed {
@@ -485,7 +486,7 @@ impl Replicator {
                 self.guard_then_sync(now);
             }
             Phase::Preparing {
-                step: Preparation::Row { retry },
+                step: Preparation::Row { retry, .. },
                 ..
             } if *retry <= now => {
                 *retry = BootTime::NEVER;
@@ -542,7 +543,7 @@ impl Replicator {
                 until: deadline,
             })
             | Phase::Preparing {
-                step: Preparation::Row { retry },
+                step: Preparation::Row { retry, .. },
                 deadline,
             } => (*retry).min(*deadline),
             Phase::Preparing { deadline, .. } => *deadline,
@@ -555,7 +556,7 @@ impl Replicator {
             self.phase,
             Phase::Running(CatchUp::Done)
                 | Phase::Preparing {
-                    step: Preparation::Row { .. },
+                    step: Preparation::Row { held: true, .. },
                     ..
                 }
                 | Phase::Down
@@ -583,7 +584,8 @@ impl Replicator {
     }
 
     fn prepare(&mut self, now: BootTime) {
-        let step = Preparation::Row { retry: now };
+        let held = matches!(self.phase, Phase::Running(CatchUp::Done));
+        let step = Preparation::Row { retry: now, held };
         self.enter(
             Phase::Preparing {
                 step,

@@ -226,7 +226,8 @@ impl Laws {
             usable,
             "Litestream was stopped with nothing to start it with"
         );
-        let excused = !self.policy.wal_guard || self.guard_is_spent || self.guard_failed == time;
+        let excused =
+            !self.policy.wal_guard || self.guard_is_spent || self.guard_failed_lately(time);
         assert!(
             sight.guard_is_held || excused || !sight.disk_is_well,
             "Litestream was stopped with nothing to hold the WAL"
@@ -246,20 +247,25 @@ impl Laws {
     /// The WAL was reset under a Litestream that has not read it all: that costs a snapshot, and
     /// happens only where the guard reached its bound, can't be taken, or is not wanted.
     pub(crate) fn wal_was_reset(&self, time: Time) {
-        let retried = self.guard_failed.max(self.slept_until) + Duration::from_secs(1);
         let excused = !self.policy.wal_guard
             || self.guard_is_spent
             || self.end_asked.is_some()
-            || (self.guard_failed > Duration::ZERO && time <= retried)
+            || self.guard_failed_lately(time)
             || time <= self.slept_until;
         assert!(excused, "nothing held the WAL while Litestream was down");
     }
 
+    /// It is tried again a second later.
+    fn guard_failed_lately(&self, time: Time) -> bool {
+        self.guard_failed > Duration::ZERO
+            && time <= self.guard_failed.max(self.slept_until) + Duration::from_secs(1)
+    }
+
     /// At any time: in fair weather, after a while, all is well, and nobody had to do anything.
     pub(crate) fn look_in(&mut self, report: &Report, sight: &Sight, time: Time) {
-        if let Some(since) = self.guard_since {
+        if let Some(since) = self.guard_since.filter(|_| time > self.slept_until) {
             assert!(
-                time < since + GUARD_LIMIT,
+                time <= since + GUARD_LIMIT,
                 "the guard holds longer than it may"
             );
         }
