@@ -354,3 +354,238 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const WHOLE: &str = r#"
+        [identity]
+        certificate = "/data/edgerepl/device.crt"
+        private_key = "/data/edgerepl/device.key"
+        [credentials]
+        endpoint = "abc123.credentials.iot.ap-northeast-1.amazonaws.com"
+        role_alias = "edgerepl"
+        region = "ap-northeast-1"
+        [database]
+        path = "/data/app/app.db"
+    "#;
+
+    /// Files of a configuration, in a folder of their own.
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let root = std::env::temp_dir().join(format!("edgerepl-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&root);
+            for (file, text) in files {
+                let path = root.join(file);
+                fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+                fs::write(path, text).expect("the file");
+            }
+            Self(root)
+        }
+
+        fn load(&self) -> Result<Settings, String> {
+            let runtime = RuntimeDirectory(PathBuf::from("/run/edgerepl"));
+            let main = self.0.join("etc/edgerepl.toml");
+            let loaded = Settings::load_layers(&main, &self.0.join("usr"), &runtime);
+            loaded.map_err(|e| e.to_string().replace(&self.0.display().to_string(), ""))
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_documented_default() {
+        let settings = Files::new("defaults", &[("etc/edgerepl.toml", WHOLE)])
+            .load()
+            .expect("settings");
+        assert_eq!(settings.identity.thing_name, None);
+        assert_eq!(settings.provider.endpoint.port, 443);
+        assert_eq!(
+            settings.provider.ca_file,
+            Path::new("/usr/share/edgerepl/aws-iot-ca.pem")
+        );
+        assert_eq!(settings.renew_before, Duration::from_secs(300));
+        let replication = settings.replication;
+        assert_eq!(
+            replication.command,
+            ["litestream", "replicate", "-config", "/etc/litestream.yml"]
+        );
+        assert_eq!(replication.rotation, Rotation::Auto);
+        assert_eq!(replication.supervisor, Supervisor::Child);
+        assert_eq!(settings.database.wal_guard, Some(64 << 20));
+        let heartbeat = settings.heartbeat.expect("a heartbeat");
+        assert_eq!(heartbeat.interval, Duration::from_secs(5));
+        assert_eq!(heartbeat.table.to_string(), "HealthCheck");
+        assert_eq!(heartbeat.keep, Some(Duration::from_secs(30 * 86_400)));
+    }
+
+    #[test]
+    fn later_layers_win_key_by_key() {
+        let files = [
+            (
+                "usr/10-image.toml",
+                "[credentials]\nregion = \"us-east-1\"\nrenew_before = \"1m\"",
+            ),
+            ("usr/ignored.txt", "this is no TOML"),
+            ("etc/edgerepl.toml", WHOLE),
+            (
+                "etc/edgerepl.toml.d/20-b.toml",
+                "[heartbeat]\ninterval = \"off\"",
+            ),
+            (
+                "etc/edgerepl.toml.d/10-a.toml",
+                "[heartbeat]\ninterval = \"1s\"\n[identity]\nthing_name = \"t\"",
+            ),
+        ];
+        let settings = Files::new("layers", &files).load().expect("settings");
+        assert_eq!(settings.region, "ap-northeast-1");
+        assert_eq!(settings.renew_before, Duration::from_secs(60));
+        assert_eq!(settings.heartbeat, None);
+        assert_eq!(settings.identity.thing_name.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn each_mistake_is_one_sentence_with_file_and_key() {
+        let cases = [
+            (
+                "[identity]\nthingname = \"x\"",
+                "unknown key in [identity]: \"thingname\"; the nearest known one is \"thing_name\"",
+            ),
+            (
+                "[heartbeet]",
+                "unknown section: \"heartbeet\"; the nearest known one is \"heartbeat\"",
+            ),
+            (
+                "[heartbeat]\ninterval = 5",
+                "[heartbeat] interval must be a string in quotes, not integer",
+            ),
+            (
+                "[heartbeat]\ninterval = \"5\"",
+                "[heartbeat] interval must be a number with ms, s, m, h or d",
+            ),
+            (
+                "[heartbeat]\ninterval = \"1ms\"",
+                "[heartbeat] interval must be at least 100ms",
+            ),
+            (
+                "[heartbeat]\ntable = \"a; DROP TABLE b\"",
+                "[heartbeat] table must be a table's name",
+            ),
+            (
+                "[heartbeat]\ntable = \"sqlite_master\"",
+                "[heartbeat] table must be a table's name",
+            ),
+            (
+                "[heartbeat]\nkeep = \"99999999999999999999d\"",
+                "[heartbeat] keep must be a number",
+            ),
+            (
+                "[credentials]\nrenew_before = \"0s\"",
+                "[credentials] renew_before must be at least one second",
+            ),
+            (
+                "[credentials]\nendpoint = \"http://x\"",
+                "[credentials] endpoint must be reached by https, not http",
+            ),
+            ("[credentials]\nendpoint = \"x:0\"", "no usable port"),
+            ("[credentials]\nendpoint = \"x/y\"", "is not host[:port]"),
+            (
+                "[credentials]\nrole_alias = \"../x\"",
+                "[credentials] role_alias must be the role alias's name",
+            ),
+            (
+                "[database]\npath = \"app.db\"",
+                "[database] path must be a path that begins with \"/\"",
+            ),
+            (
+                "[database]\nwal_guard = \"64MB\"",
+                "[database] wal_guard must be a number with KiB, MiB or GiB",
+            ),
+            (
+                "[replication]\nsupervisor = \"docker\"",
+                "[replication] supervisor must be \"child\" or \"systemd\", not \"docker\"",
+            ),
+            (
+                "[replication]\nrotation = \"refresh\"",
+                "\"refresh\" is not in this version",
+            ),
+            (
+                "[replication]\ncommand = []",
+                "[replication] command must be a list of strings",
+            ),
+            (
+                "[replication]\ncommand = \"litestream\"",
+                "[replication] command must be a list of strings",
+            ),
+            (
+                "[identity]\nprivate_key = \"key.pem\"",
+                "[identity] private_key must be a path that begins",
+            ),
+            ("a = [", ":1: is not TOML"),
+        ];
+        for (text, wanted) in cases {
+            let files = [
+                ("etc/edgerepl.toml", WHOLE),
+                ("etc/edgerepl.toml.d/x.toml", text),
+            ];
+            let error = Files::new("mistake", &files).load().expect_err(text);
+            assert!(error.contains(wanted), "{text:?} gives {error:?}");
+            assert!(error.starts_with("/etc/edgerepl.toml.d/x.toml:"), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = Files::new("missing", &[]).load().expect_err("no file");
+        assert!(
+            missing.starts_with("/etc/edgerepl.toml: can't be read"),
+            "{missing}"
+        );
+        let text = WHOLE.replace("role_alias", "# role_alias");
+        let missing = Files::new("partial", &[("etc/edgerepl.toml", &text)]).load();
+        assert_eq!(
+            missing.expect_err("no alias"),
+            "/etc/edgerepl.toml: [credentials] role_alias is missing"
+        );
+    }
+
+    #[test]
+    fn endpoints_may_be_written_as_people_write_them() {
+        for (text, host, port) in [
+            ("a.example", "a.example", 443),
+            ("a.example:8443", "a.example", 8443),
+            ("https://a.example/", "a.example", 443),
+            ("https://a.example:8443", "a.example", 8443),
+            ("192.0.2.1:1", "192.0.2.1", 1),
+            ("[::1]", "[::1]", 443),
+            ("[::1]:8443", "[::1]", 8443),
+        ] {
+            let endpoint = Endpoint {
+                host: host.to_owned(),
+                port,
+            };
+            assert_eq!(text.parse(), Ok(endpoint), "{text}");
+        }
+        for wrong in [
+            "",
+            ":443",
+            "a b",
+            "a:b",
+            "::1",
+            "a.example:70000",
+            "ftp://a",
+        ] {
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs::{self, File},
-    io::Read,
+    io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -193,6 +193,29 @@ impl Site {
         let restored = aside.path().join("app.db");
         lab.restore(&self.device.thing_name, &restored)?;
         Comparison::of(&self.database(), &restored).map_err(Error::doing("comparing the databases"))
+    }
+
+    /// Asks Litestream's control socket to replicate what there is; true once it says that it has.
+    pub fn sync(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(self.runtime_file("litestream.sock"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            let path = self.database();
+            let body = serde_json::json!({"path": path, "wait": true, "timeout": 4}).to_string();
+            write!(
+                stream,
+                "POST /sync HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| {
+            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            let body: Value = serde_json::from_str(body).unwrap_or_default();
+            body["txid"].is_u64() && body["txid"] == body["replicated_txid"]
+        })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -250,22 +250,16 @@ impl World {
 
     fn happen(&mut self, coming: Coming) {
         match coming {
-            Coming::Wake => {
-                if BootTime::new(self.time - self.booted) >= self.agent.deadline() {
-                    self.tell(Event::Tick);
-                }
+            Coming::Wake if BootTime::new(self.time - self.booted) >= self.agent.deadline() => {
+                self.tell(Event::Tick);
             }
             Coming::FetchEnds(process) if self.fetch == Some(process) => self.end_fetch(),
-            Coming::LitestreamDies(process) if self.litestream.process == process => {
-                if self.litestream.up && self.policy.supervisor == SupervisorKind::Child {
-                    self.tally.deaths += 1;
-                    self.litestream_exits();
-                }
+            Coming::LitestreamDies(process) if self.child_is_up(process) => {
+                self.tally.deaths += 1;
+                self.litestream_exits();
             }
-            Coming::LitestreamExits(process) if self.litestream.process == process => {
-                if self.litestream.up {
-                    self.litestream_exits();
-                }
+            Coming::LitestreamExits(process) if self.child_is_up(process) => {
+                self.litestream_exits();
             }
             Coming::UnitRestarted(process) if self.litestream.process == process => {
                 if self.chance.one_in(30) {
@@ -694,6 +688,11 @@ impl World {
         let living = self.time < self.litestream.credentials_end;
         let weather = &self.weather;
         weather.s3 && weather.network && living && !skewed && !self.litestream.corrupt
+    }
+
+    fn child_is_up(&self, process: u64) -> bool {
+        let child = self.policy.supervisor == SupervisorKind::Child;
+        child && self.litestream.up && self.litestream.process == process
     }
 
     fn sight(&self) -> Sight {

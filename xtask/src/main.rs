@@ -1,15 +1,79 @@
 //! The project's own tasks: `cargo xtask TASK`.
+//!
+//! Owns what a developer or the gate runs. Each task sets up what it needs by itself, so that the
+//! first command on a fresh machine is also the only one.
 
-use std::process::ExitCode;
+use std::env;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
+mod demo;
 mod setup;
+mod suites;
+
+const HELP: &str = "\
+Usage: cargo xtask TASK
+
+Tasks:
+  demo [--real-time]  shows the main job: six rotations on real parts, and no row is lost
+  test [SUITE...]     all tests, or these suites of them
+  setup               installs what demo and test need; both do it by themselves
+";
 
 fn main() -> ExitCode {
-    match setup::setup() {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["demo"] => demo::demo(&demo::Pace::SHORT),
+        ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
+        ["setup"] => setup::setup().map(|()| true).map_err(Into::into),
+        ["test", suites @ ..] => suites::test(suites),
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(64);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// True where the task's question was answered with yes.
+type Outcome = Result<bool, Box<dyn Error>>;
+
+/// Cargo, in the workspace's root.
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(arguments).current_dir(root());
+    cargo
+}
+
+/// The workspace's root.
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Builds the programs that tests and the demo start, and answers with the folder they are in.
+fn build_programs() -> Result<PathBuf, Box<dyn Error>> {
+    let built = cargo(&[
+        "build",
+        "--package",
+        "edgerepl",
+        "--package",
+        "edgerepl-lab",
+        "--bins",
+    ])
+    .status()?;
+    if !built.success() {
+        return Err("the programs can't be built: see cargo's errors above".into());
+    }
+    // xtask was built by the same cargo, into the same folder.
+    let folder = env::current_exe()?.parent().map(PathBuf::from);
+    Ok(folder.ok_or("xtask has no folder")?)
 }

@@ -1,0 +1,132 @@
+//! `cargo xtask test`: every suite, one command each, with a count of its own.
+//!
+//! Owns the list of suites. Judges nothing: what fails is for the tests to say.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::{Outcome, build_programs, cargo, setup};
+
+/// A suite's name and the command that runs it.
+struct Suite {
+    name: &'static str,
+    arguments: &'static [&'static str],
+}
+
+/// Quick ones first. Integration tests wait more than they work, so more of them run at once than
+/// there are processors.
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "unit",
+        arguments: &["--package", "edgerepl", "--lib"],
+    },
+    Suite {
+        name: "dependencies",
+        arguments: &["--package", "edgerepl", "--test", "dependencies"],
+    },
+    Suite {
+        name: "lab",
+        arguments: &["--package", "edgerepl-lab"],
+    },
+    Suite {
+        name: "simulation",
+        arguments: &["--package", "edgerepl", "--test", "simulation"],
+    },
+];
+
+pub(crate) fn test(chosen: &[&str]) -> Outcome {
+    if let Some(unknown) = chosen
+        .iter()
+        .find(|name| SUITES.iter().all(|s| s.name != **name))
+    {
+        let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+        return Err(format!(
+            "there is no suite {unknown:?}; there are {}",
+            names.join(", ")
+        )
+        .into());
+    }
+    setup::setup()?;
+    build_programs()?;
+    let mut results = Vec::new();
+    for suite in SUITES
+        .iter()
+        .filter(|s| chosen.is_empty() || chosen.contains(&s.name))
+    {
+        println!("== {}", suite.name);
+        results.push((suite.name, run(suite)?));
+    }
+    println!(
+        "\n{:<14} {:>6} {:>6} {:>8}",
+        "suite", "passed", "failed", "time"
+    );
+    let mut sum = Count::default();
+    for (name, count) in &results {
+        let seconds = count.time.as_secs_f32();
+        println!(
+            "{name:<14} {:>6} {:>6} {seconds:>6.1} s",
+            count.passed, count.failed
+        );
+        sum.passed += count.passed;
+        sum.failed += count.failed;
+    }
+    println!("\n{} passed, {} failed", sum.passed, sum.failed);
+    Ok(sum.failed == 0)
+}
+
+#[derive(Default)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    time: Duration,
+}
+
+fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
+    let begun = Instant::now();
+    let mut child = cargo(&["test", "--no-fail-fast"])
+        .args(suite.arguments)
+        .args(["--", "--test-threads", "4", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut count = Count::default();
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            if let Some((passed, failed)) = result(&line) {
+                count.passed += passed;
+                count.failed += failed;
+            }
+            println!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed == 0 {
+        // It did not build, or died before it could count.
+        count.failed = 1;
+    }
+    count.time = begun.elapsed();
+    Ok(count)
+}
+
+/// The counts in `test result: ok. 12 passed; 0 failed; …`.
+fn result(line: &str) -> Option<(u64, u64)> {
+    let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let mut words = counts.split(' ');
+    let passed = words.next()?.parse().ok()?;
+    let failed = words.nth(1)?.parse().ok()?;
+    Some((passed, failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result;
+
+    #[test]
+    fn reads_the_counts_of_a_suite() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(result(line), Some((12, 3)));
+        assert_eq!(result("test rotation ... ok"), None);
+    }
+}
