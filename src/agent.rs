@@ -21,6 +21,8 @@ mod heartbeat;
 mod renewal;
 mod replicator;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use backoff::Jitter;
 use guard::Guard;

@@ -1,0 +1,360 @@
+//! The policy, promise by promise: the agent is told a story and asked what it does.
+
+use std::time::Duration;
+
+use super::renewal::renewal_age;
+use super::*;
+use crate::credentials::FailureClass;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// An agent and its time.
+struct Story {
+    agent: Agent,
+    now: Now,
+}
+
+impl Story {
+    fn begin(supervisor: SupervisorKind) -> Self {
+        let policy = Policy {
+            renew_before: 5 * MINUTE,
+            heartbeat: Some(5 * SECOND),
+            prune: false,
+            supervisor,
+            wal_guard: true,
+        };
+        let now = Now {
+            boot: BootTime::default(),
+            wall: WallTime::from_unix(1_800_000_000),
+        };
+        Self {
+            agent: Agent::new(policy, 1, now),
+            now,
+        }
+    }
+
+    /// A child that replicates, with credentials for an hour.
+    fn replicating() -> Self {
+        let mut story = Self::begin(SupervisorKind::Child);
+        assert!(story.tell(Event::Tick).contains(&Action::Fetch));
+        story.tell(Event::Row(Ok(1)));
+        story.tell(Event::GuardTaken(Ok(())));
+        assert!(story.tell(granted(HOUR)).contains(&Action::Start));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Synced(Ok(position(1))));
+        assert_eq!(story.report().replication, Activity::Replicating);
+        story
+    }
+
+    /// What the agent does, its words to the log left out.
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = self.agent.handle(event, self.now);
+        actions.retain(|action| !matches!(action, Action::Log(..)));
+        actions
+    }
+
+    /// Lets time pass, with rows written all along; answers with what else was done, and when.
+    fn pass(&mut self, span: Duration) -> Vec<(Duration, Action)> {
+        let begun = self.now.boot;
+        let end = begun + span;
+        let mut done = Vec::new();
+        while self.agent.deadline() <= end {
+            self.now.boot = self.agent.deadline();
+            for action in self.tell(Event::Tick) {
+                if action == Action::WriteRow {
+                    self.tell(Event::Row(Ok(7)));
+                } else {
+                    done.push((self.now.boot.since(begun), action));
+                }
+            }
+        }
+        self.now.boot = end;
+        done
+    }
+
+    /// The time until the next fetch, all else being quiet.
+    fn next_fetch(&mut self, within: Duration) -> Option<Duration> {
+        let mut done = self.pass(within).into_iter();
+        done.find_map(|(when, action)| (action == Action::Fetch).then_some(when))
+    }
+
+    fn report(&self) -> Report {
+        self.agent.report(self.now)
+    }
+}
+
+fn granted(lifetime: Duration) -> Event {
+    Event::Fetched(Ok(Lease {
+        lifetime,
+        server_time: None,
+        phase: 0,
+    }))
+}
+
+fn failed(class: FailureClass, retry_after: Option<Duration>) -> Event {
+    let message = "it failed".to_owned();
+    Event::Fetched(Err(FetchFailure {
+        class,
+        message,
+        retry_after,
+    }))
+}
+
+fn position(at: u64) -> Position {
+    Position {
+        local: at,
+        replicated: at,
+    }
+}
+
+#[test]
+fn renews_ahead_of_the_end_without_a_storm_and_spread_over_a_fleet() {
+    let age = |lifetime, before| renewal_age(lifetime, before, 0);
+    assert_eq!(age(HOUR, 5 * MINUTE), 55 * MINUTE);
+    assert_eq!(age(15 * MINUTE, 5 * MINUTE), 10 * MINUTE);
+    // A lifetime shorter than the margin makes no storm,
+    assert_eq!(age(30 * SECOND, 5 * MINUTE), 20 * SECOND);
+    assert_eq!(age(SECOND, 5 * MINUTE), 5 * SECOND);
+    // and a long one leaves time for an outage.
+    assert_eq!(age(12 * HOUR, 5 * MINUTE), 12 * HOUR * 19 / 20);
+    let spread = age(HOUR, 5 * MINUTE) - renewal_age(HOUR, 5 * MINUTE, u16::MAX);
+    assert_eq!(spread, HOUR / 10);
+}
+
+#[test]
+fn each_class_of_failure_has_its_pace() {
+    for (class, least, most) in [
+        (FailureClass::Transient, SECOND, 2 * SECOND),
+        (FailureClass::Key, SECOND, 2 * SECOND),
+        (FailureClass::Refused, 30 * SECOND, 60 * SECOND),
+        (FailureClass::ClockNotSet, 5 * SECOND, 10 * SECOND),
+    ] {
+        let mut story = Story::begin(SupervisorKind::Child);
+        story.tell(Event::Tick);
+        story.tell(failed(class, None));
+        let wait = story.next_fetch(HOUR).expect("another fetch");
+        assert!((least..=most).contains(&wait), "{class:?} waits {wait:?}");
+    }
+}
+
+#[test]
+fn failures_in_a_row_are_ever_further_apart_up_to_a_bound() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    let mut longest = Duration::ZERO;
+    for _ in 0..200 {
+        story.tell(failed(FailureClass::Transient, None));
+        longest = longest.max(story.next_fetch(HOUR).expect("another fetch"));
+    }
+    assert!((4 * MINUTE..=5 * MINUTE).contains(&longest), "{longest:?}");
+}
+
+#[test]
+fn a_server_that_names_a_wait_is_given_it() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(failed(FailureClass::Transient, Some(10 * MINUTE)));
+    story.now.boot = story.now.boot + MINUTE;
+    assert!(!story.tell(Event::NetworkChanged).contains(&Action::Fetch));
+    assert_eq!(story.next_fetch(HOUR), Some(9 * MINUTE));
+}
+
+#[test]
+fn a_refused_pin_is_never_tried_again_by_itself() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(failed(FailureClass::WrongPin, None));
+    assert_eq!(story.next_fetch(100 * HOUR), None);
+    for event in [Event::NetworkChanged, Event::ClockStepped] {
+        assert!(!story.tell(event).contains(&Action::Fetch));
+    }
+    let policy = story.agent.policy.clone();
+    assert!(story.tell(Event::Reloaded(policy)).contains(&Action::Fetch));
+}
+
+#[test]
+fn a_network_or_a_clock_that_is_back_is_tried_at_once() {
+    // After twenty failures in a row a wait is up to 5 min; a network that flaps gets a minute.
+    for (class, event, most) in [
+        (FailureClass::Transient, Event::NetworkChanged, 61 * SECOND),
+        (FailureClass::Transient, Event::ClockStepped, 5 * SECOND),
+        (FailureClass::ClockNotSet, Event::ClockStepped, 5 * SECOND),
+    ] {
+        let mut story = Story::begin(SupervisorKind::Child);
+        story.tell(Event::Tick);
+        for turn in 0..40 {
+            story.tell(failed(class, None));
+            let mut wait = Duration::ZERO;
+            if turn >= 20 && !story.tell(event.clone()).contains(&Action::Fetch) {
+                wait = story.next_fetch(HOUR).expect("another fetch");
+            } else if turn < 20 {
+                story.next_fetch(HOUR);
+            }
+            assert!(wait <= most, "{class:?} waits {wait:?} after {event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fetch_that_hangs_is_killed_and_one_that_cannot_die_is_left_behind() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    let done = story.pass(36 * SECOND);
+    assert!(done.contains(&(30 * SECOND, Action::KillFetch)), "{done:?}");
+    assert!(
+        done.contains(&(35 * SECOND, Action::AbandonFetch)),
+        "{done:?}"
+    );
+    assert!(story.next_fetch(3 * MINUTE).is_some());
+}
+
+#[test]
+fn a_hand_over_has_its_order() {
+    let mut story = Story::replicating();
+    story.pass(55 * MINUTE);
+    let mut done = story.tell(granted(HOUR));
+    done.extend(story.tell(Event::Row(Ok(3))));
+    done.extend(story.tell(Event::GuardTaken(Ok(()))));
+    done.extend(story.tell(Event::Synced(Ok(position(2)))));
+    done.extend(story.tell(Event::Exited("exit status: 0".to_owned())));
+    done.extend(story.tell(Event::Started(Ok(()))));
+    done.extend(story.tell(Event::Row(Ok(4))));
+    done.extend(story.tell(Event::Synced(Ok(position(3)))));
+    done.dedup();
+    let wanted = [
+        Action::WriteRow,
+        Action::TakeGuard,
+        Action::Sync(2 * SECOND),
+        Action::Terminate,
+        Action::Start,
+        Action::WriteRow,
+        Action::Sync(20 * SECOND),
+        Action::ReleaseGuard,
+    ];
+    assert_eq!(done, wanted);
+    let report = story.report();
+    assert_eq!((report.rotations, report.starts), (1, 2));
+    assert_eq!(
+        report.proof.map(|(position, _)| position.replicated),
+        Some(3)
+    );
+}
+
+#[test]
+fn a_locked_database_holds_a_hand_over_up_for_two_seconds_at_most() {
+    let mut story = Story::replicating();
+    story.pass(55 * MINUTE);
+    story.tell(granted(HOUR));
+    let begun = story.now.boot;
+    let mut taken = None;
+    while taken.is_none() && story.now.boot.since(begun) < MINUTE {
+        story.tell(Event::Row(Err("it is locked".to_owned())));
+        story.now.boot = story.agent.deadline();
+        if story.tell(Event::Tick).contains(&Action::TakeGuard) {
+            taken = Some(story.now.boot.since(begun));
+        }
+    }
+    assert_eq!(taken, Some(2 * SECOND));
+}
+
+#[test]
+fn a_last_sync_that_cannot_succeed_is_cut_short() {
+    for (outage, grace) in [(Duration::ZERO, 10 * SECOND), (2 * HOUR, SECOND)] {
+        let mut story = Story::replicating();
+        story.pass(55 * MINUTE);
+        if !outage.is_zero() {
+            story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
+            story.now.boot = story.now.boot + outage;
+            story.tell(Event::Tick);
+        }
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(3)));
+        story.tell(Event::GuardTaken(Ok(())));
+        assert!(
+            story
+                .tell(Event::Synced(Err(SyncFailure::NoSocket)))
+                .contains(&Action::Terminate)
+        );
+        let done = story.pass(30 * SECOND);
+        assert!(done.contains(&(grace, Action::Terminate)), "{done:?}");
+        assert!(
+            done.contains(&(grace + 5 * SECOND, Action::Kill)),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn litestream_dying_again_and_again_is_started_ever_less_often() {
+    let mut story = Story::replicating();
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        story.tell(Event::Exited("signal: 9 (SIGKILL)".to_owned()));
+        story.tell(Event::GuardTaken(Ok(())));
+        let done = story.pass(2 * MINUTE);
+        let start = done
+            .iter()
+            .find(|(_, action)| *action == Action::Start)
+            .expect("a start");
+        waits.push(start.0);
+        story.tell(Event::Started(Ok(())));
+    }
+    assert!(waits[0] <= 2 * SECOND, "{waits:?}");
+    assert!(waits.iter().max() > Some(&(20 * SECOND)), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= MINUTE), "{waits:?}");
+}
+
+#[test]
+fn a_sync_of_an_idle_database_proves_nothing() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.agent.policy.heartbeat = None;
+    story.tell(Event::Tick);
+    story.tell(granted(HOUR));
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Synced(Ok(position(5))));
+    assert_eq!(story.report().replication, Activity::Replicating);
+    assert_eq!(story.report().proof, None);
+}
+
+#[test]
+fn broken_local_state_is_reset_once_an_hour_at_most() {
+    let corrupt = || Event::Synced(Err(SyncFailure::StateCorrupt("ltx".to_owned())));
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(granted(6 * HOUR));
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(2)));
+    assert!(story.tell(corrupt()).contains(&Action::Terminate));
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::ResetState)
+    );
+    assert!(
+        story
+            .tell(Event::StateReset(Ok(())))
+            .contains(&Action::Start)
+    );
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(3)));
+    assert!(!story.tell(corrupt()).contains(&Action::Terminate));
+}
+
+#[test]
+fn the_end_waits_for_litestream_and_for_nothing_else() {
+    let mut story = Story::replicating();
+    assert_eq!(story.tell(Event::Terminate), [Action::Terminate]);
+    let exited = story.tell(Event::Exited("exit status: 0".to_owned()));
+    assert_eq!(exited, [Action::Exit]);
+    assert_eq!(story.agent.deadline(), BootTime::NEVER);
+
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    assert_eq!(
+        story.tell(Event::Terminate),
+        [Action::KillFetch, Action::Exit]
+    );
+}
