@@ -122,7 +122,8 @@ fn assert_discreet(place: &str, text: &[u8], secrets: &BTreeSet<String>) {
     for secret in secrets {
         // A piece of one is still too much.
         let piece = &secret.as_bytes()[..secret.len().div_ceil(2).min(30)];
-        assert!(find(text, piece).is_none(), "{place} holds {secret}");
+        let name = String::from_utf8_lossy(piece);
+        assert!(find(text, piece).is_none(), "{place} holds {name}");
     }
     let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'.';
     let mut from = 0;
