@@ -357,7 +357,7 @@ fn login(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), Fa
             _,
         )) => Err(wrong(format!(
             "the token {label:?} refused the PIN ({}): it is not tried again, since tries are \
-             counted; correct the PIN, then restart edgerepl",
+             counted; correct the PIN, then have edgerepl reload its configuration (SIGHUP)",
             code_name(code)
         ))),
         Err(error) => Err(said(token, "log in")(error)),

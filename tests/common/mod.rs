@@ -1,0 +1,51 @@
+//! What the tests of a running daemon share: a lab, a site, and words for what a status says.
+
+// Each test program compiles this file anew and uses a part of it.
+#![allow(dead_code)]
+
+use std::error::Error;
+use std::time::Duration;
+
+use edgerepl_lab::{Device, Lab, LabOptions, Site};
+use serde_json::Value;
+
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Far more than anything here takes on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+
+/// A lab whose credentials live so long.
+pub(crate) fn lab(lifetime: u64) -> Outcome<Lab> {
+    Ok(Lab::start(LabOptions {
+        lifetime: Duration::from_secs(lifetime),
+        ..LabOptions::default()
+    })?)
+}
+
+/// The device's site, with the program under test.
+pub(crate) fn site(lab: &Lab, device: &Device) -> Outcome<Site> {
+    Ok(Site::new(
+        lab,
+        device.clone(),
+        env!("CARGO_BIN_EXE_edgerepl"),
+    )?)
+}
+
+/// How many grants there were.
+pub(crate) fn granted(status: &Value) -> u64 {
+    status["credentials"]["granted"]
+        .as_u64()
+        .unwrap_or_default()
+}
+
+/// How many failures of this class there were.
+pub(crate) fn failures(status: &Value, class: &str) -> u64 {
+    status["credentials"]["failures"][class]
+        .as_u64()
+        .unwrap_or_default()
+}
+
+/// Whether Litestream's replica follows.
+pub(crate) fn replicates(status: &Value) -> bool {
+    status["replication"]["activity"] == "replicating"
+}
