@@ -57,6 +57,13 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 /// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
 const SOCKET_PACE: Duration = Duration::from_millis(50);
 
+/// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
+/// is late has trouble of its own (with S3, most often) and is looked at less often.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often, then.
+const OPEN_PACE: Duration = Duration::from_secs(1);
+
 /// How often a row that a locked database delayed is tried again during a hand-over.
 const ROW_PACE: Duration = Duration::from_millis(100);
 
@@ -118,6 +125,8 @@ impl Activity {
 pub enum SyncFailure {
     /// Nothing listens on its control socket.
     NoSocket,
+    /// It has not looked at the database yet, and must not be asked to sync before it has.
+    NotOpen,
     /// It says that it can't read its own local state (a power cut leaves it so).
     StateCorrupt(String),
     /// It tried and failed, or did not answer in time.
@@ -348,6 +357,11 @@ impl Replicator {
                         self.caught_up(None, now, out);
                     }
                     Err(SyncFailure::NoSocket) => self.ask_again(failures - 1, SOCKET_PACE, now),
+                    Err(SyncFailure::NotOpen) => {
+                        let late = now.since(self.since) >= OPEN_LIMIT;
+                        let pace = if late { OPEN_PACE } else { SOCKET_PACE };
+                        self.ask_again(failures - 1, pace, now);
+                    }
                     Err(SyncFailure::StateCorrupt(cause)) if self.may_reset(now) => {
                         out.warn(format!(
                             "Litestream can't read its local state; it is dropped, and replication \

@@ -13,8 +13,8 @@ use std::{
 use edgerepl_lab::Site;
 
 use crate::support::{
-    Application, Result, SHORT, assert_nothing_lost, assert_one_full_upload, fill, litestreams,
-    site, wait_until, wait_until_replicating,
+    Application, Result, SHORT, assert_nothing_lost, fill, litestreams, site, wait_until,
+    wait_until_replicating,
 };
 
 /// The line with which a rotation begins.
@@ -61,9 +61,8 @@ fn kill_after(thing_name: &str, moments: [u64; 5]) -> Result {
         .connect()?
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     assert_eq!(integrity, "ok");
-    assert_nothing_lost(&lab, &site)?;
-    assert_one_full_upload(&lab);
-    Ok(())
+    // It may have cost a full upload: nobody held the WAL between two daemons.
+    assert_nothing_lost(&lab, &site)
 }
 
 #[test]
