@@ -148,6 +148,8 @@ pub(super) struct Replicator {
     /// A row was committed since the start, so that a confirmed sync shows something.
     row_since_start: bool,
     stop_began: Option<BootTime>,
+    /// The daemon ends once Litestream has caught up, or then.
+    leaving: Option<BootTime>,
     pub(super) proof: Option<Proof>,
     pub(super) starts: u64,
     pub(super) rotations: u64,
@@ -241,6 +243,7 @@ impl Replicator {
             position: None,
             row_since_start: false,
             stop_began: None,
+            leaving: None,
             proof: None,
             starts: 0,
             rotations: 0,
@@ -313,6 +316,7 @@ impl Replicator {
             Phase::Stopping {
                 then: Then::Exit, ..
             } => self.enter(Phase::Down, now),
+            Phase::Running(_) if self.leaving.is_some() => self.enter(Phase::Down, now),
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. } => {
                 if now.since(self.since) >= STEADY {
                     self.deaths = 0;
@@ -431,6 +435,14 @@ impl Replicator {
     /// The daemon ends; asked a second time, it ends sooner.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
         match &mut self.phase {
+            // Litestream that has not opened the database yet ends without a last sync.
+            Phase::Running(CatchUp::Row { .. } | CatchUp::Due { .. } | CatchUp::Asked { .. })
+                if self.supervisor == SupervisorKind::Child
+                    && self.leaving.is_none()
+                    && now.since(self.since) < OPEN_LIMIT =>
+            {
+                self.leaving = Some(self.since + OPEN_LIMIT);
+            }
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. }
                 if self.supervisor == SupervisorKind::Child =>
             {
@@ -456,6 +468,11 @@ impl Replicator {
     }
 
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
+        if let (Some(limit), Phase::Running(catch_up)) = (self.leaving, &self.phase)
+            && (limit <= now || matches!(catch_up, CatchUp::Done))
+        {
+            self.stop_to(Then::Exit, now, out);
+        }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
@@ -537,6 +554,14 @@ impl Replicator {
     }
 
     pub(super) fn deadline(&self) -> BootTime {
+        let leaving = match (self.leaving, &self.phase) {
+            (Some(limit), Phase::Running(_)) => limit,
+            _ => BootTime::NEVER,
+        };
+        leaving.min(self.phase_deadline())
+    }
+
+    fn phase_deadline(&self) -> BootTime {
         match &self.phase {
             Phase::Idle | Phase::Down | Phase::Running(CatchUp::Done) => BootTime::NEVER,
             Phase::Waiting { until: at }
