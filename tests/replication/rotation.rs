@@ -109,13 +109,17 @@ fn rotate(lab: &Lab, site: &Site, name: &str, end: impl FnOnce(Daemon) -> Result
             && number(status, "replication", "starts") > ROTATIONS
     })?;
     assert_eq!(number(&status, "replication", "starts"), ROTATIONS + 1);
+    // Litestream that ends before it has opened the database does not sync for a last time.
     wait_until("an upload with the last credentials", || {
         let last = lab
             .provider()
             .issued()
             .pop()
             .map(|session| session.access_key_id);
-        last.is_some_and(|key| used_keys(lab).contains(&key))
+        lab.s3()
+            .requests()
+            .iter()
+            .any(|r| r.is_upload() && r.access_key_id == last)
     })?;
     assert!(application.stop()? > 100);
     end(daemon)?;

@@ -34,6 +34,26 @@ fn the_last_row_is_replicated() -> Result {
     Ok(())
 }
 
+/// Litestream, when it has just been started, ends without a last sync: edgerepl gives it the moment
+/// that it needs.
+#[test]
+fn the_last_row_is_replicated_even_in_a_hand_over() -> Result {
+    let (lab, site) = site("thing-end-early", Duration::from_secs(60))?;
+    fill(&site)?;
+    let application = site.connect()?;
+    for _ in 0..3 {
+        let mut daemon = site.start()?;
+        daemon.wait_for("start", LIMIT, |status| {
+            number(status, "replication", "starts") == 1
+        })?;
+        write_row(&application)?;
+        assert_eq!(daemon.terminate()?.code(), Some(0));
+        assert!(litestreams(&site).is_empty());
+        assert_nothing_lost(&lab, &site)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn it_comes_without_s3() -> Result {
     let (lab, site) = site("thing-end-offline", Duration::from_secs(120))?;

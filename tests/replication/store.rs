@@ -35,10 +35,9 @@ fn a_lock_of_a_minute_delays_rows_and_no_rotation() -> Result {
     let passed = |section, key| number(&during, section, key) - number(&before, section, key);
     assert!(passed("heartbeat", "rows") <= 1, "{during:#}");
     assert!(passed("replication", "rotations") >= 6, "{during:#}");
-    assert_eq!(
-        passed("replication", "starts"),
-        passed("replication", "rotations")
-    );
+    // One for each, but for one that may be under way.
+    let missing = passed("replication", "rotations") - passed("replication", "starts");
+    assert!(missing <= 1, "{during:#}");
 
     let rows = number(&during, "heartbeat", "rows");
     daemon.wait_for("rows", LIMIT, |status| {
