@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use edgerepl_lab::Site;
+use edgerepl_lab::{S3Fault, Site};
 
 use crate::support::{
-    Application, Result, SHORT, assert_nothing_lost, fill, litestreams, site, wait_until,
-    wait_until_replicating,
+    Application, LIMIT, Result, SHORT, assert_nothing_lost, fill, litestreams, number, site,
+    wait_until, wait_until_replicating, write_row,
 };
 
 /// The line with which a rotation begins.
@@ -62,6 +62,37 @@ fn kill_after(thing_name: &str, moments: [u64; 5]) -> Result {
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     assert_eq!(integrity, "ok");
     // It may have cost a full upload: nobody held the WAL between two daemons.
+    assert_nothing_lost(&lab, &site)
+}
+
+/// With a last sync that S3 holds up, the old Litestream outlives edgerepl by far.
+#[test]
+fn the_next_litestream_waits_for_the_last() -> Result {
+    let (lab, site) = site("thing-crash-slow", Duration::from_secs(120))?;
+    fill(&site)?;
+    let site = Arc::new(site);
+    let census = Census::begin(&site);
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    let last = litestreams(&site);
+    lab.s3().set_fault(S3Fault::Hang)?;
+    write_row(&site.connect()?)?;
+    daemon.kill()?;
+
+    let mut daemon = site.start()?;
+    daemon.wait_for("start", LIMIT, |status| {
+        number(status, "replication", "starts") == 1
+    })?;
+    // Time enough for a second one to come up, where nothing held it.
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(litestreams(&site), last);
+    lab.s3().set_fault(S3Fault::None)?;
+    daemon.wait_for("proof", LIMIT, |status| {
+        status["replication"]["proof"].is_object()
+    })?;
+    assert_ne!(litestreams(&site), last);
+    assert!(daemon.terminate()?.success());
+    assert_eq!(census.end()?, 1, "there were several Litestreams at once");
     assert_nothing_lost(&lab, &site)
 }
 
