@@ -57,6 +57,13 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(10);
 /// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
 const SOCKET_PACE: Duration = Duration::from_millis(50);
 
+/// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
+/// is late has trouble of its own (with S3, most often) and is looked at less often.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often, then.
+const OPEN_PACE: Duration = Duration::from_secs(1);
+
 /// How often a row that a locked database delayed is tried again during a hand-over.
 const ROW_PACE: Duration = Duration::from_millis(100);
 
@@ -121,6 +128,8 @@ impl Activity {
 pub enum SyncFailure {
     /// Nothing listens on its control socket.
     NoSocket,
+    /// It has not looked at the database yet, and must not be asked to sync before it has.
+    NotOpen,
     /// It says that it can't read its own local state (a power cut leaves it so).
     StateCorrupt(String),
     /// It tried and failed, or did not answer in time.
@@ -142,6 +151,8 @@ pub(super) struct Replicator {
     /// A row was committed since the start, so that a confirmed sync shows something.
     row_since_start: bool,
     stop_began: Option<BootTime>,
+    /// The daemon ends once Litestream has caught up, or then.
+    leaving: Option<BootTime>,
     pub(super) proof: Option<Proof>,
     pub(super) starts: u64,
     pub(super) rotations: u64,
@@ -236,6 +247,7 @@ impl Replicator {
             position: None,
             row_since_start: false,
             stop_began: None,
+            leaving: None,
             proof: None,
             starts: 0,
             rotations: 0,
@@ -308,6 +320,7 @@ impl Replicator {
             Phase::Stopping {
                 then: Then::Exit, ..
             } => self.enter(Phase::Down, now),
+            Phase::Running(_) if self.leaving.is_some() => self.enter(Phase::Down, now),
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. } => {
                 if now.since(self.since) >= STEADY {
                     self.deaths = 0;
@@ -352,6 +365,11 @@ impl Replicator {
                         self.caught_up(None, now, out);
                     }
                     Err(SyncFailure::NoSocket) => self.ask_again(failures - 1, SOCKET_PACE, now),
+                    Err(SyncFailure::NotOpen) => {
+                        let late = now.since(self.since) >= OPEN_LIMIT;
+                        let pace = if late { OPEN_PACE } else { SOCKET_PACE };
+                        self.ask_again(failures - 1, pace, now);
+                    }
                     Err(SyncFailure::StateCorrupt(cause)) if self.reset_allowed <= now => {
                         out.warn(format!(
                             "Litestream can't read its local state; it is dropped, and replication \
@@ -422,6 +440,14 @@ impl Replicator {
     /// The daemon ends; asked a second time, it ends sooner.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
         match &mut self.phase {
+            // Litestream that has not opened the database yet ends without a last sync.
+            Phase::Running(CatchUp::Row { .. } | CatchUp::Due { .. } | CatchUp::Asked { .. })
+                if self.supervisor == SupervisorKind::Child
+                    && self.leaving.is_none()
+                    && now.since(self.since) < OPEN_LIMIT =>
+            {
+                self.leaving = Some(self.since + OPEN_LIMIT);
+            }
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. }
                 if self.supervisor == SupervisorKind::Child =>
             {
@@ -447,6 +473,11 @@ impl Replicator {
     }
 
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
+        if let (Some(limit), Phase::Running(catch_up)) = (self.leaving, &self.phase)
+            && (limit <= now || matches!(catch_up, CatchUp::Done))
+        {
+            self.stop_to(Then::Exit, now, out);
+        }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
@@ -531,6 +562,14 @@ impl Replicator {
     }
 
     pub(super) fn deadline(&self) -> BootTime {
+        let leaving = match (self.leaving, &self.phase) {
+            (Some(limit), Phase::Running(_)) => limit,
+            _ => BootTime::NEVER,
+        };
+        leaving.min(self.phase_deadline())
+    }
+
+    fn phase_deadline(&self) -> BootTime {
         match &self.phase {
             Phase::Idle | Phase::Down | Phase::Running(CatchUp::Done) => BootTime::NEVER,
             Phase::Waiting { until: at }

@@ -4,10 +4,12 @@
 //! was asked; the reactor polls the connection meanwhile. Trusts nothing in the answer but what it
 //! checks, and reads no more than [`ANSWER_LIMIT`] of it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,10 +20,30 @@ use crate::agent::{Position, SyncFailure};
 const ANSWER_LIMIT: usize = 64 * 1024;
 
 /// A sync that was asked for and not answered yet.
+///
+/// Litestream is asked three things, one after the other. The first two see to it that the sync
+/// never comes before Litestream has opened the database by itself: its lock on the WAL would belong
+/// to our request then, and end with it. An application that checkpoints makes such a Litestream lose
+/// rows, and it never notices (0.5.17).
 #[derive(Debug)]
 pub struct SyncRequest {
+    socket: PathBuf,
+    database: PathBuf,
+    limit: Duration,
+    question: Question,
     stream: UnixStream,
     answer: Vec<u8>,
+}
+
+/// What Litestream is being asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Question {
+    /// Where it stands by its local state: what it can't read it names here, without opening anything.
+    Position,
+    /// Which databases it has, and when it last looked at each.
+    Databases,
+    /// To replicate now.
+    Sync,
 }
 
 impl SyncRequest {
@@ -30,25 +52,16 @@ impl SyncRequest {
     /// # Errors
     /// [`SyncFailure::NoSocket`] where nobody listens.
     pub fn send(socket: &Path, database: &Path, limit: Duration) -> Result<Self, SyncFailure> {
-        let asked = || {
-            // A unix socket's connect does not wait: it is refused where the queue is full.
-            let mut stream = UnixStream::connect(socket)?;
-            stream.set_nonblocking(true)?;
-            let body = json!({"path": database, "wait": true, "timeout": limit.as_secs().max(1)});
-            let body = body.to_string();
-            // HTTP/1.0: the answer ends where the connection does.
-            let head = "POST /sync HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json";
-            let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(request.as_bytes())?;
-            Ok(stream)
-        };
-        match asked() {
-            Ok(stream) => Ok(Self {
-                stream,
-                answer: Vec::new(),
-            }),
-            Err(e) => Err(no_connection(&e)),
-        }
+        let question = Question::Position;
+        let stream = question.ask(socket, database, limit);
+        Ok(Self {
+            socket: socket.to_owned(),
+            database: database.to_owned(),
+            limit,
+            question,
+            stream: stream.map_err(|e| no_connection(&e))?,
+            answer: Vec::new(),
+        })
     }
 
     /// Reads what has arrived; answers once it is complete.
@@ -56,7 +69,11 @@ impl SyncRequest {
         let mut piece = [0; 4096];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Some(parse(&self.answer)),
+                Ok(0) => match self.follow() {
+                    Ok(None) => {}
+                    Ok(Some(position)) => return Some(Ok(position)),
+                    Err(failure) => return Some(Err(failure)),
+                },
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
                     let cause = "its control socket's answer has no end";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
@@ -67,6 +84,46 @@ impl SyncRequest {
                 Err(e) => return Some(Err(no_connection(&e))),
             }
         }
+    }
+
+    /// Takes a complete answer in: the next question follows, or it was the last.
+    fn follow(&mut self) -> Result<Option<Position>, SyncFailure> {
+        let body = parse(&self.answer)?;
+        self.question = match self.question {
+            Question::Position => Question::Databases,
+            Question::Databases if is_open(&body, &self.database) => Question::Sync,
+            Question::Databases => return Err(SyncFailure::NotOpen),
+            Question::Sync => return position(&body).map(Some),
+        };
+        self.stream = self
+            .question
+            .ask(&self.socket, &self.database, self.limit)
+            .map_err(|e| no_connection(&e))?;
+        self.answer.clear();
+        Ok(None)
+    }
+}
+
+impl Question {
+    fn ask(self, socket: &Path, database: &Path, limit: Duration) -> io::Result<UnixStream> {
+        let (line, body) = match self {
+            Self::Position => (format!("GET /txid?path={}", escaped(database)), None),
+            Self::Databases => ("GET /list".to_owned(), None),
+            Self::Sync => (
+                "POST /sync".to_owned(),
+                Some(json!({"path": database, "wait": true, "timeout": limit.as_secs().max(1)})),
+            ),
+        };
+        let body = body.map_or(String::new(), |body| body.to_string());
+        // A unix socket's connect does not wait: it is refused where the queue is full.
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_nonblocking(true)?;
+        // HTTP/1.0: the answer ends where the connection does.
+        let head = "HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json";
+        let length = body.len();
+        let request = format!("{line} {head}\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes())?;
+        Ok(stream)
     }
 }
 
@@ -85,8 +142,42 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
     }
 }
 
-/// The answer to a sync: a position, or why there is none.
-fn parse(answer: &[u8]) -> Result<Position, SyncFailure> {
+/// A path as a part of a query.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                text.push(char::from(*byte));
+            }
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    text
+}
+
+/// Whether Litestream has looked at `database` since it started. One that it does not name is left to
+/// the sync, whose answer says so.
+fn is_open(list: &Value, database: &Path) -> bool {
+    let databases = list["databases"].as_array().into_iter().flatten();
+    databases
+        .filter(|entry| entry["path"].as_str().map(Path::new) == Some(database))
+        .all(|entry| entry["last_sync_at"].is_string())
+}
+
+/// Where a sync has led.
+fn position(body: &Value) -> Result<Position, SyncFailure> {
+    let number = |key: &str| body.get(key).and_then(Value::as_u64);
+    match (number("txid"), number("replicated_txid")) {
+        (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
+        _ => Err(SyncFailure::Failed(
+            "its control socket's answer names no transactions".to_owned(),
+        )),
+    }
+}
+
+/// An answer's content, or the failure that it tells of.
+fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
     let failed = |cause: String| Err(SyncFailure::Failed(cause));
     if answer.is_empty() {
         // It died before it answered.
@@ -101,11 +192,7 @@ fn parse(answer: &[u8]) -> Result<Position, SyncFailure> {
     };
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     if status == "200" {
-        let number = |key: &str| body.get(key).and_then(Value::as_u64);
-        return match (number("txid"), number("replicated_txid")) {
-            (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
-            _ => failed("its control socket's answer names no transactions".to_owned()),
-        };
+        return Ok(body);
     }
     let error = body
         .get("error")
@@ -119,7 +206,9 @@ fn parse(answer: &[u8]) -> Result<Position, SyncFailure> {
     if error.contains("ltx file corrupted") {
         return Err(SyncFailure::StateCorrupt(error));
     }
-    failed(format!("it answered a sync with {status}: {error}"))
+    failed(format!(
+        "its control socket answered with {status}: {error}"
+    ))
 }
 
 #[cfg(test)]
@@ -128,7 +217,10 @@ mod tests {
 
     #[test]
     fn reads_what_litestream_answers() {
-        let ok = |body: &str| parse(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes());
+        let ok = |body: &str| {
+            parse(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes())
+                .and_then(|body| position(&body))
+        };
         assert_eq!(
             ok(r#"{"status":"synced","path":"/d","txid":7,"replicated_txid":6}"#),
             Ok(Position {
@@ -157,11 +249,27 @@ mod tests {
         ));
         assert!(matches!(wedged, SyncFailure::StateCorrupt(_)), "{wedged:?}");
         let expired = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"ExpiredToken\\n\"}");
-        let wanted = "it answered a sync with 500: ExpiredToken";
+        let wanted = "its control socket answered with 500: ExpiredToken";
         assert_eq!(expired, SyncFailure::Failed(wanted.to_owned()));
         assert_eq!(answer(""), SyncFailure::NoSocket);
         for odd in ["HTTP/1.0", "\r\n\r\n", "é\r\n\r\n{}", "HTTP/1.0 20"] {
             assert!(matches!(answer(odd), SyncFailure::Failed(_)), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_database_is_open_once_litestream_has_looked_at_it() {
+        let open = |list: &str| {
+            let list = serde_json::from_str(list).expect("JSON");
+            is_open(&list, Path::new("/d"))
+        };
+        assert!(!open(
+            r#"{"databases":[{"path":"/d","status":"replicating"}]}"#
+        ));
+        assert!(open(
+            r#"{"databases":[{"path":"/d","last_sync_at":"2026-11-22T23:45:01Z"}]}"#
+        ));
+        assert!(open(r#"{"databases":[{"path":"/other"}]}"#));
+        assert_eq!(escaped(Path::new("/data/a b&c.db")), "/data/a%20b%26c.db");
     }
 }

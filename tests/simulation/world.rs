@@ -514,6 +514,9 @@ impl World {
             self.sync = None;
             return Some(Event::Synced(Err(SyncFailure::NoSocket)));
         }
+        if self.time < self.litestream.holds_wal_from {
+            return Some(Event::Synced(Err(SyncFailure::NotOpen)));
+        }
         let request = self.new_process();
         self.sync = Some(request);
         let wait = if self.can_replicate() {
@@ -532,7 +535,6 @@ impl World {
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
         } else if self.can_replicate() {
-            self.litestream.holds_wal_from = self.time.min(self.litestream.holds_wal_from);
             self.litestream.position += 1;
             let at = self.litestream.position;
             Ok(Position {

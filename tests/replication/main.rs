@@ -1,0 +1,18 @@
+//! What is promised of replication, shown with the real edgerepl, the real Litestream and an S3 that
+//! refuses a session from the second it ends.
+//!
+//! After whatever a test does to them, the restored replica holds every row of the live database, and
+//! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
+//! none (`rotation`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
+//! (`store`), an application that checkpoints (`wal_guard`), edgerepl's death (`crash`) and its end
+//! (`shutdown`).
+
+mod crash;
+mod litestream;
+mod rotation;
+mod s3;
+mod shutdown;
+mod store;
+mod support;
+mod unit;
+mod wal_guard;

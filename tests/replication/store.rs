@@ -1,0 +1,204 @@
+//! The database and its disk: locked, full, missing, late. Rows wait for it; rotations don't.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use edgerepl_lab::{KeyKind, Lab, LabOptions, Site};
+
+use crate::support::{
+    Application, LIMIT, Result, SHORT, assert_nothing_lost, assert_one_full_upload, fill,
+    has_problem, number, site, wait_until_replicating,
+};
+
+#[test]
+fn a_lock_of_a_minute_delays_rows_and_no_rotation() -> Result {
+    let (lab, site) = site("thing-locked", SHORT)?;
+    fill(&site)?;
+    let mut daemon = site.start()?;
+    let before = wait_until_replicating(&mut daemon)?;
+    let writer = site.connect()?;
+    writer.execute_batch("BEGIN IMMEDIATE; INSERT INTO row (text) VALUES ('slow')")?;
+    let end = Instant::now() + Duration::from_secs(60);
+    daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "no heartbeat row can be written")
+            && has_problem(status, "is locked by another writer")
+    })?;
+    thread::sleep(end.saturating_duration_since(Instant::now()));
+    let during = daemon.status().ok_or("edgerepl does not answer")?;
+    writer.execute_batch("COMMIT")?;
+    let passed = |section, key| number(&during, section, key) - number(&before, section, key);
+    assert!(passed("heartbeat", "rows") <= 1, "{during:#}");
+    assert!(passed("replication", "rotations") >= 6, "{during:#}");
+    // One for each, but for one that may be under way.
+    let missing = passed("replication", "rotations") - passed("replication", "starts");
+    assert!(missing <= 1, "{during:#}");
+
+    let rows = number(&during, "heartbeat", "rows");
+    daemon.wait_for("rows", LIMIT, |status| {
+        number(status, "heartbeat", "rows") > rows + 3 && status["state"] == "healthy"
+    })?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)?;
+    assert_one_full_upload(&lab);
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_delays_rows_and_no_rotation() -> Result {
+    let lab = Lab::start(LabOptions {
+        lifetime: SHORT,
+        ..LabOptions::default()
+    })?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing-full")?;
+    let Some(disk) = SmallDisk::mount(&lab.root().join("sites/thing-full"))? else {
+        eprintln!("not tested: only root can mount a small disk");
+        return Ok(());
+    };
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut daemon = site.start()?;
+    let before = wait_until_replicating(&mut daemon)?;
+    let filling = disk.fill()?;
+    let during = daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "is on a full disk; free some space")
+            && number(status, "replication", "rotations")
+                >= number(&before, "replication", "rotations") + 2
+    })?;
+    fs::remove_file(filling)?;
+    let rows = number(&during, "heartbeat", "rows");
+    daemon.wait_for("rows", LIMIT, |status| {
+        number(status, "heartbeat", "rows") > rows + 3 && status["state"] == "healthy"
+    })?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)
+}
+
+#[test]
+fn ids_begin_at_the_start_and_rise_by_one() -> Result {
+    let (lab, mut site) = site("thing-ids", SHORT)?;
+    site.set("heartbeat", "table", "\"Pulse\"");
+    site.set("heartbeat", "interval", "\"1s\"");
+    assert!(!site.database().exists());
+    let mut last = 0;
+    for run in 0..2 {
+        let begin = unix_time();
+        let mut daemon = site.start()?;
+        daemon.wait_for_rotations(1, LIMIT)?;
+        assert!(daemon.terminate()?.success());
+        let ids = ids_after(&site, last)?;
+        assert!(ids.len() > 5, "run {run}: {ids:?}");
+        assert!(
+            ids.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+            "run {run}: {ids:?}"
+        );
+        // The second run may find the ids ahead of the clock.
+        let first = begin.max(last + 1);
+        assert!(
+            (first..first + 10).contains(&ids[0]),
+            "run {run} at {begin}: {ids:?}"
+        );
+        last = ids[ids.len() - 1];
+    }
+    assert_nothing_lost(&lab, &site)
+}
+
+#[test]
+fn without_a_heartbeat_it_still_rotates() -> Result {
+    let (lab, mut site) = site("thing-silent", SHORT)?;
+    fill(&site)?;
+    site.set("heartbeat", "interval", "\"off\"");
+    let application = Application::writing(&site, Duration::from_millis(50))?;
+    let mut daemon = site.start()?;
+    daemon.wait_for_rotations(2, LIMIT)?;
+    application.stop()?;
+    assert!(daemon.terminate()?.success());
+    let tables: i64 = site.connect()?.query_row(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'HealthCheck'",
+        [],
+        |row| row.get(0),
+    )?;
+    assert_eq!(tables, 0);
+    assert_nothing_lost(&lab, &site)?;
+    assert_one_full_upload(&lab);
+    Ok(())
+}
+
+/// The data partition is mounted when edgerepl runs already.
+#[test]
+fn a_folder_that_comes_late_is_named_and_then_used() -> Result {
+    let (lab, mut site) = site("thing-late", SHORT)?;
+    let (data, away) = (site.root().join("data"), site.root().join("data-away"));
+    let database = data.join("app.db");
+    fs::create_dir(&data)?;
+    let config = lab.litestream_config(&database, &site.runtime_file("litestream.sock"))?;
+    // Litestream's configuration is the image's, and always there.
+    fs::copy(config, site.root().join("litestream.yml"))?;
+    fs::rename(&data, &away)?;
+    site.set("database", "path", format!("{database:?}"));
+
+    let mut daemon = site.start()?;
+    daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "app.db can't be opened; check its folder")
+    })?;
+    fs::rename(&away, &data)?;
+    daemon.wait_for("health", LIMIT, |status| {
+        status["state"] == "healthy" && number(status, "heartbeat", "rows") > 5
+    })?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(daemon.terminate()?.success());
+    // To where the comparison looks for it.
+    for name in ["app.db", "app.db-wal", "app.db-shm"] {
+        fs::rename(data.join(name), site.root().join(name))?;
+    }
+    assert_nothing_lost(&lab, &site)
+}
+
+fn unix_time() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs() as i64)
+}
+
+fn ids_after(site: &Site, last: i64) -> Result<Vec<i64>> {
+    let database = site.connect()?;
+    let mut query = database.prepare("SELECT id FROM Pulse WHERE id > ?1 ORDER BY id")?;
+    let ids = query.query_map([last], |row| row.get(0))?;
+    Ok(ids.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A disk of a few MB at a folder, in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts it; `None` where that is not allowed.
+    fn mount(folder: &Path) -> Result<Option<Self>> {
+        fs::create_dir_all(folder)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+            .arg(folder)
+            .output()?;
+        Ok(mounted.status.success().then(|| Self(folder.to_owned())))
+    }
+
+    /// Fills it to the last byte with a file.
+    fn fill(&self) -> Result<PathBuf> {
+        let path = self.0.join("filling");
+        let mut file = File::create(&path)?;
+        while file.write(&[0; 4096]).is_ok_and(|n| n > 0) {}
+        Ok(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, for whatever may still be open there.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

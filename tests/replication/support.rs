@@ -1,0 +1,214 @@
+//! What the tests share: a device in a lab, an application that writes, a look at the machine's
+//! processes and at what S3 was sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site};
+use rusqlite::Connection;
+use serde_json::Value;
+
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+/// Nothing that is waited for takes so long on a machine that is only busy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+
+/// The shortest lifetime with which rotations have room: one every 5 to 6 s.
+pub(crate) const SHORT: Duration = Duration::from_secs(9);
+
+/// What [`fill`] puts into the database: a full upload stands out against rows.
+pub(crate) const FILLING: u64 = 4 << 20;
+
+/// A lab whose sessions live for `lifetime`, and a device's site in it.
+pub(crate) fn site(thing_name: &str, lifetime: Duration) -> Result<(Lab, Site)> {
+    let lab = Lab::start(LabOptions {
+        lifetime,
+        ..LabOptions::default()
+    })?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, thing_name)?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    Ok((lab, site))
+}
+
+/// Makes the application's table, and fills another with [`FILLING`] bytes that can't be compressed.
+pub(crate) fn fill(site: &Site) -> Result {
+    let database = site.connect()?;
+    database.execute_batch(&format!(
+        "CREATE TABLE filling (id INTEGER PRIMARY KEY, data BLOB);
+         CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
+         INSERT INTO filling SELECT i, randomblob(4096) FROM n;",
+        FILLING / 4096
+    ))?;
+    Ok(())
+}
+
+/// One row of the application's.
+pub(crate) fn write_row(database: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO row (text) VALUES (hex(randomblob(100)))";
+    database.execute(sql, []).map(drop)
+}
+
+/// Shows that the replica holds exactly what the live database holds.
+pub(crate) fn assert_nothing_lost(lab: &Lab, site: &Site) -> Result {
+    let comparison = site.compare(lab)?;
+    let log = fs::read_to_string(site.root().join("log"))?;
+    assert!(comparison.is_equal(), "{comparison:?}; the log:\n{log}");
+    assert!(comparison.live > 0, "there was nothing to lose");
+    Ok(())
+}
+
+/// The uploads that held at least half of the filling, compactions (which only rearrange what S3 has
+/// already) left out: the first one, and any that Litestream started over with.
+pub(crate) fn full_uploads(lab: &Lab) -> Vec<String> {
+    let mut sizes = BTreeMap::<String, u64>::new();
+    for upload in lab.s3().uploads(lab_start()) {
+        *sizes.entry(upload.key).or_default() += upload.bytes;
+    }
+    let compacted = ["/0001/", "/0002/", "/0003/", "/0009/"];
+    sizes.retain(|key, bytes| {
+        *bytes >= FILLING / 2 && !compacted.iter().any(|level| key.contains(level))
+    });
+    sizes.into_keys().collect()
+}
+
+/// Before any of them.
+fn lab_start() -> Instant {
+    Instant::now() - Duration::from_secs(600)
+}
+
+/// Shows that Litestream never started over.
+pub(crate) fn assert_one_full_upload(lab: &Lab) {
+    let full = full_uploads(lab);
+    assert_eq!(full.len(), 1, "{full:#?}");
+}
+
+/// The access keys that a device used at S3.
+pub(crate) fn used_keys(lab: &Lab) -> BTreeSet<String> {
+    let root = lab.s3().root_credentials().access_key_id.clone();
+    let keys = lab.s3().requests().into_iter();
+    keys.filter_map(|request| request.access_key_id)
+        .filter(|key| *key != root)
+        .collect()
+}
+
+/// A number in a status; nothing where it has none there.
+pub(crate) fn number(status: &Value, section: &str, key: &str) -> u64 {
+    status[section][key].as_u64().unwrap_or_default()
+}
+
+/// Whether one of the problems says `text`.
+pub(crate) fn has_problem(status: &Value, text: &str) -> bool {
+    let problems = status["problems"].as_array().into_iter().flatten();
+    problems.filter_map(Value::as_str).any(|p| p.contains(text))
+}
+
+/// Waits until Litestream is seen to replicate.
+pub(crate) fn wait_until_replicating(daemon: &mut Daemon) -> Result<Value> {
+    Ok(daemon.wait_for("replication", LIMIT, |status| {
+        status["replication"]["activity"] == "replicating"
+    })?)
+}
+
+/// Waits until `wanted`; `what` names it where that never comes.
+pub(crate) fn wait_until(what: &str, mut wanted: impl FnMut() -> bool) -> Result {
+    let deadline = Instant::now() + LIMIT;
+    while !wanted() {
+        if Instant::now() >= deadline {
+            return Err(format!("{what} has not come within {LIMIT:?}").into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The Litestreams that replicate the site's database at this moment.
+pub(crate) fn litestreams(site: &Site) -> Vec<i32> {
+    let folder = site.root().display().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(process.path().join("cmdline")).ok()?;
+            let mut words = line.split('\0');
+            let is_litestream = words.next()?.ends_with("/litestream");
+            (is_litestream && words.any(|word| word.starts_with(&folder))).then_some(pid)
+        })
+        .collect()
+}
+
+/// An executable script in the site's folder.
+pub(crate) fn script(site: &Site, name: &str, text: &str) -> Result<PathBuf> {
+    let path = site.root().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}"))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// Has edgerepl run `script` for Litestream, with Litestream's own words after it.
+pub(crate) fn use_script(site: &mut Site, script: &std::path::Path) {
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
+    site.set("replication", "command", command);
+}
+
+/// Something that an application does over and over, on a thread and a connection of its own.
+pub(crate) struct Application {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<rusqlite::Result<u64>>>,
+}
+
+impl Application {
+    /// Writes a row every `pace`.
+    pub(crate) fn writing(site: &Site, pace: Duration) -> Result<Self> {
+        Self::doing(site, pace, write_row)
+    }
+
+    /// Does `what` every `pace`, and ends at its first error.
+    pub(crate) fn doing(
+        site: &Site,
+        pace: Duration,
+        mut what: impl FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let database = site.connect()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut times = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                what(&database)?;
+                times += 1;
+                thread::sleep(pace);
+            }
+            Ok(times)
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends it; how often it did what it does.
+    pub(crate) fn stop(mut self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().ok_or("it was stopped before")?;
+        Ok(thread.join().map_err(|_| "the application panicked")??)
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

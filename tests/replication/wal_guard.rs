@@ -1,0 +1,136 @@
+//! The WAL guard: an application that truncates the WAL at every chance while Litestream is down
+//! costs no full upload; and the same without the guard, which shows that it is the guard's doing.
+
+use std::{fs, io::Read, os::unix::net::UnixStream, path::Path, thread, time::Duration};
+
+use edgerepl_lab::{Lab, Site, tools};
+use rusqlite::Connection;
+
+use crate::support::{
+    Application, FILLING, LIMIT, Result, assert_nothing_lost, assert_one_full_upload, fill,
+    full_uploads, has_problem, number, script, site, use_script, wait_until,
+    wait_until_replicating, write_row,
+};
+
+/// Room for a restart that takes longer than usual.
+const LIFETIME: Duration = Duration::from_secs(12);
+
+#[test]
+fn checkpoints_cost_nothing() -> Result {
+    let (lab, site) = site("thing-guard", LIFETIME)?;
+    rotate_with_checkpoints(&lab, site)?;
+    assert_one_full_upload(&lab);
+    Ok(())
+}
+
+#[test]
+fn checkpoints_without_the_guard_cost_a_full_upload() -> Result {
+    let (lab, mut site) = site("thing-no-guard", LIFETIME)?;
+    site.set("database", "wal_guard", "\"off\"");
+    rotate_with_checkpoints(&lab, site)?;
+    let full = full_uploads(&lab);
+    assert!(full.len() > 1, "the guard is not needed: {full:#?}");
+    Ok(())
+}
+
+/// Three rotations, each with half a second in which Litestream is down, while one application writes
+/// 100 rows a second and another truncates the WAL whenever Litestream may be down.
+fn rotate_with_checkpoints(lab: &Lab, mut site: Site) -> Result {
+    let litestream = tools::litestream("0.5.17")?;
+    let slow = script(
+        &site,
+        "slow",
+        &format!("sleep 0.5\nexec {litestream:?} \"$@\"\n"),
+    )?;
+    use_script(&mut site, &slow);
+    fill(&site)?;
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    let writer = Application::writing(&site, Duration::from_millis(10))?;
+    let status = site.runtime_file("status.sock");
+    let checkpoints = Application::doing(&site, Duration::from_millis(20), move |database| {
+        // At other times Litestream holds the WAL itself, but for moments of its own choice.
+        if is_replicating(&status) {
+            Ok(())
+        } else {
+            truncate_wal(database)
+        }
+    })?;
+    for rotation in 1..=3 {
+        daemon.wait_for_rotations(rotation, LIMIT)?;
+    }
+    let (written, truncated) = (writer.stop()?, checkpoints.stop()?);
+    assert!(written > 500, "{written} rows");
+    assert!(truncated > 30, "{truncated} checkpoints");
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(lab, &site)
+}
+
+/// Litestream's own hold on the WAL is what counts between rotations. A sync that comes too early
+/// costs it that hold, and the rows of every moment in which the application's checkpoint wins.
+#[test]
+fn between_rotations_a_busy_application_loses_nothing() -> Result {
+    let (lab, site) = site("thing-busy", Duration::from_secs(300))?;
+    fill(&site)?;
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    let database = site.connect()?;
+    // SQLite's own checkpoints come every 1,000 pages: this is ten times as many.
+    for _ in 0..2500 {
+        write_row(&database)?;
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)?;
+    assert_one_full_upload(&lab);
+    Ok(())
+}
+
+#[test]
+fn it_lets_go_of_a_wal_that_grows_too_large() -> Result {
+    let (lab, mut site) = site("thing-guard-limit", Duration::from_secs(60))?;
+    site.set("database", "wal_guard", "\"1MiB\"");
+    let works = site.root().join("works");
+    let litestream = tools::litestream("0.5.17")?;
+    let text = format!("[ -e {works:?} ] && exec {litestream:?} \"$@\"\nexit 1\n");
+    let script = script(&site, "ends", &text)?;
+    use_script(&mut site, &script);
+    fill(&site)?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("guard", LIMIT, |status| {
+        status["wal_guard_held_s"].is_number() && has_problem(status, "Litestream ended")
+    })?;
+    let database = site.connect()?;
+    database.execute_batch("UPDATE filling SET data = randomblob(4096) WHERE id % 2")?;
+    let let_go = "the WAL is let go, since the WAL has reached [database] wal_guard";
+    wait_until("the guard's end", || daemon.log().contains(let_go))?;
+    let status = daemon.status().ok_or("edgerepl does not answer")?;
+    assert!(status["wal_guard_held_s"].is_null());
+    truncate_wal(&database)?;
+    let mut wal = site.database().into_os_string();
+    wal.push("-wal");
+    assert!(
+        fs::metadata(wal)?.len() < FILLING / 4,
+        "the WAL is still held"
+    );
+    let rows = number(&status, "heartbeat", "rows");
+    daemon.wait_for("rows", LIMIT, |status| {
+        number(status, "heartbeat", "rows") > rows
+    })?;
+
+    fs::write(works, "")?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)
+}
+
+fn is_replicating(status: &Path) -> bool {
+    let mut text = String::new();
+    UnixStream::connect(status).is_ok_and(|mut stream| stream.read_to_string(&mut text).is_ok())
+        && text.contains("\"activity\":\"replicating\"")
+}
+
+fn truncate_wal(database: &Connection) -> rusqlite::Result<()> {
+    database.busy_timeout(Duration::ZERO)?;
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
