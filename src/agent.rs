@@ -270,7 +270,8 @@ impl Agent {
     /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
     fn advance(&mut self, now: BootTime, out: &mut Actions) {
         loop {
-            let open = self.policy.wal_guard && !self.stopping && self.replicator.leaves_wal_open();
+            let goes_on = !self.stopping || self.replicator.is_leaving();
+            let open = self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open();
             self.guard.advance(open, now, out);
             self.renewal.advance(now, out);
             self.replicator

@@ -32,6 +32,10 @@ const EXIT_GRACE: Duration = Duration::from_secs(31);
 /// and where its credentials have ended, so that it can't succeed.
 const HOPELESS_GRACE: Duration = Duration::from_secs(1);
 
+/// A daemon that is told to end in the middle of a hand-over finishes it first, where only that can
+/// bring the last rows out, and takes so long for it at the most.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
+
 /// What a second SIGTERM gets before SIGKILL.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -439,14 +443,21 @@ impl Replicator {
 
     /// The daemon ends; asked a second time, it ends sooner.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
+        let may_wait = self.supervisor == SupervisorKind::Child && self.leaving.is_none();
+        let rescue = !self.runs_with_credentials(now) && self.has_credentials(now);
         match &mut self.phase {
             // Litestream that has not opened the database yet ends without a last sync.
             Phase::Running(CatchUp::Row { .. } | CatchUp::Due { .. } | CatchUp::Asked { .. })
-                if self.supervisor == SupervisorKind::Child
-                    && self.leaving.is_none()
-                    && now.since(self.since) < OPEN_LIMIT =>
+                if may_wait && now.since(self.since) < OPEN_LIMIT =>
             {
                 self.leaving = Some(self.since + OPEN_LIMIT);
+            }
+            // Its credentials have ended: only those that it was about to get bring the last rows out.
+            Phase::Preparing { .. }
+            | Phase::Stopping {
+                then: Then::Start, ..
+            } if may_wait && rescue => {
+                self.leaving = Some(now + LEAVE_LIMIT);
             }
             Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. }
                 if self.supervisor == SupervisorKind::Child =>
@@ -473,10 +484,13 @@ impl Replicator {
     }
 
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
-        if let (Some(limit), Phase::Running(catch_up)) = (self.leaving, &self.phase)
-            && (limit <= now || matches!(catch_up, CatchUp::Done))
-        {
-            self.stop_to(Then::Exit, now, out);
+        if let Some(limit) = self.leaving {
+            match self.phase {
+                Phase::Running(CatchUp::Done) => self.stop_to(Then::Exit, now, out),
+                Phase::Running(_) if limit <= now => self.stop_to(Then::Exit, now, out),
+                Phase::Idle | Phase::Waiting { .. } => self.enter(Phase::Down, now),
+                _ => {}
+            }
         }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
@@ -666,9 +680,9 @@ impl Replicator {
             return;
         }
         let grace = match then {
-            _ if self.running.is_none_or(|term| term.ends <= now) => HOPELESS_GRACE,
-            Then::Exit => EXIT_GRACE,
-            Then::Start | Then::Reset => ROTATION_GRACE,
+            _ if !self.runs_with_credentials(now) => HOPELESS_GRACE,
+            Then::Exit if self.leaving.is_none() => EXIT_GRACE,
+            Then::Exit | Then::Start | Then::Reset => ROTATION_GRACE,
         };
         let force = Force::TerminateAgain;
         self.enter(
@@ -688,6 +702,16 @@ impl Replicator {
         } else {
             self.enter(Phase::Idle, now);
         }
+    }
+
+    /// Whether the credentials that Litestream was started with are still good.
+    pub(super) fn runs_with_credentials(&self, now: BootTime) -> bool {
+        self.running.is_some_and(|term| now < term.ends)
+    }
+
+    /// The daemon ends, but not before Litestream had a last chance.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Whether the newest credentials are worth a start.

@@ -88,11 +88,14 @@ impl Report {
         let (replication, since, _) = agent.replicator.activity();
         let problems = problems(agent, now);
         let young = now.since(agent.heartbeat.began) < START_LIMIT;
-        let complete = left.is_some() && replication == Activity::Replicating;
+        let usable = left.is_some() && agent.replicator.runs_with_credentials(now);
+        // A hand-over is no illness, unless what it replaces had ended before.
+        let complete =
+            usable && (replication == Activity::Replicating || agent.replicator.proof.is_some());
         let state = match () {
             () if agent.stopping => State::Stopping,
             () if !problems.is_empty() => State::Unhealthy,
-            () if complete || agent.replicator.proof.is_some() => State::Healthy,
+            () if complete => State::Healthy,
             () if young => State::Starting,
             () => State::Unhealthy,
         };

@@ -358,3 +358,40 @@ fn the_end_waits_for_litestream_and_for_nothing_else() {
         [Action::KillFetch, Action::Exit]
     );
 }
+
+#[test]
+fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
+    let mut story = Story::replicating();
+    story.pass(55 * MINUTE);
+    story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
+    story.now.boot = story.now.boot + 2 * HOUR;
+    story.tell(Event::Tick);
+    assert_eq!(story.report().state, State::Unhealthy);
+    story.tell(granted(HOUR));
+    assert_eq!(
+        story.report().state,
+        State::Unhealthy,
+        "healthy before the replica followed"
+    );
+    story.tell(Event::Row(Ok(3)));
+    story.tell(Event::GuardTaken(Ok(())));
+    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    assert_eq!(story.tell(Event::Terminate), []);
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::Start)
+    );
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(4)));
+    assert!(
+        story
+            .tell(Event::Synced(Ok(position(9))))
+            .contains(&Action::Terminate)
+    );
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::Exit)
+    );
+}

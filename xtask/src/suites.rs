@@ -17,23 +17,40 @@ struct Suite {
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
 /// there are processors.
 const SUITES: &[Suite] = &[
-    Suite {
-        name: "unit",
-        arguments: &["--package", "edgerepl", "--lib"],
-    },
-    Suite {
-        name: "dependencies",
-        arguments: &["--package", "edgerepl", "--test", "dependencies"],
-    },
-    Suite {
-        name: "lab",
-        arguments: &["--package", "edgerepl-lab"],
-    },
-    Suite {
-        name: "simulation",
-        arguments: &["--package", "edgerepl", "--test", "simulation"],
-    },
+    suite("unit", &["--package", "edgerepl", "--lib"]),
+    suite("documentation", &["--workspace", "--doc"]),
+    suite("tasks", &["--package", "xtask"]),
+    suite(
+        "dependencies",
+        &["--package", "edgerepl", "--test", "dependencies"],
+    ),
+    suite(
+        "configuration",
+        &["--package", "edgerepl", "--test", "configuration"],
+    ),
+    suite("check", &["--package", "edgerepl", "--test", "check"]),
+    suite("notify", &["--package", "edgerepl", "--test", "notify"]),
+    suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
+    suite(
+        "credentials",
+        &["--package", "edgerepl", "--test", "credentials"],
+    ),
+    suite("provider", &["--package", "edgerepl", "--test", "provider"]),
+    suite("token", &["--package", "edgerepl", "--test", "token"]),
+    suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),
+    suite(
+        "simulation",
+        &["--package", "edgerepl", "--test", "simulation"],
+    ),
+    suite(
+        "replication",
+        &["--package", "edgerepl", "--test", "replication"],
+    ),
 ];
+
+const fn suite(name: &'static str, arguments: &'static [&'static str]) -> Suite {
+    Suite { name, arguments }
+}
 
 pub(crate) fn test(chosen: &[&str]) -> Outcome {
     if let Some(unknown) = chosen
