@@ -2,7 +2,7 @@
 //!
 //! Owns one request at a time, which is written at once and answered when Litestream has done what
 //! was asked; the reactor polls the connection meanwhile. Trusts nothing in the answer but what it
-//! checks, and reads no more than [`ANSWER_LIMIT`] of it.
+//! checks, and reads no more than `ANSWER_LIMIT` of it.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
