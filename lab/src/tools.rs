@@ -7,9 +7,7 @@ use crate::error::{Error, Result};
 
 /// The real Litestream of this version, as `cargo xtask setup` installed it.
 pub fn litestream(version: &str) -> Result<PathBuf> {
-    let path = tools_directory()
-        .join(format!("litestream-{version}"))
-        .join("litestream");
+    let path = litestream_path(version);
     if path.is_file() {
         return Ok(path);
     }
@@ -19,9 +17,14 @@ pub fn litestream(version: &str) -> Result<PathBuf> {
     )))
 }
 
-/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace. `cargo xtask setup` writes to the same
-/// place.
-fn tools_directory() -> PathBuf {
+/// Where Litestream of this version is, or belongs.
+pub fn litestream_path(version: &str) -> PathBuf {
+    let folder = directory().join(format!("litestream-{version}"));
+    folder.join("litestream")
+}
+
+/// Where `cargo xtask setup` installs: `EDGEREPL_TOOLS`, or `target/tools` of the workspace.
+pub fn directory() -> PathBuf {
     env::var_os("EDGEREPL_TOOLS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
         PathBuf::from,
@@ -29,7 +32,7 @@ fn tools_directory() -> PathBuf {
 }
 
 /// SoftHSM's PKCS#11 module, where the distributions put it; `SOFTHSM2_MODULE` comes first.
-pub(crate) fn softhsm_module() -> Result<PathBuf> {
+pub fn softhsm_module() -> Result<PathBuf> {
     const PLACES: [&str; 4] = [
         "/usr/lib/softhsm/libsofthsm2.so",
         "/usr/lib64/pkcs11/libsofthsm2.so",

@@ -6,12 +6,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use serde_json::{Value, json};
 
 use crate::agent::{Position, SyncFailure};
@@ -115,9 +116,7 @@ impl Question {
             ),
         };
         let body = body.map_or(String::new(), |body| body.to_string());
-        // A unix socket's connect does not wait: it is refused where the queue is full.
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_nonblocking(true)?;
+        let mut stream = connect(socket)?;
         // HTTP/1.0: the answer ends where the connection does.
         let head = "HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json";
         let length = body.len();
@@ -125,6 +124,14 @@ impl Question {
         stream.write_all(request.as_bytes())?;
         Ok(stream)
     }
+}
+
+/// Connects without waiting: a Litestream that stands still, with a full queue, is an error at once.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
 }
 
 impl AsFd for SyncRequest {
@@ -271,5 +278,31 @@ mod tests {
         ));
         assert!(open(r#"{"databases":[{"path":"/other"}]}"#));
         assert_eq!(escaped(Path::new("/data/a b&c.db")), "/data/a%20b%26c.db");
+    }
+
+    #[test]
+    fn a_litestream_that_stands_still_does_not_hold_the_loop_up() {
+        let path = std::env::temp_dir().join(format!("edgerepl-full-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let address = UnixAddr::new(&path).expect("an address");
+        let listener = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::empty(),
+            None,
+        )
+        .expect("a socket");
+        socket::bind(listener.as_raw_fd(), &address).expect("its name");
+        socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
+            .expect("a queue");
+        // Nobody accepts: the queue fills, and the next is an error instead of a wait.
+        let asked: Vec<_> = (0..8)
+            .map(|_| SyncRequest::send(&path, &path, Duration::from_secs(1)))
+            .collect();
+        assert!(
+            matches!(asked.last(), Some(Err(SyncFailure::Failed(_)))),
+            "{asked:?}"
+        );
+        std::fs::remove_file(&path).expect("the socket's file");
     }
 }

@@ -15,6 +15,8 @@ use std::{
     process::Command,
 };
 
+use edgerepl_lab::tools;
+
 /// Installs what is missing.
 pub(crate) fn setup() -> Result<(), SetupError> {
     install_packages()?;
@@ -22,13 +24,6 @@ pub(crate) fn setup() -> Result<(), SetupError> {
         install_litestream(release)?;
     }
     Ok(())
-}
-
-/// Where Litestream of `version` is once `setup` was here.
-pub(crate) fn litestream(version: &str) -> PathBuf {
-    tools_directory()
-        .join(format!("litestream-{version}"))
-        .join("litestream")
 }
 
 /// A Debian package, and how to see that what it brings is there, from wherever it came.
@@ -40,7 +35,7 @@ struct Package {
 /// The simulated secure element.
 const SOFTHSM: Package = Package {
     name: "softhsm2",
-    is_there: softhsm_is_there,
+    is_there: || tools::softhsm_module().is_ok(),
 };
 
 /// What it takes to download and unpack a wheel.
@@ -76,21 +71,6 @@ fn install_packages() -> Result<(), SetupError> {
     apt_get(&[&install[..], &missing].concat(), &by_hand)
 }
 
-/// Where the distributions put the module; the lab looks in the same places.
-fn softhsm_is_there() -> bool {
-    const PLACES: [&str; 4] = [
-        "/usr/lib/softhsm/libsofthsm2.so",
-        "/usr/lib64/pkcs11/libsofthsm2.so",
-        "/usr/lib64/softhsm/libsofthsm2.so",
-        "/usr/local/lib/softhsm/libsofthsm2.so",
-    ];
-    let named = env::var_os("SOFTHSM2_MODULE").map(PathBuf::from);
-    named
-        .into_iter()
-        .chain(PLACES.map(PathBuf::from))
-        .any(|path| path.is_file())
-}
-
 fn python(arguments: &[&str]) -> Command {
     let mut command = Command::new("python3");
     command.args(arguments);
@@ -124,7 +104,7 @@ struct Release {
 
 impl Release {
     fn is_installed(&self) -> bool {
-        litestream(self.version).is_file()
+        tools::litestream_path(self.version).is_file()
     }
 }
 
@@ -177,8 +157,8 @@ fn install_litestream(release: &Release) -> Result<(), SetupError> {
         })?;
     println!("setup: installing Litestream {version}");
     // Beside its place, so that the last step is one rename: what is there is whole and verified.
-    let scratch = tools_directory().join(format!(".litestream-{version}.{}", std::process::id()));
-    let directory = tools_directory().join(format!("litestream-{version}"));
+    let scratch = tools::directory().join(format!(".litestream-{version}.{}", std::process::id()));
+    let directory = tools::directory().join(format!("litestream-{version}"));
     let unpacked = download(version, &scratch).and_then(|found| {
         verify(&found, version, sha256)?;
         place(&found, &directory)
@@ -236,15 +216,6 @@ fn place(program: &Path, directory: &Path) -> Result<(), SetupError> {
     fs::set_permissions(program, fs::Permissions::from_mode(0o755)).map_err(about(program))?;
     let place = directory.join("litestream");
     fs::rename(program, &place).map_err(about(&place))
-}
-
-/// `EDGEREPL_TOOLS`, or `target/tools` of the workspace; the lab's `tools` module reads the same
-/// place.
-fn tools_directory() -> PathBuf {
-    env::var_os("EDGEREPL_TOOLS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
-        PathBuf::from,
-    )
 }
 
 fn only_match(directory: &Path, wanted: fn(&str) -> bool) -> Result<PathBuf, SetupError> {
