@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::credentials::fetch::is_thing_name;
 use crate::credentials::key::PrivateKey;
 
 /// `"500ms"`, `"5s"`, `"5m"`, `"12h"`, `"30d"`: one number, one unit.
@@ -57,10 +58,12 @@ pub(super) fn or_off<T>(
 
 /// An AWS IoT thing name: `[a-zA-Z0-9:_-]{1,128}`.
 pub(super) fn thing_name(text: &str) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":_-".contains(&b);
-    name(text, 128, allowed).ok_or_else(|| {
-        format!("must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {text:?}")
-    })
+    if is_thing_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {text:?}"
+    ))
 }
 
 /// An AWS IoT role alias: `[\w=,@-]{1,128}`.
