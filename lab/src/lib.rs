@@ -173,24 +173,22 @@ impl Lab {
 
     /// A new, registered device with its key in a PEM file.
     pub fn provision_pem(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
-        let device = Device::with_pem(
-            &self.pki,
-            &self.device_directory(thing_name),
-            kind,
-            thing_name,
-        )?;
-        self.register(&device);
-        Ok(device)
+        self.provision(Device::with_pem, kind, thing_name)
     }
 
     /// A new, registered device with its key in a SoftHSM token of its own.
     pub fn provision_token(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
-        let device = Device::with_token(
-            &self.pki,
-            &self.device_directory(thing_name),
-            kind,
-            thing_name,
-        )?;
+        self.provision(Device::with_token, kind, thing_name)
+    }
+
+    fn provision(
+        &self,
+        make: fn(&Pki, &Path, KeyKind, &str) -> Result<Device>,
+        kind: KeyKind,
+        thing_name: &str,
+    ) -> Result<Device> {
+        let directory = self.device_directory(thing_name);
+        let device = make(&self.pki, &directory, kind, thing_name)?;
         self.register(&device);
         Ok(device)
     }
