@@ -33,7 +33,7 @@ fn killed_it_is_started_again() -> Result {
         (2, Signal::SIGKILL),
         (3, Signal::SIGTERM),
         // Not SIGHUP: under nohup it is ignored, by whatever is started there.
-        (4, Signal::SIGUSR1),
+        (4, Signal::SIGINT),
     ] {
         let [pid] = litestreams(&site)[..] else {
             return Err("there is not one Litestream".into());
