@@ -56,7 +56,20 @@ type Outcome = Result<bool, Box<dyn Error>>;
 fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(root());
+    as_if_by_hand(&mut cargo);
     cargo
+}
+
+/// Takes from a cargo's environment what this task's own cargo says there of the task. Build scripts
+/// that look at it (ring's does) would be run again, and all that depends on them built anew, with
+/// each change between a cargo started by a task and one started by hand.
+fn as_if_by_hand(cargo: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
 }
 
 /// The workspace's root.

@@ -27,6 +27,7 @@ impl Toolchain {
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo.args(arguments).current_dir(crate::root());
+        crate::as_if_by_hand(&mut cargo);
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
         }
