@@ -8,12 +8,13 @@ use std::{
     env,
     error::Error,
     fmt::{self, Display},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use edgerepl_lab::tools;
 
+pub(crate) use debian::Archive;
 pub(crate) use toolchain::Toolchain;
 
 use crate::target::Target;
@@ -39,6 +40,51 @@ pub(crate) fn setup() -> Result<(), SetupError> {
 pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
+
+/// What an image is made with, besides what cargo builds.
+pub(crate) struct ForImage {
+    pub(crate) toolchain: Toolchain,
+    /// None where no build of Litestream for such a machine is known.
+    pub(crate) litestream: Option<PathBuf>,
+}
+
+/// Installs what it takes to make an image for such a machine.
+pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
+    let program = |package: &str, name: &str| Package::new(package, is_program(name));
+    let mut needed = vec![
+        program("cpio", "cpio"),
+        Package::new("kmod", Path::new("/sbin/depmod").exists()),
+        program("squashfs-tools", "mksquashfs"),
+        program("systemd", "systemd-sysusers"),
+    ];
+    let litestream = litestream::Device::of(target);
+    if litestream
+        .as_ref()
+        .is_some_and(|device| !device.is_installed())
+    {
+        needed.extend(litestream::needs());
+    }
+    packages::install(&needed)?;
+    Ok(ForImage {
+        toolchain: cross(&[target])?,
+        litestream: litestream.map(|device| device.install()).transpose()?,
+    })
+}
+
+/// Installs QEMU for whole machines.
+pub(crate) fn qemu() -> Result<(), SetupError> {
+    if ["qemu-system-aarch64", "qemu-system-arm"]
+        .iter()
+        .all(|name| is_program(name))
+    {
+        return Ok(());
+    }
+    packages::install_backports(&QEMU)
+}
+
+/// All of one version: the release's own is years old, and apt would rather remove what is newer
+/// than install beside it.
+const QEMU: [&str; 3] = ["qemu-system-arm", "qemu-system-common", "qemu-system-data"];
 
 /// Whether such a program is on the path.
 fn is_program(name: &str) -> bool {
