@@ -49,13 +49,12 @@ pub(crate) fn image(arguments: &[&str]) -> Outcome {
 pub(crate) fn build(target: &'static Target) -> Result<Image, Box<dyn Error>> {
     let directory = directory(target)?;
     let parts = setup::image(target)?;
-    let edgerepl = cross::build(&parts.toolchain, target)?;
-
     let base = directory.join("base");
     stamp::unless_current(&base, &[source("base.rs")], |new| base::build(target, new))?;
     let kernel = directory.join("kernel");
     let inputs = [source("kernel.rs"), source("files/init")];
     stamp::unless_current(&kernel, &inputs, |new| kernel::build(target, new))?;
+    let edgerepl = cross::build(&parts.toolchain, target)?;
     let payload = payload::Payload {
         target,
         base: &base,

@@ -21,18 +21,26 @@ pub(super) const INITRD: &str = "initrd";
 /// What belongs into the root's `/usr/lib/modules`.
 pub(super) const MODULES: &str = "modules";
 
-/// What it takes to reach the root's disk, and to be spoken to.
-const EARLY: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console", "squashfs"];
+/// What it takes to reach the root's disk, and to be spoken to; and the watchdog, which systemd
+/// looks for when it starts.
+const EARLY: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_console",
+    "squashfs",
+    "i6300esb",
+];
+
+/// What stands in for the watchdog where the kernel has no i6300esb, as Debian's for armv7.
+const WITHOUT_WATCHDOG: &[&str] = &["softdog"];
 
 /// What the root loads when it meets the device or the need. A kernel may have some of these built
-/// in; Debian's for armv7 has no i6300esb.
+/// in.
 const LATE: &[&str] = &[
     "crc32c_generic",
     "ext4",
     "i2c-dev",
     "i2c-tiny-usb",
-    "i6300esb",
-    "softdog",
     "usbip-core",
     "vhci-hcd",
     "virtio-rng",
@@ -51,8 +59,8 @@ pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> 
         .ok_or_else(|| format!("{meta}: it depends on no kernel; see what became of it"))?;
     println!("image: getting {image} for {}", target.arch);
     let scratch = into.join("unpacked");
-    let name = |package: &str| format!("{package}:{}", target.debian);
-    archive.unpack(&[&name(&image), &name("busybox-static")], &scratch)?;
+    let packages = [&*image, "busybox-static"].map(|name| format!("{name}:{}", target.debian));
+    archive.unpack(&packages.each_ref().map(String::as_str), &scratch)?;
     let release = image.trim_start_matches("linux-image-");
 
     fs::rename(
@@ -63,9 +71,14 @@ pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> 
     let from = scratch.join("lib/modules").join(release);
     let modules = Modules::read(&from)?;
 
+    let mut early: Vec<&PathBuf> = modules.with_needed(EARLY).collect();
+    if !early.iter().any(|file| name(file) == "i6300esb") {
+        early.extend(modules.with_needed(WITHOUT_WATCHDOG));
+    }
+
     let kept = into.join("kept");
     let to = kept.join("lib/modules").join(release);
-    for file in modules.with_needed(EARLY).chain(modules.with_needed(LATE)) {
+    for file in early.iter().copied().chain(modules.with_needed(LATE)) {
         copy(&from.join(file), &to.join(file))?;
     }
     for list in [
@@ -79,10 +92,7 @@ pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> 
     fs::rename(kept.join("lib/modules"), into.join(MODULES))?;
     fs::remove_dir_all(&kept)?;
 
-    let early: Vec<PathBuf> = modules
-        .with_needed(EARLY)
-        .map(|file| from.join(file))
-        .collect();
+    let early: Vec<PathBuf> = early.iter().map(|file| from.join(file)).collect();
     initrd(
         &scratch.join("bin/busybox"),
         &early,

@@ -60,6 +60,10 @@ const FILES: &[(&str, &str)] = &[
         include_str!("files/softhsm.conf"),
     ),
     (
+        "etc/systemd/system/systemd-udev-trigger.service.d/image.conf",
+        include_str!("files/udev-trigger.conf"),
+    ),
+    (
         "usr/lib/systemd/system/test-data.service",
         include_str!("files/test-data.service"),
     ),
@@ -127,14 +131,18 @@ const MASKED: &[&str] = &[
     "systemd-journald-audit.socket",
     "systemd-logind.service",
     "systemd-machine-id-commit.service",
+    "systemd-modules-load.service",
     "systemd-network-generator.service",
     "systemd-networkd-wait-online.service",
     "systemd-pcrphase-sysinit.service",
     "systemd-pcrphase.service",
     "systemd-pstore.service",
     "systemd-random-seed.service",
+    "systemd-remount-fs.service",
     "systemd-repart.service",
+    "systemd-sysctl.service",
     "systemd-sysusers.service",
+    "systemd-tmpfiles-setup-dev.service",
     "systemd-update-done.service",
     "systemd-update-utmp-runlevel.service",
     "systemd-update-utmp.service",
@@ -223,10 +231,6 @@ impl Payload<'_> {
         }
         for path in MOUNT_POINTS {
             fs::create_dir_all(root.join(path))?;
-        }
-        if self.target.debian == "armhf" {
-            // The one watchdog that there is: no device announces it.
-            step::put(root, "etc/modules-load.d/image.conf", "softdog\n")?;
         }
         for unit in MASKED {
             step::link(root, &format!("etc/systemd/system/{unit}"), "/dev/null")?;
