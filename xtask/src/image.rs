@@ -33,12 +33,14 @@ pub(crate) struct Image {
 
 /// Makes the images for these architectures, or for all.
 pub(crate) fn image(arguments: &[&str]) -> Outcome {
+    // To be found now rather than when the image is to be booted.
+    setup::qemu()?;
     let mut table = String::new();
     for target in cross::targets(arguments)? {
         let image = build(target)?;
         for file in [&image.kernel, &image.initrd, &image.root] {
             let size = fs::metadata(file)?.len();
-            table += &format!("{:<9} {size:>11}  {}\n", target.arch, file.display());
+            table += &format!("{:<9} {size:>11}  {}\n", image.arch.arch, file.display());
         }
     }
     print!("{:<9} {:>11}  file\n{table}", "machine", "bytes");

@@ -59,6 +59,11 @@ const FILES: &[(&str, &str)] = &[
         "usr/lib/systemd/system/edgerepl.service.d/softhsm.conf",
         include_str!("files/softhsm.conf"),
     ),
+    // Debian makes these when it installs udev, whose rules name them.
+    (
+        "usr/lib/sysusers.d/udev.conf",
+        "g input -\ng kvm -\ng render -\ng sgx -\n",
+    ),
     (
         "etc/systemd/system/systemd-udev-trigger.service.d/image.conf",
         include_str!("files/udev-trigger.conf"),
@@ -84,7 +89,7 @@ const FILES: &[(&str, &str)] = &[
 /// Links, by their place.
 const LINKS: &[(&str, &str)] = &[
     ("etc/litestream.yml", "/data/edgerepl/litestream.yml"),
-    ("etc/mtab", "/proc/self/mounts"),
+    ("etc/mtab", "../proc/self/mounts"),
     (
         "etc/systemd/system/default.target",
         "/usr/lib/systemd/system/multi-user.target",
@@ -92,7 +97,7 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// Where the root has nothing yet but something is mounted.
-const MOUNT_POINTS: &[&str] = &["data", "dev", "proc", "run", "sys", "tmp", "var"];
+const MOUNT_POINTS: &[&str] = &["data", "dev", "proc", "run", "srv", "sys", "tmp", "var"];
 
 const ENABLED: &[&str] = &[
     "edgerepl.service",
