@@ -14,6 +14,7 @@ use std::{
 };
 
 use edgerepl_lab::{Device, KeyKind, Lab, LabOptions, token};
+use nix::sys::signal::{SigSet, Signal};
 use serde_json::{Value, json};
 
 const USAGE: &str = "\
@@ -44,6 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: ServeOptions) -> Result<(), Failure> {
+    // Before anybody can know of this process: a signal waits until it is asked for.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().map_err(io::Error::from)?;
     let lab = Lab::start(options.lab)?;
     let mut devices = Vec::new();
     for wanted in options.devices {
@@ -69,7 +75,7 @@ fn serve(options: ServeOptions) -> Result<(), Failure> {
         "devices": devices,
     });
     writeln!(io::stdout(), "{line}")?;
-    wait_for_the_end()
+    wait_for_the_end(signals)
 }
 
 fn described(device: &Device) -> Value {
@@ -87,7 +93,7 @@ fn described(device: &Device) -> Value {
 }
 
 /// A signal, or nobody left at the other end of standard input.
-fn wait_for_the_end() -> Result<(), Failure> {
+fn wait_for_the_end(signals: SigSet) -> Result<(), Failure> {
     let (end, ended) = mpsc::channel();
     let closed = end.clone();
     thread::spawn(move || {
@@ -97,26 +103,9 @@ fn wait_for_the_end() -> Result<(), Failure> {
         let _ = closed.send(Ok(()));
     });
     thread::spawn(move || {
-        let _ = end.send(wait_for_a_signal());
+        let _ = end.send(signals.wait().map(drop).map_err(io::Error::from));
     });
     ended.recv().unwrap_or(Ok(())).map_err(Failure::from)
-}
-
-fn wait_for_a_signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            Ok(())
-        })
 }
 
 fn provision_token(kind: &str, common_name: &str, module: &Path) -> Result<(), Failure> {
