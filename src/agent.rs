@@ -326,6 +326,10 @@ impl Actions {
         self.0.push(action);
     }
 
+    fn extend(&mut self, action: Option<Action>) {
+        self.0.extend(action);
+    }
+
     fn info(&mut self, text: String) {
         self.push(Action::Log(Level::Info, text));
     }

@@ -11,6 +11,7 @@ use log::{Level, LevelFilter};
 
 use crate::config::{DEFAULT_PATH, RuntimeDirectory, Settings};
 use crate::credentials::fetch;
+use crate::replication::unit;
 use crate::system::leash;
 use crate::{check, reactor, status};
 
@@ -62,6 +63,10 @@ pub fn main() -> ExitCode {
             ExitCode::from(127)
         }
         Some((command, [])) if command == FETCH => fetch::child(),
+        Some((command, [unit, earlier @ ..])) if command == unit::AWAIT => {
+            let earlier = earlier.first().map(String::as_str);
+            ExitCode::from(u8::from(!unit::await_restart(unit, earlier)))
+        }
         Some((command, rest)) => match Options::parse(command, rest) {
             Ok(options) => options.execute(),
             Err(cause) => {

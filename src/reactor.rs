@@ -31,6 +31,7 @@ use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::replication::command;
 use crate::replication::control::SyncRequest;
+use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
 use crate::store::version::SqliteVersion;
 use crate::store::{Store, WalGuard};
@@ -42,7 +43,7 @@ use crate::system::timer::{Alarm, ClockWatch};
 mod children;
 mod notify;
 
-use children::{Chore, Errand, FetchChild, Leftovers, terminate};
+use children::{Chore, Errand, FetchChild, Leftovers, Step, terminate};
 use notify::Notifier;
 
 /// While the guard holds, the WAL's size is looked at so often.
@@ -404,9 +405,10 @@ impl Reactor {
             environment_file,
         } = &self.settings.replication.supervisor
         {
+            let restart = Restart::prepare(unit);
             delivery::write_environment_file(environment_file, grant, region)?;
-            let steps = [command::restart_unit(unit)];
-            self.chore = Some(Chore::start(Errand::RestartUnit, steps)?);
+            let step = Step::named(restart.name(unit), restart.command(unit));
+            self.chore = Some(Chore::start(Errand::RestartUnit, [step])?);
             return Ok(None);
         }
         let program = &self.settings.replication.command;
@@ -431,9 +433,10 @@ impl Reactor {
         let started = reset.and_then(|reset| {
             let stop = match &replication.supervisor {
                 Supervisor::Child => None,
-                Supervisor::Systemd { unit, .. } => Some(command::stop_unit(unit)),
+                Supervisor::Systemd { unit, .. } => unit::stop(unit),
             };
-            Chore::start(Errand::ResetState, stop.into_iter().chain([reset]))
+            let steps = stop.into_iter().chain([reset]).map(Step::from);
+            Chore::start(Errand::ResetState, steps)
         });
         match started {
             Ok(chore) => self.chore = Some(chore),

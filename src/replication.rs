@@ -1,7 +1,8 @@
 //! Litestream, from the outside: its command line, its control socket, its unit.
 //!
-//! Owns what is known about Litestream's ways. Decides nothing, waits for nothing: it hands out
-//! commands for the reactor to run, and a connection for the reactor to poll.
+//! Owns what is known about Litestream's ways. Decides nothing, and the loop waits for none of it:
+//! it hands out commands for the reactor to run, and a connection for the reactor to poll.
 
 pub mod command;
 pub mod control;
+pub mod unit;

@@ -153,6 +153,15 @@ impl Device {
             .map_err(Error::doing("the token can't be put back"))
     }
 
+    /// Copies what makes up the token, the folder `tokens` and the PIN file, for a device with a
+    /// file system of its own.
+    pub fn copy_token(&self, pin_folder: &Path, token_folder: &Path) -> Result<()> {
+        let (store, _) = self.token()?;
+        let pin = store.with_file_name("pin");
+        fs::copy(&pin, pin_folder.join("pin")).map_err(Error::doing(pin.display()))?;
+        copy_folder(store, &token_folder.join("tokens")).map_err(Error::doing(store.display()))
+    }
+
     fn token(&self) -> Result<&(PathBuf, PathBuf)> {
         self.token.as_ref().ok_or_else(|| {
             Error::new(format!(
@@ -175,6 +184,20 @@ fn new_pem_key(kind: KeyKind) -> Result<String> {
             .map(|pem| pem.to_string())
             .map_err(Error::doing("an RSA key could not be written")),
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let from = entry?.path();
+        let to = to.join(from.file_name().unwrap_or_default());
+        if from.is_dir() {
+            copy_folder(&from, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn make_directory(path: &Path) -> Result<()> {

@@ -21,6 +21,7 @@
 //! The interface is synchronous; the servers run on threads of the lab's own and stop when it is
 //! dropped.
 
+mod comparison;
 mod device;
 mod error;
 mod litestream;
@@ -46,6 +47,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::{
+    comparison::Comparison,
     device::{Device, KeyKind},
     error::{Error, Result},
     pki::ServerCertificate,
@@ -55,7 +57,7 @@ pub use crate::{
     },
     s3::{S3, S3Fault, S3Request},
     sessions::Session,
-    site::{Comparison, Daemon, Site},
+    site::{Daemon, Site},
 };
 use crate::{pki::Pki, provider::Contract, registry::Registry, sessions::Sessions};
 
@@ -173,24 +175,22 @@ impl Lab {
 
     /// A new, registered device with its key in a PEM file.
     pub fn provision_pem(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
-        let device = Device::with_pem(
-            &self.pki,
-            &self.device_directory(thing_name),
-            kind,
-            thing_name,
-        )?;
-        self.register(&device);
-        Ok(device)
+        self.provision(Device::with_pem, kind, thing_name)
     }
 
     /// A new, registered device with its key in a SoftHSM token of its own.
     pub fn provision_token(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
-        let device = Device::with_token(
-            &self.pki,
-            &self.device_directory(thing_name),
-            kind,
-            thing_name,
-        )?;
+        self.provision(Device::with_token, kind, thing_name)
+    }
+
+    fn provision(
+        &self,
+        make: fn(&Pki, &Path, KeyKind, &str) -> Result<Device>,
+        kind: KeyKind,
+        thing_name: &str,
+    ) -> Result<Device> {
+        let directory = self.device_directory(thing_name);
+        let device = make(&self.pki, &directory, kind, thing_name)?;
         self.register(&device);
         Ok(device)
     }
@@ -221,6 +221,11 @@ impl Lab {
         litestream::write_config(&self.s3, database, socket)
     }
 
+    /// What that configuration says, for a device with another file system than the lab's.
+    pub fn litestream_config_text(&self, database: &Path, socket: &Path) -> String {
+        litestream::config(&self.s3, database, socket)
+    }
+
     /// Writes `litestream-0.3.yml` beside `database`: Litestream 0.3, which has no control socket.
     pub fn litestream_config_0_3(&self, database: &Path) -> Result<PathBuf> {
         litestream::write_config_0_3(&self.s3, database)
@@ -229,6 +234,16 @@ impl Lab {
     /// Restores what S3 holds of a thing's database to `output`, which must not exist yet.
     pub fn restore(&self, thing_name: &str, output: &Path) -> Result<()> {
         litestream::restore(&self.s3, thing_name, output)
+    }
+
+    /// Restores the replica of a thing aside and compares every row of every table with its live
+    /// database.
+    pub fn compare(&self, thing_name: &str, live: &Path) -> Result<Comparison> {
+        let aside = TempDir::with_prefix_in("restored-", &self.root)
+            .map_err(Error::doing("a folder to restore to"))?;
+        let restored = aside.path().join("app.db");
+        self.restore(thing_name, &restored)?;
+        Comparison::of(live, &restored).map_err(Error::doing("comparing the databases"))
     }
 
     fn device_directory(&self, thing_name: &str) -> PathBuf {

@@ -21,7 +21,12 @@ const REPLICA_PATH: &str = "${EDGEREPL_THING_NAME}/app.db";
 
 /// Writes `litestream.yml` beside `database`, for Litestream 0.5.
 pub(crate) fn write_config(s3: &S3, database: &Path, socket: &Path) -> Result<PathBuf> {
-    let text = format!(
+    write(database, "litestream.yml", &config(s3, database, socket))
+}
+
+/// What `litestream.yml` says, for Litestream 0.5.
+pub(crate) fn config(s3: &S3, database: &Path, socket: &Path) -> String {
+    format!(
         "\
 socket:
   enabled: true
@@ -40,8 +45,7 @@ dbs:
         database = database.display(),
         bucket = s3.bucket(),
         endpoint = s3.endpoint(),
-    );
-    write(database, "litestream.yml", &text)
+    )
 }
 
 /// Writes `litestream-0.3.yml` beside `database`: no control socket, a list of replicas.

@@ -1,7 +1,7 @@
 //! A device's site: its database, its configuration, and the real edgerepl that runs there.
 //!
-//! Owns what a test or the demo would otherwise repeat: the files, the process, its log, its status,
-//! and the comparison of the live database with its replica. Knows edgerepl only from the outside:
+//! Owns what a test or the demo would otherwise repeat: the files, the process, its log, its status.
+//! Knows edgerepl only from the outside:
 //! its commands, its configuration, its socket.
 
 use std::{
@@ -24,7 +24,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Device, Error, Lab, Result, tools};
+use crate::{Comparison, Device, Error, Lab, Result, tools};
 
 /// How long a daemon that was asked to end may take: Litestream's last sync and more.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -188,11 +188,7 @@ impl Site {
 
     /// Restores the replica aside and compares every row of every table with the live database.
     pub fn compare(&self, lab: &Lab) -> Result<Comparison> {
-        let aside = TempDir::with_prefix_in("restored-", &self.root)
-            .map_err(Error::doing("a folder to restore to"))?;
-        let restored = aside.path().join("app.db");
-        lab.restore(&self.device.thing_name, &restored)?;
-        Comparison::of(&self.database(), &restored).map_err(Error::doing("comparing the databases"))
+        lab.compare(&self.device.thing_name, &self.database())
     }
 
     /// Asks Litestream's control socket to replicate what there is; true once it says that it has.
@@ -229,58 +225,6 @@ impl Site {
         command.env("RUNTIME_DIRECTORY", self.runtime.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
-    }
-}
-
-/// A live database beside its restored replica.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Comparison {
-    /// Rows in the live database, all tables together.
-    pub live: i64,
-    /// Rows in the restored one.
-    pub restored: i64,
-    /// Rows that only one of the two holds.
-    pub different: i64,
-    /// What `PRAGMA integrity_check` says of the restored one.
-    pub integrity: String,
-}
-
-impl Comparison {
-    /// Whether the replica holds exactly what the live database holds.
-    pub fn is_equal(&self) -> bool {
-        self.live == self.restored && self.different == 0 && self.integrity == "ok"
-    }
-
-    fn of(live: &Path, restored: &Path) -> rusqlite::Result<Self> {
-        let connection = Connection::open(restored)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        let integrity = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0))?;
-        connection.execute("ATTACH ?1 AS live", [live.display().to_string()])?;
-        let tables: Vec<String> = connection
-            .prepare(
-                "SELECT name FROM live.sqlite_master WHERE type = 'table' \
-                 AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-                 AND name NOT LIKE '\\_litestream\\_%' ESCAPE '\\'",
-            )?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        let count = |sql: String| connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
-        let mut sum = Self {
-            live: 0,
-            restored: 0,
-            different: 0,
-            integrity,
-        };
-        for table in tables {
-            let (ours, theirs) = (format!("live.\"{table}\""), format!("main.\"{table}\""));
-            sum.live += count(format!("SELECT count(*) FROM {ours}"))?;
-            sum.restored += count(format!("SELECT count(*) FROM {theirs}"))?;
-            for (a, b) in [(&ours, &theirs), (&theirs, &ours)] {
-                let only = format!("SELECT * FROM {a} EXCEPT SELECT * FROM {b}");
-                sum.different += count(format!("SELECT count(*) FROM ({only})"))?;
-            }
-        }
-        Ok(sum)
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -32,7 +34,7 @@ fn it_serves_until_its_input_ends() -> Result<()> {
 #[test]
 fn it_ends_with_a_signal() -> Result<()> {
     let (mut lab, _) = serve(&["--bind", "127.0.0.2"])?;
-    Command::new("kill").arg(lab.id().to_string()).status()?;
+    kill(Pid::from_raw(lab.id().try_into()?), Signal::SIGTERM)?;
     assert!(lab.wait()?.success());
     Ok(())
 }

@@ -9,6 +9,8 @@ use std::{
 };
 
 use edgerepl_lab::{Lab, LabOptions, S3Fault, Session, tools};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rusqlite::Connection;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -222,9 +224,7 @@ fn replicate(version: &str, config: &Path, session: &Session) -> Result<Child> {
 
 /// With SIGTERM, after which Litestream syncs for the last time.
 fn stop(mut litestream: Child) -> Result<()> {
-    Command::new("kill")
-        .arg(litestream.id().to_string())
-        .status()?;
+    kill(Pid::from_raw(litestream.id().try_into()?), Signal::SIGTERM)?;
     assert!(litestream.wait()?.success());
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! then the stop, the start, and a sync that shows that the replica follows. One restart a rotation,
 //! never two. Knows nothing of how credentials come about, nor how Litestream is run.
 //!
+//! Its parts, a phase each: `preparation` (before a stop), `stop`, `catch_up` (after a start).
+//!
 //! ```text
 //!            credentials             stopped             started            synced
 //!   Idle ───────────────► Starting ◄───────── Stopping ◄──────── Preparing ◄─────── Running
@@ -19,25 +21,25 @@ use super::renewal::Term;
 use super::{Action, Actions, Position, SupervisorKind};
 use crate::clock::BootTime;
 
-/// How long the row and the last sync before a stop may hold the stop up, each.
+mod catch_up;
+mod preparation;
+mod stop;
+
+pub use catch_up::SyncFailure;
+use catch_up::{CatchUp, OPEN_LIMIT, Verdict};
+use preparation::{Preparation, Progress};
+use stop::{LastSync, Stop, Then};
+
+/// How long the row and the last sync before a stop may hold the stop up, each; and the row after a
+/// start.
 const PREPARATION_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a stop may take before a second SIGTERM cuts Litestream's last sync short: in a rotation,
-/// where what is not synced now is synced a moment later,
-const ROTATION_GRACE: Duration = Duration::from_secs(10);
-
-/// at the end of the daemon, where it is the last chance (Litestream itself gives up after 30 s),
-const EXIT_GRACE: Duration = Duration::from_secs(31);
-
-/// and where its credentials have ended, so that it can't succeed.
-const HOPELESS_GRACE: Duration = Duration::from_secs(1);
+/// How often a row that a locked database delayed is tried again during a hand-over.
+const ROW_PACE: Duration = Duration::from_millis(100);
 
 /// A daemon that is told to end in the middle of a hand-over finishes it first, where only that can
 /// bring the last rows out, and takes so long for it at the most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
-
-/// What a second SIGTERM gets before SIGKILL.
-const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Within this a start is over: `systemctl restart` waits for the unit's own stop time-out.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -54,32 +56,6 @@ const STEADY: Duration = Duration::from_secs(60);
 
 /// Credentials with less left are not worth a start.
 const LEAST_TERM: Duration = Duration::from_secs(5);
-
-/// After the start its control socket appears within this, or it has none.
-const SOCKET_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
-const SOCKET_PACE: Duration = Duration::from_millis(50);
-
-/// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
-/// is late has trouble of its own (with S3, most often) and is looked at less often.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
-
-/// How often, then.
-const OPEN_PACE: Duration = Duration::from_secs(1);
-
-/// How often a row that a locked database delayed is tried again during a hand-over.
-const ROW_PACE: Duration = Duration::from_millis(100);
-
-/// How long one sync after the start may take.
-const SYNC_LIMIT: Duration = Duration::from_secs(20);
-
-/// Syncs that fail: each also wakes Litestream from its own back-off, which grows to 5 min.
-const SYNC_RETRY: Backoff = Backoff {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(30),
-    least: Duration::from_millis(500),
-};
 
 /// A replica that has not followed for so long is a problem that somebody should see.
 pub(super) const PROOF_LIMIT: Duration = Duration::from_secs(60);
@@ -127,19 +103,6 @@ impl Activity {
     }
 }
 
-/// Why Litestream did not confirm a sync.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SyncFailure {
-    /// Nothing listens on its control socket.
-    NoSocket,
-    /// It has not looked at the database yet, and must not be asked to sync before it has.
-    NotOpen,
-    /// It says that it can't read its own local state (a power cut leaves it so).
-    StateCorrupt(String),
-    /// It tried and failed, or did not answer in time.
-    Failed(String),
-}
-
 #[derive(Debug)]
 pub(super) struct Replicator {
     supervisor: SupervisorKind,
@@ -180,61 +143,14 @@ enum Phase {
     Starting { deadline: BootTime },
     /// Running.
     Running(CatchUp),
-    /// Running still, and about to be stopped: a row is written, then a sync asked for.
-    Preparing {
-        step: Preparation,
-        deadline: BootTime,
-    },
+    /// Running still, and about to be stopped.
+    Preparing(Preparation),
     /// Asked to end.
-    Stopping {
-        then: Then,
-        force: Force,
-        deadline: BootTime,
-    },
+    Stopping(Stop),
     /// Not running; its local state is being dropped.
     Resetting { deadline: BootTime },
     /// The daemon ends, and Litestream is down, or left to systemd.
     Down,
-}
-
-/// How far a Litestream that was just started is known to have come.
-#[derive(Debug)]
-enum CatchUp {
-    /// A row is to be committed first, so that a sync has something to show.
-    Row { retry: BootTime, until: BootTime },
-    /// A sync is due at that time.
-    Due { at: BootTime, failures: u32 },
-    /// A sync was asked for.
-    Asked { deadline: BootTime, failures: u32 },
-    /// It has caught up, as far as it can tell.
-    Done,
-}
-
-#[derive(Debug)]
-enum Preparation {
-    /// A row is to be committed, so that the guard pins the WAL; tried again at `retry`. Until then
-    /// Litestream's own lock holds the WAL, if it was seen to.
-    Row { retry: BootTime, held: bool },
-    /// The guard is to be taken, then a sync is to be asked for.
-    Guard,
-    /// A sync was asked for.
-    Sync,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Then {
-    Start,
-    Reset,
-    Exit,
-}
-
-/// What the next step of a stop is, should it take too long.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Force {
-    TerminateAgain,
-    Kill,
-    /// SIGKILL was sent; a process that survives it is stuck in the kernel.
-    Wait,
 }
 
 impl Replicator {
@@ -271,7 +187,7 @@ impl Replicator {
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
             Phase::Running(_) => self.prepare(now),
             // Whatever is under way ends in a start, and a start takes the newest.
-            Phase::Starting { .. } | Phase::Preparing { .. } | Phase::Stopping { .. } => {}
+            Phase::Starting { .. } | Phase::Preparing(_) | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
     }
@@ -289,11 +205,7 @@ impl Replicator {
         match result {
             Ok(()) => {
                 self.starts += 1;
-                let row = CatchUp::Row {
-                    retry: now,
-                    until: now + PREPARATION_LIMIT,
-                };
-                self.enter(Phase::Running(row), now);
+                self.enter(Phase::Running(CatchUp::begin(now)), now);
             }
             Err(cause) => self.wait_to_start(cause, jitter, now, out),
         }
@@ -306,36 +218,20 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        match self.phase {
-            Phase::Stopping {
-                then: Then::Start, ..
-            } => self.start_or_idle(now, out),
-            Phase::Stopping {
-                then: Then::Reset, ..
-            } => {
-                self.enter(
-                    Phase::Resetting {
-                        deadline: now + START_LIMIT,
-                    },
-                    now,
-                );
-                out.push(Action::ResetState);
-            }
-            Phase::Stopping {
-                then: Then::Exit, ..
-            } => self.enter(Phase::Down, now),
+        match &self.phase {
+            Phase::Stopping(stop) => match stop.then {
+                Then::Start => self.start_or_idle(now, out),
+                Then::Reset => self.drop_state(now, out),
+                Then::Exit => self.enter(Phase::Down, now),
+            },
             Phase::Running(_) if self.leaving.is_some() => self.enter(Phase::Down, now),
-            Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. } => {
+            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting { .. } => {
                 if now.since(self.since) >= STEADY {
                     self.deaths = 0;
                 }
                 self.stop_began = Some(now);
-                self.wait_to_start(
-                    format!("Litestream ended by itself ({how})"),
-                    jitter,
-                    now,
-                    out,
-                );
+                let cause = format!("Litestream ended by itself ({how})");
+                self.wait_to_start(cause, jitter, now, out);
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}
         }
@@ -348,49 +244,32 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        match &self.phase {
-            Phase::Preparing {
-                step: Preparation::Sync,
-                ..
-            } => {
+        let age = now.since(self.since);
+        match &mut self.phase {
+            Phase::Preparing(preparation) if preparation.awaits_sync() => {
                 if let Ok(position) = result {
                     self.position = Some(position);
                 }
                 self.stop_to(Then::Start, now, out);
             }
-            Phase::Running(CatchUp::Asked { failures, .. }) => {
-                let failures = *failures + 1;
-                match result {
-                    Ok(position) if position.replicated >= position.local => {
-                        self.caught_up(Some(position), now, out);
-                    }
-                    Ok(_) => self.ask_again(failures, SYNC_RETRY.wait(failures, jitter), now),
-                    Err(SyncFailure::NoSocket) if now.since(self.since) >= SOCKET_LIMIT => {
-                        self.caught_up(None, now, out);
-                    }
-                    Err(SyncFailure::NoSocket) => self.ask_again(failures - 1, SOCKET_PACE, now),
-                    Err(SyncFailure::NotOpen) => {
-                        let late = now.since(self.since) >= OPEN_LIMIT;
-                        let pace = if late { OPEN_PACE } else { SOCKET_PACE };
-                        self.ask_again(failures - 1, pace, now);
-                    }
-                    Err(SyncFailure::StateCorrupt(cause)) if self.reset_allowed <= now => {
-                        out.warn(format!(
-                            "Litestream can't read its local state; it is dropped, and replication \
-                             goes on from the replica: {cause}"
-                        ));
-                        self.reset_allowed = now + RESET_PACE;
-                        self.stop_to(Then::Reset, now, out);
-                    }
-                    Err(SyncFailure::StateCorrupt(cause) | SyncFailure::Failed(cause)) => {
-                        if self.last_trouble.as_ref() != Some(&cause) {
-                            out.warn(format!("Litestream has not caught up: {cause}"));
-                        }
-                        self.last_trouble = Some(cause);
-                        self.ask_again(failures, SYNC_RETRY.wait(failures, jitter), now);
-                    }
+            Phase::Running(catch_up) => match catch_up.answered(result, age, jitter, now) {
+                Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
+                Some(Verdict::StateCorrupt(cause)) if self.reset_allowed <= now => {
+                    out.warn(format!(
+                        "Litestream can't read its local state; it is dropped, and replication \
+                         goes on from the replica: {cause}"
+                    ));
+                    self.reset_allowed = now + RESET_PACE;
+                    self.stop_to(Then::Reset, now, out);
                 }
-            }
+                Some(Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause))) => {
+                    if self.last_trouble.as_ref() != Some(&cause) {
+                        out.warn(format!("Litestream has not caught up: {cause}"));
+                    }
+                    self.last_trouble = Some(cause);
+                }
+                Some(Verdict::Behind(None)) | None => {}
+            },
             _ => {}
         }
     }
@@ -398,26 +277,11 @@ impl Replicator {
     /// A heartbeat row was committed, or could not be.
     pub(super) fn row(&mut self, committed: bool, now: BootTime) {
         match &mut self.phase {
-            Phase::Preparing {
-                step: Preparation::Row { retry, .. },
-                ..
-            } => {
-                if committed {
-                    self.guard_then_sync(now);
-                } else {
-                    *retry = now + ROW_PACE;
-                }
+            Phase::Preparing(preparation) => preparation.row(committed, now),
+            Phase::Running(catch_up) => {
+                self.row_since_start |= committed;
+                catch_up.row(committed, now);
             }
-            Phase::Running(catch_up) if committed => {
-                self.row_since_start = true;
-                if matches!(catch_up, CatchUp::Row { .. }) {
-                    *catch_up = CatchUp::Due {
-                        at: now,
-                        failures: 0,
-                    };
-                }
-            }
-            Phase::Running(CatchUp::Row { retry, .. }) => *retry = now + ROW_PACE,
             _ => {}
         }
     }
@@ -436,58 +300,42 @@ impl Replicator {
 
     /// Something changed that may let a failing sync succeed.
     pub(super) fn hasten(&mut self, now: BootTime) {
-        if let Phase::Running(CatchUp::Due { at, .. }) = &mut self.phase {
-            *at = (*at).min(now);
+        if let Phase::Running(catch_up) = &mut self.phase {
+            catch_up.hasten(now);
         }
     }
 
     /// The daemon ends; asked a second time, it ends sooner.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
-        let may_wait = self.supervisor == SupervisorKind::Child && self.leaving.is_none();
+        let is_child = self.supervisor == SupervisorKind::Child;
+        let may_wait = is_child && self.leaving.is_none();
         let rescue = !self.runs_with_credentials(now) && self.has_credentials(now);
         match &mut self.phase {
             // Litestream that has not opened the database yet ends without a last sync.
-            Phase::Running(CatchUp::Row { .. } | CatchUp::Due { .. } | CatchUp::Asked { .. })
-                if may_wait && now.since(self.since) < OPEN_LIMIT =>
+            Phase::Running(catch_up)
+                if may_wait && !catch_up.is_done() && now.since(self.since) < OPEN_LIMIT =>
             {
                 self.leaving = Some(self.since + OPEN_LIMIT);
             }
             // Its credentials have ended: only those that it was about to get bring the last rows out.
-            Phase::Preparing { .. }
-            | Phase::Stopping {
-                then: Then::Start, ..
-            } if may_wait && rescue => {
+            Phase::Preparing(_) if may_wait && rescue => self.leaving = Some(now + LEAVE_LIMIT),
+            Phase::Stopping(stop) if stop.then == Then::Start && may_wait && rescue => {
                 self.leaving = Some(now + LEAVE_LIMIT);
             }
-            Phase::Running(_) | Phase::Preparing { .. } | Phase::Starting { .. }
-                if self.supervisor == SupervisorKind::Child =>
-            {
+            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting { .. } if is_child => {
                 self.stop_to(Then::Exit, now, out);
             }
-            Phase::Stopping {
-                then: Then::Exit,
-                deadline,
-                ..
-            } => *deadline = now,
-            Phase::Stopping {
-                then,
-                force,
-                deadline,
-            } => {
-                *then = Then::Exit;
-                if *force == Force::TerminateAgain {
-                    *deadline = now + EXIT_GRACE;
-                }
-            }
+            Phase::Stopping(stop) => stop.leave(now),
             _ => self.enter(Phase::Down, now),
         }
     }
 
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
         if let Some(limit) = self.leaving {
-            match self.phase {
-                Phase::Running(CatchUp::Done) => self.stop_to(Then::Exit, now, out),
-                Phase::Running(_) if limit <= now => self.stop_to(Then::Exit, now, out),
+            match &self.phase {
+                Phase::Running(catch_up) if catch_up.is_done() || limit <= now => {
+                    self.stop_to(Then::Exit, now, out);
+                }
                 Phase::Idle | Phase::Waiting { .. } => self.enter(Phase::Down, now),
                 _ => {}
             }
@@ -497,76 +345,16 @@ impl Replicator {
             Phase::Starting { deadline } if *deadline <= now => {
                 out.push(Action::AbandonStart);
                 out.warn("systemd has not restarted Litestream's unit in time".to_owned());
-                self.enter(
-                    Phase::Waiting {
-                        until: now + RESTART.longest,
-                    },
-                    now,
-                );
+                let until = now + RESTART.longest;
+                self.enter(Phase::Waiting { until }, now);
             }
-            // A database that can't be written to can still be replicated.
-            Phase::Running(CatchUp::Row { until, .. }) if !heartbeat || *until <= now => {
-                self.ask_again(0, Duration::ZERO, now);
-            }
-            Phase::Running(CatchUp::Row { retry, .. }) if *retry <= now => {
-                *retry = BootTime::NEVER;
-                out.push(Action::WriteRow);
-            }
-            Phase::Running(CatchUp::Due { at, failures }) if *at <= now => {
-                let asked = CatchUp::Asked {
-                    deadline: now + SYNC_LIMIT + PREPARATION_LIMIT,
-                    failures: *failures,
-                };
-                self.phase = Phase::Running(asked);
-                out.push(Action::Sync(SYNC_LIMIT));
-            }
-            Phase::Running(CatchUp::Asked { deadline, failures }) if *deadline <= now => {
-                let failures = *failures + 1;
-                self.ask_again(failures, SYNC_RETRY.longest, now);
-            }
-            Phase::Preparing {
-                step: Preparation::Row { .. },
-                deadline,
-            } if !heartbeat || *deadline <= now => {
-                self.guard_then_sync(now);
-            }
-            Phase::Preparing {
-                step: Preparation::Row { retry, .. },
-                ..
-            } if *retry <= now => {
-                *retry = BootTime::NEVER;
-                out.push(Action::WriteRow);
-            }
-            Phase::Preparing {
-                step: step @ Preparation::Guard,
-                deadline,
-            } => {
-                *step = Preparation::Sync;
-                *deadline = now + PREPARATION_LIMIT;
-                out.push(Action::Sync(PREPARATION_LIMIT));
-            }
-            Phase::Preparing {
-                step: Preparation::Sync,
-                deadline,
-            } if *deadline <= now => {
-                self.stop_to(Then::Start, now, out);
-            }
-            Phase::Stopping {
-                force, deadline, ..
-            } if *deadline <= now => {
-                *deadline = now + ABORT_LIMIT;
-                match *force {
-                    Force::TerminateAgain => {
-                        *force = Force::Kill;
-                        out.push(Action::Terminate);
-                    }
-                    Force::Kill => {
-                        *force = Force::Wait;
-                        out.push(Action::Kill);
-                    }
-                    Force::Wait => *deadline = BootTime::NEVER,
-                }
-            }
+            Phase::Running(catch_up) => out.extend(catch_up.advance(heartbeat, now)),
+            Phase::Preparing(preparation) => match preparation.advance(heartbeat, now) {
+                Progress::Waits => {}
+                Progress::Does(action) => out.push(action),
+                Progress::Over => self.stop_to(Then::Start, now, out),
+            },
+            Phase::Stopping(stop) => out.extend(stop.advance(now)),
             Phase::Resetting { deadline } if *deadline <= now => {
                 self.reset_allowed = now + RESET_RETRY;
                 self.start_or_idle(now, out);
@@ -576,44 +364,28 @@ impl Replicator {
     }
 
     pub(super) fn deadline(&self) -> BootTime {
-        let leaving = match (self.leaving, &self.phase) {
-            (Some(limit), Phase::Running(_)) => limit,
-            _ => BootTime::NEVER,
-        };
-        leaving.min(self.phase_deadline())
-    }
-
-    fn phase_deadline(&self) -> BootTime {
         match &self.phase {
-            Phase::Idle | Phase::Down | Phase::Running(CatchUp::Done) => BootTime::NEVER,
+            Phase::Idle | Phase::Down => BootTime::NEVER,
             Phase::Waiting { until: at }
             | Phase::Starting { deadline: at }
-            | Phase::Running(CatchUp::Due { at, .. } | CatchUp::Asked { deadline: at, .. })
-            | Phase::Stopping { deadline: at, .. }
             | Phase::Resetting { deadline: at } => *at,
-            Phase::Running(CatchUp::Row {
-                retry,
-                until: deadline,
-            })
-            | Phase::Preparing {
-                step: Preparation::Row { retry, .. },
-                deadline,
-            } => (*retry).min(*deadline),
-            Phase::Preparing { deadline, .. } => *deadline,
+            Phase::Running(catch_up) => {
+                let limit = self.leaving.unwrap_or(BootTime::NEVER);
+                limit.min(catch_up.deadline())
+            }
+            Phase::Preparing(preparation) => preparation.deadline(),
+            Phase::Stopping(stop) => stop.deadline(),
         }
     }
 
     /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
     pub(super) fn leaves_wal_open(&self) -> bool {
-        !matches!(
-            self.phase,
-            Phase::Running(CatchUp::Done)
-                | Phase::Preparing {
-                    step: Preparation::Row { held: true, .. },
-                    ..
-                }
-                | Phase::Down
-        )
+        match &self.phase {
+            Phase::Running(catch_up) => !catch_up.is_done(),
+            Phase::Preparing(preparation) => !preparation.holds_wal(),
+            Phase::Down => false,
+            _ => true,
+        }
     }
 
     /// Nothing is left to stop.
@@ -623,13 +395,13 @@ impl Replicator {
 
     /// What it does, since when, and what troubles it.
     pub(super) fn activity(&self) -> (Activity, BootTime, Option<&str>) {
-        let activity = match self.phase {
+        let activity = match &self.phase {
             Phase::Idle => Activity::WaitingForCredentials,
             Phase::Waiting { .. } => Activity::WaitingToRestart,
             Phase::Starting { .. } => Activity::Starting,
-            Phase::Running(CatchUp::Done) => Activity::Replicating,
+            Phase::Running(catch_up) if catch_up.is_done() => Activity::Replicating,
             Phase::Running(_) => Activity::CatchingUp,
-            Phase::Preparing { .. } | Phase::Stopping { .. } => Activity::Stopping,
+            Phase::Preparing(_) | Phase::Stopping(_) => Activity::Stopping,
             Phase::Resetting { .. } => Activity::Resetting,
             Phase::Down => Activity::Stopped,
         };
@@ -637,63 +409,37 @@ impl Replicator {
     }
 
     fn prepare(&mut self, now: BootTime) {
-        let held = matches!(self.phase, Phase::Running(CatchUp::Done));
-        let step = Preparation::Row { retry: now, held };
-        self.enter(
-            Phase::Preparing {
-                step,
-                deadline: now + PREPARATION_LIMIT,
-            },
-            now,
-        );
-    }
-
-    /// In this order, so that nothing is reset between the row and the stop.
-    fn guard_then_sync(&mut self, now: BootTime) {
-        self.phase = Phase::Preparing {
-            step: Preparation::Guard,
-            deadline: now,
-        };
+        let held = matches!(&self.phase, Phase::Running(catch_up) if catch_up.is_done());
+        self.enter(Phase::Preparing(Preparation::begin(held, now)), now);
     }
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
         if then == Then::Start && !self.has_credentials(now) {
             // The device slept through their life. What runs is better than nothing.
-            self.ask_again(0, Duration::ZERO, now);
+            self.phase = Phase::Running(CatchUp::due(now));
             return;
         }
         self.stop_began = Some(now);
-        if self.supervisor == SupervisorKind::Systemd {
-            match then {
-                Then::Start => self.start(now, out),
-                Then::Reset => {
-                    self.enter(
-                        Phase::Resetting {
-                            deadline: now + START_LIMIT,
-                        },
-                        now,
-                    );
-                    out.push(Action::ResetState);
-                }
-                Then::Exit => self.enter(Phase::Down, now),
+        match (self.supervisor, then) {
+            (SupervisorKind::Systemd, Then::Start) => self.start(now, out),
+            (SupervisorKind::Systemd, Then::Reset) => self.drop_state(now, out),
+            (SupervisorKind::Systemd, Then::Exit) => self.enter(Phase::Down, now),
+            (SupervisorKind::Child, _) => {
+                let last_sync = match then {
+                    _ if !self.runs_with_credentials(now) => LastSync::Hopeless,
+                    Then::Exit if self.leaving.is_none() => LastSync::Final,
+                    Then::Exit | Then::Start | Then::Reset => LastSync::Repeated,
+                };
+                self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
+                out.push(Action::Terminate);
             }
-            return;
         }
-        let grace = match then {
-            _ if !self.runs_with_credentials(now) => HOPELESS_GRACE,
-            Then::Exit if self.leaving.is_none() => EXIT_GRACE,
-            Then::Exit | Then::Start | Then::Reset => ROTATION_GRACE,
-        };
-        let force = Force::TerminateAgain;
-        self.enter(
-            Phase::Stopping {
-                then,
-                force,
-                deadline: now + grace,
-            },
-            now,
-        );
-        out.push(Action::Terminate);
+    }
+
+    fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
+        let deadline = now + START_LIMIT;
+        self.enter(Phase::Resetting { deadline }, now);
+        out.push(Action::ResetState);
     }
 
     fn start_or_idle(&mut self, now: BootTime, out: &mut Actions) {
@@ -748,16 +494,8 @@ impl Replicator {
         self.enter(Phase::Waiting { until: now + wait }, now);
     }
 
-    fn ask_again(&mut self, failures: u32, wait: Duration, now: BootTime) {
-        self.phase = Phase::Running(CatchUp::Due {
-            at: now + wait,
-            failures,
-        });
-    }
-
     /// Litestream confirmed `position`, or has no way to tell and has had its time.
     fn caught_up(&mut self, position: Option<Position>, now: BootTime, out: &mut Actions) {
-        self.phase = Phase::Running(CatchUp::Done);
         self.last_trouble = None;
         self.last_gap = self.stop_began.take().map(|began| now.since(began));
         let Some(position) = position else {

@@ -151,23 +151,45 @@ pub(super) enum Errand {
     ResetState,
 }
 
-/// Commands of others, one after the other, as long as each succeeds.
+/// Commands, one after the other, as long as each succeeds.
 #[derive(Debug)]
 pub(super) struct Chore {
     errand: Errand,
     running: Child,
     name: String,
-    rest: VecDeque<Command>,
+    rest: VecDeque<Step>,
+}
+
+/// A command, and what to call it should it fail.
+#[derive(Debug)]
+pub(super) struct Step {
+    name: String,
+    command: Command,
+}
+
+impl Step {
+    pub(super) fn named(name: String, command: Command) -> Self {
+        Self { name, command }
+    }
+}
+
+impl From<Command> for Step {
+    /// By its words.
+    fn from(command: Command) -> Self {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        Self::named(format!("`{}`", words.join(" ")), command)
+    }
 }
 
 impl Chore {
     pub(super) fn start(
         errand: Errand,
-        steps: impl IntoIterator<Item = Command>,
+        steps: impl IntoIterator<Item = Step>,
     ) -> Result<Self, String> {
-        let mut rest: VecDeque<Command> = steps.into_iter().collect();
-        let mut first = rest.pop_front().ok_or("there is nothing to do")?;
-        let (running, name) = spawn(&mut first)?;
+        let mut rest: VecDeque<Step> = steps.into_iter().collect();
+        let first = rest.pop_front().ok_or("there is nothing to do")?;
+        let (running, name) = spawn(first)?;
         Ok(Self {
             errand,
             running,
@@ -186,12 +208,12 @@ impl Chore {
             return None;
         };
         if !status.success() {
-            return Some(Err(format!("`{}` failed ({status})", self.name)));
+            return Some(Err(format!("{} failed ({status})", self.name)));
         }
-        let Some(mut next) = self.rest.pop_front() else {
+        let Some(next) = self.rest.pop_front() else {
             return Some(Ok(()));
         };
-        match spawn(&mut next) {
+        match spawn(next) {
             Ok((running, name)) => {
                 (self.running, self.name) = (running, name);
                 None
@@ -205,17 +227,13 @@ impl Chore {
     }
 }
 
-fn spawn(command: &mut Command) -> Result<(Child, String), String> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let name = words
-        .map(|w| w.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ");
-    notify::withhold(command);
-    let child = command.stdin(Stdio::null()).spawn();
-    child
-        .map(|child| (child, name.clone()))
-        .map_err(|e| format!("`{name}` can't be run: {e}"))
+fn spawn(step: Step) -> Result<(Child, String), String> {
+    let Step { name, mut command } = step;
+    notify::withhold(&mut command);
+    match command.stdin(Stdio::null()).spawn() {
+        Ok(child) => Ok((child, name)),
+        Err(e) => Err(format!("{name} can't be run: {e}")),
+    }
 }
 
 /// Children that nobody waits for any more.

@@ -61,23 +61,6 @@ pub fn version(printed: &str) -> Option<(u32, u32, u32)> {
     Some((number()?, number()?, number()?))
 }
 
-/// `systemctl restart UNIT`, which waits until the unit runs.
-pub fn restart_unit(unit: &str) -> Command {
-    systemctl("restart", unit)
-}
-
-/// `systemctl stop UNIT`, which waits until the unit has stopped.
-pub fn stop_unit(unit: &str) -> Command {
-    systemctl("stop", unit)
-}
-
-fn systemctl(verb: &str, unit: &str) -> Command {
-    let mut command = Command::new("systemctl");
-    // There is nobody to ask for a password.
-    command.args(["--no-ask-password", verb, unit]);
-    command
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,11 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+mod cross;
 mod demo;
 mod setup;
 mod suites;
+mod target;
 
 const HELP: &str = "\
 Usage: cargo xtask TASK
@@ -18,13 +20,16 @@ Usage: cargo xtask TASK
 Tasks:
   demo [--real-time]  shows the main job: six rotations on real parts, and no row is lost
   test [SUITE...]     all tests, or these suites of them
-  setup               installs what demo and test need; both do it by themselves
+  cross [--arch aarch64|armv7]...
+                      the release binaries for devices
+  setup               installs what demo and test need; each task does so itself
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
+        ["cross", arguments @ ..] => cross::cross(arguments),
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),

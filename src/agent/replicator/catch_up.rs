@@ -1,0 +1,194 @@
+//! What a Litestream that was just started has to show: a new row first, then that it replicated it.
+//!
+//! Owns when it is asked to sync, and how often after a failure. What an answer means for the device
+//! is for the replicator to say.
+
+use std::time::Duration;
+
+use super::{PREPARATION_LIMIT, ROW_PACE};
+use crate::agent::backoff::{Backoff, Jitter};
+use crate::agent::{Action, Position};
+use crate::clock::BootTime;
+
+/// After the start its control socket appears within this, or it has none.
+const SOCKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
+const SOCKET_PACE: Duration = Duration::from_millis(50);
+
+/// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
+/// is late has trouble of its own (with S3, most often) and is looked at less often.
+pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often, then.
+const OPEN_PACE: Duration = Duration::from_secs(1);
+
+/// How long one sync may take.
+const SYNC_LIMIT: Duration = Duration::from_secs(20);
+
+/// Syncs that fail: each also wakes Litestream from its own back-off, which grows to 5 min.
+const SYNC_RETRY: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(30),
+    least: Duration::from_millis(500),
+};
+
+/// Why Litestream did not confirm a sync.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SyncFailure {
+    /// Nothing listens on its control socket.
+    NoSocket,
+    /// It has not looked at the database yet, and must not be asked to sync before it has.
+    NotOpen,
+    /// It says that it can't read its own local state (a power cut leaves it so).
+    StateCorrupt(String),
+    /// It tried and failed, or did not answer in time.
+    Failed(String),
+}
+
+/// How far a Litestream that was just started is known to have come.
+#[derive(Debug)]
+pub(super) enum CatchUp {
+    /// A row is to be committed first, so that a sync has something to show.
+    Row { retry: BootTime, until: BootTime },
+    /// A sync is due at that time.
+    Due { at: BootTime, failures: u32 },
+    /// A sync was asked for.
+    Asked { deadline: BootTime, failures: u32 },
+    /// It has caught up, as far as it can tell.
+    Done,
+}
+
+/// What an answer to a sync says about the replica.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Not there yet; it is asked again. With the reason, where there is one to tell.
+    Behind(Option<String>),
+    /// It has caught up: to this position, or without a control socket to tell.
+    CaughtUp(Option<Position>),
+    /// It can't, for its local state is broken.
+    StateCorrupt(String),
+}
+
+impl CatchUp {
+    pub(super) fn begin(now: BootTime) -> Self {
+        Self::Row {
+            retry: now,
+            until: now + PREPARATION_LIMIT,
+        }
+    }
+
+    /// A sync is due at once.
+    pub(super) fn due(now: BootTime) -> Self {
+        Self::Due {
+            at: now,
+            failures: 0,
+        }
+    }
+
+    pub(super) fn row(&mut self, committed: bool, now: BootTime) {
+        match self {
+            Self::Row { .. } if committed => *self = Self::due(now),
+            Self::Row { retry, .. } => *retry = now + ROW_PACE,
+            Self::Due { .. } | Self::Asked { .. } | Self::Done => {}
+        }
+    }
+
+    /// Something changed that may let a failing sync succeed.
+    pub(super) fn hasten(&mut self, now: BootTime) {
+        if let Self::Due { at, .. } = self {
+            *at = (*at).min(now);
+        }
+    }
+
+    /// Litestream, which has been up for `age`, answered a sync. `None`: nobody asked.
+    pub(super) fn answered(
+        &mut self,
+        result: Result<Position, SyncFailure>,
+        age: Duration,
+        jitter: &mut Jitter,
+        now: BootTime,
+    ) -> Option<Verdict> {
+        let Self::Asked { failures, .. } = *self else {
+            return None;
+        };
+        let mut again = |failures, wait| {
+            *self = Self::Due {
+                at: now + wait,
+                failures,
+            };
+        };
+        let failed = failures + 1;
+        Some(match result {
+            Ok(position) if position.replicated >= position.local => {
+                *self = Self::Done;
+                Verdict::CaughtUp(Some(position))
+            }
+            Ok(_) => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::Behind(None)
+            }
+            Err(SyncFailure::NoSocket) if age >= SOCKET_LIMIT => {
+                *self = Self::Done;
+                Verdict::CaughtUp(None)
+            }
+            Err(SyncFailure::NoSocket) => {
+                again(failures, SOCKET_PACE);
+                Verdict::Behind(None)
+            }
+            Err(SyncFailure::NotOpen) => {
+                let late = age >= OPEN_LIMIT;
+                again(failures, if late { OPEN_PACE } else { SOCKET_PACE });
+                Verdict::Behind(None)
+            }
+            Err(SyncFailure::StateCorrupt(cause)) => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::StateCorrupt(cause)
+            }
+            Err(SyncFailure::Failed(cause)) => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::Behind(Some(cause))
+            }
+        })
+    }
+
+    /// The next step, where it is due.
+    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Action> {
+        match self {
+            // A database that can't be written to can still be replicated.
+            Self::Row { until, .. } if !heartbeat || *until <= now => *self = Self::due(now),
+            Self::Row { retry, .. } if *retry <= now => {
+                *retry = BootTime::NEVER;
+                return Some(Action::WriteRow);
+            }
+            Self::Due { at, failures } if *at <= now => {
+                *self = Self::Asked {
+                    deadline: now + SYNC_LIMIT + PREPARATION_LIMIT,
+                    failures: *failures,
+                };
+                return Some(Action::Sync(SYNC_LIMIT));
+            }
+            Self::Asked { deadline, failures } if *deadline <= now => {
+                *self = Self::Due {
+                    at: now + SYNC_RETRY.longest,
+                    failures: *failures + 1,
+                };
+            }
+            Self::Row { .. } | Self::Due { .. } | Self::Asked { .. } | Self::Done => {}
+        }
+        None
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match self {
+            Self::Row { retry, until } => (*retry).min(*until),
+            Self::Due { at, .. } => *at,
+            Self::Asked { deadline, .. } => *deadline,
+            Self::Done => BootTime::NEVER,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+}

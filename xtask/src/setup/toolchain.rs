@@ -1,0 +1,161 @@
+//! A Rust toolchain and C compilers that build for the devices.
+//!
+//! The user's own toolchain comes first. Where it lacks a device's standard library (`rustup` can
+//! add it, where its servers are within reach) Debian's compiler does it, with the standard library
+//! unpacked from the archive. Never touches the user's toolchains, and leaves no link in rustup.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use edgerepl_lab::tools;
+
+use super::{AGAIN, SetupError, about, debian::Archive, is_program, packages};
+use crate::{setup::packages::Package, target::Target};
+
+/// A cargo and the compiler that it is to use.
+pub(crate) struct Toolchain {
+    cargo: PathBuf,
+    rustc: Option<PathBuf>,
+}
+
+impl Toolchain {
+    /// Cargo, in the workspace's root.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut cargo = Command::new(&self.cargo);
+        cargo.args(arguments).current_dir(crate::root());
+        if let Some(rustc) = &self.rustc {
+            cargo.env("RUSTC", rustc);
+        }
+        cargo
+    }
+
+    fn of_user() -> Self {
+        Self {
+            cargo: env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from),
+            rustc: None,
+        }
+    }
+}
+
+/// Makes sure of all that it takes to build for these machines.
+pub(super) fn install(targets: &[&Target]) -> Result<Toolchain, SetupError> {
+    let own = targets.iter().all(|target| own_library_is_there(target));
+    let mut needed: Vec<Package> = targets.iter().flat_map(|target| compiler(target)).collect();
+    if !own {
+        needed
+            .extend(DEBIAN_RUST.map(|name| Package::new(name, packages::version(name).is_some())));
+    }
+    packages::install(&needed)?;
+    if own {
+        return Ok(Toolchain::of_user());
+    }
+    Ok(Toolchain {
+        cargo: "/usr/bin/cargo".into(),
+        rustc: Some(debian_compiler(targets)?),
+    })
+}
+
+/// Whether the user's own compiler has the standard library for these machines.
+fn own_library_is_there(target: &Target) -> bool {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let rustc = rustc.args(["--print", "target-libdir", "--target", target.triple]);
+    let output = rustc.current_dir(crate::root()).output();
+    output.is_ok_and(|output| {
+        let directory = String::from_utf8_lossy(&output.stdout);
+        output.status.success() && holds_library(Path::new(directory.trim()))
+    })
+}
+
+fn holds_library(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+            let name = name.to_string_lossy();
+            name.starts_with("libstd-") && name.ends_with(".rlib")
+        })
+    })
+}
+
+/// GCC for the device, with its C library: it links, and compiles SQLite and ring.
+fn compiler(target: &Target) -> [Package; 2] {
+    let gnu = target.gnu;
+    let gcc = is_program(&format!("{gnu}-gcc"));
+    [
+        Package::new(format!("gcc-{gnu}"), gcc),
+        Package::new(format!("libc6-dev-{}-cross", target.debian), gcc),
+    ]
+}
+
+/// Debian's newer Rust; its package `rustc` is years old.
+const DEBIAN_RUST: [&str; 2] = ["rustc-web", "cargo-web"];
+
+/// A system root for Debian's compiler that has the devices' standard libraries too. Its path names
+/// the version, so that another compiler gets another root.
+fn debian_compiler(targets: &[&Target]) -> Result<PathBuf, SetupError> {
+    let version = packages::version("rustc-web").ok_or_else(|| {
+        let cause = "dpkg does not know its version".to_owned();
+        SetupError::new(&"rustc-web", cause, AGAIN)
+    })?;
+    let upstream = version.rsplit_once('-').map_or(&*version, |parts| parts.0);
+    let root = tools::directory().join(format!("rust-{upstream}"));
+    let libraries = root.join("lib").join("rustlib");
+    for target in targets {
+        if !holds_library(&libraries.join(target.triple).join("lib")) {
+            unpack_library(target, &version, upstream, &libraries)?;
+        }
+    }
+    let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let link = libraries.join(&host);
+    if !link.exists() {
+        symlink(Path::new("/usr/lib/rustlib").join(&host), &link).map_err(about(&link))?;
+    }
+    // A compiler knows its root by its own path, and Debian's is in /usr: it has to be told.
+    let script = root.join("rustc");
+    if !script.exists() {
+        let root = root.canonicalize().map_err(about(&root))?;
+        let line = format!("exec /usr/bin/rustc --sysroot '{}' \"$@\"", root.display());
+        fs::write(&script, format!("#!/bin/sh\n{line}\n")).map_err(about(&script))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&script, mode).map_err(about(&script))?;
+    }
+    script.canonicalize().map_err(about(&script))
+}
+
+/// A compiler reads the library of its own upstream version, from whichever release of Debian: the
+/// same build comes first.
+fn unpack_library(
+    target: &Target,
+    version: &str,
+    upstream: &str,
+    libraries: &Path,
+) -> Result<(), SetupError> {
+    let name = format!("libstd-rust-web-dev:{}", target.debian);
+    let archive = Archive::open()?;
+    let offered = archive.versions(&name)?;
+    let same_build = offered.iter().find(|offer| *offer == version);
+    let same_upstream = || {
+        let is_same = |offer: &&String| offer.rsplit_once('-').is_some_and(|o| o.0 == upstream);
+        offered.iter().find(is_same)
+    };
+    let chosen = same_build.or_else(same_upstream).ok_or_else(|| {
+        let cause = format!("the archive has it only as {}", offered.join(", "));
+        let next = "bring rustc-web up to date with apt-get, and run it again";
+        SetupError::new(&format!("{name} {upstream}"), cause, next)
+    })?;
+
+    let scratch = libraries.join(format!(".unpack.{}", std::process::id()));
+    let unpacked = archive
+        .unpack(&[&format!("{name}={chosen}")], &scratch)
+        .and_then(|()| {
+            // One rename: what is in its place is whole.
+            let found = scratch.join("usr/lib/rustlib").join(target.triple);
+            let place = libraries.join(target.triple);
+            fs::rename(&found, &place).map_err(about(&found))
+        });
+    let cleared = fs::remove_dir_all(&scratch).map_err(about(&scratch));
+    unpacked.and(cleared)
+}

@@ -1,0 +1,39 @@
+//! The machines that edgerepl is built for, and what each of them is called by whom.
+
+/// A kind of device.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Target {
+    /// What people call it, as in `--arch aarch64`.
+    pub(crate) arch: &'static str,
+    /// Rust's name.
+    pub(crate) triple: &'static str,
+    /// Debian's name.
+    pub(crate) debian: &'static str,
+    /// GNU's name, with which its tools begin.
+    pub(crate) gnu: &'static str,
+}
+
+pub(crate) const AARCH64: Target = Target {
+    arch: "aarch64",
+    triple: "aarch64-unknown-linux-gnu",
+    debian: "arm64",
+    gnu: "aarch64-linux-gnu",
+};
+
+pub(crate) const ARMV7: Target = Target {
+    arch: "armv7",
+    triple: "armv7-unknown-linux-gnueabihf",
+    debian: "armhf",
+    gnu: "arm-linux-gnueabihf",
+};
+
+pub(crate) const ALL: [&Target; 2] = [&AARCH64, &ARMV7];
+
+/// The one that people call so.
+pub(crate) fn named(arch: &str) -> Result<&'static Target, String> {
+    let found = ALL.into_iter().find(|target| target.arch == arch);
+    found.ok_or_else(|| {
+        let known = ALL.map(|target| target.arch).join(" and ");
+        format!("there is no architecture {arch:?}; there are {known}")
+    })
+}
