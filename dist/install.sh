@@ -13,8 +13,6 @@
 # BINARY is left out where the build system installs the program by itself. The folders may be
 # changed by the variables below.
 set -eu
-# Modes are as given here, whatever the build's umask.
-umask 022
 
 : "${DESTDIR:?is not set: the folder to install into}"
 : "${BINARY:=}"

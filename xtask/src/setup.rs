@@ -28,7 +28,10 @@ mod toolchain;
 /// Installs what the demo and the tests on this machine need.
 pub(crate) fn setup() -> Result<(), SetupError> {
     let softhsm = Package::new("softhsm2", tools::softhsm_module().is_ok());
-    let mut needed = vec![softhsm];
+    // Reads the units in `dist/`, and starts nothing.
+    let reads_units = ["systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"];
+    let systemd = Package::new("systemd", reads_units.into_iter().all(is_program));
+    let mut needed = vec![softhsm, systemd];
     if !litestream::is_installed() {
         needed.extend(litestream::needs());
     }

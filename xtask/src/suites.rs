@@ -28,6 +28,7 @@ const SUITES: &[Suite] = &[
         "configuration",
         &["--package", "edgerepl", "--test", "configuration"],
     ),
+    suite("dist", &["--package", "edgerepl", "--test", "dist"]),
     suite("check", &["--package", "edgerepl", "--test", "check"]),
     suite("notify", &["--package", "edgerepl", "--test", "notify"]),
     suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
