@@ -8,18 +8,20 @@ use std::{
     env,
     error::Error,
     fmt::{self, Display},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use edgerepl_lab::tools;
 
+pub(crate) use emulator::Clock;
 pub(crate) use toolchain::Toolchain;
 
 use crate::target::Target;
 use packages::Package;
 
 mod debian;
+mod emulator;
 mod litestream;
 mod packages;
 mod toolchain;
@@ -40,10 +42,16 @@ pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
 
-/// Whether such a program is on the path.
-fn is_program(name: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(name).is_file())
+/// Installs what it takes to run a device's programs here, with the clock of theirs.
+pub(crate) fn emulation(target: &Target, clock: Clock) -> Result<(), SetupError> {
+    emulator::install(target, clock)
+}
+
+/// The program of this name on the path.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let mut places = env::split_paths(&path).map(|directory| directory.join(name));
+    places.find(|place| place.is_file())
 }
 
 /// Runs to the end and returns what was printed.
