@@ -15,12 +15,14 @@ use std::{
 use edgerepl_lab::tools;
 
 pub(crate) use debian::Archive;
+pub(crate) use emulator::Clock;
 pub(crate) use toolchain::Toolchain;
 
 use crate::target::Target;
 use packages::Package;
 
 mod debian;
+mod emulator;
 mod litestream;
 mod packages;
 mod toolchain;
@@ -30,7 +32,10 @@ pub(crate) fn setup() -> Result<(), SetupError> {
     let softhsm = Package::new("softhsm2", tools::softhsm_module().is_ok());
     // Reads the units in `dist/`, and starts nothing.
     let reads_units = ["systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"];
-    let systemd = Package::new("systemd", reads_units.into_iter().all(is_program));
+    let systemd = Package::new(
+        "systemd",
+        reads_units.into_iter().all(|name| program(name).is_some()),
+    );
     let mut needed = vec![softhsm, systemd];
     if !litestream::is_installed() {
         needed.extend(litestream::needs());
@@ -44,6 +49,11 @@ pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
 
+/// Installs what it takes to run a device's programs here, with the clock of theirs.
+pub(crate) fn emulation(target: &Target, clock: Clock) -> Result<(), SetupError> {
+    emulator::install(target, clock)
+}
+
 /// What an image is made with, besides what cargo builds.
 pub(crate) struct ForImage {
     pub(crate) toolchain: Toolchain,
@@ -53,12 +63,12 @@ pub(crate) struct ForImage {
 
 /// Installs what it takes to make an image for such a machine.
 pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
-    let program = |package: &str, name: &str| Package::new(package, is_program(name));
+    let brings = |package: &str, name: &str| Package::new(package, program(name).is_some());
     let mut needed = vec![
-        program("cpio", "cpio"),
+        brings("cpio", "cpio"),
         Package::new("kmod", Path::new("/sbin/depmod").exists()),
-        program("squashfs-tools", "mksquashfs"),
-        program("systemd", "systemd-sysusers"),
+        brings("squashfs-tools", "mksquashfs"),
+        brings("systemd", "systemd-sysusers"),
     ];
     let litestream = litestream::Device::of(target);
     if litestream
@@ -78,7 +88,7 @@ pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
 pub(crate) fn qemu() -> Result<(), SetupError> {
     if ["qemu-system-aarch64", "qemu-system-arm"]
         .iter()
-        .all(|name| is_program(name))
+        .all(|name| program(name).is_some())
     {
         return Ok(());
     }
@@ -89,10 +99,11 @@ pub(crate) fn qemu() -> Result<(), SetupError> {
 /// than install beside it.
 const QEMU: [&str; 3] = ["qemu-system-arm", "qemu-system-common", "qemu-system-data"];
 
-/// Whether such a program is on the path.
-fn is_program(name: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(name).is_file())
+/// The program of this name on the path.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let mut places = env::split_paths(&path).map(|directory| directory.join(name));
+    places.find(|place| place.is_file())
 }
 
 /// Runs to the end and returns what was printed.
