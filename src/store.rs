@@ -299,6 +299,36 @@ mod tests {
     }
 
     #[test]
+    fn opens_a_database_of_2040() {
+        let folder = Folder::new("2040");
+        fs::write(folder.database(), "").expect("the file");
+        let file = fs::File::options().write(true).open(folder.database());
+        let year_2040 = std::time::UNIX_EPOCH + Duration::from_secs(2_208_988_800);
+        file.and_then(|file| file.set_modified(year_2040))
+            .expect("a file system that knows 2040");
+        assert_eq!(store(&folder, 1).write_row(), Ok(1));
+    }
+
+    #[test]
+    #[ignore = "needs a clock in 2040, which `cargo xtask test year-2040` gives it"]
+    fn rows_are_dated_in_2040() {
+        let folder = Folder::new("dated");
+        let mut store = store(&folder, WallTime::now().unix());
+        let id = store.write_row().expect("a row");
+        assert!(id >= 2_208_988_800, "{id}");
+        let reader = Connection::open(folder.database()).expect("a connection");
+        let date: String = reader
+            .query_row("SELECT created_at FROM HealthCheck", [], |r| r.get(0))
+            .expect("the row");
+        assert!(date.starts_with("2040-"), "{date}");
+        // The row is seconds old, not a hundred years, and not of the future.
+        assert_eq!(store.prune(Duration::from_secs(3600)), Ok(0));
+        let future = "SELECT count(*) FROM HealthCheck WHERE created_at > datetime('now')";
+        let future: i64 = reader.query_row(future, [], |r| r.get(0)).expect("a count");
+        assert_eq!(future, 0);
+    }
+
+    #[test]
     fn the_guard_keeps_the_wal_from_being_reset() {
         let folder = Folder::new("guard");
         let mut store = store(&folder, 1);

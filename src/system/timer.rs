@@ -1,19 +1,21 @@
 //! Time as something to read: one alarm on the boot clock, and word of each step of the wall clock.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::read;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use crate::clock::BootTime;
 
 /// The one timer that all deadlines share. Runs on while the device sleeps.
 #[derive(Debug)]
-pub struct Alarm(TimerFd);
+pub struct Alarm(OwnedFd);
 
 impl Alarm {
     /// An alarm that is not set.
@@ -21,7 +23,7 @@ impl Alarm {
     /// # Errors
     /// Where the kernel has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(timer(ClockId::CLOCK_BOOTTIME)?))
+        Ok(Self(timer(TimerfdClockId::Boottime)?))
     }
 
     /// Sets it; what it was set to before is forgotten. A time that is past rings at once.
@@ -29,15 +31,12 @@ impl Alarm {
     /// # Errors
     /// Where the kernel refuses a time, which it does not.
     pub fn set(&self, when: BootTime) -> io::Result<()> {
-        if when == BootTime::NEVER {
-            return Ok(self.0.unset()?);
-        }
-        // A time of zero would disarm the timer.
-        let when = TimeSpec::from_duration(when.since_boot().max(Duration::from_nanos(1)));
-        Ok(self.0.set(
-            Expiration::OneShot(when),
-            TimerSetTimeFlags::TFD_TIMER_ABSTIME,
-        )?)
+        let when = match when {
+            // A time of zero disarms the timer.
+            BootTime::NEVER => Duration::ZERO,
+            when => when.since_boot().max(Duration::from_nanos(1)),
+        };
+        arm(&self.0, when, TimerfdTimerFlags::ABSTIME)
     }
 
     /// Takes note that it rang.
@@ -54,7 +53,7 @@ impl AsFd for Alarm {
 
 /// Notices that somebody set the wall clock.
 #[derive(Debug)]
-pub struct ClockWatch(TimerFd);
+pub struct ClockWatch(OwnedFd);
 
 impl ClockWatch {
     /// A watch over `CLOCK_REALTIME`.
@@ -62,7 +61,7 @@ impl ClockWatch {
     /// # Errors
     /// Where the kernel has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let watch = Self(timer(ClockId::CLOCK_REALTIME)?);
+        let watch = Self(timer(TimerfdClockId::Realtime)?);
         watch.arm()?;
         Ok(watch)
     }
@@ -75,10 +74,9 @@ impl ClockWatch {
 
     /// The timer is for a day that no device sees; what counts is that setting the clock cancels it.
     fn arm(&self) -> io::Result<()> {
-        let never = TimeSpec::from_duration(Duration::from_secs(i32::MAX as u64 * 4));
-        let flags =
-            TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-        Ok(self.0.set(Expiration::OneShot(never), flags)?)
+        const NEVER: Duration = Duration::from_secs(1 << 33);
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        arm(&self.0, NEVER, flags)
     }
 }
 
@@ -88,9 +86,48 @@ impl AsFd for ClockWatch {
     }
 }
 
-fn timer(clock: ClockId) -> io::Result<TimerFd> {
-    Ok(TimerFd::new(
-        clock,
-        TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
-    )?)
+fn timer(clock: TimerfdClockId) -> io::Result<OwnedFd> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    Ok(timerfd_create(clock, flags)?)
+}
+
+/// Sets a timer for one time.
+fn arm(timer: &OwnedFd, when: Duration, flags: TimerfdTimerFlags) -> io::Result<()> {
+    let setting = Itimerspec {
+        it_interval: Timespec::default(),
+        it_value: when.try_into().map_err(io::Error::other)?,
+    };
+    timerfd_settime(timer, flags, &setting)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    fn rings(alarm: &Alarm) -> bool {
+        let mut waits = [PollFd::new(alarm.as_fd(), PollFlags::POLLIN)];
+        poll(&mut waits, PollTimeout::from(20_u8)) == Ok(1)
+    }
+
+    #[test]
+    fn rings_when_it_is_time_and_not_before() {
+        let alarm = Alarm::new().expect("an alarm");
+        assert!(!rings(&alarm));
+        alarm.set(BootTime::now()).expect("a time that is past");
+        assert!(rings(&alarm));
+        // Not even where the seconds need more than 32 bits, whose lower half is past.
+        let far = BootTime::new(Duration::from_secs((1 << 32) + 1));
+        alarm.set(far).expect("a time that is far");
+        assert!(!rings(&alarm));
+        alarm.set(BootTime::NEVER).expect("no time");
+        assert!(!rings(&alarm));
+    }
+
+    #[test]
+    fn a_clock_that_nobody_sets_was_not_set() {
+        let watch = ClockWatch::new().expect("a watch");
+        assert!(!watch.drain());
+    }
 }

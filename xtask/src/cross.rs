@@ -26,7 +26,8 @@ pub(crate) fn cross(arguments: &[&str]) -> Outcome {
     Ok(true)
 }
 
-fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
+/// Those of `--arch ARCHITECTURE…`, or all.
+pub(crate) fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
     let mut chosen = Vec::new();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -45,7 +46,7 @@ fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
 }
 
 /// Builds the shipped program, and answers with where it is.
-fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
+pub(crate) fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
     let output = toolchain
         .cargo(&["build", "--locked", "--release", "--package", "edgerepl"])
         .args(["--bin", "edgerepl", "--target", target.triple])

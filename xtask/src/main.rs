@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode};
 
 mod cross;
 mod demo;
+mod image;
 mod setup;
 mod suites;
 mod target;
@@ -22,6 +23,8 @@ Tasks:
   test [SUITE...]     all tests, or these suites of them
   cross [--arch aarch64|armv7]...
                       the release binaries for devices
+  image [--arch aarch64|armv7]...
+                      the firmware that the QEMU tests boot
   setup               installs what demo and test need; each task does so itself
 ";
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["cross", arguments @ ..] => cross::cross(arguments),
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
+        ["image", arguments @ ..] => image::image(arguments),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),
         ["test", suites @ ..] => suites::test(suites),
         _ => {

@@ -8,18 +8,21 @@ use std::{
     env,
     error::Error,
     fmt::{self, Display},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use edgerepl_lab::tools;
 
+pub(crate) use debian::Archive;
+pub(crate) use emulator::Clock;
 pub(crate) use toolchain::Toolchain;
 
 use crate::target::Target;
 use packages::Package;
 
 mod debian;
+mod emulator;
 mod litestream;
 mod packages;
 mod toolchain;
@@ -27,7 +30,13 @@ mod toolchain;
 /// Installs what the demo and the tests on this machine need.
 pub(crate) fn setup() -> Result<(), SetupError> {
     let softhsm = Package::new("softhsm2", tools::softhsm_module().is_ok());
-    let mut needed = vec![softhsm];
+    // Reads the units in `dist/`, and starts nothing.
+    let reads_units = ["systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"];
+    let systemd = Package::new(
+        "systemd",
+        reads_units.into_iter().all(|name| program(name).is_some()),
+    );
+    let mut needed = vec![softhsm, systemd];
     if !litestream::is_installed() {
         needed.extend(litestream::needs());
     }
@@ -40,10 +49,61 @@ pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
 
-/// Whether such a program is on the path.
-fn is_program(name: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(name).is_file())
+/// Installs what it takes to run a device's programs here, with the clock of theirs.
+pub(crate) fn emulation(target: &Target, clock: Clock) -> Result<(), SetupError> {
+    emulator::install(target, clock)
+}
+
+/// What an image is made with, besides what cargo builds.
+pub(crate) struct ForImage {
+    pub(crate) toolchain: Toolchain,
+    /// None where no build of Litestream for such a machine is known.
+    pub(crate) litestream: Option<PathBuf>,
+}
+
+/// Installs what it takes to make an image for such a machine.
+pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
+    let brings = |package: &str, name: &str| Package::new(package, program(name).is_some());
+    let mut needed = vec![
+        brings("cpio", "cpio"),
+        Package::new("kmod", Path::new("/sbin/depmod").exists()),
+        brings("squashfs-tools", "mksquashfs"),
+        brings("systemd", "systemd-sysusers"),
+    ];
+    let litestream = litestream::Device::of(target);
+    if litestream
+        .as_ref()
+        .is_some_and(|device| !device.is_installed())
+    {
+        needed.extend(litestream::needs());
+    }
+    packages::install(&needed)?;
+    Ok(ForImage {
+        toolchain: cross(&[target])?,
+        litestream: litestream.map(|device| device.install()).transpose()?,
+    })
+}
+
+/// Installs QEMU for whole machines.
+pub(crate) fn qemu() -> Result<(), SetupError> {
+    if ["qemu-system-aarch64", "qemu-system-arm"]
+        .iter()
+        .all(|name| program(name).is_some())
+    {
+        return Ok(());
+    }
+    packages::install_backports(&QEMU)
+}
+
+/// All of one version: the release's own is years old, and apt would rather remove what is newer
+/// than install beside it.
+const QEMU: [&str; 3] = ["qemu-system-arm", "qemu-system-common", "qemu-system-data"];
+
+/// The program of this name on the path.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let mut places = env::split_paths(&path).map(|directory| directory.join(name));
+    places.find(|place| place.is_file())
 }
 
 /// Runs to the end and returns what was printed.

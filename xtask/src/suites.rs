@@ -2,16 +2,20 @@
 //!
 //! Owns the list of suites. Judges nothing: what fails is for the tests to say.
 
+use std::env;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, build_programs, cargo, setup};
+use crate::setup::{self, Clock};
+use crate::target::{AARCH64, ARMV7, Target};
+use crate::{Outcome, build_programs, cargo};
 
-/// A suite's name and the command that runs it.
+/// A suite's name, the command that runs it, and on what machine.
 struct Suite {
     name: &'static str,
     arguments: &'static [&'static str],
+    device: Option<(&'static Target, Clock)>,
 }
 
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
@@ -28,6 +32,7 @@ const SUITES: &[Suite] = &[
         "configuration",
         &["--package", "edgerepl", "--test", "configuration"],
     ),
+    suite("dist", &["--package", "edgerepl", "--test", "dist"]),
     suite("check", &["--package", "edgerepl", "--test", "check"]),
     suite("notify", &["--package", "edgerepl", "--test", "notify"]),
     suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
@@ -46,10 +51,27 @@ const SUITES: &[Suite] = &[
         "replication",
         &["--package", "edgerepl", "--test", "replication"],
     ),
+    emulated("unit-aarch64", &AARCH64, Clock::True),
+    emulated("unit-armv7", &ARMV7, Clock::True),
+    emulated("year-2040", &ARMV7, Clock::In2040),
 ];
 
 const fn suite(name: &'static str, arguments: &'static [&'static str]) -> Suite {
-    Suite { name, arguments }
+    Suite {
+        name,
+        arguments,
+        device: None,
+    }
+}
+
+/// The unit tests as a device's own processor, C library and clock would run them. Tests that start
+/// edgerepl have no place here: the kernel can't start an emulated program's children.
+const fn emulated(name: &'static str, target: &'static Target, clock: Clock) -> Suite {
+    Suite {
+        name,
+        arguments: &["--package", "edgerepl", "--lib"],
+        device: Some((target, clock)),
+    }
 }
 
 pub(crate) fn test(chosen: &[&str]) -> Outcome {
@@ -64,13 +86,14 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
         )
         .into());
     }
-    setup::setup()?;
-    build_programs()?;
+    let is_chosen = |suite: &&Suite| chosen.is_empty() || chosen.contains(&suite.name);
+    let suites: Vec<&Suite> = SUITES.iter().filter(is_chosen).collect();
+    if suites.iter().any(|suite| suite.device.is_none()) {
+        setup::setup()?;
+        build_programs()?;
+    }
     let mut results = Vec::new();
-    for suite in SUITES
-        .iter()
-        .filter(|s| chosen.is_empty() || chosen.contains(&s.name))
-    {
+    for suite in suites {
         println!("== {}", suite.name);
         results.push((suite.name, run(suite)?));
     }
@@ -101,11 +124,18 @@ struct Count {
 
 fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
     let begun = Instant::now();
-    let mut child = cargo(&["test", "--no-fail-fast"])
-        .args(suite.arguments)
-        .args(["--", "--test-threads", "4", "--nocapture"])
-        .stdout(Stdio::piped())
-        .spawn()?;
+    let mut command = match suite.device {
+        None => cargo(&["test"]),
+        Some((target, clock)) => emulated_test(target, clock)?,
+    };
+    command.arg("--no-fail-fast").args(suite.arguments);
+    command.args(["--", "--test-threads", "4", "--nocapture"]);
+    if matches!(suite.device, Some((_, Clock::In2040))) {
+        // Those that need such a clock are ignored with any other. What fakes the clock takes a time
+        // on the boot clock for one on the wall clock, so that no alarm can be set.
+        command.args(["--include-ignored", "--skip", "system::timer::tests::rings"]);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut count = Count::default();
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).lines() {
@@ -124,6 +154,19 @@ fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
     }
     count.time = begun.elapsed();
     Ok(count)
+}
+
+/// `cargo test` for a device, with all that it takes.
+fn emulated_test(target: &Target, clock: Clock) -> Result<Command, Box<dyn std::error::Error>> {
+    setup::emulation(target, clock)?;
+    let mut command = setup::cross(&[target])?.cargo(&["test", "--target", target.triple]);
+    if let Some(runner) = clock.runner(target) {
+        command.args(["--config", &runner]);
+    }
+    let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
+    flags.push(" --cfg without_lab");
+    command.env("RUSTFLAGS", flags);
+    Ok(command)
 }
 
 /// The counts in `test result: ok. 12 passed; 0 failed; …`.

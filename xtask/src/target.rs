@@ -11,6 +11,8 @@ pub(crate) struct Target {
     pub(crate) debian: &'static str,
     /// GNU's name, with which its tools begin.
     pub(crate) gnu: &'static str,
+    /// The emulator that runs its programs, as .cargo/config.toml names it.
+    pub(crate) emulator: &'static str,
 }
 
 pub(crate) const AARCH64: Target = Target {
@@ -18,6 +20,7 @@ pub(crate) const AARCH64: Target = Target {
     triple: "aarch64-unknown-linux-gnu",
     debian: "arm64",
     gnu: "aarch64-linux-gnu",
+    emulator: "qemu-aarch64",
 };
 
 pub(crate) const ARMV7: Target = Target {
@@ -25,6 +28,7 @@ pub(crate) const ARMV7: Target = Target {
     triple: "armv7-unknown-linux-gnueabihf",
     debian: "armhf",
     gnu: "arm-linux-gnueabihf",
+    emulator: "qemu-arm",
 };
 
 pub(crate) const ALL: [&Target; 2] = [&AARCH64, &ARMV7];

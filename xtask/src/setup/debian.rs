@@ -23,13 +23,13 @@ const LATER_RELEASE: &str = "trixie";
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A view of the archive with lists of packages in it.
-pub(super) struct Archive {
+pub(crate) struct Archive {
     directory: PathBuf,
 }
 
 impl Archive {
     /// Opens the view; makes it, or brings it up to date, where that is due.
-    pub(super) fn open() -> Result<Self, SetupError> {
+    pub(crate) fn open() -> Result<Self, SetupError> {
         let archive = Self {
             directory: tools::directory().join("debian"),
         };
@@ -44,7 +44,7 @@ impl Archive {
 
     /// Downloads packages and unpacks them, one over the other, into a directory. Each is named as
     /// `apt-get download` takes it: `name:arch`, `name:arch=version`, `name:arch/release`.
-    pub(super) fn unpack(&self, packages: &[&str], into: &Path) -> Result<(), SetupError> {
+    pub(crate) fn unpack(&self, packages: &[&str], into: &Path) -> Result<(), SetupError> {
         let scratch = self
             .directory
             .join(format!("unpack.{}", std::process::id()));
@@ -71,11 +71,53 @@ impl Archive {
         let mut apt = self.apt("apt-get");
         apt.args(["--quiet", "download"]).args(packages);
         run(apt.current_dir(into), &packages.join(" "), AGAIN)?;
-        let files = fs::read_dir(into).map_err(about(into))?;
-        let paths = files.filter_map(|entry| Some(entry.ok()?.path()));
-        Ok(paths
-            .filter(|path| path.extension().is_some_and(|end| end == "deb"))
-            .collect())
+        package_files(into)
+    }
+
+    /// Downloads packages and all that they depend on into a directory, as for a machine of this
+    /// architecture that has no package yet.
+    pub(crate) fn resolve(
+        &self,
+        architecture: &str,
+        packages: &[&str],
+        into: &Path,
+    ) -> Result<Vec<PathBuf>, SetupError> {
+        let partial = into.join("partial");
+        fs::create_dir_all(&partial).map_err(about(&partial))?;
+        let mut apt = self.apt("apt-get");
+        apt.args(["--quiet", "--yes", "--no-install-recommends"])
+            .args(["--download-only", "install"])
+            .args(packages)
+            .arg(format!("--option=APT::Architecture={architecture}"))
+            .arg(format!("--option=Dir::Cache::archives={}", into.display()))
+            // What is cached of the lists is for this machine's architecture.
+            .args([
+                "--option=Dir::Cache::pkgcache=",
+                "--option=Dir::Cache::srcpkgcache=",
+            ]);
+        run(&mut apt, &format!("the packages for {architecture}"), AGAIN)?;
+        package_files(into)
+    }
+
+    /// The packages that a package depends on.
+    pub(crate) fn depends(&self, package: &str) -> Result<Vec<String>, SetupError> {
+        let mut apt = self.apt("apt-cache");
+        apt.args(["--important", "depends", package]);
+        let table = run(&mut apt, package, AGAIN)?;
+        let names = table
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let bare = |name: &str| {
+            name.split_once(':')
+                .map_or(name, |parts| parts.0)
+                .to_owned()
+        };
+        Ok(names.map(bare).collect())
+    }
+
+    /// The release with newer versions of some packages.
+    pub(super) fn backports(&self) -> Result<String, SetupError> {
+        Ok(format!("{}-backports", Machine::read()?.release))
     }
 
     /// The versions of a package that the archive has, the preferred one first.
@@ -192,7 +234,7 @@ impl Archive {
         apt
     }
 
-    fn configuration(&self) -> PathBuf {
+    pub(super) fn configuration(&self) -> PathBuf {
         self.directory.join("apt.conf")
     }
 
@@ -200,6 +242,15 @@ impl Archive {
     fn sources(&self) -> PathBuf {
         self.directory.join("etc").join("sources.list")
     }
+}
+
+/// The package files in a directory.
+fn package_files(directory: &Path) -> Result<Vec<PathBuf>, SetupError> {
+    let files = fs::read_dir(directory).map_err(about(directory))?;
+    let paths = files.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"))
+        .collect())
 }
 
 const AGAIN: &str = "run it again";

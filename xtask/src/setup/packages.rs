@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use super::{SetupError, run};
+use super::{SetupError, debian::Archive, run};
 
 /// A Debian package, and whether what it brings is there already.
 pub(super) struct Package {
@@ -33,9 +33,29 @@ pub(super) fn install(packages: &[Package]) -> Result<(), SetupError> {
     let names = missing.join(" ");
     println!("setup: installing the packages {names}");
     let by_hand = format!("install {names} with your distribution's package manager");
-    apt_get(&["update", "--quiet"], &by_hand)?;
-    let install = ["install", "--quiet", "--yes", "--no-install-recommends"];
-    apt_get(&[&install[..], &missing].concat(), &by_hand)
+    run(
+        &mut apt_get(&["update", "--quiet"]),
+        "apt-get update",
+        &by_hand,
+    )?;
+    let mut apt = apt_get(&["install", "--quiet", "--yes", "--no-install-recommends"]);
+    run(apt.args(missing), "apt-get install", &by_hand).map(drop)
+}
+
+/// Installs packages from the release's backports, by the private view of the archive: the machine's
+/// own sources need not name them, and stay as they are.
+pub(super) fn install_backports(names: &[&str]) -> Result<(), SetupError> {
+    let archive = Archive::open()?;
+    let release = archive.backports()?;
+    let joined = names.join(" ");
+    println!("setup: installing the packages {joined} from {release}");
+    let by_hand = format!("install {joined} of {release} with apt-get");
+    let mut apt = apt_get(&["install", "--quiet", "--yes", "--no-install-recommends"]);
+    // The view knows of no installed package by itself.
+    apt.arg("--option=Dir::State::Status=/var/lib/dpkg/status")
+        .args(names.iter().map(|name| format!("{name}/{release}")))
+        .env("APT_CONFIG", archive.configuration());
+    run(&mut apt, "apt-get install", &by_hand).map(drop)
 }
 
 /// The version of a package that dpkg installed.
@@ -47,18 +67,18 @@ pub(super) fn version(name: &str) -> Option<String> {
     Some(shown.strip_prefix("installed ")?.to_owned())
 }
 
-fn apt_get(arguments: &[&str], by_hand: &str) -> Result<(), SetupError> {
+fn apt_get(arguments: &[&str]) -> Command {
     let mut command = if is_root() {
         Command::new("apt-get")
     } else {
         let mut sudo = Command::new("sudo");
-        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo.args(["--preserve-env=APT_CONFIG,DEBIAN_FRONTEND", "apt-get"]);
         sudo
     };
     command
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive");
-    run(&mut command, &format!("apt-get {}", arguments[0]), by_hand).map(drop)
+    command
 }
 
 fn is_root() -> bool {

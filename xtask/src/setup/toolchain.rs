@@ -13,7 +13,7 @@ use std::{
 
 use edgerepl_lab::tools;
 
-use super::{AGAIN, SetupError, about, debian::Archive, is_program, packages};
+use super::{AGAIN, SetupError, about, debian::Archive, packages, program};
 use crate::{setup::packages::Package, target::Target};
 
 /// A cargo and the compiler that it is to use.
@@ -84,7 +84,7 @@ fn holds_library(directory: &Path) -> bool {
 /// GCC for the device, with its C library: it links, and compiles SQLite and ring.
 fn compiler(target: &Target) -> [Package; 2] {
     let gnu = target.gnu;
-    let gcc = is_program(&format!("{gnu}-gcc"));
+    let gcc = program(&format!("{gnu}-gcc")).is_some();
     [
         Package::new(format!("gcc-{gnu}"), gcc),
         Package::new(format!("libc6-dev-{}-cross", target.debian), gcc),
