@@ -11,7 +11,7 @@ use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 use x509_cert::der::DateTime;
 
 /// Time since boot, sleep included (`CLOCK_BOOTTIME`).
@@ -29,8 +29,9 @@ impl BootTime {
 
     /// Reads `CLOCK_BOOTTIME`, which every kernel since 2.6.39 has.
     pub fn now() -> Self {
-        let read = clock_gettime(ClockId::Boottime);
-        Self(read.try_into().expect("no time is before the boot"))
+        // A C library's 32 bits of seconds, on armv7, are 68 years from the boot.
+        let read = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME cannot be read");
+        Self(read.into())
     }
 
     /// How long after boot this is.

@@ -22,7 +22,7 @@ impl SqliteVersion {
 
 /// The SQLite that edgerepl compiles in must obey the rule.
 #[cfg(feature = "bundled-sqlite")]
-const _: () = assert!(SqliteVersion(rusqlite::ffi::SQLITE_VERSION_NUMBER).is_safe());
+const _: () = assert!(SqliteVersion(libsqlite3_sys::SQLITE_VERSION_NUMBER).is_safe());
 
 impl std::fmt::Display for SqliteVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

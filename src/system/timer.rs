@@ -1,21 +1,25 @@
 //! Time as something to read: one alarm on the boot clock, and word of each step of the wall clock.
+//!
+//! On armv7 the C library counts seconds here in 32 bits. Only the boot clock, which needs decades
+//! for those, is ever set to anything; the wall clock's watch is for no time at all.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::read;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
 
 use crate::clock::BootTime;
 
+/// As far as 32 bits go. An alarm for later rings then, and is set anew.
+const FARTHEST: Duration = Duration::from_secs(i32::MAX as u64);
+
 /// The one timer that all deadlines share. Runs on while the device sleeps.
 #[derive(Debug)]
-pub struct Alarm(OwnedFd);
+pub struct Alarm(TimerFd);
 
 impl Alarm {
     /// An alarm that is not set.
@@ -23,7 +27,7 @@ impl Alarm {
     /// # Errors
     /// Where the kernel has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(timer(TimerfdClockId::Boottime)?))
+        Ok(Self(timer(ClockId::CLOCK_BOOTTIME)?))
     }
 
     /// Sets it; what it was set to before is forgotten. A time that is past rings at once.
@@ -31,12 +35,15 @@ impl Alarm {
     /// # Errors
     /// Where the kernel refuses a time, which it does not.
     pub fn set(&self, when: BootTime) -> io::Result<()> {
-        let when = match when {
-            // A time of zero disarms the timer.
-            BootTime::NEVER => Duration::ZERO,
-            when => when.since_boot().max(Duration::from_nanos(1)),
-        };
-        arm(&self.0, when, TimerfdTimerFlags::ABSTIME)
+        if when == BootTime::NEVER {
+            return Ok(self.0.unset()?);
+        }
+        // A time of zero would disarm the timer.
+        let when = when.since_boot().clamp(Duration::from_nanos(1), FARTHEST);
+        Ok(self.0.set(
+            Expiration::OneShot(TimeSpec::from_duration(when)),
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+        )?)
     }
 
     /// Takes note that it rang.
@@ -53,7 +60,7 @@ impl AsFd for Alarm {
 
 /// Notices that somebody set the wall clock.
 #[derive(Debug)]
-pub struct ClockWatch(OwnedFd);
+pub struct ClockWatch(TimerFd);
 
 impl ClockWatch {
     /// A watch over `CLOCK_REALTIME`.
@@ -61,7 +68,7 @@ impl ClockWatch {
     /// # Errors
     /// Where the kernel has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let watch = Self(timer(TimerfdClockId::Realtime)?);
+        let watch = Self(timer(ClockId::CLOCK_REALTIME)?);
         watch.arm()?;
         Ok(watch)
     }
@@ -72,11 +79,11 @@ impl ClockWatch {
         stepped && self.arm().is_ok()
     }
 
-    /// The timer is for a day that no device sees; what counts is that setting the clock cancels it.
+    /// A timer that is not running can be cancelled too, by whoever sets the clock.
     fn arm(&self) -> io::Result<()> {
-        const NEVER: Duration = Duration::from_secs(1 << 33);
-        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        arm(&self.0, NEVER, flags)
+        let flags =
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        Ok(self.0.set(Expiration::OneShot(TimeSpec::zero()), flags)?)
     }
 }
 
@@ -86,19 +93,11 @@ impl AsFd for ClockWatch {
     }
 }
 
-fn timer(clock: TimerfdClockId) -> io::Result<OwnedFd> {
-    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-    Ok(timerfd_create(clock, flags)?)
-}
-
-/// Sets a timer for one time.
-fn arm(timer: &OwnedFd, when: Duration, flags: TimerfdTimerFlags) -> io::Result<()> {
-    let setting = Itimerspec {
-        it_interval: Timespec::default(),
-        it_value: when.try_into().map_err(io::Error::other)?,
-    };
-    timerfd_settime(timer, flags, &setting)?;
-    Ok(())
+fn timer(clock: ClockId) -> io::Result<TimerFd> {
+    Ok(TimerFd::new(
+        clock,
+        TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
+    )?)
 }
 
 #[cfg(test)]
