@@ -45,7 +45,7 @@ fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
 }
 
 /// Builds the shipped program, and answers with where it is.
-fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
+pub(crate) fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
     let output = toolchain
         .cargo(&["build", "--locked", "--release", "--package", "edgerepl"])
         .args(["--bin", "edgerepl", "--target", target.triple])

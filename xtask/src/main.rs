@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 mod cross;
+mod deb;
 mod demo;
 mod setup;
 mod suites;
@@ -22,6 +23,8 @@ Tasks:
   test [SUITE...]     all tests, or these suites of them
   cross [--arch aarch64|armv7]...
                       the release binaries for devices
+  deb [--arch arm64|armhf|amd64]
+                      Debian packages, judged by lintian
   setup               installs what demo and test need; each task does so itself
 ";
 
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["cross", arguments @ ..] => cross::cross(arguments),
+        ["deb", arguments @ ..] => deb::deb(arguments),
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),

@@ -43,6 +43,17 @@ pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
 
+/// Installs what builds and judges Debian packages.
+pub(crate) fn packaging() -> Result<(), SetupError> {
+    let needed = [
+        ("binutils", "readelf"),
+        ("debhelper", "dh"),
+        ("dpkg-dev", "dpkg-buildpackage"),
+        ("lintian", "lintian"),
+    ];
+    packages::install(&needed.map(|(name, program)| Package::new(name, is_program(program))))
+}
+
 /// Whether such a program is on the path.
 fn is_program(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
