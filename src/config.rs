@@ -544,6 +544,60 @@ mod tests {
         }
     }
 
+    /// `dist/edgerepl.toml` with those of its keys in force that `wanted` picks.
+    fn shipped(wanted: impl Fn(&str) -> bool) -> String {
+        let line = |line: &'static str| {
+            let assignment = line.strip_prefix('#')?;
+            let (key, _) = assignment.split_once(" = ")?;
+            (!key.contains(' ') && wanted(key)).then_some(assignment)
+        };
+        include_str!("../dist/edgerepl.toml")
+            .lines()
+            .map(|l| format!("{}\n", line(l).unwrap_or(l)))
+            .collect()
+    }
+
+    #[test]
+    fn the_shipped_file_shows_each_key_with_its_default() {
+        let table: toml::Table = shipped(|_| true).parse().expect("TOML");
+        for (section, keys) in SCHEMA {
+            let shown: Vec<&String> = table[*section]
+                .as_table()
+                .expect("a section")
+                .keys()
+                .collect();
+            assert_eq!(shown.len(), keys.len(), "[{section}] {shown:?}");
+            assert!(
+                keys.iter().all(|k| shown.iter().any(|s| s == k)),
+                "{shown:?}"
+            );
+        }
+        // What has no default is an example there.
+        let examples = [
+            "certificate",
+            "private_key",
+            "thing_name",
+            "endpoint",
+            "role_alias",
+            "region",
+            "path",
+        ];
+        for supervisor in ["child", "systemd"] {
+            let layer = format!("[replication]\nsupervisor = {supervisor:?}");
+            let load = |name: &str, main: &str| {
+                let name = format!("{name}-{supervisor}");
+                let files = [
+                    ("etc/edgerepl.toml", main),
+                    ("etc/edgerepl.toml.d/x.toml", &layer),
+                ];
+                Files::new(&name, &files).load().expect("settings")
+            };
+            let all = load("shipped-all", &shipped(|_| true));
+            let defaults = load("shipped-defaults", &shipped(|key| examples.contains(&key)));
+            assert_eq!(all, defaults, "a default that is none");
+        }
+    }
+
     #[test]
     fn what_is_missing_is_named() {
         let missing = Files::new("missing", &[]).load().expect_err("no file");

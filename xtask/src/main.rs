@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 mod cross;
+mod deb;
 mod demo;
 mod image;
 mod setup;
@@ -25,6 +26,8 @@ Tasks:
                       the release binaries for devices
   image [--arch aarch64|armv7]...
                       the firmware that the QEMU tests boot
+  deb [--arch arm64|armhf|amd64]
+                      Debian packages, judged by lintian
   setup               installs what demo and test need; each task does so itself
 ";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["cross", arguments @ ..] => cross::cross(arguments),
+        ["deb", arguments @ ..] => deb::deb(arguments),
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["image", arguments @ ..] => image::image(arguments),

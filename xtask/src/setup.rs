@@ -63,7 +63,6 @@ pub(crate) struct ForImage {
 
 /// Installs what it takes to make an image for such a machine.
 pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
-    let brings = |package: &str, name: &str| Package::new(package, program(name).is_some());
     let mut needed = vec![
         brings("cpio", "cpio"),
         Package::new("kmod", Path::new("/sbin/depmod").exists()),
@@ -84,8 +83,21 @@ pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
     })
 }
 
-/// Installs QEMU for whole machines.
+/// Installs what builds and judges Debian packages.
+pub(crate) fn packaging() -> Result<(), SetupError> {
+    let needed = [
+        ("binutils", "readelf"),
+        ("debhelper", "dh"),
+        ("dpkg-dev", "dpkg-buildpackage"),
+        ("lintian", "lintian"),
+    ];
+    packages::install(&needed.map(|(name, program)| brings(name, program)))
+}
+
+/// Installs QEMU for whole machines, and what makes their disks.
 pub(crate) fn qemu() -> Result<(), SetupError> {
+    let disks = Package::new("e2fsprogs", Path::new("/sbin/debugfs").exists());
+    packages::install(&[disks])?;
     if ["qemu-system-aarch64", "qemu-system-arm"]
         .iter()
         .all(|name| program(name).is_some())
@@ -98,6 +110,11 @@ pub(crate) fn qemu() -> Result<(), SetupError> {
 /// All of one version: the release's own is years old, and apt would rather remove what is newer
 /// than install beside it.
 const QEMU: [&str; 3] = ["qemu-system-arm", "qemu-system-common", "qemu-system-data"];
+
+/// A package that is missing where its program is.
+fn brings(package: &str, name: &str) -> Package {
+    Package::new(package, program(name).is_some())
+}
 
 /// The program of this name on the path.
 fn program(name: &str) -> Option<PathBuf> {
