@@ -12,6 +12,7 @@ mod cross;
 mod deb;
 mod demo;
 mod image;
+mod qemu;
 mod setup;
 mod suites;
 mod target;
@@ -28,6 +29,8 @@ Tasks:
                       the firmware that the QEMU tests boot
   deb [--arch arm64|armhf|amd64]
                       Debian packages, judged by lintian
+  qemu [--arch aarch64|armv7] [--all | TEST...]
+                      boots that firmware in QEMU: the gate's tests, all, or these
   setup               installs what demo and test need; each task does so itself
 ";
 
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["image", arguments @ ..] => image::image(arguments),
+        ["qemu", arguments @ ..] => qemu::qemu(arguments),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),
         ["test", suites @ ..] => suites::test(suites),
         _ => {

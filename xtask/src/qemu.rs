@@ -1,0 +1,142 @@
+//! `cargo xtask qemu`: the image in an emulated machine, with the lab on the host.
+//!
+//! Owns which tests run and how their outcome is shown. A test is a story about one device that is
+//! switched on, used and looked at; it says nothing of how a machine is made.
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::image::{self, Image};
+use crate::target::{self, Target};
+use crate::{Outcome, build_programs, root, setup};
+
+mod machine;
+mod rig;
+mod shell;
+mod stories;
+
+use rig::Rig;
+use stories::STORIES;
+
+/// Why a test failed.
+pub(crate) type Failure = Box<dyn Error>;
+
+/// What a test measured: a name and a figure for people.
+pub(crate) type Figures = Vec<(&'static str, String)>;
+
+/// A test.
+pub(crate) struct Story {
+    pub(crate) name: &'static str,
+    pub(crate) shows: &'static str,
+    /// It is one of the few that the gate runs.
+    pub(crate) in_gate: bool,
+    /// It needs no Litestream, which is not to be had for armv7.
+    pub(crate) on_armv7: bool,
+    pub(crate) run: fn(&Bench) -> Result<Figures, Failure>,
+}
+
+/// Where a test finds its machine.
+pub(crate) struct Bench {
+    pub(crate) image: Image,
+    folder: PathBuf,
+}
+
+impl Bench {
+    /// A device of its own for the story of that name.
+    pub(crate) fn rig(&self, name: &str, lifetime: Duration) -> Result<Rig<'_>, Failure> {
+        Rig::new(&self.image, &self.folder.join(name), lifetime)
+    }
+
+    pub(crate) fn has_litestream(&self) -> bool {
+        self.image.arch == &target::AARCH64
+    }
+}
+
+/// Which tests are to run.
+enum Choice<'a> {
+    Gate,
+    All,
+    Named(Vec<&'a str>),
+}
+
+impl<'a> Choice<'a> {
+    fn named(names: Vec<&'a str>) -> Result<Self, String> {
+        if let Some(unknown) = names.iter().find(|n| STORIES.iter().all(|s| s.name != **n)) {
+            let known: Vec<&str> = STORIES.iter().map(|story| story.name).collect();
+            let known = known.join(", ");
+            return Err(format!("there is no test {unknown:?}; there are {known}"));
+        }
+        Ok(if names.is_empty() {
+            Self::Gate
+        } else {
+            Self::Named(names)
+        })
+    }
+
+    fn includes(&self, story: &Story) -> bool {
+        match self {
+            Self::Gate => story.in_gate,
+            Self::All => true,
+            Self::Named(names) => names.contains(&story.name),
+        }
+    }
+}
+
+/// `[--arch ARCHITECTURE] [--all | TEST…]`: without more the few of the gate, on aarch64. True
+/// where all passed.
+pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
+    let mut target = &target::AARCH64;
+    let (mut all, mut names) = (false, Vec::new());
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--arch" => target = target::named(words.next().ok_or("--arch needs a name")?)?,
+            "--all" => all = true,
+            name => names.push(name),
+        }
+    }
+    let choice = Choice::named(names)?;
+    run(target, &if all { Choice::All } else { choice })
+}
+
+fn run(target: &'static Target, choice: &Choice) -> Outcome {
+    setup::setup()?;
+    setup::qemu()?;
+    build_programs()?;
+    let bench = Bench {
+        image: image::build(target)?,
+        folder: root().join("target/qemu").join(target.arch),
+    };
+    if !bench.has_litestream() {
+        let arch = target.arch;
+        println!("For {arch} no Litestream is to be had here: shown is all up to its start.");
+    }
+    fs::create_dir_all(&bench.folder)?;
+    let chosen = STORIES
+        .iter()
+        .filter(|story| choice.includes(story) && (bench.has_litestream() || story.on_armv7));
+    let (mut passed, mut failed) = (0, 0);
+    for story in chosen {
+        println!("\n{}: {}", story.name, story.shows);
+        let begun = Instant::now();
+        let outcome = (story.run)(&bench);
+        let seconds = begun.elapsed().as_secs();
+        match outcome {
+            Ok(figures) => {
+                passed += 1;
+                for (name, figure) in figures {
+                    println!("  {name:<34} {figure}");
+                }
+                println!("pass  {} ({seconds} s)", story.name);
+            }
+            Err(failure) => {
+                failed += 1;
+                println!("FAIL  {} ({seconds} s): {failure}", story.name);
+            }
+        }
+    }
+    println!("\n{}: {passed} passed, {failed} failed", target.arch);
+    Ok(failed == 0 && passed > 0)
+}

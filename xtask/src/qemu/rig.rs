@@ -1,0 +1,291 @@
+//! A device on the bench: the lab it talks to, its data partition, and the machine while it is on.
+//!
+//! Owns what is on the data partition before the first boot, and how it is read afterwards. What a
+//! device has to do is for the tests to say.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use edgerepl_lab::{Comparison, Device, KeyKind, Lab, LabOptions};
+use serde_json::Value;
+
+use super::Failure;
+use super::machine::{Machine, Power};
+use super::shell::Shell;
+use crate::image::Image;
+
+/// The lab, as the device knows it: its address is in the image's `/etc/hosts`.
+const LAB_NAME: &str = "lab.edgerepl.test";
+
+/// Where the host's loopback is seen from inside.
+const LAB_ADDRESS: &str = "10.0.2.2";
+
+const DATA_SIZE: &str = "256M";
+
+/// Far more than anything takes on a busy machine that emulates another one.
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
+
+/// A device, its lab, and what it is told.
+pub(crate) struct Rig<'a> {
+    pub(crate) lab: Lab,
+    pub(crate) device: Device,
+    image: &'a Image,
+    folder: PathBuf,
+    settings: Vec<String>,
+}
+
+impl<'a> Rig<'a> {
+    /// A device with a P-256 key in a SoftHSM token, and credentials that live so long.
+    pub(crate) fn new(
+        image: &'a Image,
+        folder: &Path,
+        lifetime: Duration,
+    ) -> Result<Self, Failure> {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder)?;
+        let lab = Lab::start(LabOptions {
+            lifetime,
+            server_name: LAB_NAME.to_owned(),
+            ..LabOptions::default()
+        })?;
+        let device = lab.provision_token(KeyKind::EcdsaP256, "bench-device")?;
+        Ok(Self {
+            lab,
+            device,
+            image,
+            folder: folder.to_owned(),
+            settings: Vec::new(),
+        })
+    }
+
+    /// Adds a line of TOML, with a dotted key, to the device's configuration.
+    pub(crate) fn set(&mut self, line: &str) {
+        self.settings.push(line.to_owned());
+    }
+
+    /// Formats the data partition and puts on it what a device is provisioned with.
+    pub(crate) fn format(&self) -> Result<(), Failure> {
+        let staged = self.folder.join("staged");
+        let own = staged.join("edgerepl");
+        fs::create_dir_all(own.join("edgerepl.toml.d"))?;
+        fs::create_dir_all(own.join("private"))?;
+        fs::create_dir_all(staged.join("app"))?;
+        fs::copy(&self.device.certificate, own.join("device.crt"))?;
+        fs::copy(self.lab.ca_file(), own.join("ca.pem"))?;
+        self.device.copy_token(&own.join("private"), &own)?;
+        let softhsm = "directories.tokendir = /data/edgerepl/tokens\nobjectstore.backend = file\n";
+        fs::write(own.join("softhsm2.conf"), softhsm)?;
+        let litestream = self.lab.litestream_config_text(
+            Path::new("/data/app/app.db"),
+            Path::new("/run/edgerepl/litestream.sock"),
+        );
+        let litestream = litestream.replace("127.0.0.1", LAB_ADDRESS);
+        fs::write(own.join("litestream.yml"), litestream)?;
+        fs::write(
+            own.join("edgerepl.toml.d/50-bench.toml"),
+            self.configuration(),
+        )?;
+
+        let data = self.data();
+        let _ = fs::remove_file(&data);
+        run(
+            "/sbin/mkfs.ext4",
+            [
+                OsStr::new("-q"),
+                "-L".as_ref(),
+                "data".as_ref(),
+                "-E".as_ref(),
+                "root_owner=0:0".as_ref(),
+                "-d".as_ref(),
+                staged.as_ref(),
+                data.as_ref(),
+                DATA_SIZE.as_ref(),
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn configuration(&self) -> String {
+        let key = format!(
+            "pkcs11:token=edge;object=device;type=private?module-path=/usr/lib/{}/softhsm/\
+             libsofthsm2.so&pin-source=file:/data/edgerepl/private/pin",
+            self.image.arch.gnu
+        );
+        let mut lines = vec![
+            "identity.certificate = \"/data/edgerepl/device.crt\"".to_owned(),
+            format!("identity.private_key = {key:?}"),
+            format!(
+                "credentials.endpoint = {:?}",
+                self.lab.provider().endpoint()
+            ),
+            format!(
+                "credentials.role_alias = {:?}",
+                self.lab.provider().role_alias()
+            ),
+            "credentials.region = \"us-east-1\"".to_owned(),
+            "credentials.ca_file = \"/data/edgerepl/ca.pem\"".to_owned(),
+            "database.path = \"/data/app/app.db\"".to_owned(),
+            "heartbeat.interval = \"1s\"".to_owned(),
+        ];
+        for setting in &self.settings {
+            let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+            lines.retain(|line| key(line) != key(setting));
+            lines.push(setting.clone());
+        }
+        lines.join("\n") + "\n"
+    }
+
+    /// Switches the device on and waits for its shell.
+    pub(crate) fn boot(&self, power: &Power) -> Result<Running, Failure> {
+        let mut machine = Machine::start(self.image, &self.data(), &self.folder, power)?;
+        let shell = Shell::open(&mut machine)?;
+        Ok(Running { machine, shell })
+    }
+
+    /// Compares the database on the data partition of a device that is off with its replica.
+    pub(crate) fn compare(&self) -> Result<Comparison, Failure> {
+        let live = self.folder.join("live.db");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", live.display()));
+        }
+        self.copy_out("/app/app.db", &live)?;
+        // Not every device ends with an empty WAL.
+        let _ = self.copy_out("/app/app.db-wal", &live.with_file_name("live.db-wal"));
+        Ok(self.lab.compare(&self.device.thing_name, &live)?)
+    }
+
+    /// Copies a file from the data partition of a device that is off.
+    fn copy_out(&self, inside: &str, to: &Path) -> Result<(), Failure> {
+        let order = format!("dump {inside} {}", to.display());
+        let data = self.data();
+        run(
+            "/sbin/debugfs",
+            ["-R".as_ref(), order.as_ref(), data.as_os_str()],
+        )?;
+        if !to.is_file() {
+            return Err(format!("there is no {inside} on the data partition").into());
+        }
+        Ok(())
+    }
+
+    /// The data partition's raw bytes.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data.ext4")
+    }
+
+    /// All that no flash and no log may ever hold.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let issued = self.lab.provider().issued().into_iter();
+        issued
+            .flat_map(|session| {
+                let token = session.session_token;
+                [Some(session.secret_access_key), token]
+                    .into_iter()
+                    .flatten()
+            })
+            .collect()
+    }
+}
+
+/// A device that is on.
+pub(crate) struct Running {
+    pub(crate) machine: Machine,
+    pub(crate) shell: Shell,
+}
+
+impl Running {
+    /// What `edgerepl status --json` prints; `Null` where the daemon does not run.
+    pub(crate) fn status(&mut self) -> Result<Value, Failure> {
+        let (_, text) = self.shell.try_run("edgerepl status --json 2>/dev/null")?;
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Waits until the status is as wanted.
+    pub(crate) fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value, Failure> {
+        let begun = Instant::now();
+        loop {
+            let status = self.status()?;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            if begun.elapsed() >= limit {
+                let log = self.log()?;
+                return Err(format!(
+                    "no {what} within {limit:?}; the status is {status:#}; the journal:\n{log}"
+                )
+                .into());
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Waits until edgerepl says that all is well.
+    pub(crate) fn wait_until_healthy(&mut self) -> Result<Value, Failure> {
+        self.wait_for("health", LIMIT, |status| {
+            status["state"] == "healthy" && status["replication"]["activity"] == "replicating"
+        })
+    }
+
+    /// Waits until Litestream is seen to replicate after so many rotations.
+    pub(crate) fn wait_for_rotations(&mut self, rotations: u64) -> Result<Value, Failure> {
+        self.wait_for("rotations", LIMIT, |status| {
+            status["replication"]["rotations"].as_u64() >= Some(rotations)
+                && status["replication"]["activity"] == "replicating"
+        })
+    }
+
+    /// The journal of edgerepl and of what it runs, with seconds since the kernel's start.
+    pub(crate) fn log(&mut self) -> Result<String, Failure> {
+        self.shell.run(
+            "journalctl --no-pager --output=short-monotonic --lines=200 --unit=edgerepl \
+             --unit=litestream --unit=edgerepl-litestream.service --unit=edgerepl-litestream.path",
+        )
+    }
+
+    /// A property of a unit.
+    pub(crate) fn property(&mut self, unit: &str, name: &str) -> Result<String, Failure> {
+        let text = self
+            .shell
+            .run(&format!("systemctl show --property={name} --value {unit}"))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// Ends edgerepl, which lets Litestream sync once more, and switches the device off.
+    pub(crate) fn shut_down(mut self) -> Result<(), Failure> {
+        self.shell
+            .run("systemctl stop edgerepl.service litestream.service")?;
+        self.power_off()
+    }
+
+    /// Switches it off in order.
+    pub(crate) fn power_off(mut self) -> Result<(), Failure> {
+        self.shell.send("systemctl --no-block poweroff")?;
+        let ended = self.machine.wait_until_off(LIMIT)?;
+        if !ended.success() {
+            return Err(format!("QEMU ended badly: {ended}").into());
+        }
+        Ok(())
+    }
+}
+
+/// Runs a program of the host to its end.
+fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<(), Failure> {
+    let ended = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|e| format!("{program} can't be run: {e}"))?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&ended.stderr);
+    Err(format!("{program} failed ({}): {}", ended.status, said.trim()).into())
+}
