@@ -91,6 +91,13 @@ pub(crate) const STORIES: &[Story] = &[
         run: token_trouble,
     },
     Story {
+        name: "late-data",
+        shows: "a data partition that is not there at the start, and is mounted later",
+        in_gate: false,
+        on_armv7: false,
+        run: late_data,
+    },
+    Story {
         name: "stop-and-reboot",
         shows: "a stop in time with the last row replicated, and a clean reboot",
         in_gate: false,
@@ -601,6 +608,38 @@ fn token_trouble(bench: &Bench) -> Result<Figures, Failure> {
     })?;
     device.shut_down()?;
     Ok(vec![("a missing module", problem), rows(&rig)?])
+}
+
+fn late_data(bench: &Bench) -> Result<Figures, Failure> {
+    let rig = bench.rig("late-data", LONG)?;
+    rig.format()?;
+    let mut device = rig.boot(&Power::default())?;
+    device.wait_until_healthy()?;
+    device
+        .shell
+        .run("systemctl stop edgerepl.service && umount /data")?;
+    // The device's own configuration is there too, so that it can't even begin.
+    device
+        .shell
+        .run("systemctl start --no-block edgerepl.service")?;
+    thread::sleep(Duration::from_secs(30));
+    ensure(device.status()?.is_null(), || {
+        "it runs without a configuration".to_owned()
+    })?;
+    let log = device.log()?;
+    let begun = Instant::now();
+    device.shell.run("mount /data")?;
+    device.wait_until_healthy()?;
+    let healthy = begun.elapsed();
+    device.shut_down()?;
+    ensure(log.contains("status=78"), || log.clone())?;
+    Ok(vec![
+        (
+            "from the mount to health",
+            format!("{:.1} s", healthy.as_secs_f32()),
+        ),
+        rows(&rig)?,
+    ])
 }
 
 fn stop_and_reboot(bench: &Bench) -> Result<Figures, Failure> {
