@@ -1,10 +1,11 @@
-//! S3 with one bucket in a directory: SigV4 and session tokens are verified, and a session that
-//! ended is refused with AWS's own `ExpiredToken`. It takes credentials from the sessions' table
+//! S3 with one bucket in a directory: SigV4 and session tokens are verified, a session that ended is
+//! refused with AWS's own `ExpiredToken`, a clock that is off with `RequestTimeTooSkewed`. It takes credentials from the sessions' table
 //! and never makes any but the lab's own.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     path::Path,
     sync::Arc,
     time::Instant,
@@ -19,6 +20,7 @@ use s3s::{
     s3_error,
     service::{S3Service, S3ServiceBuilder},
 };
+use time::{Date, Month, OffsetDateTime};
 use tokio::{net::TcpStream, runtime::Handle, sync::Notify};
 
 use crate::{
@@ -32,6 +34,9 @@ use crate::{
 pub(crate) const BUCKET: &str = "edge";
 /// The region that requests are signed for.
 pub(crate) const REGION: &str = "us-east-1";
+
+/// How far a client's clock may be off, as AWS has it.
+const TOLERATED_SKEW: time::Duration = time::Duration::minutes(15);
 
 /// How S3 fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,8 +248,26 @@ impl S3Access for Gate {
                 "The provided token is malformed or invalid."
             ));
         }
+        let date = cx.headers().get("x-amz-date");
+        let date = date.and_then(|date| signed_at(date.to_str().ok()?));
+        if date.is_none_or(|date| (OffsetDateTime::now_utc() - date).abs() > TOLERATED_SKEW) {
+            return Err(s3_error!(
+                RequestTimeTooSkewed,
+                "The difference between the request time and the current time is too large."
+            ));
+        }
         Ok(())
     }
+}
+
+/// The time in `20261123T031900Z`.
+fn signed_at(text: &str) -> Option<OffsetDateTime> {
+    let number = |range: Range<usize>| text.get(range)?.parse::<u16>().ok();
+    let small = |range| u8::try_from(number(range)?).ok();
+    let month = Month::try_from(small(4..6)?).ok()?;
+    let date = Date::from_calendar_date(number(0..4)?.into(), month, small(6..8)?).ok()?;
+    let time = date.with_hms(small(9..11)?, small(11..13)?, small(13..15)?);
+    Some(time.ok()?.assume_utc())
 }
 
 /// What a request asks, as far as its head tells. It is read here and not taken from the S3
@@ -326,4 +349,18 @@ fn error_code(response: &HttpResponse) -> Option<String> {
     let text = std::str::from_utf8(&body).ok()?;
     let (_, rest) = text.split_once("<Code>")?;
     Some(rest.split_once("</Code>")?.0.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed_at;
+
+    #[test]
+    fn reads_the_date_of_a_signature() {
+        let seconds = |text| Some(signed_at(text)?.unix_timestamp());
+        assert_eq!(seconds("20261123T031900Z"), Some(1_795_403_940));
+        assert_eq!(seconds("19700101T000000Z"), Some(0));
+        assert_eq!(seconds("20261323T031900Z"), None);
+        assert_eq!(seconds("today"), None);
+    }
 }

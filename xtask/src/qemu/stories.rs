@@ -433,6 +433,9 @@ fn no_clock(bench: &Bench) -> Result<Figures, Failure> {
         format!("healthy in 1970: {status:#}")
     })?;
     let pid = status["pid"].clone();
+    let skewed = rig.lab.s3().requests().into_iter();
+    let skewed = skewed.filter(|r| r.error.as_deref() == Some("RequestTimeTooSkewed"));
+    let refused = skewed.count();
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let begun = Instant::now();
@@ -462,6 +465,7 @@ fn no_clock(bench: &Bench) -> Result<Figures, Failure> {
     })?;
     device.shut_down()?;
     Ok(vec![
+        ("requests that S3 refused by date", refused.to_string()),
         (
             "from the clock to credentials",
             format!("{:.1} s", credentials.as_secs_f32()),
