@@ -619,9 +619,11 @@ fn late_data(bench: &Bench) -> Result<Figures, Failure> {
     rig.format()?;
     let mut device = rig.boot(&Power::default())?;
     device.wait_until_healthy()?;
+    device.shell.run("systemctl stop edgerepl.service")?;
+    // systemd mounts it again by itself, where it may.
     device
         .shell
-        .run("systemctl stop edgerepl.service && umount /data")?;
+        .run("systemctl mask --runtime data.mount && umount /data && ! mountpoint -q /data")?;
     // The device's own configuration is there too, so that it can't even begin.
     device
         .shell
@@ -632,7 +634,9 @@ fn late_data(bench: &Bench) -> Result<Figures, Failure> {
     })?;
     let log = device.log()?;
     let begun = Instant::now();
-    device.shell.run("mount /data")?;
+    device
+        .shell
+        .run("systemctl unmask --runtime data.mount && mount /data")?;
     device.wait_until_healthy()?;
     let healthy = begun.elapsed();
     device.shut_down()?;
