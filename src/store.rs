@@ -298,6 +298,30 @@ mod tests {
         assert_eq!(left, 10);
     }
 
+    /// Parts are left out of the bundled SQLite; what an application has made with its own is no
+    /// obstacle.
+    #[test]
+    fn the_applications_schema_may_need_more_than_we_do() {
+        let folder = Folder::new("schema");
+        let application = Connection::open(folder.database()).expect("a connection");
+        application
+            .execute_batch(
+                "CREATE TABLE events (body TEXT); \
+                 CREATE INDEX kinds ON events (json_extract(body, '$.kind')); \
+                 PRAGMA writable_schema = ON; \
+                 INSERT INTO sqlite_schema VALUES ('table', 'texts', 'texts', 0, \
+                 'CREATE VIRTUAL TABLE texts USING a_module_of_its_own (body)');",
+            )
+            .expect("the schema");
+        drop(application);
+        assert_eq!(store(&folder, 1).write_row(), Ok(1));
+        let reader = Connection::open(folder.database()).expect("a connection");
+        let found: String = reader
+            .query_row("PRAGMA integrity_check", [], |r| r.get(0))
+            .expect("an answer");
+        assert_eq!(found, "ok");
+    }
+
     #[test]
     fn opens_a_database_of_2040() {
         let folder = Folder::new("2040");
