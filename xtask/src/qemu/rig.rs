@@ -253,7 +253,7 @@ impl Running {
     /// The journal of edgerepl and of what it runs, with seconds since the kernel's start.
     pub(crate) fn log(&mut self) -> Result<String, Failure> {
         self.shell.run(
-            "journalctl --no-pager --output=short-monotonic --lines=200 --unit=edgerepl \
+            "journalctl --no-pager --output=short-monotonic --lines=2000 --unit=edgerepl \
              --unit=litestream --unit=edgerepl-litestream.service --unit=edgerepl-litestream.path",
         )
     }
