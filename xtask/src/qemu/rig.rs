@@ -26,6 +26,9 @@ const LAB_ADDRESS: &str = "10.0.2.2";
 
 const DATA_SIZE: &str = "256M";
 
+/// What `edgerepl status` ends with where there is no daemon to ask.
+const NOT_RUNNING: i32 = 3;
+
 /// Far more than anything takes on a busy machine that emulates another one.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
@@ -77,7 +80,8 @@ impl<'a> Rig<'a> {
         fs::copy(&self.device.certificate, own.join("device.crt"))?;
         fs::copy(self.lab.ca_file(), own.join("ca.pem"))?;
         self.device.copy_token(&own.join("private"), &own)?;
-        let softhsm = "directories.tokendir = /data/edgerepl/tokens\nobjectstore.backend = file\n";
+        let softhsm = "directories.tokendir = /data/edgerepl/tokens\nobjectstore.backend = file\n\
+                       slots.removable = false\nslots.mechanisms = ALL\n";
         fs::write(own.join("softhsm2.conf"), softhsm)?;
         let litestream = self.lab.litestream_config_text(
             Path::new("/data/app/app.db"),
@@ -200,7 +204,10 @@ pub(crate) struct Running {
 impl Running {
     /// What `edgerepl status --json` prints; `Null` where the daemon does not run.
     pub(crate) fn status(&mut self) -> Result<Value, Failure> {
-        let (_, text) = self.shell.try_run("edgerepl status --json 2>/dev/null")?;
+        let (code, text) = self.shell.try_run("edgerepl status --json 2>/dev/null")?;
+        if code == NOT_RUNNING {
+            return Ok(Value::Null);
+        }
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
 

@@ -629,10 +629,8 @@ fn late_data(bench: &Bench) -> Result<Figures, Failure> {
         .shell
         .run("systemctl start --no-block edgerepl.service")?;
     thread::sleep(Duration::from_secs(30));
-    ensure(device.status()?.is_null(), || {
-        "it runs without a configuration".to_owned()
-    })?;
     let log = device.log()?;
+    ensure(device.status()?.is_null(), || log.clone())?;
     let begun = Instant::now();
     device
         .shell
