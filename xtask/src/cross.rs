@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -12,13 +12,25 @@ use crate::Outcome;
 use crate::setup::{self, Toolchain};
 use crate::target::{self, Target};
 
-/// Builds for these architectures, or for all.
+/// Builds for these architectures, or for all; with `--system-sqlite` for SQLite as a library of the
+/// device's.
 pub(crate) fn cross(arguments: &[&str]) -> Outcome {
-    let targets = targets(arguments)?;
+    const SYSTEM_SQLITE: &str = "--system-sqlite";
+    let is_system = arguments.contains(&SYSTEM_SQLITE);
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .copied()
+        .filter(|argument| *argument != SYSTEM_SQLITE)
+        .collect();
+    let targets = targets(&arguments)?;
     let toolchain = setup::cross(&targets)?;
     let mut table = format!("{:<14} {:>9}  binary\n", "architecture", "bytes");
     for target in targets {
-        let binary = build(&toolchain, target)?;
+        let binary = if is_system {
+            build_for_system_sqlite(&toolchain, target)?
+        } else {
+            build(&toolchain, target)?
+        };
         let size = binary.metadata()?.len();
         table += &format!("{:<14} {size:>9}  {}\n", target.arch, binary.display());
     }
@@ -47,12 +59,35 @@ pub(crate) fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dy
 
 /// Builds the shipped program, and answers with where it is.
 pub(crate) fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
-    let output = toolchain
-        .cargo(&["build", "--locked", "--release", "--package", "edgerepl"])
+    run(command(toolchain, "build", target), target)
+}
+
+/// The same, linked with Debian's SQLite.
+fn build_for_system_sqlite(
+    toolchain: &Toolchain,
+    target: &Target,
+) -> Result<PathBuf, Box<dyn Error>> {
+    let sqlite = setup::sqlite(target)?;
+    let mut cargo = command(toolchain, "rustc", target);
+    cargo
+        .arg("--no-default-features")
+        .env("SQLITE3_LIB_DIR", sqlite.join("usr/lib").join(target.gnu))
+        .env("SQLITE3_INCLUDE_DIR", sqlite.join("usr/include"))
+        // That SQLite wants a newer C library than the cross compiler has, and finds it on its device.
+        .args(["--", "-C", "link-arg=-Wl,--allow-shlib-undefined"]);
+    run(cargo, target)
+}
+
+fn command(toolchain: &Toolchain, verb: &str, target: &Target) -> Command {
+    let mut cargo = toolchain.cargo(&[verb, "--locked", "--release", "--package", "edgerepl"]);
+    cargo
         .args(["--bin", "edgerepl", "--target", target.triple])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()?;
+        .args(["--message-format", "json-render-diagnostics"]);
+    cargo
+}
+
+fn run(mut cargo: Command, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
+    let output = cargo.stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         let arch = target.arch;
         return Err(format!("edgerepl can't be built for {arch}: see cargo's errors above").into());

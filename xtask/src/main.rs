@@ -23,8 +23,8 @@ Usage: cargo xtask TASK
 Tasks:
   demo [--real-time]  shows the main job: six rotations on real parts, and no row is lost
   test [SUITE...]     all tests, or these suites of them
-  cross [--arch aarch64|armv7]...
-                      the release binaries for devices
+  cross [--arch aarch64|armv7]... [--system-sqlite]
+                      the release binaries for devices; with the device's own SQLite if so told
   image [--arch aarch64|armv7]...
                       the firmware that the QEMU tests boot
   deb [--arch arm64|armhf|amd64]

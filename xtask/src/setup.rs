@@ -8,6 +8,7 @@ use std::{
     env,
     error::Error,
     fmt::{self, Display},
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -47,6 +48,22 @@ pub(crate) fn setup() -> Result<(), SetupError> {
 /// Installs what it takes to build for these machines.
 pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
+}
+
+/// Debian's SQLite for a device, to link with: where it was unpacked. rusqlite needs a newer one than
+/// that of Debian 12, whose 3.40 lacks functions.
+pub(crate) fn sqlite(target: &Target) -> Result<PathBuf, SetupError> {
+    let place = tools::directory().join(format!("sqlite-{}", target.arch));
+    if !place.exists() {
+        let packages = ["libsqlite3-0", "libsqlite3-dev"];
+        let release = debian::LATER_RELEASE;
+        let packages = packages.map(|name| format!("{name}:{}/{release}", target.debian));
+        // One rename: what is in its place is whole.
+        let scratch = place.with_extension(std::process::id().to_string());
+        debian::Archive::open()?.unpack(&packages.each_ref().map(String::as_str), &scratch)?;
+        fs::rename(&scratch, &place).map_err(about(&scratch))?;
+    }
+    place.canonicalize().map_err(about(&place))
 }
 
 /// Installs what it takes to run a device's programs here, with the clock of theirs.

@@ -17,7 +17,7 @@ use super::{SetupError, about, run};
 use crate::target;
 
 /// The release whose builds of Rust's standard library fit an older release's compiler too.
-const LATER_RELEASE: &str = "trixie";
+pub(super) const LATER_RELEASE: &str = "trixie";
 
 /// Lists older than this are asked for again: a mirror drops what was superseded.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
