@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::target::{self, Target};
-use crate::{Outcome, cargo, cross, root, setup};
+use crate::{Outcome, cargo, cross, process, root, setup};
 
 /// Builds packages for these machines, named as Debian names them: for all devices where none is.
 pub(crate) fn deb(arguments: &[&str]) -> Outcome {
@@ -20,11 +20,13 @@ pub(crate) fn deb(arguments: &[&str]) -> Outcome {
     for machine in machines {
         packages.push(package(machine)?);
     }
-    let judged = run(Command::new("lintian")
-        .args(["--fail-on", "error", "--tag-display-limit", "0"])
-        // Whoever builds packages as root means to.
-        .arg("--allow-root")
-        .args(&packages));
+    let judged = process::run(
+        Command::new("lintian")
+            .args(["--fail-on", "error", "--tag-display-limit", "0"])
+            // Whoever builds packages as root means to.
+            .arg("--allow-root")
+            .args(&packages),
+    );
     for package in &packages {
         println!(
             "{:>9} bytes  {}",
@@ -32,7 +34,7 @@ pub(crate) fn deb(arguments: &[&str]) -> Outcome {
             package.display()
         );
     }
-    judged.map(|()| true)
+    Ok(judged.map(|()| true)?)
 }
 
 /// For whom a package is built.
@@ -84,12 +86,14 @@ fn package(machine: Machine) -> Result<PathBuf, Box<dyn Error>> {
         fs::remove_dir_all(&source)?;
     }
     fs::create_dir_all(&source)?;
-    run(Command::new("cp")
-        .arg("--recursive")
-        .arg(root().join("dist"))
-        .arg(&source))?;
+    process::run(
+        Command::new("cp")
+            .arg("--recursive")
+            .arg(root().join("dist"))
+            .arg(&source),
+    )?;
     fs::rename(source.join("dist/debian"), source.join("debian"))?;
-    let version = run_and_read(
+    let version = process::output(
         Command::new("dpkg-parsechangelog")
             .args(["--show-field", "Version"])
             .current_dir(&source),
@@ -104,7 +108,7 @@ fn package(machine: Machine) -> Result<PathBuf, Box<dyn Error>> {
         .into());
     }
     fs::copy(&binary, source.join("edgerepl"))?;
-    let depends = depends(&run_and_read(
+    let depends = depends(&process::output(
         Command::new("readelf")
             .args(["--wide", "--dynamic", "--version-info"])
             .arg(&binary),
@@ -113,18 +117,20 @@ fn package(machine: Machine) -> Result<PathBuf, Box<dyn Error>> {
         source.join("libraries.substvars"),
         format!("shlibs:Depends={depends}\n"),
     )?;
-    run(Command::new("dpkg-buildpackage")
-        .args(["--build=binary", "--no-sign", "--no-check-builddeps"])
-        .arg(format!("--host-arch={arch}"))
-        // Nothing is built there that could be tested.
-        .env("DEB_BUILD_OPTIONS", "nocheck")
-        .current_dir(&source))?;
+    process::run(
+        Command::new("dpkg-buildpackage")
+            .args(["--build=binary", "--no-sign", "--no-check-builddeps"])
+            .arg(format!("--host-arch={arch}"))
+            // Nothing is built there that could be tested.
+            .env("DEB_BUILD_OPTIONS", "nocheck")
+            .current_dir(&source),
+    )?;
     Ok(beside.join(format!("edgerepl_{version}_{arch}.deb")))
 }
 
 /// The release binary for this machine.
 fn own_binary() -> Result<PathBuf, Box<dyn Error>> {
-    run(&mut cargo(&[
+    process::run(&mut cargo(&[
         "build",
         "--locked",
         "--release",
@@ -172,29 +178,6 @@ fn newest_glibc(dynamic: &str) -> Result<u32, String> {
     versions
         .max()
         .ok_or_else(|| "no version of glibc is asked for".to_owned())
-}
-
-fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
-    let name = command.get_program().display().to_string();
-    let status = command
-        .status()
-        .map_err(|e| format!("{name} can't be run: {e}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(format!("{name} failed ({status}): see above").into())
-}
-
-fn run_and_read(command: &mut Command) -> Result<String, Box<dyn Error>> {
-    let name = command.get_program().display().to_string();
-    let output = command
-        .output()
-        .map_err(|e| format!("{name} can't be run: {e}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8(output.stdout)?);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name} failed ({}): {}", output.status, said.trim()).into())
 }
 
 #[cfg(test)]

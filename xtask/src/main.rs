@@ -12,6 +12,7 @@ mod cross;
 mod deb;
 mod demo;
 mod image;
+mod process;
 mod qemu;
 mod setup;
 mod suites;

@@ -19,6 +19,7 @@ pub(crate) use debian::Archive;
 pub(crate) use emulator::Clock;
 pub(crate) use toolchain::Toolchain;
 
+use crate::process;
 use crate::target::Target;
 use packages::Package;
 
@@ -142,21 +143,10 @@ fn program(name: &str) -> Option<PathBuf> {
 
 /// Runs to the end and returns what was printed.
 fn run(command: &mut Command, what: &str, next: &str) -> Result<String, SetupError> {
-    let output = command.output().map_err(|cause| {
-        let program = command.get_program().display().to_string();
-        SetupError::new(&what, format!("{program} can't be run: {cause}"), next)
-    })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let cause = said
-        .trim()
-        .lines()
-        .next_back()
-        .unwrap_or("it gave no reason")
-        .to_owned();
-    Err(SetupError::new(&what, cause, next))
+    process::output(command).map_err(|said| {
+        let cause = process::last_line(&said).to_owned();
+        SetupError::new(&what, cause, next)
+    })
 }
 
 const AGAIN: &str = "run `cargo xtask setup` again";

@@ -13,19 +13,15 @@ use std::{
     process::Command,
 };
 
+use crate::process;
+
 /// Runs to the end and returns what was printed.
 pub(super) fn run(command: &mut Command) -> Result<String, Box<dyn Error>> {
-    let program = command.get_program().display().to_string();
-    let output = command
-        .output()
-        .map_err(|cause| format!("{program} can't be run: {cause}; run it again"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let cause = said.trim().lines().next_back();
-    let cause = cause.unwrap_or("it gave no reason");
-    Err(format!("{program}: {cause}; remove target/image and run it again").into())
+    process::output(command).map_err(|said| {
+        let cause = process::last_line(&said);
+        let name = process::name(command);
+        format!("{name}: {cause}; remove target/image and run it again").into()
+    })
 }
 
 /// Puts a file into a root, whatever was there.

@@ -3,7 +3,6 @@
 //! Owns what is on the data partition before the first boot, and how it is read afterwards. What a
 //! device has to do is for the tests to say.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +16,7 @@ use super::Failure;
 use super::machine::{Machine, Power};
 use super::shell::Shell;
 use crate::image::Image;
+use crate::process;
 
 /// The lab, as the device knows it: its address is in the image's `/etc/hosts`.
 const LAB_NAME: &str = "lab.edgerepl.test";
@@ -96,20 +96,9 @@ impl<'a> Rig<'a> {
 
         let data = self.data();
         let _ = fs::remove_file(&data);
-        run(
-            "/sbin/mkfs.ext4",
-            [
-                OsStr::new("-q"),
-                "-L".as_ref(),
-                "data".as_ref(),
-                "-E".as_ref(),
-                "root_owner=0:0".as_ref(),
-                "-d".as_ref(),
-                staged.as_ref(),
-                data.as_ref(),
-                DATA_SIZE.as_ref(),
-            ],
-        )?;
+        let mut format = Command::new("/sbin/mkfs.ext4");
+        format.args(["-q", "-L", "data", "-E", "root_owner=0:0", "-d"]);
+        process::output(format.args([&staged, &data]).arg(DATA_SIZE))?;
         Ok(())
     }
 
@@ -165,11 +154,8 @@ impl<'a> Rig<'a> {
     /// Copies a file from the data partition of a device that is off.
     fn copy_out(&self, inside: &str, to: &Path) -> Result<(), Failure> {
         let order = format!("dump {inside} {}", to.display());
-        let data = self.data();
-        run(
-            "/sbin/debugfs",
-            ["-R".as_ref(), order.as_ref(), data.as_os_str()],
-        )?;
+        let mut debugfs = Command::new("/sbin/debugfs");
+        process::output(debugfs.args(["-R", &order]).arg(self.data()))?;
         if !to.is_file() {
             return Err(format!("there is no {inside} on the data partition").into());
         }
@@ -282,17 +268,4 @@ impl Running {
         }
         Ok(())
     }
-}
-
-/// Runs a program of the host to its end.
-fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<(), Failure> {
-    let ended = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|e| format!("{program} can't be run: {e}"))?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&ended.stderr);
-    Err(format!("{program} failed ({}): {}", ended.status, said.trim()).into())
 }
