@@ -45,6 +45,11 @@ impl Release {
     fn is_installed(&self) -> bool {
         tools::litestream_path(self.version).is_file()
     }
+
+    fn sha256(&self, machine: &str) -> Option<&'static str> {
+        let (_, sha256) = self.sha256.iter().find(|(name, _)| *name == machine)?;
+        Some(sha256)
+    }
 }
 
 /// 0.5 is what the project is made for; 0.3 is in the field, and differs in all that matters here.
@@ -89,15 +94,10 @@ impl Device {
     /// The newest version; None where no build of it for such a machine is known.
     pub(super) fn of(target: &Target) -> Option<Self> {
         let release = &RELEASES[0];
-        let known = release.sha256.iter();
-        let found = known
-            .copied()
-            .find(|(machine, _)| *machine == target.arch)?;
-        let (machine, sha256) = found;
         Some(Self {
             release,
-            machine,
-            sha256,
+            machine: target.arch,
+            sha256: release.sha256(target.arch)?,
         })
     }
 
@@ -134,17 +134,13 @@ fn install_release(release: &Release) -> Result<(), SetupError> {
     if release.is_installed() {
         return Ok(());
     }
-    let (_, sha256) = release
-        .sha256
-        .iter()
-        .find(|(machine, _)| *machine == env::consts::ARCH)
-        .ok_or_else(|| {
-            SetupError::new(
-                &format!("Litestream {version}"),
-                format!("its digest for {} is not known", env::consts::ARCH),
-                "add it to xtask/src/setup/litestream.rs",
-            )
-        })?;
+    let sha256 = release.sha256(env::consts::ARCH).ok_or_else(|| {
+        SetupError::new(
+            &format!("Litestream {version}"),
+            format!("its digest for {} is not known", env::consts::ARCH),
+            "add it to xtask/src/setup/litestream.rs",
+        )
+    })?;
     let directory = tools::directory().join(format!("litestream-{version}"));
     get(version, None, sha256, &directory)
 }
