@@ -16,7 +16,8 @@ use edgerepl_lab::tools;
 use super::{SetupError, about, run};
 use crate::target;
 
-/// The release whose builds of Rust's standard library fit an older release's compiler too.
+/// The release whose builds of Rust's standard library fit an older release's compiler too, and whose
+/// SQLite is new enough for rusqlite.
 pub(super) const LATER_RELEASE: &str = "trixie";
 
 /// Lists older than this are asked for again: a mirror drops what was superseded.

@@ -114,12 +114,12 @@ fn debian_compiler(targets: &[&Target]) -> Result<PathBuf, SetupError> {
     if !link.exists() {
         symlink(Path::new("/usr/lib/rustlib").join(&host), &link).map_err(about(&link))?;
     }
-    // A compiler knows its root by its own path, and Debian's is in /usr: it has to be told.
+    // A compiler knows its root by its own path, and Debian's is in /usr: it has to be told. Wherever
+    // the workspace is moved to, the root is the script's own folder.
     let script = root.join("rustc");
     if !script.exists() {
-        let root = root.canonicalize().map_err(about(&root))?;
-        let line = format!("exec /usr/bin/rustc --sysroot '{}' \"$@\"", root.display());
-        fs::write(&script, format!("#!/bin/sh\n{line}\n")).map_err(about(&script))?;
+        let text = "#!/bin/sh\nexec /usr/bin/rustc --sysroot \"${0%/*}\" \"$@\"\n";
+        fs::write(&script, text).map_err(about(&script))?;
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&script, mode).map_err(about(&script))?;
     }
