@@ -132,6 +132,12 @@ impl<'a> Rig<'a> {
         lines.join("\n") + "\n"
     }
 
+    /// Switches a new device on, with a data partition as it was provisioned.
+    pub(crate) fn first_boot(&self) -> Result<Running, Failure> {
+        self.format()?;
+        self.boot(&Power::default())
+    }
+
     /// Switches the device on and waits for its shell.
     pub(crate) fn boot(&self, power: &Power) -> Result<Running, Failure> {
         let mut machine = Machine::start(self.image, &self.data(), &self.folder, power)?;
@@ -250,6 +256,20 @@ impl Running {
             .shell
             .run(&format!("systemctl show --property={name} --value {unit}"))?;
         Ok(text.trim().to_owned())
+    }
+
+    /// Makes the token's object a pipe that nobody writes to, so that whoever opens it hangs.
+    pub(crate) fn hang_token(&mut self) -> Result<String, Failure> {
+        self.shell.run(
+            "(cd /data/edgerepl/tokens/*/ && mv token.object /data/edgerepl/aside && \
+             mkfifo token.object && chown edgerepl: token.object)",
+        )
+    }
+
+    /// Makes it a token again.
+    pub(crate) fn let_go_of_token(&mut self) -> Result<String, Failure> {
+        self.shell
+            .run("mv /data/edgerepl/aside $(echo /data/edgerepl/tokens/*/)token.object")
     }
 
     /// Ends edgerepl, which lets Litestream sync once more, and switches the device off.

@@ -1,0 +1,61 @@
+//! What shows that a story ended well, in words of the tests.
+
+use std::time::Duration;
+
+use edgerepl_lab::Comparison;
+use serde_json::Value;
+
+use super::Failure;
+use crate::qemu::rig::{Rig, Running};
+
+pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
+    if holds {
+        Ok(())
+    } else {
+        Err(otherwise().into())
+    }
+}
+
+/// The replica of a device that is off, beside its database: equal, or this fails.
+pub(super) fn rows(rig: &Rig) -> Result<(&'static str, String), Failure> {
+    let comparison: Comparison = rig.compare()?;
+    ensure(comparison.is_equal() && comparison.live > 0, || {
+        format!("{comparison:?}")
+    })?;
+    let Comparison { live, restored, .. } = comparison;
+    Ok((
+        "rows, live and in the replica",
+        format!("{live} = {restored}"),
+    ))
+}
+
+/// Nobody had to start the daemon again.
+pub(super) fn same_daemon(status: &Value, pid: &Value) -> Result<(), Failure> {
+    ensure(status["pid"] == *pid, || {
+        "the daemon was restarted".to_owned()
+    })
+}
+
+pub(super) fn no_failed_units(device: &mut Running) -> Result<(), Failure> {
+    let failed = device.shell.run("systemctl --failed --plain --no-legend")?;
+    ensure(failed.trim().is_empty(), || {
+        format!("units have failed: {failed}")
+    })
+}
+
+/// For people.
+pub(super) fn took(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f32())
+}
+
+/// Numbers from a seed (xorshift): the same for the same.
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}

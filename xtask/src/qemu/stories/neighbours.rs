@@ -1,0 +1,84 @@
+//! What edgerepl depends on in the device: a Litestream that systemd runs, a token in trouble.
+
+use super::evidence::{ensure, no_failed_units, rows, same_daemon};
+use super::{Bench, Failure, Figures, LONG, SHORT};
+use crate::qemu::rig::LIMIT;
+
+pub(super) fn systemd_supervisor(bench: &Bench) -> Result<Figures, Failure> {
+    let mut rig = bench.rig("systemd-supervisor", SHORT)?;
+    rig.set("replication.supervisor = \"systemd\"");
+    let mut device = rig.first_boot()?;
+    let status = device.wait_for_rotations(3)?;
+    let user = device
+        .shell
+        .run("ps -o user= -p $(systemctl show -P MainPID edgerepl)")?;
+    ensure(user.trim() == "edgerepl", || format!("it runs as {user}"))?;
+    let file = "/run/edgerepl/litestream.env";
+    let seen = device.shell.run(&format!(
+        "stat -c '%a %U' {file}; findmnt -no FSTYPE -T {file}"
+    ))?;
+    ensure(
+        seen.split_whitespace().eq(["600", "edgerepl", "tmpfs"]),
+        || seen.clone(),
+    )?;
+    let running = device.property("litestream.service", "ActiveState")?;
+    ensure(running == "active", || {
+        format!("litestream.service is {running}")
+    })?;
+    no_failed_units(&mut device)?;
+    device.shut_down()?;
+    Ok(vec![
+        ("rotations", status["replication"]["rotations"].to_string()),
+        (
+            "last gap, seconds",
+            status["replication"]["last_gap_s"].to_string(),
+        ),
+        rows(&rig)?,
+    ])
+}
+
+pub(super) fn token_trouble(bench: &Bench) -> Result<Figures, Failure> {
+    let rig = bench.rig("token-trouble", LONG)?;
+    // The module is not where the configuration says; nobody is there to mend it at once.
+    let mut device = rig.first_boot()?;
+    device.wait_until_healthy()?;
+    let layer = "/data/edgerepl/edgerepl.toml.d/50-bench.toml";
+    device
+        .shell
+        .run(&format!("sed -i 's/libsofthsm2.so/missing.so/' {layer}"))?;
+    device.shell.run("systemctl restart edgerepl.service")?;
+    let status = device.wait_for("a problem", LIMIT, |status| {
+        status["problems"][0]
+            .as_str()
+            .is_some_and(|problem| problem.contains("missing.so"))
+    })?;
+    let problem = status["problems"][0]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let (code, check) = device.shell.try_run("edgerepl check")?;
+    ensure(code == 1 && check.contains("missing.so"), || {
+        format!("check ({code}): {check}")
+    })?;
+    device
+        .shell
+        .run(&format!("sed -i 's/missing.so/libsofthsm2.so/' {layer}"))?;
+    device.shell.run("systemctl reload edgerepl.service")?;
+    device.wait_until_healthy()?;
+
+    // It hangs from the very start.
+    device.hang_token()?;
+    device.shell.run("systemctl restart edgerepl.service")?;
+    let status = device.wait_for("a killed child", LIMIT, |status| {
+        status["credentials"]["failures"]["key"].as_u64() >= Some(1)
+    })?;
+    let rows_written = status["heartbeat"]["rows"].as_u64();
+    ensure(rows_written > Some(10), || {
+        format!("rows waited for the key: {status:#}")
+    })?;
+    device.let_go_of_token()?;
+    let after = device.wait_until_healthy()?;
+    same_daemon(&after, &status["pid"])?;
+    device.shut_down()?;
+    Ok(vec![("a missing module", problem), rows(&rig)?])
+}

@@ -1,0 +1,187 @@
+//! The data partition: what reaches it, what a power cut leaves on it, and a day on which it is late.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::evidence::{Chance, ensure, rows, took};
+use super::{Bench, Failure, Figures, LONG, SHORT};
+use crate::qemu::machine::Power;
+use crate::qemu::rig::{LIMIT, Running};
+
+pub(super) fn flash(bench: &Bench) -> Result<Figures, Failure> {
+    let mut rig = bench.rig("flash", SHORT)?;
+    rig.set("heartbeat.interval = \"150ms\"");
+    let mut device = rig.first_boot()?;
+    device.wait_until_healthy()?;
+    device.shell.run("touch /run/hour")?;
+    // Six renewals and a row every 5 s: an hour's.
+    let status = device.wait_for("an hour's work", LIMIT * 2, |status| {
+        status["heartbeat"]["rows"].as_u64() >= Some(720)
+            && status["replication"]["rotations"].as_u64() >= Some(6)
+    })?;
+    // One file system at a time: what a mount hides is looked at through the mount.
+    let written = device.shell.run(
+        "findmnt -rno TARGET,FSTYPE | while read -r place kind; do case $place in \
+         /data|/data/*|/run|/run/*|/tmp|/tmp/*|/proc|/proc/*|/sys|/sys/*|/dev|/dev/*) ;; \
+         *) find \"$place\" -xdev -newer /run/hour -type f ;; esac; done",
+    )?;
+    ensure(written.trim().is_empty(), || {
+        format!("written outside /data: {written}")
+    })?;
+    let log = device.shell.run("journalctl --no-pager --output=cat")?;
+    device.machine.cut_power()?;
+
+    let secrets = rig.secrets();
+    ensure(secrets.len() >= 12, || {
+        format!("{} secrets only", secrets.len())
+    })?;
+    for secret in &secrets {
+        ensure(!log.contains(secret), || {
+            "the journal holds a secret".to_owned()
+        })?;
+    }
+    let certificate = fs::read_to_string(&rig.device.certificate)?;
+    let known = certificate.lines().nth(2).unwrap_or_default().to_owned();
+    let mut texts = secrets.clone();
+    texts.push(known.clone());
+    let found = found_in(&rig.data(), &texts)?;
+    // What is known to be there shows that whatever else is there would have been found.
+    ensure(found.contains(&known), || {
+        "the certificate is not found where it is".to_owned()
+    })?;
+    ensure(found.len() == 1, || {
+        format!("{} secrets on flash", found.len() - 1)
+    })?;
+    Ok(vec![
+        ("rows", status["heartbeat"]["rows"].to_string()),
+        ("rotations", status["replication"]["rotations"].to_string()),
+        (
+            "secrets looked for on the raw disk",
+            secrets.len().to_string(),
+        ),
+    ])
+}
+
+pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
+    const CUTS: u32 = 20;
+    let seed = match std::env::var("EDGEREPL_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    println!("  EDGEREPL_SEED={seed}");
+    let mut chance = Chance(seed | 1);
+    let rig = bench.rig("power-cuts", SHORT)?;
+    rig.format()?;
+    let (mut last, mut in_rotation) = (0, 0);
+    for cut in 1..=CUTS {
+        let mut device = rig.boot(&Power::default())?;
+        ensure_kept(&mut device, last)?;
+        device.wait_for("replication", LIMIT, |status| {
+            status["replication"]["activity"] == "replicating"
+        })?;
+        // One rotation is due every 20 s.
+        let moment = Duration::from_millis(chance.below(20_000));
+        thread::sleep(moment);
+        let status = device.status()?;
+        last = status["heartbeat"]["last_id"].as_i64().unwrap_or(last);
+        let activity = status["replication"]["activity"]
+            .as_str()
+            .unwrap_or("nothing");
+        in_rotation += u32::from(activity != "replicating");
+        println!("  cut {cut}: {:.1} s on, {activity}", moment.as_secs_f32());
+        device.machine.cut_power()?;
+    }
+    let mut device = rig.boot(&Power::default())?;
+    ensure_kept(&mut device, last)?;
+    device.wait_until_healthy()?;
+    device.shut_down()?;
+    Ok(vec![
+        (
+            "cuts",
+            format!("{CUTS}, {in_rotation} of them in a rotation"),
+        ),
+        rows(&rig)?,
+    ])
+}
+
+pub(super) fn late_data(bench: &Bench) -> Result<Figures, Failure> {
+    let rig = bench.rig("late-data", LONG)?;
+    let mut device = rig.first_boot()?;
+    device.wait_until_healthy()?;
+    device.shell.run("systemctl stop edgerepl.service")?;
+    // systemd mounts it again by itself, where it may.
+    device
+        .shell
+        .run("systemctl mask --runtime data.mount && umount /data && ! mountpoint -q /data")?;
+    // The device's own configuration is there too, so that it can't even begin.
+    device
+        .shell
+        .run("systemctl start --no-block edgerepl.service")?;
+    thread::sleep(Duration::from_secs(30));
+    let log = device.log()?;
+    ensure(device.status()?.is_null(), || log.clone())?;
+    let begun = Instant::now();
+    device
+        .shell
+        .run("systemctl unmask --runtime data.mount && mount /data")?;
+    device.wait_until_healthy()?;
+    let healthy = begun.elapsed();
+    device.shut_down()?;
+    ensure(log.contains("status=78"), || log.clone())?;
+    Ok(vec![
+        ("from the mount to health", took(healthy)),
+        rows(&rig)?,
+    ])
+}
+
+/// The live database is whole, and holds the row that edgerepl said it had committed.
+fn ensure_kept(device: &mut Running, row: i64) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while device.shell.try_run("test -e /data/app/app.db")?.0 != 0 {
+        if row == 0 && begun.elapsed() > Duration::from_secs(5) {
+            return Ok(());
+        }
+        ensure(begun.elapsed() < LIMIT, || {
+            "the database is gone".to_owned()
+        })?;
+        thread::sleep(Duration::from_millis(300));
+    }
+    let ask =
+        |question: &str| format!("sqlite3 -cmd '.timeout 20000' /data/app/app.db '{question}'");
+    let whole = device.shell.run(&ask("PRAGMA integrity_check"))?;
+    ensure(whole.trim() == "ok", || {
+        format!("the live database is damaged: {whole}")
+    })?;
+    if row != 0 {
+        let question = format!("SELECT count(*) FROM HealthCheck WHERE id = {row}");
+        let count = device.shell.run(&ask(&question))?;
+        ensure(count.trim() == "1", || {
+            format!("row {row} was committed and is lost")
+        })?;
+    }
+    Ok(())
+}
+
+/// Which of the texts are somewhere in the file.
+fn found_in(path: &Path, texts: &[String]) -> Result<BTreeSet<String>, Failure> {
+    let longest = texts.iter().map(String::len).max().unwrap_or_default();
+    let mut file = File::open(path)?;
+    let mut found = BTreeSet::new();
+    let (mut window, mut piece) = (Vec::new(), vec![0; 1 << 22]);
+    loop {
+        let n = file.read(&mut piece)?;
+        if n == 0 {
+            return Ok(found);
+        }
+        window.extend_from_slice(&piece[..n]);
+        let text = String::from_utf8_lossy(&window);
+        let new = texts.iter().filter(|wanted| text.contains(wanted.as_str()));
+        found.extend(new.cloned());
+        // What lies across two pieces is seen with the next one.
+        window.drain(..window.len().saturating_sub(longest));
+    }
+}
