@@ -31,8 +31,10 @@ pub(crate) struct Archive {
 impl Archive {
     /// Opens the view; makes it, or brings it up to date, where that is due.
     pub(crate) fn open() -> Result<Self, SetupError> {
+        let directory = tools::directory().join("debian");
+        fs::create_dir_all(&directory).map_err(about(&directory))?;
         let archive = Self {
-            directory: tools::directory().join("debian"),
+            directory: directory.canonicalize().map_err(about(&directory))?,
         };
         if !archive.is_fresh() {
             println!("setup: reading the lists of Debian's archive");
@@ -143,23 +145,20 @@ impl Archive {
             "etc/apt.conf.d",
             "etc/preferences.d",
             "etc/sources.list.d",
-            "lists/partial",
+            "state/lists/partial",
             "log",
         ];
         for part in PARTS {
             let part = self.directory.join(part);
             fs::create_dir_all(&part).map_err(about(&part))?;
         }
-        let root = self.directory.canonicalize();
-        let root = root.map_err(about(&self.directory))?;
-        let root = root.display();
         let mut text = format!(
-            "Dir::Cache \"{root}/cache\";\n\
-             Dir::Etc \"{root}/etc\";\n\
+            "Dir::Cache \"cache\";\n\
+             Dir::Etc \"etc\";\n\
              Dir::Etc::Netrc \"/etc/apt/auth.conf\";\n\
              Dir::Etc::NetrcParts \"/etc/apt/auth.conf.d\";\n\
-             Dir::Log \"{root}/log\";\n\
-             Dir::State::Lists \"{root}/lists\";\n\
+             Dir::Log \"log\";\n\
+             Dir::State \"state\";\n\
              Dir::State::Status \"/dev/null\";\n\
              APT::Architectures {{ \"{}\"; }};\n\
              APT::Default-Release \"/^{}(|-security)$/\";\n\
@@ -230,12 +229,18 @@ impl Archive {
 
     fn apt(&self, program: &str) -> Command {
         let mut apt = Command::new(program);
-        apt.env("APT_CONFIG", self.configuration())
-            .env("LC_ALL", "C");
+        self.look_through(&mut apt).env("LC_ALL", "C");
         apt
     }
 
-    pub(super) fn configuration(&self) -> PathBuf {
+    /// Has a program of apt's see the archive as this view does. The folder is told with each call,
+    /// and not written down, so that a workspace can be moved.
+    pub(super) fn look_through<'a>(&self, apt: &'a mut Command) -> &'a mut Command {
+        apt.env("APT_CONFIG", self.configuration())
+            .arg(format!("--option=Dir={}", self.directory.display()))
+    }
+
+    fn configuration(&self) -> PathBuf {
         self.directory.join("apt.conf")
     }
 

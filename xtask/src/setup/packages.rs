@@ -53,9 +53,8 @@ pub(super) fn install_backports(names: &[&str]) -> Result<(), SetupError> {
     let mut apt = apt_get(&["install", "--quiet", "--yes", "--no-install-recommends"]);
     // The view knows of no installed package by itself.
     apt.arg("--option=Dir::State::Status=/var/lib/dpkg/status")
-        .args(names.iter().map(|name| format!("{name}/{release}")))
-        .env("APT_CONFIG", archive.configuration());
-    run(&mut apt, "apt-get install", &by_hand).map(drop)
+        .args(names.iter().map(|name| format!("{name}/{release}")));
+    run(archive.look_through(&mut apt), "apt-get install", &by_hand).map(drop)
 }
 
 /// The version of a package that dpkg installed.
