@@ -344,8 +344,14 @@ impl Replicator {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
                 out.push(Action::AbandonStart);
-                out.warn("systemd has not restarted Litestream's unit in time".to_owned());
-                let until = now + RESTART.longest;
+                let wait = RESTART.longest;
+                out.warn(format!(
+                    "systemd has not restarted Litestream's unit within {} s; look into it with \
+                     `systemctl status`; tried again in {} s",
+                    START_LIMIT.as_secs(),
+                    wait.as_secs()
+                ));
+                let until = now + wait;
                 self.enter(Phase::Waiting { until }, now);
             }
             Phase::Running(catch_up) => out.extend(catch_up.advance(heartbeat, now)),
