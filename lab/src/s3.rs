@@ -1,6 +1,6 @@
 //! S3 with one bucket in a directory: SigV4 and session tokens are verified, a session that ended is
-//! refused with AWS's own `ExpiredToken`, a clock that is off with `RequestTimeTooSkewed`. It takes credentials from the sessions' table
-//! and never makes any but the lab's own.
+//! refused with AWS's own `ExpiredToken`, a clock that is off with `RequestTimeTooSkewed`. It takes
+//! credentials from the sessions' table and never makes any but the lab's own.
 
 use std::{
     io,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::evidence::{Chance, ensure, rows, took};
 use super::{Bench, Failure, Figures, LONG, SHORT};
 use crate::qemu::machine::Power;
-use crate::qemu::rig::{LIMIT, Running};
+use crate::qemu::rig::{LIMIT, Rig, Running};
 
 pub(super) fn flash(bench: &Bench) -> Result<Figures, Failure> {
     let mut rig = bench.rig("flash", SHORT)?;
@@ -68,6 +68,9 @@ pub(super) fn flash(bench: &Bench) -> Result<Figures, Failure> {
 
 pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
     const CUTS: u32 = 20;
+    /// Milliseconds from one rotation to the next, and about what one takes on an emulated machine.
+    const ROTATION: u64 = 20_000;
+    const HAND_OVER: u64 = 3_000;
     let seed = match std::env::var("EDGEREPL_SEED") {
         Ok(seed) => seed.parse()?,
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
@@ -83,16 +86,19 @@ pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
         device.wait_for("replication", LIMIT, |status| {
             status["replication"]["activity"] == "replicating"
         })?;
-        // One rotation is due every 20 s.
-        let moment = Duration::from_millis(chance.below(20_000));
-        thread::sleep(moment);
+        let moment = if cut % 2 == 0 {
+            await_hand_over(&rig)?;
+            chance.below(HAND_OVER)
+        } else {
+            chance.below(ROTATION)
+        };
+        thread::sleep(Duration::from_millis(moment));
         let status = device.status()?;
         last = status["heartbeat"]["last_id"].as_i64().unwrap_or(last);
-        let activity = status["replication"]["activity"]
-            .as_str()
-            .unwrap_or("nothing");
-        in_rotation += u32::from(activity != "replicating");
-        println!("  cut {cut}: {:.1} s on, {activity}", moment.as_secs_f32());
+        let open = hand_over_is_open(&rig);
+        in_rotation += u32::from(open);
+        let place = if open { ", in a rotation" } else { "" };
+        println!("  cut {cut}: {moment} ms on, after row {last}{place}");
         device.machine.cut_power()?;
     }
     let mut device = rig.boot(&Power::default())?;
@@ -136,6 +142,26 @@ pub(super) fn late_data(bench: &Bench) -> Result<Figures, Failure> {
         ("from the mount to health", took(healthy)),
         rows(&rig)?,
     ])
+}
+
+/// Waits until the device was granted its next credentials.
+fn await_hand_over(rig: &Rig) -> Result<(), Failure> {
+    let granted = || rig.lab.provider().issued().len();
+    let (before, begun) = (granted(), Instant::now());
+    while granted() == before {
+        ensure(begun.elapsed() < LIMIT, || "no next credentials".to_owned())?;
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Whether nothing was uploaded yet with the newest credentials.
+fn hand_over_is_open(rig: &Rig) -> bool {
+    let newest = rig.lab.provider().issued().pop();
+    let newest = newest.map(|session| session.access_key_id);
+    let requests = rig.lab.s3().requests();
+    let mut uploads = requests.iter().filter(|request| request.is_upload());
+    uploads.all(|upload| upload.access_key_id != newest)
 }
 
 /// The live database is whole, and holds the row that edgerepl said it had committed.
