@@ -26,7 +26,7 @@ mod preparation;
 mod stop;
 
 pub use catch_up::SyncFailure;
-use catch_up::{CatchUp, OPEN_LIMIT, Verdict};
+use catch_up::{CatchUp, Socket, Verdict};
 use preparation::{Preparation, Progress};
 use stop::{LastSync, Stop, Then};
 
@@ -115,6 +115,7 @@ pub(super) struct Replicator {
     last_trouble: Option<String>,
     reset_allowed: BootTime,
     position: Option<Position>,
+    socket: Socket,
     /// A row was committed since the start, so that a confirmed sync shows something.
     row_since_start: bool,
     stop_began: Option<BootTime>,
@@ -165,6 +166,7 @@ impl Replicator {
             last_trouble: None,
             reset_allowed: now,
             position: None,
+            socket: Socket::Unknown,
             row_since_start: false,
             stop_began: None,
             leaving: None,
@@ -252,24 +254,26 @@ impl Replicator {
                 }
                 self.stop_to(Then::Start, now, out);
             }
-            Phase::Running(catch_up) => match catch_up.answered(result, age, jitter, now) {
-                Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
-                Some(Verdict::StateCorrupt(cause)) if self.reset_allowed <= now => {
-                    out.warn(format!(
-                        "Litestream can't read its local state; it is dropped, and replication \
+            Phase::Running(catch_up) => {
+                match catch_up.answered(result, age, &mut self.socket, jitter, now) {
+                    Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
+                    Some(Verdict::StateCorrupt(cause)) if self.reset_allowed <= now => {
+                        out.warn(format!(
+                            "Litestream can't read its local state; it is dropped, and replication \
                          goes on from the replica: {cause}"
-                    ));
-                    self.reset_allowed = now + RESET_PACE;
-                    self.stop_to(Then::Reset, now, out);
-                }
-                Some(Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause))) => {
-                    if self.last_trouble.as_ref() != Some(&cause) {
-                        out.warn(format!("Litestream has not caught up: {cause}"));
+                        ));
+                        self.reset_allowed = now + RESET_PACE;
+                        self.stop_to(Then::Reset, now, out);
                     }
-                    self.last_trouble = Some(cause);
+                    Some(Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause))) => {
+                        if self.last_trouble.as_ref() != Some(&cause) {
+                            out.warn(format!("Litestream has not caught up: {cause}"));
+                        }
+                        self.last_trouble = Some(cause);
+                    }
+                    Some(Verdict::Behind(None)) | None => {}
                 }
-                Some(Verdict::Behind(None)) | None => {}
-            },
+            }
             _ => {}
         }
     }
@@ -313,9 +317,9 @@ impl Replicator {
         match &mut self.phase {
             // Litestream that has not opened the database yet ends without a last sync.
             Phase::Running(catch_up)
-                if may_wait && !catch_up.is_done() && now.since(self.since) < OPEN_LIMIT =>
+                if may_wait && !catch_up.is_done() && now.since(self.since) < LEAVE_LIMIT =>
             {
-                self.leaving = Some(self.since + OPEN_LIMIT);
+                self.leaving = Some(self.since + LEAVE_LIMIT);
             }
             // Its credentials have ended: only those that it was about to get bring the last rows out.
             Phase::Preparing(_) if may_wait && rescue => self.leaving = Some(now + LEAVE_LIMIT),

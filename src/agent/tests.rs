@@ -35,8 +35,8 @@ impl Story {
         }
     }
 
-    /// A child that replicates, with credentials for an hour.
-    fn replicating() -> Self {
+    /// A child that was just started, with credentials for an hour.
+    fn started() -> Self {
         let mut story = Self::begin(SupervisorKind::Child);
         assert!(story.tell(Event::Tick).contains(&Action::Fetch));
         story.tell(Event::Row(Ok(1)));
@@ -44,6 +44,12 @@ impl Story {
         assert!(story.tell(granted(HOUR)).contains(&Action::Start));
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Row(Ok(2)));
+        story
+    }
+
+    /// A child that replicates.
+    fn replicating() -> Self {
+        let mut story = Self::started();
         story.tell(Event::Synced(Ok(position(1))));
         assert_eq!(story.report().replication, Activity::Replicating);
         story
@@ -73,6 +79,22 @@ impl Story {
         }
         self.now.boot = end;
         done
+    }
+
+    /// Lets time pass with a Litestream that answers each sync so.
+    fn pass_answering(&mut self, span: Duration, answer: &Result<Position, SyncFailure>) {
+        let end = self.now.boot + span;
+        while self.agent.deadline() <= end {
+            self.now.boot = self.agent.deadline();
+            for action in self.tell(Event::Tick) {
+                match action {
+                    Action::WriteRow => drop(self.tell(Event::Row(Ok(7)))),
+                    Action::Sync(_) => drop(self.tell(Event::Synced(answer.clone()))),
+                    _ => {}
+                }
+            }
+        }
+        self.now.boot = end;
     }
 
     /// The time until the next fetch, all else being quiet.
@@ -285,6 +307,53 @@ fn a_last_sync_that_cannot_succeed_is_cut_short() {
             "{done:?}"
         );
     }
+}
+
+const NO_SOCKET: Result<Position, SyncFailure> = Err(SyncFailure::NoSocket);
+
+#[test]
+fn a_litestream_that_is_slow_to_start_is_not_taken_for_one_without_a_control_socket() {
+    let mut story = Story::started();
+    story.tell(Event::Synced(NO_SOCKET));
+    story.pass_answering(30 * SECOND, &NO_SOCKET);
+    let report = story.report();
+    assert_eq!(report.replication, Activity::CatchingUp);
+    assert_ne!(report.state, State::Healthy);
+    assert!(report.guard_held.is_some(), "the WAL is open to everybody");
+    story.pass_answering(2 * SECOND, &Ok(position(1)));
+    let report = story.report();
+    assert_eq!(report.state, State::Healthy);
+    assert!(report.proof.is_some());
+}
+
+#[test]
+fn a_litestream_without_a_control_socket_is_asked_again_all_the_same() {
+    let mut story = Story::started();
+    story.tell(Event::Synced(NO_SOCKET));
+    story.pass_answering(MINUTE, &NO_SOCKET);
+    let report = story.report();
+    assert_eq!(report.replication, Activity::Replicating);
+    assert_eq!(report.proof, None);
+    story.pass_answering(MINUTE, &Ok(position(1)));
+    assert!(story.report().proof.is_some());
+}
+
+#[test]
+fn a_control_socket_that_is_gone_is_a_fault() {
+    let mut story = Story::replicating();
+    story.tell(Event::Exited("exit status: 1".to_owned()));
+    while !story.tell(Event::Tick).contains(&Action::Start) {
+        story.now.boot = story.agent.deadline();
+    }
+    story.tell(Event::Started(Ok(())));
+    story.pass_answering(3 * MINUTE, &NO_SOCKET);
+    let report = story.report();
+    assert_eq!(report.state, State::Unhealthy);
+    assert!(
+        report.problems[0].contains("control socket"),
+        "{:?}",
+        report.problems
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What a Litestream that was just started has to show: a new row first, then that it replicated it.
 //!
-//! Owns when it is asked to sync, and how often after a failure. What an answer means for the device
-//! is for the replicator to say.
+//! Owns when it is asked to sync, how often after a failure, and whether a Litestream that can't be
+//! asked has a control socket at all. What an answer means for the device is for the replicator to
+//! say.
 
 use std::time::Duration;
 
@@ -10,15 +11,22 @@ use crate::agent::backoff::{Backoff, Jitter};
 use crate::agent::{Action, Position};
 use crate::clock::BootTime;
 
-/// After the start its control socket appears within this, or it has none.
-const SOCKET_LIMIT: Duration = Duration::from_secs(10);
+/// A Litestream whose control socket has not appeared for so long has none; a slow device, or a busy
+/// one, needs longer than it should to start a program of 36 MB.
+const SOCKET_LIMIT: Duration = Duration::from_secs(45);
+
+/// The same, where the last one had none either.
+const NO_SOCKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a socket that was given up is looked for all the same.
+const LOOK_PACE: Duration = Duration::from_secs(30);
 
 /// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
 const SOCKET_PACE: Duration = Duration::from_millis(50);
 
 /// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
 /// is late has trouble of its own (with S3, most often) and is looked at less often.
-pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(5);
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often, then.
 const OPEN_PACE: Duration = Duration::from_secs(1);
@@ -55,8 +63,18 @@ pub(super) enum CatchUp {
     Due { at: BootTime, failures: u32 },
     /// A sync was asked for.
     Asked { deadline: BootTime, failures: u32 },
-    /// It has caught up, as far as it can tell.
+    /// It has caught up.
     Done,
+    /// It has no control socket, as far as is known; that is looked at again at `look`.
+    Unmeasured { look: BootTime },
+}
+
+/// Whether this device's Litestream has a control socket, by what was seen of it so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Socket {
+    Unknown,
+    Seen,
+    Absent,
 }
 
 /// What an answer to a sync says about the replica.
@@ -90,7 +108,7 @@ impl CatchUp {
         match self {
             Self::Row { .. } if committed => *self = Self::due(now),
             Self::Row { retry, .. } => *retry = now + ROW_PACE,
-            Self::Due { .. } | Self::Asked { .. } | Self::Done => {}
+            _ => {}
         }
     }
 
@@ -101,17 +119,23 @@ impl CatchUp {
         }
     }
 
-    /// Litestream, which has been up for `age`, answered a sync. `None`: nobody asked.
+    /// Litestream, which has been up for `age`, answered a sync. `None`: nothing new is known.
     pub(super) fn answered(
         &mut self,
         result: Result<Position, SyncFailure>,
         age: Duration,
+        socket: &mut Socket,
         jitter: &mut Jitter,
         now: BootTime,
     ) -> Option<Verdict> {
-        let Self::Asked { failures, .. } = *self else {
-            return None;
+        let failures = match *self {
+            Self::Asked { failures, .. } => failures,
+            Self::Unmeasured { .. } if result != Err(SyncFailure::NoSocket) => 0,
+            _ => return None,
         };
+        if result != Err(SyncFailure::NoSocket) {
+            *socket = Socket::Seen;
+        }
         let mut again = |failures, wait| {
             *self = Self::Due {
                 at: now + wait,
@@ -128,18 +152,18 @@ impl CatchUp {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::Behind(None)
             }
-            Err(SyncFailure::NoSocket) if age >= SOCKET_LIMIT => {
-                *self = Self::Done;
+            Err(SyncFailure::NoSocket) if has_none(*socket, age) => {
+                *socket = Socket::Absent;
+                *self = Self::Unmeasured {
+                    look: now + LOOK_PACE,
+                };
                 Verdict::CaughtUp(None)
             }
-            Err(SyncFailure::NoSocket) => {
-                again(failures, SOCKET_PACE);
-                Verdict::Behind(None)
-            }
-            Err(SyncFailure::NotOpen) => {
+            Err(failure @ (SyncFailure::NoSocket | SyncFailure::NotOpen)) => {
                 let late = age >= OPEN_LIMIT;
                 again(failures, if late { OPEN_PACE } else { SOCKET_PACE });
-                Verdict::Behind(None)
+                let missing = failure == SyncFailure::NoSocket && age >= SOCKET_LIMIT;
+                Verdict::Behind(missing.then(|| NO_SOCKET.to_owned()))
             }
             Err(SyncFailure::StateCorrupt(cause)) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
@@ -174,7 +198,11 @@ impl CatchUp {
                     failures: *failures + 1,
                 };
             }
-            Self::Row { .. } | Self::Due { .. } | Self::Asked { .. } | Self::Done => {}
+            Self::Unmeasured { look } if *look <= now => {
+                *look = now + LOOK_PACE;
+                return Some(Action::Sync(SYNC_LIMIT));
+            }
+            _ => {}
         }
         None
     }
@@ -184,11 +212,26 @@ impl CatchUp {
             Self::Row { retry, until } => (*retry).min(*until),
             Self::Due { at, .. } => *at,
             Self::Asked { deadline, .. } => *deadline,
+            Self::Unmeasured { look } => *look,
             Self::Done => BootTime::NEVER,
         }
     }
 
+    /// Nothing more is to be had of it for now.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self, Self::Done)
+        matches!(self, Self::Done | Self::Unmeasured { .. })
     }
 }
+
+/// Whether a Litestream without a socket at that age will get none. Where there was one once, a
+/// missing one is a fault and no property.
+fn has_none(socket: Socket, age: Duration) -> bool {
+    match socket {
+        Socket::Seen => false,
+        Socket::Unknown => age >= SOCKET_LIMIT,
+        Socket::Absent => age >= NO_SOCKET_LIMIT,
+    }
+}
+
+/// What is wrong then.
+const NO_SOCKET: &str = "nothing listens on its control socket, which it had before; see its log";
