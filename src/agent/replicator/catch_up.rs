@@ -159,11 +159,14 @@ impl CatchUp {
                 };
                 Verdict::CaughtUp(None)
             }
-            Err(failure @ (SyncFailure::NoSocket | SyncFailure::NotOpen)) => {
+            Err(SyncFailure::NoSocket) if age >= SOCKET_LIMIT => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::Behind(Some(NO_SOCKET.to_owned()))
+            }
+            Err(SyncFailure::NoSocket | SyncFailure::NotOpen) => {
                 let late = age >= OPEN_LIMIT;
                 again(failures, if late { OPEN_PACE } else { SOCKET_PACE });
-                let missing = failure == SyncFailure::NoSocket && age >= SOCKET_LIMIT;
-                Verdict::Behind(missing.then(|| NO_SOCKET.to_owned()))
+                Verdict::Behind(None)
             }
             Err(SyncFailure::StateCorrupt(cause)) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
