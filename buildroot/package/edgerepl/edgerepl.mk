@@ -23,8 +23,8 @@ EDGEREPL_CARGO_BUILD_OPTS = \
 	--config .cargo/vendor.toml
 
 # Buildroot's defaults, given by the environment, would win over Cargo.toml's
-# release profile: the program would be half as large again, and its integers
-# would wrap silently.
+# release profile: the program would be larger, and its integers would wrap
+# silently.
 EDGEREPL_CARGO_ENV = env \
 	-u CARGO_PROFILE_RELEASE_CODEGEN_UNITS \
 	-u CARGO_PROFILE_RELEASE_LTO \
@@ -86,23 +86,24 @@ $(eval $(cargo-package))
 # So they are fetched here, once for each Cargo.lock; cargo holds every crate
 # against its checksum there.
 EDGEREPL_CRATES = $(EDGEREPL_DL_DIR)/edgerepl-crates-$(firstword \
-	$(shell sha256sum $(EDGEREPL_OVERRIDE_SRCDIR)/Cargo.lock)).tar
+	$(shell sha256sum $(EDGEREPL_OVERRIDE_SRCDIR)/Cargo.lock)).tar.gz
+EDGEREPL_CRATES_DIR = $(BUILD_DIR)/edgerepl-crates
 
 $(EDGEREPL_CRATES): PKG = EDGEREPL
 $(EDGEREPL_CRATES): | dependencies host-rustc
 	@$(call MESSAGE,"Vendoring crates")
 	$(call prepare-per-package-directory,host-rustc)
-	$(Q)rm -rf $(EDGEREPL_CRATES).d
-	$(Q)mkdir -p $(EDGEREPL_CRATES).d/.cargo $(BR_CARGO_HOME)
-	$(Q)cd $(EDGEREPL_CRATES).d && \
+	$(Q)rm -rf $(EDGEREPL_CRATES_DIR)
+	$(Q)mkdir -p $(EDGEREPL_CRATES_DIR)/.cargo $(BR_CARGO_HOME) $(EDGEREPL_DL_DIR)
+	$(Q)cd $(EDGEREPL_CRATES_DIR) && \
 		flock $(BR_CARGO_HOME)/.br-lock \
 		env $(TARGET_MAKE_ENV) $(PKG_COMMON_CARGO_ENV) \
 		cargo vendor --quiet --locked \
 			--manifest-path $(EDGEREPL_OVERRIDE_SRCDIR)/Cargo.toml \
 			VENDOR >.cargo/vendor.toml
-	$(Q)$(TAR) cf $(EDGEREPL_CRATES).tmp -C $(EDGEREPL_CRATES).d .cargo VENDOR
+	$(Q)$(TAR) czf $(EDGEREPL_CRATES).tmp -C $(EDGEREPL_CRATES_DIR) .cargo VENDOR
 	$(Q)mv $(EDGEREPL_CRATES).tmp $(EDGEREPL_CRATES)
-	$(Q)rm -rf $(EDGEREPL_CRATES).d
+	$(Q)rm -rf $(EDGEREPL_CRATES_DIR)
 
 edgerepl-source: $(EDGEREPL_CRATES)
 $(EDGEREPL_TARGET_RSYNC): | $(EDGEREPL_CRATES)
