@@ -98,7 +98,7 @@ $(EDGEREPL_CRATES): | dependencies host-rustc
 	$(Q)cd $(EDGEREPL_CRATES_DIR) && \
 		flock $(BR_CARGO_HOME)/.br-lock \
 		env $(TARGET_MAKE_ENV) $(PKG_COMMON_CARGO_ENV) \
-		cargo vendor --quiet --locked \
+		cargo vendor --locked \
 			--manifest-path $(EDGEREPL_OVERRIDE_SRCDIR)/Cargo.toml \
 			VENDOR >.cargo/vendor.toml
 	$(Q)$(TAR) czf $(EDGEREPL_CRATES).tmp -C $(EDGEREPL_CRATES_DIR) .cargo VENDOR
