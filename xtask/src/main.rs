@@ -12,6 +12,7 @@ mod cross;
 mod deb;
 mod demo;
 mod image;
+mod layers;
 mod process;
 mod qemu;
 mod setup;
@@ -30,8 +31,12 @@ Tasks:
                       the firmware that the QEMU tests boot
   deb [--arch arm64|armhf|amd64]
                       Debian packages, judged by lintian
-  qemu [--arch aarch64|armv7] [--all | TEST...]
-                      boots that firmware in QEMU: the gate's tests, all, or these
+  layers [--buildroot FOLDER]
+                      checks the Yocto layer and the Buildroot tree; with Buildroot's own tools
+                      where its tree is given
+  qemu [--arch aarch64|armv7] [--image FILE] [--all | TEST...]
+                      boots that firmware in QEMU: the gate's tests, all, or these; or one that
+                      Yocto or Buildroot made, with its kernel beside it
   setup               installs what demo and test need; each task does so itself
 ";
 
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["image", arguments @ ..] => image::image(arguments),
+        ["layers", arguments @ ..] => layers::layers(arguments),
         ["qemu", arguments @ ..] => qemu::qemu(arguments),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),
         ["test", suites @ ..] => suites::test(suites),

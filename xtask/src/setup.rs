@@ -17,6 +17,7 @@ use edgerepl_lab::tools;
 
 pub(crate) use debian::Archive;
 pub(crate) use emulator::Clock;
+pub(crate) use litestream::VERSION as LITESTREAM;
 pub(crate) use toolchain::Toolchain;
 
 use crate::process;
@@ -25,6 +26,7 @@ use packages::Package;
 
 mod debian;
 mod emulator;
+mod layers;
 mod litestream;
 mod packages;
 mod toolchain;
@@ -112,10 +114,16 @@ pub(crate) fn packaging() -> Result<(), SetupError> {
     packages::install(&needed.map(|(name, program)| brings(name, program)))
 }
 
+/// Installs what reads Yocto layers and Buildroot trees; answers with the folder of those programs.
+pub(crate) fn layers() -> Result<PathBuf, SetupError> {
+    layers::install()
+}
+
 /// Installs QEMU for whole machines, and what makes their disks.
 pub(crate) fn qemu() -> Result<(), SetupError> {
     let disks = Package::new("e2fsprogs", Path::new("/sbin/debugfs").exists());
-    packages::install(&[disks])?;
+    let partitions = Package::new("fdisk", Path::new("/sbin/sfdisk").exists());
+    packages::install(&[disks, partitions])?;
     if ["qemu-system-aarch64", "qemu-system-arm"]
         .iter()
         .all(|name| program(name).is_some())

@@ -52,11 +52,14 @@ impl Release {
     }
 }
 
+/// What the project is made for, and packaged with.
+pub(crate) const VERSION: &str = "0.5.17";
+
 /// 0.5 is what the project is made for; 0.3 is in the field, and differs in all that matters here.
 /// The digests of 0.5.17 are those of the programs in upstream's own release archives.
 const RELEASES: [Release; 2] = [
     Release {
-        version: "0.5.17",
+        version: VERSION,
         sha256: &[
             (
                 "x86_64",

@@ -1,0 +1,119 @@
+//! `cargo xtask layers`: all of the Yocto layer and the Buildroot tree that can be judged without
+//! OpenEmbedded's core and without Buildroot, which no package registry has.
+//!
+//! Owns the list of checks and how their outcome is shown. A check only reads: it builds nothing, and
+//! changes nothing in the tree.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::{Outcome, process, root, setup};
+
+mod buildroot;
+mod pins;
+mod shell;
+mod yocto;
+
+/// What was found, a sentence each; none where all is well.
+type Findings = Vec<String>;
+
+/// A figure for people, and what was found.
+type Verdict = Result<(String, Findings), Box<dyn Error>>;
+
+/// A check: its name, and how it is made.
+struct Check {
+    name: &'static str,
+    run: fn(&Bench) -> Verdict,
+}
+
+/// What a check finds ready.
+struct Bench {
+    /// The workspace.
+    root: PathBuf,
+    /// Where the programs of the Python packages are.
+    programs: PathBuf,
+    /// A tree of Buildroot, where somebody has one.
+    buildroot: Option<PathBuf>,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "yocto: linted",
+        run: yocto::linted,
+    },
+    Check {
+        name: "yocto: parsed",
+        run: yocto::parsed,
+    },
+    Check {
+        name: "yocto: crates",
+        run: yocto::crates,
+    },
+    Check {
+        name: "yocto: installed",
+        run: yocto::installed,
+    },
+    Check {
+        name: "yocto: kas",
+        run: yocto::kas,
+    },
+    Check {
+        name: "buildroot: options",
+        run: buildroot::options,
+    },
+    Check {
+        name: "buildroot: packages",
+        run: buildroot::packages,
+    },
+    Check {
+        name: "buildroot: style",
+        run: buildroot::style,
+    },
+    Check {
+        name: "pins agree",
+        run: pins::agree,
+    },
+    Check {
+        name: "shell scripts",
+        run: shell::scripts,
+    },
+];
+
+/// `[--buildroot FOLDER]`. True where no check found anything.
+pub(crate) fn layers(arguments: &[&str]) -> Outcome {
+    let buildroot = match arguments {
+        [] => None,
+        ["--buildroot", folder] => Some(PathBuf::from(folder).canonicalize()?),
+        _ => return Err("layers takes [--buildroot FOLDER]".into()),
+    };
+    let bench = Bench {
+        root: root().canonicalize()?,
+        programs: setup::layers()?,
+        buildroot,
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for check in CHECKS {
+        let begun = Instant::now();
+        let (figure, findings) = match (check.run)(&bench) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let said = error.to_string();
+                (String::new(), vec![process::last_line(&said).to_owned()])
+            }
+        };
+        let (name, seconds) = (check.name, begun.elapsed().as_secs_f32());
+        if findings.is_empty() {
+            passed += 1;
+            println!("pass  {name:<22} {seconds:>5.1} s  {figure}");
+            continue;
+        }
+        failed += 1;
+        println!("FAIL  {name:<22} {seconds:>5.1} s");
+        for finding in findings {
+            println!("      {finding}");
+        }
+    }
+    println!("\nlayers: {passed} passed, {failed} failed");
+    Ok(failed == 0)
+}

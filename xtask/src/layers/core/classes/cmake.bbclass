@@ -1,0 +1,4 @@
+# As much of CMake's class as recipes lean on.
+do_install() {
+    :
+}

@@ -1,0 +1,2 @@
+# An image has no source.
+CORE_IMAGE_EXTRA_INSTALL ?= ""

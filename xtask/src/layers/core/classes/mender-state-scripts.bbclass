@@ -1,0 +1,2 @@
+# meta-mender's.
+MENDER_STATE_SCRIPTS_DIR = "${B}/state-scripts"

@@ -1,0 +1,2 @@
+# A group has no source of its own.
+LICENSE ?= "MIT"

@@ -1,0 +1,1 @@
+# pkg-config for the build.

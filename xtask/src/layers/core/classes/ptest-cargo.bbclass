@@ -1,0 +1,3 @@
+# Unit tests on the device.
+PTEST_PATH ?= "${libdir}/${BPN}/ptest"
+inherit cargo

@@ -1,0 +1,1 @@
+# Enables SYSTEMD_SERVICE.

@@ -1,0 +1,1 @@
+# Makes users as the image is made.
