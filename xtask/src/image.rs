@@ -15,6 +15,7 @@ use crate::setup;
 use crate::target::Target;
 
 mod base;
+mod foreign;
 mod kernel;
 mod payload;
 mod stamp;
@@ -25,10 +26,21 @@ mod step;
 pub(crate) struct Image {
     pub(crate) arch: &'static Target,
     pub(crate) kernel: PathBuf,
-    /// Finds the disk with the serial number `root`, and goes on from there.
-    pub(crate) initrd: PathBuf,
-    /// A squashfs, for a disk with the serial number `root`.
+    /// Finds the disk with the serial number `root`, and goes on from there. None where the kernel
+    /// does so itself.
+    pub(crate) initrd: Option<PathBuf>,
+    /// The root's file system, for a disk with the serial number `root`.
     pub(crate) root: PathBuf,
+    pub(crate) door: Door,
+}
+
+/// How a test gets in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Door {
+    /// A root shell on a port of its own.
+    Port,
+    /// The serial console, where root logs in without a password.
+    Console,
 }
 
 /// Makes the images for these architectures, or for all.
@@ -38,7 +50,12 @@ pub(crate) fn image(arguments: &[&str]) -> Outcome {
     let mut table = String::new();
     for target in cross::targets(arguments)? {
         let image = build(target)?;
-        for file in [&image.kernel, &image.initrd, &image.root] {
+        for file in [
+            Some(&image.kernel),
+            image.initrd.as_ref(),
+            Some(&image.root),
+        ] {
+            let Some(file) = file else { continue };
             let size = fs::metadata(file)?.len();
             table += &format!("{:<9} {size:>11}  {}\n", image.arch.arch, file.display());
         }
@@ -69,9 +86,18 @@ pub(crate) fn build(target: &'static Target) -> Result<Image, Box<dyn Error>> {
     Ok(Image {
         arch: target,
         kernel: kernel.join(kernel::KERNEL),
-        initrd: kernel.join(kernel::INITRD),
+        initrd: Some(kernel.join(kernel::INITRD)),
         root: place.join(payload::ROOT),
+        door: Door::Port,
     })
+}
+
+/// An image that was built elsewhere: see [`foreign`].
+pub(crate) fn built_elsewhere(arch: &'static Target, file: &Path) -> Result<Image, Box<dyn Error>> {
+    let file = file
+        .canonicalize()
+        .map_err(|e| format!("{}: {e}", file.display()))?;
+    foreign::image(arch, &file, &directory(arch)?.join("elsewhere"))
 }
 
 /// Where all that belongs to a machine's image is kept.

@@ -5,10 +5,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::image::{self, Image};
+use crate::image::{self, Door, Image};
 use crate::target::{self, Target};
 use crate::{Outcome, build_programs, root, setup};
 
@@ -16,6 +16,7 @@ mod machine;
 mod rig;
 mod shell;
 mod stories;
+mod stranger;
 
 use rig::Rig;
 use stories::STORIES;
@@ -50,7 +51,7 @@ impl Bench {
     }
 
     pub(crate) fn has_litestream(&self) -> bool {
-        self.image.arch == &target::AARCH64
+        self.image.arch == &target::AARCH64 || self.image.door == Door::Console
     }
 }
 
@@ -84,29 +85,34 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// `[--arch ARCHITECTURE] [--all | TEST…]`: without more the few of the gate, on aarch64. True
-/// where all passed.
+/// `[--arch ARCHITECTURE] [--image FILE] [--all | TEST…]`: without more the few of the gate, on
+/// aarch64, with our own image. True where all passed.
 pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
     let mut target = &target::AARCH64;
-    let (mut all, mut names) = (false, Vec::new());
+    let (mut all, mut names, mut file) = (false, Vec::new(), None);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match *word {
             "--arch" => target = target::named(words.next().ok_or("--arch needs a name")?)?,
             "--all" => all = true,
+            "--image" => file = Some(Path::new(words.next().ok_or("--image needs a file")?)),
             name => names.push(name),
         }
     }
     let choice = Choice::named(names)?;
-    run(target, &if all { Choice::All } else { choice })
+    run(target, file, &if all { Choice::All } else { choice })
 }
 
-fn run(target: &'static Target, choice: &Choice) -> Outcome {
+fn run(target: &'static Target, file: Option<&Path>, choice: &Choice) -> Outcome {
     setup::setup()?;
     setup::qemu()?;
     build_programs()?;
+    let image = match file {
+        Some(file) => image::built_elsewhere(target, file)?,
+        None => image::build(target)?,
+    };
     let bench = Bench {
-        image: image::build(target)?,
+        image,
         folder: root().join("target/qemu").join(target.arch),
     };
     if !bench.has_litestream() {

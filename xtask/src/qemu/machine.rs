@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Failure;
-use crate::image::Image;
+use super::{Failure, stranger};
+use crate::image::{Door, Image};
 use crate::target::{self, Target};
 
 /// QEMU is up within this, or not at all.
@@ -73,10 +73,17 @@ impl Machine {
             ])
             .args(["-rtc", &format!("base={}", power.clock)])
             .arg("-kernel")
-            .arg(&image.kernel)
-            .arg("-initrd")
-            .arg(&image.initrd)
-            .args(["-append", "console=ttyAMA0 quiet loglevel=4 panic=1"]);
+            .arg(&image.kernel);
+        if let Some(initrd) = &image.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        let own = "console=ttyAMA0 quiet loglevel=4 panic=1";
+        match image.door {
+            Door::Port => command.args(["-append", own]),
+            Door::Console => command
+                .arg("-append")
+                .arg(format!("{own} {}", stranger::ROOT)),
+        };
         let disk = |name: &str, path: &Path, access: &str| {
             let path = path.display();
             [
@@ -95,10 +102,24 @@ impl Machine {
             .args(disk("data", data, ""))
             .args(["-netdev", "user,id=cable", "-device"])
             .arg("virtio-net-pci,netdev=cable,id=network,romfile=")
-            .args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"])
-            .args(["-chardev", &socket("shell", &shell), "-device"])
-            .arg("virtserialport,chardev=shell,name=edgerepl.shell")
-            .args(["-serial", &format!("file:{},append=on", serial.display())])
+            .args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+        match image.door {
+            Door::Port => command
+                .args(["-chardev", &socket("shell", &shell), "-device"])
+                .arg("virtserialport,chardev=shell,name=edgerepl.shell")
+                .args([
+                    "-chardev",
+                    &format!("file,id=console,path={},append=on", serial.display()),
+                ])
+                .args(["-serial", "chardev:console"]),
+            Door::Console => {
+                let log = format!(",logfile={},logappend=on", serial.display());
+                command
+                    .args(["-chardev", &(socket("shell", &shell) + &log)])
+                    .args(["-serial", "chardev:shell"])
+            }
+        };
+        command
             .args([
                 "-qmp",
                 &format!("unix:{},server=on,wait=off", monitor.display()),

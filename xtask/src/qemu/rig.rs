@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use edgerepl_lab::{Comparison, Device, KeyKind, Lab, LabOptions};
 use serde_json::Value;
 
-use super::Failure;
 use super::machine::{Machine, Power};
 use super::shell::Shell;
-use crate::image::Image;
+use super::{Failure, stranger};
+use crate::image::{Door, Image};
 use crate::process;
 
 /// The lab, as the device knows it: its address is in the image's `/etc/hosts`.
@@ -103,10 +103,13 @@ impl<'a> Rig<'a> {
     }
 
     fn configuration(&self) -> String {
+        let module = match self.image.door {
+            Door::Port => format!("/usr/lib/{}/softhsm/libsofthsm2.so", self.image.arch.gnu),
+            Door::Console => stranger::SOFTHSM_MODULE.to_owned(),
+        };
         let key = format!(
-            "pkcs11:token=edge;object=device;type=private?module-path=/usr/lib/{}/softhsm/\
-             libsofthsm2.so&pin-source=file:/data/edgerepl/private/pin",
-            self.image.arch.gnu
+            "pkcs11:token=edge;object=device;type=private?module-path={module}&\
+             pin-source=file:/data/edgerepl/private/pin"
         );
         let mut lines = vec![
             "identity.certificate = \"/data/edgerepl/device.crt\"".to_owned(),
@@ -141,7 +144,10 @@ impl<'a> Rig<'a> {
     /// Switches the device on and waits for its shell.
     pub(crate) fn boot(&self, power: &Power) -> Result<Running, Failure> {
         let mut machine = Machine::start(self.image, &self.data(), &self.folder, power)?;
-        let shell = Shell::open(&mut machine)?;
+        let mut shell = Shell::open(&mut machine, self.image.door)?;
+        if self.image.door == Door::Console {
+            stranger::prepare(&mut shell)?;
+        }
         Ok(Running { machine, shell })
     }
 

@@ -1,14 +1,17 @@
-//! A root shell inside the machine, at the other end of a virtual serial port.
+//! A root shell inside the machine, at the other end of a virtual serial port or of its console.
 //!
 //! Owns how a command is sent and its end is recognised; there is no agent in the machine but
 //! `/bin/sh`. What a command means is for the tests to know.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::machine::Machine;
+use crate::image::Door;
 
 /// The shell is there within this from the start of the kernel: emulation is slow, and the machine
 /// that emulates may be busy.
@@ -17,23 +20,32 @@ const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long a command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a login takes, without a password.
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
+
 /// What is sent before the shell listens is lost, so it is asked this often whether it does.
 const KNOCK: Duration = Duration::from_millis(500);
 
 pub(crate) struct Shell {
     port: UnixStream,
+    ears: Receiver<Vec<u8>>,
     heard: Vec<u8>,
     commands: u64,
 }
 
 impl Shell {
     /// Waits until the shell answers.
-    pub(crate) fn open(machine: &mut Machine) -> Result<Self, Failure> {
+    pub(crate) fn open(machine: &mut Machine, door: Door) -> Result<Self, Failure> {
+        let port = UnixStream::connect(machine.shell())?;
         let mut shell = Self {
-            port: UnixStream::connect(machine.shell())?,
+            ears: listen_to(port.try_clone()?),
+            port,
             heard: Vec::new(),
             commands: 0,
         };
+        if door == Door::Console {
+            shell.log_in(machine)?;
+        }
         while machine.is_on() && machine.age() < BOOT_LIMIT {
             let mark = shell.send("true")?;
             if shell.wait_for(&mark, KNOCK)?.is_some() {
@@ -41,6 +53,38 @@ impl Shell {
             }
         }
         Err(format!("the machine has no shell; {}", machine.last_words()).into())
+    }
+
+    /// Logs in as root, and has a shell listen that neither echoes nor edits.
+    fn log_in(&mut self, machine: &mut Machine) -> Result<(), Failure> {
+        while machine.is_on() && machine.age() < BOOT_LIMIT {
+            if self.hear("login: ", KNOCK)? {
+                self.port.write_all(b"root\n")?;
+                if self.hear("# ", LOGIN_LIMIT)? {
+                    self.port
+                        .write_all(b"dmesg -n 1; stty -echo -opost; sh -s 2>&1 | cat\n")?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(format!("root can't log in; {}", machine.last_words()).into())
+    }
+
+    /// Whether these words are heard in time; what came before them is forgotten.
+    fn hear(&mut self, words: &str, limit: Duration) -> Result<bool, Failure> {
+        let begun = Instant::now();
+        loop {
+            let text = String::from_utf8_lossy(&self.heard).into_owned();
+            if let Some((_, rest)) = text.split_once(words) {
+                self.heard = rest.as_bytes().to_vec();
+                return Ok(true);
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.listen(left)?;
+        }
     }
 
     /// Runs a command and answers with what it printed; one that fails is an error.
@@ -73,7 +117,6 @@ impl Shell {
     /// The exit code and the output of the command that ends with `mark`.
     fn wait_for(&mut self, mark: &str, limit: Duration) -> Result<Option<(i32, String)>, Failure> {
         let begun = Instant::now();
-        let mut piece = [0; 4096];
         loop {
             let text = String::from_utf8_lossy(&self.heard).into_owned();
             if let Some((output, rest)) = text.split_once(mark)
@@ -88,13 +131,34 @@ impl Shell {
             if left.is_zero() {
                 return Ok(None);
             }
-            self.port.set_read_timeout(Some(left))?;
-            match self.port.read(&mut piece) {
-                Ok(0) => return Err("the machine's serial port is closed".into()),
-                Ok(n) => self.heard.extend_from_slice(&piece[..n]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(e) => return Err(e.into()),
-            }
+            self.listen(left)?;
         }
     }
+
+    /// Takes in what comes, and waits for it that long.
+    fn listen(&mut self, limit: Duration) -> Result<(), Failure> {
+        match self.ears.recv_timeout(limit) {
+            Ok(piece) => self.heard.extend(piece),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("the machine's serial port is closed".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the machine says, piece by piece. It is taken in also where nobody waits for it: a machine
+/// whose console nobody reads stands still.
+fn listen_to(mut port: UnixStream) -> Receiver<Vec<u8>> {
+    let (mouth, ears) = mpsc::channel();
+    thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n) = port.read(&mut piece) {
+            if n == 0 || mouth.send(piece[..n].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    ears
 }

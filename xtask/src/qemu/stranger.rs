@@ -1,0 +1,33 @@
+//! A device with an image that was not made for tests: what they need is put in place while it runs.
+//!
+//! Owns what differs from our own image, which has all this built in. The root is read-only: what has
+//! to be somewhere on it is mounted over it, and is gone with the power.
+
+use super::Failure;
+use super::shell::Shell;
+
+/// As our own image has them.
+const SOFTHSM: &str = include_str!("../image/files/softhsm.conf");
+const OWNERS: &str = include_str!("../image/files/test-data.conf");
+
+/// Where root is on a disk of its own, and the kernel has to be told.
+pub(super) const ROOT: &str = "root=/dev/vda ro rootwait";
+
+/// Where such images have SoftHSM's module.
+pub(super) const SOFTHSM_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
+/// Makes a device that has just booted one of the bench's.
+pub(super) fn prepare(shell: &mut Shell) -> Result<(), Failure> {
+    // Until here edgerepl found no lab, and files that were not its own.
+    let steps = format!(
+        "mkdir -p /run/bench /run/systemd/system/edgerepl.service.d && \
+         {{ cat /etc/hosts; echo 10.0.2.2 lab.edgerepl.test; }} > /run/bench/hosts && \
+         mount --bind /run/bench/hosts /etc/hosts && \
+         mount --bind /data/edgerepl/litestream.yml /etc/litestream.yml && \
+         cat > /run/systemd/system/edgerepl.service.d/softhsm.conf <<'END'\n{SOFTHSM}END\n\
+         cat > /run/bench/owners.conf <<'END'\n{OWNERS}END\n\
+         systemd-tmpfiles --create /run/bench/owners.conf && \
+         systemctl daemon-reload && systemctl restart --no-block edgerepl.service"
+    );
+    shell.run(&steps).map(drop)
+}
