@@ -70,8 +70,12 @@ def edgerepl_in_source(d, path, pattern):
     import re
     path = os.path.join(d.getVar("EDGEREPL_SOURCE"), path)
     bb.parse.mark_dependency(d, path)
-    with open(path, encoding="utf-8") as text:
-        found = re.search(pattern, text.read(), re.DOTALL | re.MULTILINE)
+    try:
+        with open(path, encoding="utf-8") as text:
+            found = re.search(pattern, text.read(), re.DOTALL | re.MULTILINE)
+    except OSError as cause:
+        bb.fatal("%s cannot be read (%s): EDGEREPL_SOURCE has to name edgerepl's repository"
+                 % (path, cause.strerror))
     if not found:
         bb.fatal("%s has nothing that looks like %s, which edgerepl's recipe reads: mend the one or the "
                  "other" % (path, pattern))
