@@ -1,7 +1,7 @@
 //! `cargo xtask layers`: all of the Yocto layer and the Buildroot tree that can be judged without
 //! OpenEmbedded's core and without Buildroot, which no package registry has.
 //!
-//! Owns the list of checks and how their outcome is shown. A check only reads: it builds nothing, and
+//! Owns the list of checks and how their outcome is shown. A check builds nothing for a device, and
 //! changes nothing in the tree.
 
 use std::error::Error;
@@ -13,6 +13,7 @@ use crate::{Outcome, process, root, setup};
 mod buildroot;
 mod pins;
 mod shell;
+mod supervised;
 mod yocto;
 
 /// What was found, a sentence each; none where all is well.
@@ -69,6 +70,10 @@ const CHECKS: &[Check] = &[
     Check {
         name: "buildroot: style",
         run: buildroot::style,
+    },
+    Check {
+        name: "buildroot: no systemd",
+        run: supervised::without_systemd,
     },
     Check {
         name: "pins agree",

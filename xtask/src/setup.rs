@@ -18,6 +18,7 @@ use edgerepl_lab::tools;
 pub(crate) use debian::Archive;
 pub(crate) use emulator::Clock;
 pub(crate) use litestream::VERSION as LITESTREAM;
+pub(crate) use packages::is_root;
 pub(crate) use toolchain::Toolchain;
 
 use crate::process;

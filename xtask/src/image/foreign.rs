@@ -1,6 +1,6 @@
 //! An image that somebody else built: by Yocto, by Buildroot, by hand.
 //!
-//! Owns how its kernel and its root are found. A root in a partition is copied out of its disk, so
+//! Owns how its kernel and its root are found, by names that builders give. A root in a partition is copied out of its disk, so
 //! that whatever else is on that disk stays out of a test's way.
 
 use std::{
@@ -74,17 +74,22 @@ fn partition(file: &Path) -> Result<Option<Partition>, Box<dyn Error>> {
     let partitions = table["partitions"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
-    let is_root = |partition: &&Value| {
+    let is_named = |partition: &&Value| {
         let name = partition["name"].as_str().unwrap_or_default();
         ROOTS.iter().any(|root| name.starts_with(root))
     };
-    let found = partitions.iter().find(is_root).ok_or_else(|| {
-        let file = file.display();
-        format!(
-            "{file} has no partition whose name begins with {}",
-            ROOTS.join(" or ")
-        )
-    })?;
+    // An MBR knows no names: there it is the first with a file system of Linux's.
+    let is_of_linux = |partition: &&Value| partition["type"] == "83";
+    let named = partitions.iter().find(is_named);
+    let found = named
+        .or_else(|| partitions.iter().find(is_of_linux))
+        .ok_or_else(|| {
+            let file = file.display();
+            format!(
+                "{file} has no partition whose name begins with {}",
+                ROOTS.join(" or ")
+            )
+        })?;
     let sector = table["sectorsize"].as_u64().unwrap_or(512);
     let bytes = |key: &str| found[key].as_u64().unwrap_or_default() * sector;
     Ok(Some(Partition {

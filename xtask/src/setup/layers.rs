@@ -19,6 +19,7 @@ pub(super) fn install() -> Result<PathBuf, SetupError> {
     let mut python = Command::new("python3");
     let venv = python.args(["-c", "import ensurepip, venv"]).output();
     packages::install(&[
+        brings("busybox", "busybox"),
         brings("make", "make"),
         Package::new("python3-venv", venv.is_ok_and(|o| o.status.success())),
         brings("shellcheck", "shellcheck"),

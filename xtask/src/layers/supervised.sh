@@ -1,0 +1,82 @@
+#!/bin/sh
+# What a device without systemd lives through: a line with ok or FAIL for each step. Runs as root in a
+# root of its own, with process numbers of its own.
+
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
+
+step() { # NAME LIMIT CONDITION
+    tries=0
+    until eval "$3"; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt $(($2 * 5)) ]; then
+            echo "FAIL $1"
+            return
+        fi
+        sleep 0.2
+    done
+    echo "ok $1"
+}
+
+daemon() {
+    cat /run/edgerepl-run.pid 2>/dev/null
+}
+
+lives() { # PID
+    [ -n "$1" ] && grep -q '^State:.[RSDT]' "/proc/$1/status" 2>/dev/null
+}
+
+# 0: healthy. 1: it says why not.
+answers() {
+    edgerepl status >/dev/null 2>&1
+    [ $? -le 1 ]
+}
+
+another() { # PID
+    [ "$(daemon)" != "$1" ] && lives "$(daemon)" && answers
+}
+
+service() {
+    /etc/init.d/S60edgerepl "$1" >/dev/null
+}
+
+service start
+step "it replicates" 60 "edgerepl status >/dev/null 2>&1"
+step "it runs without privilege" 1 \
+    "grep -q '^Uid:.890.890.890' /proc/$(daemon)/status && grep -q '^NoNewPrivs:.1' /proc/$(daemon)/status"
+modes() {
+    stat -c %a:%u /run/edgerepl /data/edgerepl /data/edgerepl/state | tr '\n' ' '
+}
+step "its folders are its own" 1 "[ '$(modes)' = '750:890 750:0 700:890 ' ]"
+
+first=$(daemon)
+service reload
+sleep 2
+step "a reload keeps it" 1 "lives $first && answers"
+
+kill -s KILL "$first"
+step "one that died is started again" 20 "another $first"
+
+second=$(daemon)
+kill -s STOP "$second"
+step "one that stands still is killed" 40 "! lives $second"
+step "and started again" 20 "another $second"
+
+third=$(daemon)
+mv /usr/bin/litestream /usr/bin/aside
+killall litestream
+step "without Litestream it is not healthy" 20 "! edgerepl status >/dev/null 2>&1"
+sleep 15
+step "and left alone, for it says so" 1 "lives $third && answers"
+mv /usr/bin/aside /usr/bin/litestream
+
+kill -s KILL "$(cat /run/edgerepl.pid)"
+service start
+step "one that lost its supervisor gives way to another" 60 "! lives $third && another $third"
+step "which replicates" 60 "edgerepl status >/dev/null 2>&1"
+
+fourth=$(daemon)
+service stop
+step "a stop ends it" 1 "! lives $fourth"
+step "and leaves nobody behind" 5 "! ps -o comm | grep -q -e litestream -e edgerepl"
+echo "end"
