@@ -176,14 +176,15 @@ fn locked(lock: &str) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// What the recipe's own do_install puts into an image is what `dist/install.sh` puts there.
+/// What the recipe's own do_install puts into an image is what `dist/install.sh` puts there, and
+/// with every choice made nothing of that is lost.
 pub(super) fn installed(bench: &Bench) -> Verdict {
     let scratch = bench.root.join("target/layers/installed");
     let _ = fs::remove_dir_all(&scratch);
-    let (by_recipe, by_dist) = (scratch.join("recipe"), scratch.join("dist"));
+    let by_dist = scratch.join("dist");
     // As if cargo had built it.
-    let program = scratch.join("edgerepl");
-    fs::create_dir_all(&scratch)?;
+    let program = scratch.join("build/target/release/edgerepl");
+    fs::create_dir_all(scratch.join("build/target/release"))?;
     fs::write(&program, "#!/bin/sh\n")?;
     let mut install = Command::new(bench.root.join("dist/install.sh"));
     install
@@ -191,51 +192,68 @@ pub(super) fn installed(bench: &Bench) -> Verdict {
         .env("DESTDIR", &by_dist)
         .env("BINARY", &program);
     process::output(&mut install)?;
+    let mut unpack = Command::new("cp");
+    unpack.arg("-rT").arg(bench.root.join("dist"));
+    fs::create_dir_all(scratch.join("source"))?;
+    process::output(unpack.arg(scratch.join("source/dist")))?;
+    let mut unpack = Command::new("cp");
+    unpack
+        .arg("-rT")
+        .arg(layer(bench).join("recipes-core/edgerepl/files"));
+    process::output(unpack.arg(scratch.join("files")))?;
 
-    let source = scratch.join("source");
-    let built = scratch.join("build/target/release");
-    fs::create_dir_all(&source)?;
-    fs::create_dir_all(&built)?;
-    fs::copy(&program, built.join("edgerepl"))?;
-    process::output(
-        Command::new("cp")
-            .arg("-a")
-            .arg(bench.root.join("dist"))
-            .arg(&source),
-    )?;
+    let wanted = tree(&by_dist)?;
+    let plain = tree(&install_by_recipe(bench, &scratch, &[])?)?;
+    let bus = [
+        "PACKAGECONFIG=cryptoauthlib softhsm supervisor-systemd",
+        BUS,
+    ];
+    let all_chosen = install_by_recipe(bench, &scratch, &bus)?;
+    let everything = tree(&all_chosen)?;
+    let drop_in = all_chosen.join("usr/lib/systemd/system/edgerepl.service.d/i2c.conf");
+    let drop_in = fs::read_to_string(drop_in)?;
+
+    let mut findings = Findings::new();
+    let missing = wanted.difference(&plain);
+    findings.extend(missing.map(|line| format!("not installed: {line}")));
+    let strange = plain.difference(&wanted);
+    findings.extend(strange.map(|line| format!("not of dist/: {line}")));
+    let lost = plain.difference(&everything);
+    findings.extend(lost.map(|line| format!("lost where more is chosen: {line}")));
+    if !drop_in.contains("\nDeviceAllow=/dev/char/89:10 rw\n") {
+        findings.push("the drop-in for I2C does not allow the bus that was set".to_owned());
+    }
+    let (few, many) = (plain.len(), everything.len());
+    Ok((format!("{few} files, {many} with every choice"), findings))
+}
+
+/// A bus that no default names.
+const BUS: &str = "CRYPTOAUTHLIB_I2C_BUS=10";
+
+/// Runs the recipe's do_install as bitbake would, and answers with the folder that it filled.
+fn install_by_recipe(
+    bench: &Bench,
+    scratch: &Path,
+    chosen: &[&str],
+) -> Result<PathBuf, Box<dyn Error>> {
+    let into = scratch.join(format!("recipe-{}", chosen.len()));
     let set = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let settings = [
-        set("D", &by_recipe),
-        set("S", &source),
+    let folders = [
+        set("D", &into),
+        set("S", &scratch.join("source")),
         set("B", &scratch.join("build")),
+        set("UNPACKDIR", &scratch.join("files")),
         "CARGO_TARGET_SUBDIR=release".to_owned(),
     ];
-    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let settings: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let settings = [&settings, chosen].concat();
     let document = parse(bench, "wrynose", "aarch64", &settings)?;
     let text = named(&document, "edgerepl")?["do_install"].clone();
     let script = scratch.join("do_install");
-    fs::write(
-        &script,
-        format!(
-            "set -e\n{}\ndo_install\n",
-            text.as_str().unwrap_or_default()
-        ),
-    )?;
+    let text = text.as_str().unwrap_or_default();
+    fs::write(&script, format!("set -e\n{text}\ndo_install\n"))?;
     process::output(Command::new("sh").arg(&script))?;
-
-    let (found, wanted) = (tree(&by_recipe)?, tree(&by_dist)?);
-    let mut findings = Findings::new();
-    findings.extend(
-        wanted
-            .difference(&found)
-            .map(|line| format!("not installed: {line}")),
-    );
-    findings.extend(
-        found
-            .difference(&wanted)
-            .map(|line| format!("not of dist/: {line}")),
-    );
-    Ok((format!("{} files", wanted.len()), findings))
+    Ok(into)
 }
 
 /// The kas files are what kas's own schema allows.
