@@ -20,6 +20,7 @@ pub(super) fn install() -> Result<PathBuf, SetupError> {
     let venv = python.args(["-c", "import ensurepip, venv"]).output();
     packages::install(&[
         brings("busybox", "busybox"),
+        brings("git", "git"),
         brings("make", "make"),
         Package::new("python3-venv", venv.is_ok_and(|o| o.status.success())),
         brings("shellcheck", "shellcheck"),
