@@ -97,7 +97,8 @@ pub(super) fn stop_and_reboot(bench: &Bench) -> Result<Figures, Failure> {
         format!("the stop ended with {result}")
     })?;
     // Copied before anything can be written: this is what the replica must hold already.
-    device.shell.run("sync; systemctl --no-block reboot")?;
+    device.shell.run("sync")?;
+    device.shell.send("systemctl --no-block reboot")?;
     device.machine.wait_until_off(LIMIT)?;
     let first = rows(&rig)?;
 
