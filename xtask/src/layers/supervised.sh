@@ -5,11 +5,10 @@
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 
-step() { # NAME LIMIT CONDITION
-    tries=0
+step() { # NAME SECONDS CONDITION
+    limit=$(($(date +%s) + $2))
     until eval "$3"; do
-        tries=$((tries + 1))
-        if [ "$tries" -gt $(($2 * 5)) ]; then
+        if [ "$(date +%s)" -ge "$limit" ]; then
             echo "FAIL $1"
             return
         fi
@@ -28,7 +27,7 @@ lives() { # PID
 
 # 0: healthy. 1: it says why not.
 answers() {
-    edgerepl status >/dev/null 2>&1
+    timeout 5 edgerepl status >/dev/null 2>&1
     [ $? -le 1 ]
 }
 
