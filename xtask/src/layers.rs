@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use crate::{Outcome, process, root, setup};
@@ -32,10 +33,18 @@ struct Check {
 struct Bench {
     /// The workspace.
     root: PathBuf,
-    /// Where the programs of the Python packages are.
-    programs: PathBuf,
+    /// The Python that knows the packages of the tools.
+    python: PathBuf,
     /// A tree of Buildroot, where somebody has one.
     buildroot: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Not by the tools' own scripts: they name the folder that they were installed to, and a
+    /// workspace can be moved.
+    fn python(&self) -> Command {
+        Command::new(&self.python)
+    }
 }
 
 const CHECKS: &[Check] = &[
@@ -94,7 +103,7 @@ pub(crate) fn layers(arguments: &[&str]) -> Outcome {
     };
     let bench = Bench {
         root: root().canonicalize()?,
-        programs: setup::layers()?,
+        python: setup::layers()?,
         buildroot,
     };
     let (mut passed, mut failed) = (0, 0);

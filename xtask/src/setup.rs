@@ -115,7 +115,7 @@ pub(crate) fn packaging() -> Result<(), SetupError> {
     packages::install(&needed.map(|(name, program)| brings(name, program)))
 }
 
-/// Installs what reads Yocto layers and Buildroot trees; answers with the folder of those programs.
+/// Installs what reads Yocto layers and Buildroot trees; answers with the Python that knows it.
 pub(crate) fn layers() -> Result<PathBuf, SetupError> {
     layers::install()
 }

@@ -32,7 +32,7 @@ pub(super) fn options(bench: &Bench) -> Verdict {
     let configurations: Vec<PathBuf> = fs::read_dir(tree.join("configs"))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
-    let mut read = Command::new(bench.programs.join("python"));
+    let mut read = bench.python();
     read.arg(source("options.py")).arg(&tree);
     read.arg(source("buildroot-options.txt"))
         .args(&configurations);
@@ -197,7 +197,8 @@ pub(super) fn style(bench: &Bench) -> Verdict {
     let mut judge = "by our own rules";
     if let Some(buildroot) = &bench.buildroot {
         judge = "by check-package";
-        let mut check = Command::new(buildroot.join("utils/check-package"));
+        let mut check = bench.python();
+        check.arg(buildroot.join("utils/check-package"));
         check.current_dir(&tree).arg("-b").args(&names);
         findings.extend(process::output(&mut check).err());
     }

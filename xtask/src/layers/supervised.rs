@@ -79,6 +79,7 @@ impl Root {
         ] {
             fs::create_dir_all(this.0.join(folder))?;
         }
+        std::os::unix::fs::symlink("../run", this.0.join("var/run"))?;
         this.programs(programs)?;
         this.supervisor(bench)?;
         this.device(lab)?;

@@ -69,7 +69,9 @@ sleep 15
 step "and left alone, for it says so" 1 "lives $third && answers"
 mv /usr/bin/aside /usr/bin/litestream
 
-kill -s KILL "$(cat /run/edgerepl.pid)"
+supervisor=$(cat /var/run/edgerepl.pid)
+kill -s KILL "$supervisor"
+step "its supervisor dies" 5 "! lives $supervisor && lives $third"
 service start
 step "one that lost its supervisor gives way to another" 60 "! lives $third && another $third"
 step "which replicates" 60 "edgerepl status >/dev/null 2>&1"

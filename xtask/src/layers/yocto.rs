@@ -34,8 +34,17 @@ pub(super) fn linted(bench: &Bench) -> Verdict {
     let recipes = files(&layer, &["bb", "bbappend", "inc", "bbclass"])?;
     let mut findings = Findings::new();
     for series in SERIES {
-        let mut lint = Command::new(bench.programs.join("oelint-adv"));
-        lint.args(["--mode", "all", "--relpaths", "--jobs", "1", "--quiet"]);
+        let mut lint = bench.python();
+        lint.args([
+            "-m",
+            "oelint_adv",
+            "--mode",
+            "all",
+            "--relpaths",
+            "--jobs",
+            "1",
+            "--quiet",
+        ]);
         lint.args(["--release", series])
             .args(&recipes)
             .current_dir(&layer);
@@ -259,7 +268,7 @@ fn install_by_recipe(
 /// The kas files are what kas's own schema allows.
 pub(super) fn kas(bench: &Bench) -> Verdict {
     let found = files(&layer(bench).join("kas"), &["yml"])?;
-    let mut validate = Command::new(bench.programs.join("python"));
+    let mut validate = bench.python();
     validate.arg(source("kas_files.py")).args(&found);
     let said = process::output(&mut validate)?;
     let findings = said.lines().map(str::to_owned).collect();
@@ -273,7 +282,7 @@ pub(super) fn parse(
     machine: &str,
     settings: &[&str],
 ) -> Result<Value, Box<dyn Error>> {
-    let mut parse = Command::new(bench.programs.join("python"));
+    let mut parse = bench.python();
     parse
         .arg(source("parse.py"))
         .arg(source("core"))

@@ -14,7 +14,7 @@ use super::{AGAIN, SetupError, about, brings, packages, packages::Package, run};
 /// What goes into the environment.
 const REQUIREMENTS: &str = include_str!("../layers/requirements.txt");
 
-/// Makes sure of the tools, and answers with the folder of their programs.
+/// Makes sure of the tools, and answers with the Python that knows them.
 pub(super) fn install() -> Result<PathBuf, SetupError> {
     let mut python = Command::new("python3");
     let venv = python.args(["-c", "import ensurepip, venv"]).output();
@@ -32,8 +32,9 @@ pub(super) fn install() -> Result<PathBuf, SetupError> {
         // Last: where it is, the rest is.
         fs::write(&pinned, REQUIREMENTS).map_err(about(&pinned))?;
     }
-    let programs = place.join("bin");
-    programs.canonicalize().map_err(about(&programs))
+    // Not resolved: it finds its packages by the path that it is called by.
+    let folder = place.canonicalize().map_err(about(&place))?;
+    Ok(folder.join("bin/python"))
 }
 
 fn make(place: &Path) -> Result<(), SetupError> {
