@@ -5,7 +5,7 @@
 //! changes nothing in the tree.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -130,4 +130,22 @@ pub(crate) fn layers(arguments: &[&str]) -> Outcome {
     }
     println!("\nlayers: {passed} passed, {failed} failed");
     Ok(failed == 0)
+}
+
+/// A part of this module's source that is not Rust.
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("src/layers")
+        .join(name)
+}
+
+/// The files below a folder that git knows, or would take.
+fn tracked(folder: &Path) -> Result<Vec<String>, String> {
+    let mut list = Command::new("git");
+    list.current_dir(folder)
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"]);
+    Ok(process::output(&mut list)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }

@@ -10,8 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::yocto::source;
-use super::{Bench, Findings, Verdict};
+use super::{Bench, Findings, Verdict, source, tracked};
 use crate::process;
 
 /// The devices' processors by Buildroot's options, with what a user sets for each of them.
@@ -184,11 +183,7 @@ fn licences_differ(
 /// The text is as Buildroot writes it; by its own check-package, where its tree is given.
 pub(super) fn style(bench: &Bench) -> Verdict {
     let tree = tree(bench);
-    let mut list = Command::new("git");
-    list.current_dir(&tree)
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"]);
-    let said = process::output(&mut list)?;
-    let names: Vec<&str> = said.lines().collect();
+    let names = tracked(&tree)?;
     let mut findings = Findings::new();
     for name in &names {
         let text = fs::read_to_string(tree.join(name))?;

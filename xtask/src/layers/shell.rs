@@ -6,23 +6,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Bench, Verdict};
-use crate::process;
+use super::{Bench, Verdict, tracked};
 
 /// shellcheck finds nothing in them.
 pub(super) fn scripts(bench: &Bench) -> Verdict {
-    let mut list = Command::new("git");
-    list.current_dir(&bench.root)
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"]);
-    let said = process::output(&mut list)?;
     let is_script = |path: &PathBuf| {
         let text = fs::read(path).unwrap_or_default();
         let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let first = String::from_utf8_lossy(first);
         first.starts_with("#!") && (first.ends_with("sh") || first.contains("sh "))
     };
-    let found: Vec<PathBuf> = said
-        .lines()
+    let found: Vec<PathBuf> = tracked(&bench.root)?
+        .iter()
         .map(|name| bench.root.join(name))
         .filter(is_script)
         .collect();

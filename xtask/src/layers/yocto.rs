@@ -11,7 +11,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Bench, Findings, Verdict};
+use super::{Bench, Findings, Verdict, source};
 use crate::process;
 
 /// The releases of Yocto that the layer is for.
@@ -301,7 +301,7 @@ pub(super) fn named<'a>(document: &'a Value, name: &str) -> Result<&'a Value, St
 }
 
 /// The files below a folder that end so, in order.
-pub(super) fn files(folder: &Path, ends: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn files(folder: &Path, ends: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))? {
         let path = entry?.path();
@@ -316,13 +316,6 @@ pub(super) fn files(folder: &Path, ends: &[&str]) -> Result<Vec<PathBuf>, Box<dy
     }
     found.sort();
     Ok(found)
-}
-
-/// A part of this module's source that is not Rust.
-pub(super) fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src/layers")
-        .join(name)
 }
 
 fn list(value: &Value) -> &[Value] {
