@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     error::{Error, Result},
+    faulty::FaultyToken,
     pki::{Pki, device_request},
     token,
 };
@@ -113,6 +114,20 @@ impl Device {
             token.env,
             Some((token.store, pulled_out)),
         )
+    }
+
+    /// With its key in a token that has faults on order.
+    pub(crate) fn with_faulty_token(
+        pki: &Pki,
+        directory: &Path,
+        thing_name: &str,
+    ) -> Result<(Self, FaultyToken)> {
+        make_directory(directory)?;
+        let (token, key) = FaultyToken::provision(directory)?;
+        let request = device_request(thing_name, &key)?;
+        let (uri, env) = (token.uri()?, token.env());
+        let device = Self::certified(pki, directory, thing_name, &request, uri, env, None)?;
+        Ok((device, token))
     }
 
     fn certified(

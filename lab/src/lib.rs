@@ -24,6 +24,7 @@
 mod comparison;
 mod device;
 mod error;
+mod faulty;
 mod litestream;
 mod pki;
 mod port;
@@ -50,6 +51,7 @@ pub use crate::{
     comparison::Comparison,
     device::{Device, KeyKind},
     error::{Error, Result},
+    faulty::FaultyToken,
     pki::ServerCertificate,
     provider::{
         Behaviour, ClientSignatures, ConnectionLog, DateHeader, Door, Expected, Handshake,
@@ -181,6 +183,14 @@ impl Lab {
     /// A new, registered device with its key in a SoftHSM token of its own.
     pub fn provision_token(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
         self.provision(Device::with_token, kind, thing_name)
+    }
+
+    /// A new, registered device with its key in a token that has faults on order, and the token.
+    pub fn provision_faulty(&self, thing_name: &str) -> Result<(Device, FaultyToken)> {
+        let directory = self.device_directory(thing_name);
+        let (device, token) = Device::with_faulty_token(&self.pki, &directory, thing_name)?;
+        self.register(&device);
+        Ok((device, token))
     }
 
     fn provision(

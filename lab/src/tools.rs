@@ -49,20 +49,27 @@ pub fn softhsm_module() -> Result<PathBuf> {
         })
 }
 
-/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built beside the running program
-/// or, for a test, one directory above it.
+/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built.
 pub(crate) fn lab_command() -> Result<PathBuf> {
-    let named = env::var_os("EDGEREPL_LAB_BIN").map(PathBuf::from);
+    match env::var_os("EDGEREPL_LAB_BIN") {
+        Some(named) => Ok(named.into()),
+        None => built("lab"),
+    }
+}
+
+/// The faulty PKCS#11 module that cargo built.
+pub(crate) fn faulty_module() -> Result<PathBuf> {
+    built("libfaulty_module.so")
+}
+
+/// What cargo built beside the running program or, for a test, one directory above it.
+fn built(name: &str) -> Result<PathBuf> {
     let this = env::current_exe().map_err(Error::doing("the running program's own path"))?;
-    let beside = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join("lab"));
-    named.into_iter().chain(beside).find(|path| path.is_file()).ok_or_else(|| {
-        Error::new(
-            "the lab command is not built: run `cargo build -p edgerepl-lab --bin lab`, or name \
-             it in EDGEREPL_LAB_BIN",
-        )
+    let mut folders = this.ancestors().skip(1).take(2);
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
+    found.ok_or_else(|| {
+        Error::new(format!(
+            "{name} is not built: `cargo xtask test` builds it, or `cargo build --workspace`"
+        ))
     })
 }

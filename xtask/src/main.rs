@@ -104,7 +104,10 @@ fn build_programs() -> Result<PathBuf, Box<dyn Error>> {
         "edgerepl",
         "--package",
         "edgerepl-lab",
+        "--package",
+        "edgerepl-lab-faulty-module",
         "--bins",
+        "--lib",
     ])
     .status()?;
     if !built.success() {
