@@ -4,13 +4,13 @@
 //! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
 //! gives up on one that hangs.
 
+mod secure_element;
+
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,20 +21,20 @@ use crate::clock::WallTime;
 use crate::clock::anchor::Anchor;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
-use crate::credentials::fetch::{self, FetchRequest, Stage};
+use crate::credentials::fetch::{self, FetchRequest};
 use crate::credentials::key::{self, PrivateKey};
+use crate::credentials::patience::{PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command;
 use crate::store::version::SqliteVersion;
-
-/// What may hang is given up on after this.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A certificate that ends sooner than this is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
 
 /// The command: 0 where all checks pass, 1 where some fail, 78 where there is nothing to check.
 pub(crate) fn check(
@@ -54,7 +54,7 @@ pub(crate) fn check(
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let checks = all(config, &settings, online);
+    let checks = all(config, &settings, runtime, online);
     print(&checks, as_json);
     if checks.iter().all(Check::passes) {
         ExitCode::SUCCESS
@@ -63,7 +63,8 @@ pub(crate) fn check(
     }
 }
 
-fn all(config: &Path, settings: &Settings, online: bool) -> Vec<Check> {
+fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
+    let refused_pin = runtime.refused_pin();
     let certificate = Certificate::read(&settings.identity.certificate);
     let mut checks = vec![
         Check::new(
@@ -72,12 +73,18 @@ fn all(config: &Path, settings: &Settings, online: bool) -> Vec<Check> {
         ),
         Check::new("modes", modes(settings)),
         Check::new("certificate", certificate_dates(settings, &certificate)),
-        Check::new("key", key_matches(settings, certificate.ok())),
+        Check::new("key", key_matches(settings, &refused_pin, certificate.ok())),
         Check::new("ca_bundle", ca_bundle(settings)),
         Check::new("litestream", litestream(settings)),
         Check::new("sqlite", sqlite()),
         Check::new("database", database(&settings.database.path)),
     ];
+    if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
+        checks.push(Check::new("token", token(settings)));
+        if secure_element::is_behind(&uri.module_path) {
+            checks.extend(secure_element::checks(Path::new("/")));
+        }
+    }
     if let Supervisor::Systemd {
         environment_file, ..
     } = &settings.replication.supervisor
@@ -85,7 +92,7 @@ fn all(config: &Path, settings: &Settings, online: bool) -> Vec<Check> {
         checks.push(Check::new("environment_file", in_memory(environment_file)));
     }
     if online {
-        checks.push(Check::new("fetch", fetch_once(settings)));
+        checks.push(Check::new("fetch", fetch_once(settings, &refused_pin)));
     }
     checks
 }
@@ -200,18 +207,33 @@ fn certificate_dates(
     Outcome::Pass(format!("it names {name} and is valid until {ends}"))
 }
 
+/// What the key is in, before anything is asked of the key itself.
+fn token(settings: &Settings) -> Outcome {
+    let private_key = settings.identity.private_key.clone();
+    match patiently(move |on_stage| key::describe(&private_key, on_stage)) {
+        Ok(Some(text)) => Outcome::Pass(text),
+        Ok(None) => Outcome::Pass("the private key is in a file".to_owned()),
+        Err(failure) => fail(failure.message, NEXT_FOR_TOKEN),
+    }
+}
+
 /// One signature by the key, verified with the certificate.
-fn key_matches(settings: &Settings, certificate: Option<Certificate>) -> Outcome {
+fn key_matches(
+    settings: &Settings,
+    refused_pin: &Path,
+    certificate: Option<Certificate>,
+) -> Outcome {
     let Some(certificate) = certificate else {
         return Outcome::Skip("there is no certificate to compare it with".to_owned());
     };
     let private_key = settings.identity.private_key.clone();
     let name = private_key.to_string();
+    let refused_pin = refused_pin.to_owned();
     let tested = patiently(move |on_stage| {
         let begun = Instant::now();
-        let key = key::open(&private_key, on_stage)?;
+        let key = key::open(&private_key, &refused_pin, on_stage)?;
         let opened = begun.elapsed();
-        certificate.self_test(&*key)?;
+        certificate.self_test(&key)?;
         Ok((opened, begun.elapsed() - opened))
     });
     match tested {
@@ -225,7 +247,7 @@ fn key_matches(settings: &Settings, certificate: Option<Certificate>) -> Outcome
                 FailureClass::WrongPin => {
                     "put the right PIN into the file before anything tries it again: tokens lock"
                 }
-                FailureClass::Key => "check the module, the token and the bus that it is on",
+                FailureClass::Key => NEXT_FOR_TOKEN,
                 _ => "check [identity] private_key and certificate",
             };
             fail(failure.message, next)
@@ -334,12 +356,13 @@ fn in_memory(file: &Path) -> Outcome {
     }
 }
 
-fn fetch_once(settings: &Settings) -> Outcome {
+fn fetch_once(settings: &Settings, refused_pin: &Path) -> Outcome {
     let state = std::env::var_os("STATE_DIRECTORY");
     let request = FetchRequest {
         identity: settings.identity.clone(),
         provider: settings.provider.clone(),
         not_before: Anchor::load(state.as_deref().map(Path::new)).latest(),
+        refused_pin: refused_pin.to_owned(),
     };
     match patiently(move |on_stage| fetch::fetch(&request, on_stage)) {
         Ok(grant) => Outcome::Pass(format!(
@@ -358,27 +381,6 @@ fn fetch_once(settings: &Settings) -> Outcome {
             fail(failure.message, next)
         }
     }
-}
-
-/// Does what may hang on a thread that is left behind if it does.
-fn patiently<T: Send + 'static>(
-    work: impl FnOnce(&fetch::OnStage) -> Result<T, FetchFailure> + Send + 'static,
-) -> Result<T, FetchFailure> {
-    let stage = Arc::new(Mutex::new(Stage::Key));
-    let (sender, receiver) = mpsc::channel();
-    let told = Arc::clone(&stage);
-    thread::spawn(move || {
-        let on_stage: fetch::OnStage = Arc::new(move |stage| {
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-        });
-        // Nobody listens any more once patience has ended.
-        let _ = sender.send(work(&on_stage));
-    });
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        let stage = *stage.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = format!("it hangs in the stage \"{}\"", stage.name());
-        Err(FetchFailure::new(FailureClass::Key, message))
-    })
 }
 
 fn output_of(command: &mut Command) -> io::Result<String> {

@@ -337,6 +337,11 @@ impl RuntimeDirectory {
         &self.0
     }
 
+    /// Where a PIN that the token refused is remembered until the next boot.
+    pub fn refused_pin(&self) -> PathBuf {
+        self.file("refused-pin")
+    }
+
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)

@@ -15,6 +15,7 @@ pub mod fetch;
 mod file;
 mod https;
 pub mod key;
+pub(crate) mod patience;
 pub mod tls;
 
 use std::fmt;
@@ -80,7 +81,8 @@ pub enum FailureClass {
     /// The server's certificate is not valid yet: the device's clock is not set. Try again often;
     /// it is nobody's failure.
     ClockNotSet,
-    /// The token refused the PIN. Trying again would lock it.
+    /// The token refused the PIN, which is not offered again, since that would lock it. Ask again
+    /// now and then: somebody may put the right one into its file.
     WrongPin,
 }
 

@@ -381,6 +381,7 @@ impl Reactor {
             identity: self.settings.identity.clone(),
             provider: self.settings.provider.clone(),
             not_before: self.anchor.latest(),
+            refused_pin: self.runtime.refused_pin(),
         };
         match self
             .leftovers

@@ -252,7 +252,7 @@ fn a_device_that_is_not_welcome_is_told_why() -> Outcome {
 fn a_key_of_another_certificate_is_found_out() -> Outcome {
     let lab = lab()?;
     let own = lab.provision_pem(KeyKind::EcdsaP256, "own")?;
-    // That a file's key is another's shows before anything is sent; a token's, in the handshake.
+    // That a file's key is another's shows before anything is sent; a token's, when it signs.
     for (other, asked) in [
         (lab.provision_pem(KeyKind::EcdsaP256, "file")?, 0),
         (lab.provision_pem(KeyKind::Rsa2048, "file-rsa")?, 0),
@@ -386,6 +386,7 @@ fn fetch(lab: &Lab, device: &Device) -> Outcome<Answer> {
             ca_file: lab.ca_file().to_owned(),
         },
         not_before: WallTime::of_build(),
+        refused_pin: lab.root().join("refused-pin"),
     };
     let mut child = Command::new(env!("CARGO_BIN_EXE_edgerepl"))
         .arg("fetch")

@@ -1,7 +1,7 @@
 //! When to fetch credentials: ahead of their end, and after a failure at a pace that fits its class.
 //!
 //! Owns the lease in force and the fetch in flight. Knows nothing of Litestream. Whatever happens,
-//! a fetch is in flight, or one is due, or a wrong PIN forbids it: nothing else ends renewal.
+//! a fetch is in flight or one is due, up to the daemon's end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +40,13 @@ const REFUSED: Backoff = Backoff {
     first: Duration::from_secs(60),
     longest: Duration::from_secs(900),
     least: Duration::from_secs(30),
+};
+
+/// A refused PIN: the fetch looks whether its file changed, and does not come near the token before.
+const WRONG_PIN: Backoff = Backoff {
+    first: Duration::from_secs(15),
+    longest: Duration::from_secs(60),
+    least: Duration::from_secs(10),
 };
 
 /// The clock is not set: time synchronisation needs seconds once there is a network.
@@ -88,8 +95,6 @@ enum State {
     InFlight { since: BootTime, deadline: BootTime },
     /// Killed, and stuck in the kernel from `deadline`.
     Dying { deadline: BootTime },
-    /// The token refused the PIN: nothing is tried until the configuration is read anew.
-    WrongPin,
     /// The daemon ends.
     Stopped,
 }
@@ -144,7 +149,7 @@ impl Renewal {
             State::Due(at)
             | State::InFlight { deadline: at, .. }
             | State::Dying { deadline: at } => at,
-            State::WrongPin | State::Stopped => BootTime::NEVER,
+            State::Stopped => BootTime::NEVER,
         }
     }
 
@@ -160,7 +165,7 @@ impl Renewal {
         let begins = match self.state {
             State::InFlight { since, .. } => since,
             State::Dying { .. } => self.last_attempt.unwrap_or(now.boot),
-            State::Due(_) | State::WrongPin | State::Stopped => return None,
+            State::Due(_) | State::Stopped => return None,
         };
         let term = Term {
             begins,
@@ -195,7 +200,8 @@ impl Renewal {
             FailureClass::Transient => TRANSIENT,
             FailureClass::Key => KEY,
             FailureClass::Refused => REFUSED,
-            FailureClass::ClockNotSet | FailureClass::WrongPin => CLOCK_NOT_SET,
+            FailureClass::ClockNotSet => CLOCK_NOT_SET,
+            FailureClass::WrongPin => WRONG_PIN,
         };
         let asked = failure.retry_after.unwrap_or_default();
         self.count(failure, backoff.wait(in_a_row, jitter).max(asked), now, out);
@@ -204,21 +210,14 @@ impl Renewal {
     fn count(&mut self, failure: FetchFailure, wait: Duration, now: BootTime, out: &mut Actions) {
         *self.failures.entry(failure.class).or_default() += 1;
         let message = &failure.message;
-        if failure.class == FailureClass::WrongPin {
-            self.state = State::WrongPin;
+        self.state = State::Due(now + wait);
+        let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
+        // Once is enough for a state that can last for months: who asks finds it in the status.
+        if !said_before {
+            let wait = wait.as_secs_f32();
             out.warn(format!(
-                "no credentials, and none are asked for before a reload (SIGHUP): {message}"
+                "no credentials; tried again in {wait:.1} s: {message}"
             ));
-        } else {
-            self.state = State::Due(now + wait);
-            let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
-            // Once is enough for a state that can last for months: who asks finds it in the status.
-            if !said_before {
-                let wait = wait.as_secs_f32();
-                out.warn(format!(
-                    "no credentials; tried again in {wait:.1} s: {message}"
-                ));
-            }
         }
         // A device without a clock has done nothing wrong.
         if failure.class != FailureClass::ClockNotSet {
@@ -255,9 +254,6 @@ impl Renewal {
     pub(super) fn hasten(&mut self, now: BootTime) {
         self.in_a_row = 0;
         self.failure = None;
-        if matches!(self.state, State::WrongPin) {
-            self.state = State::Due(now);
-        }
         self.bring_forward(now, LEAST_INTERVAL);
     }
 
@@ -278,7 +274,7 @@ impl Renewal {
         self.failure.as_ref()
     }
 
-    /// When the next fetch is due, unless one is in flight or forbidden.
+    /// When the next fetch is due, unless one is in flight.
     pub(super) fn due(&self) -> Option<BootTime> {
         match self.state {
             State::Due(due) => Some(due),

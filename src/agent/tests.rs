@@ -153,6 +153,7 @@ fn each_class_of_failure_has_its_pace() {
         (FailureClass::Key, SECOND, 2 * SECOND),
         (FailureClass::Refused, 30 * SECOND, 60 * SECOND),
         (FailureClass::ClockNotSet, 5 * SECOND, 10 * SECOND),
+        (FailureClass::WrongPin, 10 * SECOND, 15 * SECOND),
     ] {
         let mut story = Story::begin(SupervisorKind::Child);
         story.tell(Event::Tick);
@@ -185,14 +186,14 @@ fn a_server_that_names_a_wait_is_given_it() {
 }
 
 #[test]
-fn a_refused_pin_is_never_tried_again_by_itself() {
+fn whether_a_refused_pin_was_mended_is_looked_at_now_and_then() {
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
     story.tell(failed(FailureClass::WrongPin, None));
-    assert_eq!(story.next_fetch(100 * HOUR), None);
     for event in [Event::NetworkChanged, Event::ClockStepped] {
         assert!(!story.tell(event).contains(&Action::Fetch));
     }
+    story.now.boot = story.now.boot + 5 * SECOND;
     let policy = story.agent.policy.clone();
     assert!(story.tell(Event::Reloaded(policy)).contains(&Action::Fetch));
 }

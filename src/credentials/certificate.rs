@@ -4,6 +4,7 @@
 //! server does both, and `check` tells the operator of the dates.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -102,41 +103,29 @@ impl Certificate {
         }
     }
 
-    /// Makes one signature with `key` and verifies it with this certificate. For `check`: a fetch
-    /// makes the same proof in its handshake.
+    /// `key` as this certificate's: each of its signatures is verified before anybody sees it.
+    pub fn prove(&self, key: Arc<dyn SigningKey>) -> Arc<dyn SigningKey> {
+        key::prove(key, &self.public_key)
+    }
+
+    /// Makes one signature with `key`, and verifies it. For `check`: a fetch makes the same proof in
+    /// its handshake.
     ///
     /// # Errors
     /// `Refused` where the key is another certificate's or of a kind that TLS can't use; what the
     /// key's own failure says where it doesn't sign.
-    pub fn self_test(&self, key: &dyn SigningKey) -> Result<(), FetchFailure> {
+    pub fn self_test(&self, key: &Arc<dyn SigningKey>) -> Result<(), FetchFailure> {
         const MESSAGE: &[u8] = b"edgerepl check: does this key belong to this certificate?";
-        let refused = |why: &str| Err(FetchFailure::new(FailureClass::Refused, why));
         let algorithms = crypto::ring::default_provider().signature_verification_algorithms;
-        let Some(signer) = key.choose_scheme(&algorithms.supported_schemes()) else {
-            return refused("the private key is of a kind that TLS has no signature scheme for");
-        };
-        let signature = signer.sign(MESSAGE).map_err(|error| {
-            key::failure_in(&error).unwrap_or_else(|| {
-                let message = format!("the private key does not sign: {error}");
-                FetchFailure::new(FailureClass::Key, message)
-            })
-        })?;
-        let verified = algorithms
-            .mapping
-            .iter()
-            .filter(|(scheme, _)| *scheme == signer.scheme())
-            .flat_map(|(_, candidates)| *candidates)
-            .any(|a| {
-                a.verify_signature(&self.public_key, MESSAGE, &signature)
-                    .is_ok()
-            });
-        match verified {
-            true => Ok(()),
-            false => refused(
-                "the private key is not this certificate's: a signature by it does not verify \
-                 with the certificate's public key",
-            ),
-        }
+        let signer = self
+            .prove(Arc::clone(key))
+            .choose_scheme(&algorithms.supported_schemes())
+            .ok_or_else(|| {
+                let why = "the private key is of a kind that TLS has no signature scheme for";
+                FetchFailure::new(FailureClass::Refused, why)
+            })?;
+        let signed = signer.sign(MESSAGE);
+        signed.map(drop).map_err(|error| key::why_unsigned(&error))
     }
 }
 
@@ -156,7 +145,12 @@ mod tests {
             "/src/credentials/testdata"
         ));
         let key = key::PrivateKey::Pem(dir.join(name));
-        key::open(&key, &(std::sync::Arc::new(|_| ()) as _)).expect(name)
+        key::open(
+            &key,
+            "/nonexistent".as_ref(),
+            &(std::sync::Arc::new(|_| ()) as _),
+        )
+        .expect(name)
     }
 
     #[test]
@@ -199,9 +193,9 @@ mod tests {
         let (own, other) = (key("ec.pkcs8.pem"), key("ec.other.pem"));
         assert!(certificate.may_belong_to(&*own));
         assert!(!certificate.may_belong_to(&*other));
-        assert_eq!(certificate.self_test(&*own), Ok(()));
-        let failure = certificate.self_test(&*other).expect_err("another's key");
+        assert_eq!(certificate.self_test(&own), Ok(()));
+        let failure = certificate.self_test(&other).expect_err("another's key");
         assert_eq!(failure.class, FailureClass::Refused);
-        assert!(certificate.self_test(&*key("rsa.pkcs8.pem")).is_err());
+        assert!(certificate.self_test(&key("rsa.pkcs8.pem")).is_err());
     }
 }

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct FetchRequest {
     pub provider: Provider,
     /// Certificates are judged at the system's clock, but at no time before this.
     pub not_before: WallTime,
+    /// The file that remembers a refused PIN, on tmpfs.
+    pub refused_pin: PathBuf,
 }
 
 impl FetchRequest {
@@ -55,6 +58,7 @@ impl FetchRequest {
                 "ca_file": self.provider.ca_file.to_string_lossy(),
             },
             "not_before": self.not_before.unix(),
+            "refused_pin": self.refused_pin.to_string_lossy(),
         })
         .to_string()
     }
@@ -89,6 +93,10 @@ impl FetchRequest {
                 .and_then(Value::as_i64)
                 .map(WallTime::from_unix)
                 .ok_or("it has no number \"not_before\"")?,
+            refused_pin: match request.get("refused_pin").and_then(Value::as_str) {
+                Some(path) => path.into(),
+                None => return Err("it has no text \"refused_pin\"".to_owned()),
+            },
         })
     }
 }
@@ -265,7 +273,11 @@ fn fetch_then<T>(
     let prepared = Certificate::read(&request.identity.certificate).and_then(|certificate| {
         let thing_name = thing_name(&request.identity, &certificate)?;
         let roots = tls::read_roots(&request.provider.ca_file)?;
-        let key = key::open(&request.identity.private_key, on_stage)?;
+        let key = key::open(
+            &request.identity.private_key,
+            &request.refused_pin,
+            on_stage,
+        )?;
         Ok((certificate, thing_name, roots, key))
     });
     let (certificate, thing_name, roots, key) = match prepared {
@@ -278,7 +290,8 @@ fn fetch_then<T>(
             let message = format!("the private key does not belong to the certificate {path}");
             return Err(FetchFailure::new(FailureClass::Refused, message));
         }
-        let tls = Tls::new(request, roots, &certificate, Arc::clone(&key))?;
+        let key = certificate.prove(Arc::clone(&key));
+        let tls = Tls::new(request, roots, &certificate, key)?;
         on_stage(Stage::Network);
         let answer = https::get(request, &thing_name, &tls)?;
         let asked = Asked {
@@ -390,6 +403,7 @@ mod tests {
                 ca_file: "/usr/share/ca.pem".into(),
             },
             not_before: WallTime::from_unix(1_675_662_886),
+            refused_pin: "/run/edgerepl/refused-pin".into(),
         }
     }
 

@@ -1,25 +1,29 @@
 //! The device's private key: a reference to it, and a signer that works with it.
 //!
 //! Owns the choice between a PEM file and a PKCS#11 token, and what the rest sees of either: a
-//! rustls [`SigningKey`] that reports when it signs. Never exports a key, never hashes on a chip,
+//! rustls [`SigningKey`] that reports when it signs, and can be held to its certificate. Never exports a key, never hashes on a chip,
 //! never logs a PIN.
 
 mod pem;
+mod pin;
 mod pkcs11;
+mod proven;
 mod uri;
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rustls::crypto::hash::Output;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
 
-use super::FetchFailure;
 use super::fetch::{OnStage, Stage};
+use super::{FailureClass, FetchFailure};
 
 pub use uri::Pkcs11Uri;
 
@@ -62,21 +66,106 @@ impl fmt::Display for PrivateKey {
 ///
 /// Reports [`Stage::Key`] before that, and later [`Stage::Signature`] before each signature and
 /// [`Stage::Network`] after it, so that a watcher of a process that hangs knows what hung it.
-/// Dropping the key logs out and unloads the module.
+/// Dropping the key logs out and unloads the module. A PIN that the token refuses is remembered in
+/// the file `refused_pin`, which belongs on tmpfs, and not offered again while it is there.
 ///
 /// # Errors
 /// [`FailureClass`](super::FailureClass) `Refused` where a file is missing or malformed,
 /// `WrongPin` where the token refused the PIN, `Key` for all else that the module or token says.
-pub fn open(key: &PrivateKey, on_stage: &OnStage) -> Result<Arc<dyn SigningKey>, FetchFailure> {
+pub fn open(
+    key: &PrivateKey,
+    refused_pin: &Path,
+    on_stage: &OnStage,
+) -> Result<Arc<dyn SigningKey>, FetchFailure> {
     on_stage(Stage::Key);
     let key = match key {
         PrivateKey::Pem(path) => pem::open(path)?,
-        PrivateKey::Pkcs11(uri) => pkcs11::open(uri)?,
+        PrivateKey::Pkcs11(uri) => pkcs11::open(uri, refused_pin)?,
     };
     Ok(Arc::new(Watched {
         inner: key,
         on_stage: Arc::clone(on_stage),
     }))
+}
+
+/// What the module and the token say of themselves, for a person; `None` for a key in a file.
+///
+/// # Errors
+/// As [`open`]; no PIN is read.
+pub fn describe(key: &PrivateKey, on_stage: &OnStage) -> Result<Option<String>, FetchFailure> {
+    on_stage(Stage::Key);
+    match key {
+        PrivateKey::Pkcs11(uri) => pkcs11::describe(uri).map(Some),
+        PrivateKey::Pem(_) => Ok(None),
+    }
+}
+
+/// A kind of key that a token can be asked to make.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NewKey {
+    /// ECDSA on P-256.
+    P256,
+    /// RSA with 2048 bits.
+    Rsa2048,
+}
+
+/// Makes a new key pair in the token, under the name that `key` gives it.
+///
+/// # Errors
+/// As [`open`]; `Refused` also where there is a key of that name, or where the key is in a file.
+pub fn generate(
+    key: &PrivateKey,
+    kind: NewKey,
+    refused_pin: &Path,
+    on_stage: &OnStage,
+) -> Result<(), FetchFailure> {
+    on_stage(Stage::Key);
+    match key {
+        PrivateKey::Pkcs11(uri) => pkcs11::generate(uri, refused_pin, kind),
+        PrivateKey::Pem(path) => {
+            let message = format!(
+                "keys are made in tokens alone, and {} is a file: openssl genpkey makes one",
+                path.display()
+            );
+            Err(FetchFailure::new(FailureClass::Refused, message))
+        }
+    }
+}
+
+/// Opens the key, and answers with its public half too: a SubjectPublicKeyInfo, DER.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_public_key(
+    key: &PrivateKey,
+    refused_pin: &Path,
+    on_stage: &OnStage,
+) -> Result<(Arc<dyn SigningKey>, Vec<u8>), FetchFailure> {
+    on_stage(Stage::Key);
+    match key {
+        PrivateKey::Pkcs11(uri) => {
+            let key = pkcs11::open(uri, refused_pin)?;
+            let public = key.read_public_key()?;
+            Ok((key, public))
+        }
+        PrivateKey::Pem(path) => {
+            let key = pem::open(path)?;
+            let public = key.public_key().map(|info| info.to_vec());
+            let none = || {
+                let message = format!("{} holds no public key", path.display());
+                FetchFailure::new(FailureClass::Refused, message)
+            };
+            Ok((key, public.ok_or_else(none)?))
+        }
+    }
+}
+
+/// Has each signature of `key` verified with a certificate's public key, given as the BIT STRING in
+/// it, before anybody sees it; a wrong one is made anew, once.
+///
+/// Signing then fails with class `Refused` where the key is another certificate's.
+pub fn prove(key: Arc<dyn SigningKey>, public_key: &[u8]) -> Arc<dyn SigningKey> {
+    proven::prove(key, public_key)
 }
 
 /// The failure of a key's signer that rustls carried here, if that is what `error` is.
@@ -87,6 +176,20 @@ pub(super) fn failure_in(error: &rustls::Error) -> Option<FetchFailure> {
             .map(|failed| failed.0.clone()),
         _ => None,
     }
+}
+
+/// Made in software: a secure element may hash nothing.
+fn sha256(message: &[u8]) -> Output {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a TLS 1.3 suite");
+    suite.common.hash_provider.hash(message)
+}
+
+/// Why a key did not sign, where nobody but a key can be the cause of `error`.
+pub(crate) fn why_unsigned(error: &rustls::Error) -> FetchFailure {
+    failure_in(error).unwrap_or_else(|| {
+        let message = format!("the private key does not sign: {error}");
+        FetchFailure::new(FailureClass::Key, message)
+    })
 }
 
 /// A failure that passes through rustls.
@@ -155,8 +258,10 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::credentials::FailureClass;
     use crate::credentials::certificate::Certificate;
+
+    /// There is no PIN here to be remembered.
+    const NOWHERE: &str = "/nonexistent";
 
     fn testdata(name: &str) -> PathBuf {
         PathBuf::from(concat!(
@@ -190,13 +295,20 @@ mod tests {
             let seen = Arc::clone(&stages);
             let on_stage: OnStage = Arc::new(move |s| seen.lock().expect("sound").push(s));
             let reference = PrivateKey::Pem(testdata(&format!("{key}.pem")));
-            let key = open(&reference, &on_stage).expect(key);
+            let key = open(&reference, NOWHERE.as_ref(), &on_stage).expect(key);
             let certificate =
                 Certificate::read(&testdata(&format!("{certificate}.crt"))).expect(certificate);
-            assert_eq!(certificate.self_test(&*key), Ok(()));
+            assert_eq!(certificate.self_test(&key), Ok(()));
             let expected = [Stage::Key, Stage::Signature, Stage::Network];
             assert_eq!(*stages.lock().expect("sound"), expected);
         }
+    }
+
+    #[test]
+    fn hashes_in_software() {
+        let digest = sha256(b"abc");
+        assert_eq!(digest.as_ref()[..4], [0xba, 0x78, 0x16, 0xbf]);
+        assert_eq!(digest.as_ref().len(), 32);
     }
 
     #[test]
@@ -209,6 +321,7 @@ mod tests {
         ] {
             let open = open(
                 &PrivateKey::Pem(testdata(name)),
+                NOWHERE.as_ref(),
                 &(Arc::new(|_| ()) as OnStage),
             );
             let failure = open.expect_err(name);

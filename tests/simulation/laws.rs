@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use edgerepl::agent::{Action, Activity, Event, Policy, Report, SupervisorKind};
-use edgerepl::credentials::FailureClass;
 
 use crate::world::{Sight, Time};
 
@@ -30,7 +29,6 @@ pub(crate) struct Laws {
     child: bool,
     fetches: VecDeque<Time>,
     fetch_is_killed: bool,
-    pin_was_refused: bool,
     last_fetch_failed: bool,
     clock_was_set_now: bool,
     grants: u64,
@@ -63,7 +61,6 @@ impl Laws {
             child: policy.supervisor == SupervisorKind::Child,
             fetches: VecDeque::new(),
             fetch_is_killed: false,
-            pin_was_refused: false,
             last_fetch_failed: false,
             clock_was_set_now: false,
             grants: 0,
@@ -105,10 +102,6 @@ impl Laws {
         };
     }
 
-    pub(crate) fn reloaded(&mut self) {
-        self.pin_was_refused = false;
-    }
-
     pub(crate) fn asked_to_end(&mut self, time: Time) {
         self.end_asked = Some(time);
     }
@@ -133,10 +126,7 @@ impl Laws {
                 self.grants += 1;
                 self.last_fetch_failed = false;
             }
-            Event::Fetched(Err(failure)) => {
-                self.last_fetch_failed = true;
-                self.pin_was_refused = failure.class == FailureClass::WrongPin;
-            }
+            Event::Fetched(Err(_)) => self.last_fetch_failed = true,
             Event::Row(Ok(_)) => self.last_row = time,
             Event::GuardTaken(Err(_)) => {
                 self.guard_since = None;
@@ -150,10 +140,6 @@ impl Laws {
         match action {
             Action::Fetch => {
                 assert!(!sight.fetch_is_in_flight, "a second fetch beside the first");
-                assert!(
-                    !self.pin_was_refused,
-                    "a PIN was tried again that had been refused"
-                );
                 assert!(self.end_asked.is_none(), "a fetch by a daemon that ends");
                 let idle = self.grants > 0 && !self.last_fetch_failed && time > self.slept_until;
                 assert!(
@@ -306,7 +292,7 @@ impl Laws {
         };
         self.rows_go_on(time);
 
-        let (Some(fine), false) = (self.fine_since, self.pin_was_refused) else {
+        let Some(fine) = self.fine_since else {
             return;
         };
         let since = fine

@@ -300,7 +300,6 @@ impl World {
                 if self.weather.key == Key::WrongPin {
                     self.weather.key = Key::Well;
                 }
-                self.laws.reloaded();
                 self.tell(Event::Reloaded(self.policy.clone()));
                 if self.chance.one_in(4) {
                     self.expect(Coming::Shutdown, SECOND);

@@ -42,6 +42,10 @@ const SUITES: &[Suite] = &[
     ),
     suite("provider", &["--package", "edgerepl", "--test", "provider"]),
     suite("token", &["--package", "edgerepl", "--test", "token"]),
+    suite(
+        "token-faults",
+        &["--package", "edgerepl", "--test", "token_faults"],
+    ),
     suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),
     suite(
         "simulation",

@@ -6,8 +6,10 @@
 //! nothing; a failure that a reload may cure gets one reload in the life of a process, and a refused
 //! PIN gets none.
 
+mod public;
+
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -17,23 +19,21 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
-use cryptoki::types::RawAuthPin;
-use rustls::crypto::hash::Output;
-use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
-use super::SignerFailed;
+use super::pin::{Pin, RefusedPin};
 use super::uri::Pkcs11Uri;
-use crate::credentials::{FailureClass, FetchFailure, file};
+use super::{SignerFailed, sha256};
+use crate::credentials::{FailureClass, FetchFailure};
 
-/// The longest PIN that is read from a file, in bytes. Tokens take far less.
-const MAX_PIN: usize = 256;
+pub(super) use public::generate;
 
-/// Opens the key that `uri` names.
-pub(super) fn open(uri: &Pkcs11Uri) -> Result<Arc<dyn SigningKey>, FetchFailure> {
+/// Opens the key that `uri` names. A PIN that is refused is remembered in the file `refused_pin`.
+pub(super) fn open(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<Arc<TokenKey>, FetchFailure> {
     let mut token = Token {
         uri: uri.clone(),
+        refused_pin: refused_pin.to_owned(),
         key: None,
         reloaded: false,
     };
@@ -44,10 +44,43 @@ pub(super) fn open(uri: &Pkcs11Uri) -> Result<Arc<dyn SigningKey>, FetchFailure>
     }))
 }
 
+/// What the module and the token of `uri` say of themselves, for a person.
+pub(super) fn describe(uri: &Pkcs11Uri) -> Result<String, FetchFailure> {
+    let module = Module::load(&uri.module_path).map_err(|fault| fault.failure)?;
+    let maker = match module.0.get_library_info() {
+        Ok(info) => format!(
+            "{} ({}, {})",
+            info.library_description(),
+            info.manufacturer_id(),
+            info.library_version()
+        ),
+        Err(error) => format!("a module that says nothing of itself ({error})"),
+    };
+    let (_, token) = find_token(&module.0, uri).map_err(|fault| fault.failure)?;
+    let login = match token.login_required() {
+        true => "asks for a PIN",
+        false => "asks for no PIN",
+    };
+    let (label, serial) = (token.label(), token.serial_number());
+    Ok(format!(
+        "{maker} has the token {label:?}, serial {serial}, which {login}"
+    ))
+}
+
 /// The key as rustls sees it.
-struct TokenKey {
+pub(super) struct TokenKey {
     algorithm: SignatureAlgorithm,
     token: Arc<Mutex<Token>>,
+}
+
+impl TokenKey {
+    /// The SubjectPublicKeyInfo, DER. Costs what a fetch need not pay, hence not
+    /// [`SigningKey::public_key`].
+    pub(super) fn read_public_key(&self) -> Result<Vec<u8>, FetchFailure> {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let uri = token.uri.clone();
+        token.with_key(|key| key.public_key(&uri))
+    }
 }
 
 impl SigningKey for TokenKey {
@@ -104,6 +137,7 @@ impl fmt::Debug for TokenSigner {
 /// The token, which may have to be opened anew.
 struct Token {
     uri: Pkcs11Uri,
+    refused_pin: PathBuf,
     key: Option<OpenKey>,
     reloaded: bool,
 }
@@ -136,7 +170,7 @@ impl Token {
     fn opened(&mut self) -> Result<&OpenKey, Fault> {
         let key = match self.key.take() {
             Some(open) => open,
-            None => OpenKey::open(&self.uri)?,
+            None => OpenKey::open(&self.uri, &self.refused_pin)?,
         };
         Ok(self.key.insert(key))
     }
@@ -147,20 +181,13 @@ struct OpenKey {
     session: Session,
     handle: ObjectHandle,
     algorithm: SignatureAlgorithm,
+    token: TokenInfo,
     _module: Module,
 }
 
 impl OpenKey {
-    fn open(uri: &Pkcs11Uri) -> Result<Self, Fault> {
-        let module = Module::load(&uri.module_path)?;
-        let (slot, token) = find_token(&module.0, uri)?;
-        let session = module
-            .0
-            .open_ro_session(slot)
-            .map_err(said(&token, "open a session"))?;
-        if token.login_required() {
-            login(&session, &token, uri)?;
-        }
+    fn open(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<Self, Fault> {
+        let (session, token, module) = open_session(uri, refused_pin, Access::Read)?;
         let handle = find_key(&session, &token, uri)?;
         // Nothing else is asked of the object: cryptoauthlib answers other attributes with
         // errors, and the public ones with a computation on the chip.
@@ -180,6 +207,7 @@ impl OpenKey {
             session,
             handle,
             algorithm,
+            token,
             _module: module,
         })
     }
@@ -219,6 +247,34 @@ impl OpenKey {
             _ => Err(unfit("the token's RSA key is shorter than 2048 bits")),
         }
     }
+}
+
+/// What a session may do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Access {
+    Read,
+    /// Objects can be made.
+    Write,
+}
+
+/// A session with the token, logged in where it asks for that. To be dropped in this order.
+fn open_session(
+    uri: &Pkcs11Uri,
+    refused_pin: &Path,
+    access: Access,
+) -> Result<(Session, TokenInfo, Module), Fault> {
+    spare_refused_pin(uri, refused_pin)?;
+    let module = Module::load(&uri.module_path)?;
+    let (slot, token) = find_token(&module.0, uri)?;
+    let session = match access {
+        Access::Read => module.0.open_ro_session(slot),
+        Access::Write => module.0.open_rw_session(slot),
+    };
+    let session = session.map_err(said(&token, "open a session"))?;
+    if token.login_required() {
+        login(&session, &token, uri, refused_pin)?;
+    }
+    Ok((session, token, module))
 }
 
 /// A module that is loaded and initialized. Dropping it finalizes and unloads it.
@@ -320,11 +376,27 @@ fn find_token(module: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Fau
     }
 }
 
-fn login(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), Fault> {
-    let wrong = |why: String| Fault::lasting(FailureClass::WrongPin, why);
+/// Ends here where the PIN was refused before: the token need not be woken for that.
+fn spare_refused_pin(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<(), Fault> {
+    let Some(path) = uri.pin_source.as_ref().filter(|_| refused_pin.exists()) else {
+        return Ok(());
+    };
+    match (Pin::read(path), RefusedPin::open(refused_pin)) {
+        (Ok(pin), Ok(refused)) if refused.is(&pin) => Err(wrong_pin(refused.why(path))),
+        // What is wrong here matters only to a token that asks for a PIN.
+        _ => Ok(()),
+    }
+}
+
+fn login(
+    session: &Session,
+    token: &TokenInfo,
+    uri: &Pkcs11Uri,
+    refused_pin: &Path,
+) -> Result<(), Fault> {
     let label = token.label();
     let locked = || {
-        wrong(format!(
+        wrong_pin(format!(
             "the PIN of token {label:?} is locked: have it reset"
         ))
     };
@@ -332,13 +404,13 @@ fn login(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), Fa
         return Err(locked());
     }
     if token.user_pin_final_try() {
-        return Err(wrong(format!(
+        return Err(wrong_pin(format!(
             "the token {label:?} has one try left before it locks, and edgerepl leaves that to a \
              person: log in by hand with the right PIN"
         )));
     }
     let outcome = match &uri.pin_source {
-        Some(path) => session.login_with_raw(UserType::User, &read_pin(path)?),
+        Some(path) => log_in_with(&Pin::read(path)?, session, refused_pin)?,
         None if token.protected_authentication_path() => session.login(UserType::User, None),
         None => {
             let message =
@@ -349,57 +421,71 @@ fn login(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<(), Fa
     match outcome {
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(Error::Pkcs11(RvError::PinLocked, _)) => Err(locked()),
-        Err(Error::Pkcs11(RvError::PinExpired, _)) => Err(wrong(format!(
+        Err(Error::Pkcs11(RvError::PinExpired, _)) => Err(wrong_pin(format!(
             "the PIN of token {label:?} has expired: set a new one"
         ))),
-        Err(Error::Pkcs11(
-            code @ (RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange),
-            _,
-        )) => Err(wrong(format!(
-            "the token {label:?} refused the PIN ({}): it is not tried again, since tries are \
-             counted; correct the PIN, then have edgerepl reload its configuration (SIGHUP)",
+        Err(Error::Pkcs11(code, _)) if is_refusal(code) => Err(wrong_pin(format!(
+            "the token {label:?} refused the PIN ({}), which is not tried again, since tries are \
+             counted: put the right PIN into its file",
             code_name(code)
         ))),
         Err(error) => Err(said(token, "log in")(error)),
     }
 }
 
-/// The content of the file but for one newline at its end, in memory that is wiped.
-fn read_pin(path: &Path) -> Result<RawAuthPin, Fault> {
-    let mut outcome = Ok(());
-    let pin = RawAuthPin::init_with_mut(|pin| {
-        outcome = file::read_into("the PIN file", path, MAX_PIN, pin);
-        if pin.last() == Some(&b'\n') {
-            pin.pop();
-            if pin.last() == Some(&b'\r') {
-                pin.pop();
-            }
-        }
-        if outcome.is_ok() && pin.is_empty() {
-            let message = format!("the PIN file {} holds no PIN", path.display());
-            outcome = Err(FetchFailure::new(FailureClass::Refused, message));
-        }
-    });
-    outcome.map(|()| pin).map_err(|failure| Fault {
-        failure,
-        curable: false,
-    })
+/// Offers the PIN, unless it is the one that was refused before, and remembers how that went. The
+/// outer error is about the memory.
+fn log_in_with(
+    pin: &Pin,
+    session: &Session,
+    refused_pin: &Path,
+) -> Result<Result<(), Error>, Fault> {
+    let refused = RefusedPin::open(refused_pin)?;
+    let outcome = session.login_with_raw(UserType::User, &pin.secret);
+    match &outcome {
+        Err(Error::Pkcs11(code, _)) if is_refusal(*code) => refused.keep(pin),
+        Ok(()) => refused.forget().unwrap_or_default(),
+        Err(_) => (),
+    }
+    Ok(outcome)
+}
+
+fn is_refusal(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange
+    )
+}
+
+fn wrong_pin(why: String) -> Fault {
+    Fault::lasting(FailureClass::WrongPin, why)
+}
+
+/// What the object that `uri` names has.
+fn is_named(uri: &Pkcs11Uri) -> impl Iterator<Item = Attribute> + use<'_> {
+    let label = uri.object.as_ref().map(|label| label.clone().into_bytes());
+    let id = uri.id.clone();
+    label
+        .map(Attribute::Label)
+        .into_iter()
+        .chain(id.map(Attribute::Id))
+}
+
+fn look_for(
+    session: &Session,
+    token: &TokenInfo,
+    uri: &Pkcs11Uri,
+    class: ObjectClass,
+) -> Result<Vec<ObjectHandle>, Fault> {
+    let mut template = vec![Attribute::Token(true), Attribute::Class(class)];
+    template.extend(is_named(uri));
+    session
+        .find_objects(&template)
+        .map_err(said(token, "look for the key"))
 }
 
 fn find_key(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<ObjectHandle, Fault> {
-    let mut template = vec![
-        Attribute::Token(true),
-        Attribute::Class(ObjectClass::PRIVATE_KEY),
-    ];
-    template.extend(
-        uri.object
-            .as_ref()
-            .map(|o| Attribute::Label(o.clone().into_bytes())),
-    );
-    template.extend(uri.id.clone().map(Attribute::Id));
-    let found = session
-        .find_objects(&template)
-        .map_err(said(token, "look for the key"))?;
+    let found = look_for(session, token, uri, ObjectClass::PRIVATE_KEY)?;
     let message = match found.as_slice() {
         [handle] => return Ok(*handle),
         [] => format!(
@@ -463,17 +549,31 @@ impl Fault {
     }
 
     fn of(what: &dyn fmt::Display, error: Error) -> Self {
-        let (why, curable) = match error {
+        let (why, code) = match error {
             Error::Pkcs11(code, function) => (
                 format!("{} from C_{function:?}", code_name(code)),
-                is_curable(code),
+                Some(code),
             ),
-            other => (other.to_string(), false),
+            other => (other.to_string(), None),
+        };
+        let class = match code {
+            Some(code) if is_unfit(code) => FailureClass::Refused,
+            _ => FailureClass::Key,
         };
         let message = format!("{what}: {why}");
         Self {
-            failure: FetchFailure::new(FailureClass::Key, message),
-            curable,
+            failure: FetchFailure::new(class, message),
+            curable: code.is_some_and(is_curable),
+        }
+    }
+}
+
+/// What has nothing to do with the token.
+impl From<FetchFailure> for Fault {
+    fn from(failure: FetchFailure) -> Self {
+        Self {
+            failure,
+            curable: false,
         }
     }
 }
@@ -510,6 +610,20 @@ fn is_curable(code: RvError) -> bool {
     )
 }
 
+/// The key can't do what TLS asks of it, and won't before somebody makes it another one.
+fn is_unfit(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::MechanismInvalid
+            | RvError::MechanismParamInvalid
+            | RvError::KeyTypeInconsistent
+            | RvError::KeyFunctionNotPermitted
+            | RvError::KeySizeRange
+            | RvError::CurveNotSupported
+            | RvError::FunctionNotSupported
+    )
+}
+
 /// `CKR_DEVICE_ERROR` for `DeviceError`: the name that manuals and search engines know.
 fn code_name(code: RvError) -> String {
     if let RvError::VendorDefined(number) | RvError::UnknownErrorCode(number) = code {
@@ -523,11 +637,6 @@ fn code_name(code: RvError) -> String {
         name.push(letter.to_ascii_uppercase());
     }
     name
-}
-
-fn sha256(message: &[u8]) -> Output {
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("a TLS 1.3 suite");
-    suite.common.hash_provider.hash(message)
 }
 
 /// The DER of DigestInfo before a SHA-256 digest (RFC 8017, 9.2).
@@ -594,13 +703,6 @@ mod tests {
     }
 
     #[test]
-    fn hashes_in_software() {
-        let digest = sha256(b"abc");
-        assert_eq!(digest.as_ref()[..4], [0xba, 0x78, 0x16, 0xbf]);
-        assert_eq!(digest.as_ref().len(), 32);
-    }
-
-    #[test]
     fn a_module_that_is_none_is_named() {
         for (path, why) in [
             ("/nonexistent/module.so", "No such file"),
@@ -610,7 +712,7 @@ mod tests {
             let uri = format!("pkcs11:object=o?module-path={path}")
                 .parse()
                 .expect("valid");
-            let failure = open(&uri).expect_err(path);
+            let failure = open(&uri, Path::new("/nonexistent")).expect_err(path);
             assert_eq!(failure.class, FailureClass::Refused, "{path}");
             assert!(failure.message.contains(why), "{}", failure.message);
         }

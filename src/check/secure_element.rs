@@ -1,0 +1,411 @@
+//! What bites on a device with an ATECC608: Microchip's module reads files in ways that nobody
+//! expects, and says `CKR_DEVICE_ERROR` to all of them.
+//!
+//! Owns the rules of cryptoauthlib's configuration, as its releases 3.7.8 to 3.8.0 read it. Looks at
+//! files alone, and never talks to a chip.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Check, Outcome, fail, warn};
+
+/// Where the module looks; it is compiled in.
+const CONFIGURATION: &str = "etc/cryptoauthlib/cryptoauthlib.conf";
+
+/// Where slots are unless the configuration says otherwise.
+const STORE: &str = "/var/lib/cryptoauthlib";
+
+/// Longer names of slot files are not seen, in bytes.
+const LONGEST_NAME: usize = 14;
+
+/// What the module shares with all processes that use the chip; the second's name ends with a version.
+const SHARED: [&str; 2] = ["atca_shared_mutex", "atpkcs11"];
+
+/// Whether this is the module of an ATECC608, by its name.
+pub(super) fn is_behind(module: &Path) -> bool {
+    let name = module.file_name().unwrap_or_default().to_string_lossy();
+    name.contains("cryptoauth")
+}
+
+/// The checks, for a file system that begins at `root`.
+pub(super) fn checks(root: &Path) -> Vec<Check> {
+    let store = match store(root) {
+        Ok(store) => store,
+        Err(outcome) => return vec![Check::new("slot", outcome)],
+    };
+    let (slot_file, bus) = match Slot::find(root, &store) {
+        Ok(slot) => (slot.judge(), slot.judge_bus(root)),
+        Err(outcome) => {
+            let skipped = Outcome::Skip("there is no slot that names it".to_owned());
+            (outcome, skipped)
+        }
+    };
+    vec![
+        Check::new("slot", slot_file),
+        Check::new("bus", bus),
+        Check::new("shared_memory", shared_memory(&root.join("dev/shm"))),
+    ]
+}
+
+fn store(root: &Path) -> Result<PathBuf, Outcome> {
+    let file = root.join(CONFIGURATION);
+    let text = fs::read_to_string(&file).map_err(|e| {
+        fail(
+            format!("{} can't be read: {e}", file.display()),
+            "put the line \"filestore = /data/cryptoauthlib\" there, readable for edgerepl",
+        )
+    })?;
+    let named = values(&text, "filestore").last().unwrap_or(STORE);
+    Ok(PathBuf::from(named))
+}
+
+/// The values of a key, in a file of lines `key = value`.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    pairs.filter_map(move |(name, value)| (name.trim() == key).then_some(value.trim()))
+}
+
+/// A slot's file, and what it says.
+struct Slot {
+    file: PathBuf,
+    text: String,
+}
+
+impl Slot {
+    /// The first that the module sees.
+    fn find(root: &Path, store: &Path) -> Result<Self, Outcome> {
+        let folder = root.join(store.strip_prefix("/").unwrap_or(store));
+        let store = store.display();
+        let unreadable = |e: io::Error| {
+            fail(
+                format!("the folder {store} can't be read: {e}"),
+                "create it, for edgerepl to read, or correct filestore in cryptoauthlib.conf",
+            )
+        };
+        let mut unseen = None;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(unreadable)? {
+            let Ok(entry) = entry else { continue };
+            let (name, kind) = (entry.file_name(), entry.file_type());
+            let name_text = name.to_string_lossy().into_owned();
+            if !name_text.ends_with(".conf") || name_text.matches('.').count() > 1 {
+                continue;
+            }
+            let regular = kind.is_ok_and(|kind| kind.is_file());
+            if !regular {
+                unseen = Some(fail(
+                    format!(
+                        "{store}/{name_text} is a link, and cryptoauthlib sees regular files alone"
+                    ),
+                    "put the file itself there, or have filestore name the folder that it is in",
+                ));
+            } else if name_text.len() > LONGEST_NAME {
+                unseen = Some(fail(
+                    format!("the name of {store}/{name_text} is too long for cryptoauthlib"),
+                    "call it 0.conf",
+                ));
+            } else {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        let file = match (found.into_iter().next(), unseen) {
+            (Some(file), _) => file,
+            (None, Some(unseen)) => return Err(unseen),
+            (None, None) => {
+                return Err(fail(
+                    format!("{store} has no slot file"),
+                    "put a 0.conf there: docs/secure-element.md has one for each part",
+                ));
+            }
+        };
+        match fs::read_to_string(&file) {
+            Ok(text) => Ok(Self { file, text }),
+            Err(e) => Err(fail(
+                format!("{} can't be read: {e}", file.display()),
+                "make it readable for edgerepl",
+            )),
+        }
+    }
+
+    fn judge(&self) -> Outcome {
+        let name = self.file.display();
+        if !self.text.ends_with('\n') {
+            return fail(
+                format!("the last line of {name} has no end, and cryptoauthlib reads beyond it"),
+                "add a newline",
+            );
+        }
+        for object in values(&self.text, "object") {
+            let number = object.rsplit(',').next().unwrap_or_default();
+            if is_ambiguous(number) {
+                return warn(
+                    format!(
+                        "{name} has {object:?}, and cryptoauthlib reads the slot as hexadecimal: it \
+                         takes the chip's slot {}",
+                        u32::from_str_radix(number, 16).unwrap_or_default()
+                    ),
+                    "write slot 10 as A",
+                );
+            }
+        }
+        let label = values(&self.text, "label").last();
+        match label {
+            Some(label) => Outcome::Pass(format!("{name} makes the token {label:?}")),
+            None => warn(
+                format!("{name} gives no label, and the token is called 00ABC then"),
+                "add a line: label = edge",
+            ),
+        }
+    }
+
+    fn judge_bus(&self, root: &Path) -> Outcome {
+        let name = self.file.display();
+        let interface = values(&self.text, "interface").last().unwrap_or_default();
+        let mut words = interface.split(',').map(str::trim);
+        let (kind, _address, bus) = (words.next(), words.next(), words.next().unwrap_or_default());
+        if kind != Some("i2c") {
+            return Outcome::Pass(format!("{name} has {interface:?}, which is not I2C"));
+        }
+        let digits = bus.trim_start_matches("0x");
+        let Ok(number) = u32::from_str_radix(digits, 16) else {
+            return fail(
+                format!("{name} has {interface:?}, which names no bus"),
+                "write: interface = i2c,0x6C,1 (the address in 8 bits, then the bus)",
+            );
+        };
+        let device = format!("/dev/i2c-{number}");
+        let hexadecimal = match is_ambiguous(bus) {
+            true => format!("; {bus} is read as hexadecimal: bus 10 is written A"),
+            false => String::new(),
+        };
+        match File::options()
+            .read(true)
+            .write(true)
+            .open(root.join(&device[1..]))
+        {
+            Ok(_) if hexadecimal.is_empty() => Outcome::Pass(format!("{device} can be opened")),
+            Ok(_) => warn(
+                format!("{name} names {device}{hexadecimal}"),
+                "make sure that the chip is on that bus",
+            ),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fail(
+                format!("{device} isn't there{hexadecimal}"),
+                "enable the bus in the device tree, and load i2c-dev",
+            ),
+            Err(e) => fail(
+                format!("{device} can't be opened: {e}{hexadecimal}"),
+                "give group i2c the device, and edgerepl that group (the drop-in i2c.conf)",
+            ),
+        }
+    }
+}
+
+/// Whether it means one number to a person and another one to the module.
+fn is_ambiguous(number: &str) -> bool {
+    number.len() > 1 && !number.starts_with('0') && number.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whoever used the module first made these files, and locked all others out if it was root.
+fn shared_memory(folder: &Path) -> Outcome {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) => {
+            return fail(
+                format!("/dev/shm can't be read ({e}), and cryptoauthlib needs it"),
+                "mount a tmpfs there, writable for all",
+            );
+        }
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !SHARED.iter().any(|shared| name.starts_with(shared)) {
+            continue;
+        }
+        let Ok(file) = entry.metadata() else { continue };
+        let next = format!(
+            "rm /dev/shm/{name} while nobody uses the chip, and run what is root's with umask 0"
+        );
+        if file.len() == 0 {
+            return fail(
+                format!("/dev/shm/{name} is empty: who uses the chip dies of SIGBUS"),
+                next,
+            );
+        }
+        if file.mode() & 0o006 != 0o006 {
+            return fail(
+                format!(
+                    "/dev/shm/{name} has the mode {:04o}: for all but its owner (user {}) \
+                     C_Initialize fails with CKR_FUNCTION_FAILED",
+                    file.mode() & 0o7777,
+                    file.uid()
+                ),
+                next,
+            );
+        }
+    }
+    Outcome::Pass("whoever uses the chip next can".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    /// A file system in a temporary folder.
+    struct Disk(PathBuf);
+
+    impl Disk {
+        fn new(name: &str) -> Self {
+            let name = format!("edgerepl-chip-{name}-{}", std::process::id());
+            let disk = Self(std::env::temp_dir().join(name));
+            let _ = fs::remove_dir_all(&disk.0);
+            for folder in ["etc/cryptoauthlib", "data/store", "dev/shm"] {
+                fs::create_dir_all(disk.0.join(folder)).expect("a folder");
+            }
+            disk.put(
+                "etc/cryptoauthlib/cryptoauthlib.conf",
+                "# x\nfilestore = /data/store\n",
+            );
+            disk.put("data/store/0.conf", GOOD);
+            disk.put("dev/i2c-1", "");
+            disk
+        }
+
+        fn put(&self, path: &str, text: &str) {
+            fs::write(self.0.join(path), text).expect("written");
+        }
+
+        fn remove(&self, path: &str) {
+            fs::remove_file(self.0.join(path)).expect("removed");
+        }
+
+        /// The text of a check: its outcome, what was found, what to do.
+        fn says(&self, name: &str) -> String {
+            let checks = checks(&self.0);
+            let check = checks.into_iter().find(|check| check.name == name);
+            match check.expect(name).outcome {
+                Outcome::Pass(text) => format!("pass: {text}"),
+                Outcome::Skip(text) => format!("skip: {text}"),
+                Outcome::Warn { cause, next } => format!("warn: {cause}; {next}"),
+                Outcome::Fail { cause, next } => format!("fail: {cause}; {next}"),
+            }
+        }
+    }
+
+    impl Drop for Disk {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const GOOD: &str = "label = edge\ninterface = i2c,0x6C,1\nobject = private,device,0\n";
+
+    #[test]
+    fn finds_nothing_where_nothing_is_wrong() {
+        let disk = Disk::new("good");
+        for name in ["slot", "bus", "shared_memory"] {
+            let said = disk.says(name);
+            assert!(said.starts_with("pass"), "{said}");
+        }
+        assert!(is_behind(Path::new("/usr/lib/libcryptoauth.so.3")));
+        assert!(!is_behind(Path::new("/usr/lib/softhsm/libsofthsm2.so")));
+    }
+
+    #[test]
+    fn names_each_trap_of_a_slot() {
+        let disk = Disk::new("slot");
+        let slot = "data/store/0.conf";
+        for (text, words) in [
+            ("label = edge", "fail: the last line"),
+            ("interface = i2c,0x6C,1\n", "warn: "),
+            (
+                "label = edge\nobject = private,device,10\n",
+                "slot 16; write slot 10 as A",
+            ),
+        ] {
+            disk.put(slot, text);
+            assert!(disk.says("slot").contains(words), "{}", disk.says("slot"));
+        }
+        disk.remove(slot);
+        assert!(disk.says("slot").contains("has no slot file"));
+        assert!(disk.says("bus").starts_with("skip"));
+        disk.put("data/0.conf", GOOD);
+        symlink("../0.conf", disk.0.join(slot)).expect("a link");
+        assert!(
+            disk.says("slot").contains("is a link"),
+            "{}",
+            disk.says("slot")
+        );
+        disk.remove(slot);
+        disk.put("data/store/a-long-name.conf", GOOD);
+        assert!(disk.says("slot").contains("too long"));
+        disk.put(
+            "etc/cryptoauthlib/cryptoauthlib.conf",
+            "filestore = /none\n",
+        );
+        assert!(
+            disk.says("slot").contains("folder /none"),
+            "{}",
+            disk.says("slot")
+        );
+        disk.remove("etc/cryptoauthlib/cryptoauthlib.conf");
+        assert!(
+            disk.says("slot")
+                .contains("cryptoauthlib.conf can't be read")
+        );
+    }
+
+    #[test]
+    fn names_each_trap_of_a_bus() {
+        let disk = Disk::new("bus");
+        for (interface, words) in [
+            ("i2c,0x6C,2", "/dev/i2c-2 isn't there; enable"),
+            (
+                "i2c,0x6C,10",
+                "/dev/i2c-16 isn't there; 10 is read as hexadecimal",
+            ),
+            ("i2c,0x6C,x", "names no bus"),
+            ("spi,0,0", "pass: "),
+        ] {
+            disk.put(
+                "data/store/0.conf",
+                &format!("label = edge\ninterface = {interface}\n"),
+            );
+            assert!(disk.says("bus").contains(words), "{}", disk.says("bus"));
+        }
+        disk.put(
+            "data/store/0.conf",
+            "label = edge\ninterface = i2c,0x6C,10\n",
+        );
+        disk.put("dev/i2c-16", "");
+        assert!(disk.says("bus").starts_with("warn"));
+    }
+
+    #[test]
+    fn names_who_locks_others_out() {
+        let disk = Disk::new("shm");
+        disk.put("dev/shm/atpkcs11_3_6", "");
+        assert!(disk.says("shared_memory").contains("SIGBUS"));
+        disk.put("dev/shm/atpkcs11_3_6", "x");
+        let mode = |mode| {
+            let file = disk.0.join("dev/shm/atpkcs11_3_6");
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        mode(0o644);
+        let said = disk.says("shared_memory");
+        assert!(
+            said.contains("0644") && said.contains("rm /dev/shm/atpkcs11_3_6"),
+            "{said}"
+        );
+        mode(0o666);
+        assert!(disk.says("shared_memory").starts_with("pass"));
+    }
+}
