@@ -11,9 +11,10 @@ use log::{Level, LevelFilter};
 
 use crate::config::{DEFAULT_PATH, RuntimeDirectory, Settings};
 use crate::credentials::fetch;
+use crate::credentials::key::NewKey;
 use crate::replication::unit;
 use crate::system::leash;
-use crate::{check, reactor, status};
+use crate::{check, csr, reactor, status};
 
 /// The command that a fetch child is started with; not for people.
 pub(crate) const FETCH: &str = "fetch";
@@ -33,6 +34,9 @@ Commands:
   run     the daemon: fetch credentials, renew them, run Litestream with them
   check   test the configuration and all that it names; --online also fetches once; --json
   status  what the running daemon knows; --json
+  csr     print a certificate request that the device's key signed
+          --subject NAME           what it is for [default: CN=, and the thing's name]
+          --generate[=p256|rsa2048]  have the token make the key first; never over another
 
 Options:
   --config PATH  the configuration's main file [default: /etc/edgerepl/edgerepl.toml]
@@ -43,6 +47,7 @@ Exit codes:
   run     0 after a clean stop, 78 where the configuration can't work, 1 where it can't begin
   check   0 where all pass, 1 where some fail, 78 where the configuration can't be read
   status  0 healthy, 1 not healthy, 3 not running
+  csr     0 where it is printed, 1 where there is none, 78 where the configuration can't be read
 
 Environment:
   RUNTIME_DIRECTORY  where sockets and locks live [default: /run/edgerepl]
@@ -87,6 +92,8 @@ struct Options {
     config: PathBuf,
     json: bool,
     online: bool,
+    subject: Option<String>,
+    generate: Option<NewKey>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -94,6 +101,7 @@ enum Command {
     Run,
     Check,
     Status,
+    Csr,
     Help,
     Version,
 }
@@ -104,6 +112,7 @@ impl Options {
             "run" => Command::Run,
             "check" => Command::Check,
             "status" => Command::Status,
+            "csr" => Command::Csr,
             "help" | "--help" | "-h" => Command::Help,
             "--version" | "-V" => Command::Version,
             other => return Err(format!("there is no command {other:?}")),
@@ -113,6 +122,8 @@ impl Options {
             config: PathBuf::from(DEFAULT_PATH),
             json: false,
             online: false,
+            subject: None,
+            generate: None,
         };
         let mut rest = rest.iter();
         while let Some(word) = rest.next() {
@@ -124,10 +135,25 @@ impl Options {
                     options.json = true;
                 }
                 "--online" if command == Command::Check => options.online = true,
+                "--subject" if command == Command::Csr => {
+                    let name = rest.next().ok_or("--subject needs a name, as CN=thing")?;
+                    options.subject = Some(name.clone());
+                }
+                "--generate" if command == Command::Csr => options.generate = Some(NewKey::P256),
                 "--help" | "-h" => options.command = Command::Help,
-                other => match other.strip_prefix("--config=") {
-                    Some(path) => options.config = path.into(),
-                    None => return Err(format!("{other:?} is not understood here")),
+                other => match (other.split_once('='), command) {
+                    (Some(("--config", path)), _) => options.config = path.into(),
+                    (Some(("--subject", name)), Command::Csr) => {
+                        options.subject = Some(name.to_owned());
+                    }
+                    (Some(("--generate", kind)), Command::Csr) => {
+                        options.generate = Some(match kind {
+                            "p256" => NewKey::P256,
+                            "rsa2048" => NewKey::Rsa2048,
+                            _ => return Err("--generate makes p256 or rsa2048".to_owned()),
+                        });
+                    }
+                    _ => return Err(format!("{other:?} is not understood here")),
                 },
             }
         }
@@ -141,7 +167,7 @@ impl Options {
             Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
             Command::Status => return status::show(&runtime, self.json),
             Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
-            Command::Run => {
+            Command::Csr | Command::Run => {
                 let settings = match Settings::load(&self.config, &runtime) {
                     Ok(settings) => settings,
                     Err(cause) => {
@@ -149,6 +175,10 @@ impl Options {
                         return ExitCode::from(EXIT_CONFIG);
                     }
                 };
+                if self.command == Command::Csr {
+                    let subject = self.subject.as_deref();
+                    return csr::csr(&settings.identity, subject, self.generate, &runtime);
+                }
                 if let Err(cause) = reactor::run(&self.config, settings, runtime) {
                     log::error!("{cause}");
                     return ExitCode::FAILURE;

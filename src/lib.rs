@@ -21,6 +21,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+mod csr;
 mod reactor;
 pub mod replication;
 mod status;

@@ -34,6 +34,7 @@ const SUITES: &[Suite] = &[
     ),
     suite("dist", &["--package", "edgerepl", "--test", "dist"]),
     suite("check", &["--package", "edgerepl", "--test", "check"]),
+    suite("csr", &["--package", "edgerepl", "--test", "csr"]),
     suite("notify", &["--package", "edgerepl", "--test", "notify"]),
     suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
     suite(
