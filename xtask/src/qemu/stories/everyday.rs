@@ -46,7 +46,7 @@ pub(super) fn boot(bench: &Bench) -> Result<Figures, Failure> {
     let (user, caps) = (
         device
             .shell
-            .run("ps -o user= -p $(systemctl show -P MainPID edgerepl)")?,
+            .run("stat -c %U /proc/$(systemctl show -P MainPID edgerepl)")?,
         device
             .shell
             .run("grep CapEff /proc/$(systemctl show -P MainPID edgerepl)/status")?,

@@ -11,7 +11,7 @@ pub(super) fn systemd_supervisor(bench: &Bench) -> Result<Figures, Failure> {
     let status = device.wait_for_rotations(3)?;
     let user = device
         .shell
-        .run("ps -o user= -p $(systemctl show -P MainPID edgerepl)")?;
+        .run("stat -c %U /proc/$(systemctl show -P MainPID edgerepl)")?;
     ensure(user.trim() == "edgerepl", || format!("it runs as {user}"))?;
     let file = "/run/edgerepl/litestream.env";
     let seen = device.shell.run(&format!(
