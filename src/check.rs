@@ -82,7 +82,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(settings)));
         if secure_element::is_behind(&uri.module_path) {
-            checks.extend(secure_element::checks(Path::new("/")));
+            checks.extend(secure_element::checks(Path::new("/"), &uri.module_path));
         }
     }
     if let Supervisor::Systemd {

@@ -15,8 +15,9 @@ use rustls::pki_types::CertificateDer;
 use crate::{
     error::{Error, Result},
     faulty::FaultyToken,
+    i2c::I2cBus,
     pki::{Pki, device_request},
-    token,
+    secure_element, token,
 };
 
 /// The kind of a device's private key.
@@ -128,6 +129,20 @@ impl Device {
         let (uri, env) = (token.uri()?, token.env());
         let device = Self::certified(pki, directory, thing_name, &request, uri, env, None)?;
         Ok((device, token))
+    }
+
+    /// With its key in slot 0 of a simulated ATECC608, behind Microchip's own PKCS#11 module.
+    pub(crate) fn with_chip(
+        pki: &Pki,
+        directory: &Path,
+        thing_name: &str,
+    ) -> Result<(Self, I2cBus)> {
+        make_directory(directory)?;
+        let (key, bus) = secure_element::provision(directory)?;
+        let request = device_request(thing_name, &key)?;
+        let (uri, env) = (secure_element::uri(), secure_element::env(&bus)?);
+        let device = Self::certified(pki, directory, thing_name, &request, uri, env, None)?;
+        Ok((device, bus))
     }
 
     fn certified(

@@ -21,16 +21,19 @@
 //! The interface is synchronous; the servers run on threads of the lab's own and stop when it is
 //! dropped.
 
+mod chip;
 mod comparison;
 mod device;
 mod error;
 mod faulty;
+mod i2c;
 mod litestream;
 mod pki;
 mod port;
 mod provider;
 mod registry;
 mod s3;
+mod secure_element;
 mod sessions;
 mod site;
 mod sync;
@@ -48,10 +51,12 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::{
+    chip::{Chip, ChipCounts, ChipFaults},
     comparison::Comparison,
     device::{Device, KeyKind},
     error::{Error, Result},
     faulty::FaultyToken,
+    i2c::I2cBus,
     pki::ServerCertificate,
     provider::{
         Behaviour, ClientSignatures, ConnectionLog, DateHeader, Door, Expected, Handshake,
@@ -191,6 +196,15 @@ impl Lab {
         let (device, token) = Device::with_faulty_token(&self.pki, &directory, thing_name)?;
         self.register(&device);
         Ok((device, token))
+    }
+
+    /// A new, registered device with its key in a simulated ATECC608, behind Microchip's own module,
+    /// and the bus that the chip is on. There can be one at a time: the module reads one place.
+    pub fn provision_chip(&self, thing_name: &str) -> Result<(Device, I2cBus)> {
+        let directory = self.device_directory(thing_name);
+        let (device, bus) = Device::with_chip(&self.pki, &directory, thing_name)?;
+        self.register(&device);
+        Ok((device, bus))
     }
 
     fn provision(

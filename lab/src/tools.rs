@@ -31,6 +31,13 @@ pub fn directory() -> PathBuf {
     )
 }
 
+/// The folder of Microchip's PKCS#11 module, and of the configuration files that it was built to read:
+/// `cryptoauthlib.conf`, and `slots` with `0.conf`. It is there once `cargo xtask test secure-element`
+/// has built it.
+pub fn cryptoauthlib() -> PathBuf {
+    directory().join("cryptoauthlib")
+}
+
 /// SoftHSM's PKCS#11 module, where the distributions put it; `SOFTHSM2_MODULE` comes first.
 pub fn softhsm_module() -> Result<PathBuf> {
     const PLACES: [&str; 4] = [
@@ -60,6 +67,11 @@ pub(crate) fn lab_command() -> Result<PathBuf> {
 /// The faulty PKCS#11 module that cargo built.
 pub(crate) fn faulty_module() -> Result<PathBuf> {
     built("libfaulty_module.so")
+}
+
+/// The shim that makes a process take the lab's bus for its own.
+pub(crate) fn i2c_shim() -> Result<PathBuf> {
+    built("libi2c_shim.so")
 }
 
 /// What cargo built beside the running program or, for a test, one directory above it.

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 use super::{Check, Outcome, fail, warn};
 
-/// Where the module looks; it is compiled in.
-const CONFIGURATION: &str = "etc/cryptoauthlib/cryptoauthlib.conf";
+/// Where the module looks unless it was built otherwise.
+const CONFIGURATION: &str = "/etc/cryptoauthlib/cryptoauthlib.conf";
+
+/// The end of that path, whatever comes before it.
+const NAME: &[u8] = b"/cryptoauthlib.conf";
 
 /// Where slots are unless the configuration says otherwise.
 const STORE: &str = "/var/lib/cryptoauthlib";
@@ -29,9 +32,9 @@ pub(super) fn is_behind(module: &Path) -> bool {
     name.contains("cryptoauth")
 }
 
-/// The checks, for a file system that begins at `root`.
-pub(super) fn checks(root: &Path) -> Vec<Check> {
-    let store = match store(root) {
+/// The checks of what `module` reads, in a file system that begins at `root`.
+pub(super) fn checks(root: &Path, module: &Path) -> Vec<Check> {
+    let store = match store(root, &configuration(module)) {
         Ok(store) => store,
         Err(outcome) => return vec![Check::new("slot", outcome)],
     };
@@ -49,8 +52,28 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
     ]
 }
 
-fn store(root: &Path) -> Result<PathBuf, Outcome> {
-    let file = root.join(CONFIGURATION);
+/// The path that is compiled into the module.
+fn configuration(module: &Path) -> PathBuf {
+    let program = fs::read(module).unwrap_or_default();
+    let end = program.windows(NAME.len()).position(|w| w == NAME);
+    let path = end.and_then(|end| {
+        let (before, _) = program.split_at(end);
+        let start = before.iter().rposition(|byte| !byte.is_ascii_graphic())? + 1;
+        String::from_utf8([&before[start..], NAME].concat()).ok()
+    });
+    PathBuf::from(
+        path.filter(|p| p.starts_with('/'))
+            .unwrap_or(CONFIGURATION.to_owned()),
+    )
+}
+
+/// Where a path of the device is.
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn store(root: &Path, configuration: &Path) -> Result<PathBuf, Outcome> {
+    let file = within(root, configuration);
     let text = fs::read_to_string(&file).map_err(|e| {
         fail(
             format!("{} can't be read: {e}", file.display()),
@@ -80,7 +103,7 @@ struct Slot {
 impl Slot {
     /// The first that the module sees.
     fn find(root: &Path, store: &Path) -> Result<Self, Outcome> {
-        let folder = root.join(store.strip_prefix("/").unwrap_or(store));
+        let folder = within(root, store);
         let store = store.display();
         let unreadable = |e: io::Error| {
             fail(
@@ -289,7 +312,7 @@ mod tests {
 
         /// The text of a check: its outcome, what was found, what to do.
         fn says(&self, name: &str) -> String {
-            let checks = checks(&self.0);
+            let checks = checks(&self.0, &self.0.join("libcryptoauth.so"));
             let check = checks.into_iter().find(|check| check.name == name);
             match check.expect(name).outcome {
                 Outcome::Pass(text) => format!("pass: {text}"),
@@ -317,6 +340,22 @@ mod tests {
         }
         assert!(is_behind(Path::new("/usr/lib/libcryptoauth.so.3")));
         assert!(!is_behind(Path::new("/usr/lib/softhsm/libsofthsm2.so")));
+    }
+
+    #[test]
+    fn looks_where_the_module_was_built_to_look() {
+        let disk = Disk::new("built");
+        disk.put(
+            "libcryptoauth.so",
+            "\u{1}ELF\0rb\0/data/cal/cryptoauthlib.conf\0more",
+        );
+        assert!(
+            disk.says("slot")
+                .contains("/data/cal/cryptoauthlib.conf can't be read")
+        );
+        fs::create_dir(disk.0.join("data/cal")).expect("a folder");
+        disk.put("data/cal/cryptoauthlib.conf", "filestore = /data/store\n");
+        assert!(disk.says("slot").starts_with("pass"));
     }
 
     #[test]

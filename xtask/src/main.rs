@@ -25,6 +25,9 @@ Usage: cargo xtask TASK
 Tasks:
   demo [--real-time]  shows the main job: six rotations on real parts, and no row is lost
   test [SUITE...]     all tests, or these suites of them
+  test secure-element --accept-microchip-licence
+                      edgerepl with Microchip's own PKCS#11 module, built here, and a simulated
+                      ATECC608; for those who may use that module
   cross [--arch aarch64|armv7]... [--system-sqlite]
                       the release binaries for devices; with the device's own SQLite if so told
   image [--arch aarch64|armv7]...
@@ -106,6 +109,8 @@ fn build_programs() -> Result<PathBuf, Box<dyn Error>> {
         "edgerepl-lab",
         "--package",
         "edgerepl-lab-faulty-module",
+        "--package",
+        "edgerepl-lab-i2c-shim",
         "--bins",
         "--lib",
     ])

@@ -25,6 +25,7 @@ use crate::process;
 use crate::target::Target;
 use packages::Package;
 
+mod cryptoauthlib;
 mod debian;
 mod emulator;
 mod layers;
@@ -41,12 +42,18 @@ pub(crate) fn setup() -> Result<(), SetupError> {
         "systemd",
         reads_units.into_iter().all(|name| program(name).is_some()),
     );
-    let mut needed = vec![softhsm, systemd];
+    // Judges certificate requests.
+    let mut needed = vec![softhsm, systemd, brings("openssl", "openssl")];
     if !litestream::is_installed() {
         needed.extend(litestream::needs());
     }
     packages::install(&needed)?;
     litestream::install()
+}
+
+/// Builds Microchip's PKCS#11 module, for those who accepted its licence.
+pub(crate) fn cryptoauthlib() -> Result<PathBuf, SetupError> {
+    cryptoauthlib::install()
 }
 
 /// Installs what it takes to build for these machines.

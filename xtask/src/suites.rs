@@ -18,6 +18,21 @@ struct Suite {
     device: Option<(&'static Target, Clock)>,
 }
 
+/// Not one of all: it needs Microchip's module, for whose licence somebody has to answer.
+const SECURE_ELEMENT: Suite = suite(
+    "secure-element",
+    &["--package", "edgerepl", "--test", "secure_element"],
+);
+
+/// What that somebody says.
+const ACCEPT: &str = "--accept-microchip-licence";
+
+const LICENCE: &str = "\
+cryptoauthlib's licence: Subject to your compliance with its terms, you may use Microchip's software
+and any derivatives of it exclusively with Microchip products. Here it is built from the source archive
+on PyPI, under target/, and run against a simulated ATECC608; it is neither kept in this project nor
+shipped with edgerepl. Whether you may do so is for you to know.";
+
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
 /// there are processors.
 const SUITES: &[Suite] = &[
@@ -79,7 +94,11 @@ const fn emulated(name: &'static str, target: &'static Target, clock: Clock) -> 
     }
 }
 
+/// All suites, or those of these names; `secure-element` on its own, and with a word on its licence.
 pub(crate) fn test(chosen: &[&str]) -> Outcome {
+    if chosen.contains(&SECURE_ELEMENT.name) {
+        return secure_element(chosen);
+    }
     if let Some(unknown) = chosen
         .iter()
         .find(|name| SUITES.iter().all(|s| s.name != **name))
@@ -97,6 +116,22 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
         setup::setup()?;
         build_programs()?;
     }
+    run_all(&suites)
+}
+
+fn secure_element(words: &[&str]) -> Outcome {
+    println!("{LICENCE}\n");
+    if words.len() != 2 || !words.contains(&ACCEPT) {
+        let words = format!("{} {ACCEPT}", SECURE_ELEMENT.name);
+        return Err(format!("accept it with `cargo xtask test {words}`, and nothing else").into());
+    }
+    setup::setup()?;
+    setup::cryptoauthlib()?;
+    build_programs()?;
+    run_all(&[&SECURE_ELEMENT])
+}
+
+fn run_all(suites: &[&Suite]) -> Outcome {
     let mut results = Vec::new();
     for suite in suites {
         println!("== {}", suite.name);
@@ -139,6 +174,9 @@ fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
         // Those that need such a clock are ignored with any other. What fakes the clock takes a time
         // on the boot clock for one on the wall clock, so that no alarm can be set.
         command.args(["--include-ignored", "--skip", "system::timer::tests::rings"]);
+    }
+    if suite.name == SECURE_ELEMENT.name {
+        command.arg("--ignored");
     }
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut count = Count::default();

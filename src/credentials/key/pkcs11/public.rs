@@ -80,7 +80,29 @@ fn make(uri: &Pkcs11Uri, refused_pin: &Path, kind: NewKey) -> Result<(), Fault> 
 impl OpenKey {
     /// The SubjectPublicKeyInfo of the key's public half, DER.
     pub(super) fn public_key(&self, uri: &Pkcs11Uri) -> Result<Vec<u8>, Fault> {
-        let object = self.public_object(uri)?;
+        let objects = look_for(&self.session, &self.token, uri, ObjectClass::PUBLIC_KEY)?;
+        let mut keys = objects
+            .into_iter()
+            .map(|object| self.read_public_key(uri, object))
+            .collect::<Result<Vec<_>, _>>()?;
+        // cryptoauthlib shows one for each line about a slot.
+        keys.dedup();
+        match (keys.pop(), keys.is_empty()) {
+            (Some(key), true) => Ok(key),
+            (key, _) => {
+                let message = format!(
+                    "the token {:?} has {} public keys {}, and a certificate request needs the one \
+                     that belongs to the private key: give it the same label, or id, as that",
+                    self.token.label(),
+                    key.map_or("no".to_owned(), |_| (keys.len() + 1).to_string()),
+                    Wanted(uri)
+                );
+                Err(Fault::lasting(FailureClass::Refused, message))
+            }
+        }
+    }
+
+    fn read_public_key(&self, uri: &Pkcs11Uri, object: ObjectHandle) -> Result<Vec<u8>, Fault> {
         let wanted: &[AttributeType] = match self.algorithm {
             SignatureAlgorithm::ECDSA => &[AttributeType::EcPoint],
             _ => &[AttributeType::Modulus, AttributeType::PublicExponent],
@@ -99,23 +121,6 @@ impl OpenKey {
             let message = format!("the token's public key {} is of no known form", Wanted(uri));
             Fault::lasting(FailureClass::Key, message)
         })
-    }
-
-    fn public_object(&self, uri: &Pkcs11Uri) -> Result<ObjectHandle, Fault> {
-        let found = look_for(&self.session, &self.token, uri, ObjectClass::PUBLIC_KEY)?;
-        match found.as_slice() {
-            [object] => Ok(*object),
-            several => {
-                let message = format!(
-                    "the token {:?} has {} public keys {}, and a certificate request needs the one \
-                     that belongs to the private key: give it the same label, or id, as that",
-                    self.token.label(),
-                    several.len(),
-                    Wanted(uri)
-                );
-                Err(Fault::lasting(FailureClass::Refused, message))
-            }
-        }
     }
 }
 
