@@ -264,6 +264,16 @@ impl Running {
         Ok(text.trim().to_owned())
     }
 
+    /// The mode and the owner of a path, as `ls` has them: BusyBox need not have `stat`.
+    pub(crate) fn owner(&mut self, path: &str) -> Result<(String, String), Failure> {
+        let line = self.shell.run(&format!("ls -ld {path}"))?;
+        let mut words = line.split_whitespace().map(str::to_owned);
+        words
+            .next()
+            .zip(words.nth(1))
+            .ok_or_else(|| format!("`ls -ld {path}` says {line:?}").into())
+    }
+
     /// Makes the token's object a pipe that nobody writes to, so that whoever opens it hangs.
     pub(crate) fn hang_token(&mut self) -> Result<String, Failure> {
         self.shell.run(

@@ -43,16 +43,13 @@ pub(super) fn boot(bench: &Bench) -> Result<Figures, Failure> {
             figures.push((what, seconds(at)));
         }
     }
-    let (user, caps) = (
-        device
-            .shell
-            .run("stat -c %U /proc/$(systemctl show -P MainPID edgerepl)")?,
-        device
-            .shell
-            .run("grep CapEff /proc/$(systemctl show -P MainPID edgerepl)/status")?,
-    );
+    let pid = device.property("edgerepl.service", "MainPID")?;
+    let (_, user) = device.owner(&format!("/proc/{pid}"))?;
+    let caps = device
+        .shell
+        .run(&format!("grep CapEff /proc/{pid}/status"))?;
     ensure(
-        user.trim() == "edgerepl" && caps.trim().ends_with("0000000000000000"),
+        user == "edgerepl" && caps.trim().ends_with("0000000000000000"),
         || format!("it runs as {user} with {caps}"),
     )?;
     device.shut_down()?;
@@ -135,7 +132,7 @@ pub(super) fn footprint(bench: &Bench) -> Result<Figures, Failure> {
     };
     let minutes = WATCHED.as_secs_f64() / 60.0;
     let per_minute = (switches(&after) - switches(&before)) as f64 / minutes;
-    let program = device.shell.run("stat -c %s /usr/bin/edgerepl")?;
+    let program = device.shell.run("wc -c </usr/bin/edgerepl")?;
     device.shut_down()?;
     let kib = |name| format!("{} KiB", number(&memory, name));
     Ok(vec![

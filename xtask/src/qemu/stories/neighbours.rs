@@ -9,17 +9,15 @@ pub(super) fn systemd_supervisor(bench: &Bench) -> Result<Figures, Failure> {
     rig.set("replication.supervisor = \"systemd\"");
     let mut device = rig.first_boot()?;
     let status = device.wait_for_rotations(3)?;
-    let user = device
-        .shell
-        .run("stat -c %U /proc/$(systemctl show -P MainPID edgerepl)")?;
-    ensure(user.trim() == "edgerepl", || format!("it runs as {user}"))?;
+    let pid = device.property("edgerepl.service", "MainPID")?;
+    let (_, user) = device.owner(&format!("/proc/{pid}"))?;
+    ensure(user == "edgerepl", || format!("it runs as {user}"))?;
     let file = "/run/edgerepl/litestream.env";
-    let seen = device.shell.run(&format!(
-        "stat -c '%a %U' {file}; findmnt -no FSTYPE -T {file}"
-    ))?;
+    let (mode, user) = device.owner(file)?;
+    let kind = device.shell.run(&format!("findmnt -no FSTYPE -T {file}"))?;
     ensure(
-        seen.split_whitespace().eq(["600", "edgerepl", "tmpfs"]),
-        || seen.clone(),
+        mode.starts_with("-rw-------") && user == "edgerepl" && kind.trim() == "tmpfs",
+        || format!("{file} has {mode} and is {user}'s, on {kind}"),
     )?;
     let running = device.property("litestream.service", "ActiveState")?;
     ensure(running == "active", || {
