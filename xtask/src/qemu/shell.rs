@@ -105,11 +105,14 @@ impl Shell {
     /// Sends a command that nobody answers for: one that ends the machine.
     pub(crate) fn send(&mut self, command: &str) -> Result<String, Failure> {
         self.commands += 1;
-        let mark = format!("\u{1}{}\u{1}", self.commands);
-        let begin = format!("\u{2}{}\u{2}", self.commands);
+        let number = self.commands;
+        // The marks are printed and not written, so that a terminal that echoes is not taken for
+        // one that answers.
         let text = format!(
-            "printf '{begin}'; {{ {command}\n}} </dev/null 2>&1; printf '{mark}%d\\n' $?\n"
+            "printf '\\002%d\\002' {number}; {{ {command}\n}} </dev/null 2>&1; \
+             printf '\\001%d\\001%d\\n' {number} $?\n"
         );
+        let mark = format!("\u{1}{number}\u{1}");
         self.port.write_all(text.as_bytes())?;
         Ok(mark)
     }
