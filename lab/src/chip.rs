@@ -43,7 +43,7 @@ const CONFIG: usize = 128;
 
 /// Nobody answered at that address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nack;
+pub(crate) struct Nack;
 
 /// What goes wrong with a chip.
 #[derive(Clone, Debug)]
@@ -87,11 +87,11 @@ pub struct ChipCounts {
 }
 
 /// The chip.
-pub struct Chip {
+pub(crate) struct Chip {
     /// What is ordered to go wrong.
-    pub faults: ChipFaults,
+    pub(crate) faults: ChipFaults,
     /// What was asked of it.
-    pub counts: ChipCounts,
+    pub(crate) counts: ChipCounts,
     keys: BTreeMap<u8, SecretKey>,
     config: [u8; CONFIG],
     power: Power,
@@ -118,7 +118,7 @@ struct Answer {
 
 impl Chip {
     /// A chip with its zones locked, and this key in slot 0.
-    pub fn new(key: SecretKey, serial: [u8; 9]) -> Self {
+    pub(crate) fn new(key: SecretKey, serial: [u8; 9]) -> Self {
         let mut config = [0; CONFIG];
         config[..4].copy_from_slice(&serial[..4]);
         config[4..8].copy_from_slice(&REVISION);
@@ -151,7 +151,7 @@ impl Chip {
     ///
     /// # Errors
     /// [`Nack`] where nobody is there, or nobody who listens.
-    pub fn write(&mut self, address: u8, bytes: &[u8]) -> Result<(), Nack> {
+    pub(crate) fn write(&mut self, address: u8, bytes: &[u8]) -> Result<(), Nack> {
         self.pass_time();
         if self.faults.absent {
             return Err(Nack);
@@ -178,7 +178,7 @@ impl Chip {
     ///
     /// # Errors
     /// [`Nack`] as for writing, and while it is busy.
-    pub fn read(&mut self, address: u8, buffer: &mut [u8]) -> Result<(), Nack> {
+    pub(crate) fn read(&mut self, address: u8, buffer: &mut [u8]) -> Result<(), Nack> {
         self.pass_time();
         if self.faults.absent || address != ADDRESS || !self.listens() {
             return Err(Nack);

@@ -40,7 +40,7 @@ pub struct I2cBus {
 
 impl I2cBus {
     /// Serves `chip` at the socket `path`.
-    pub fn start(chip: Chip, path: &Path) -> Result<Self> {
+    pub(crate) fn start(chip: Chip, path: &Path) -> Result<Self> {
         let failed = |e: Errno| Error::doing::<io::Error>(path.display())(e.into());
         let kind = (
             AddressFamily::Unix,

@@ -51,7 +51,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::{
-    chip::{Chip, ChipCounts, ChipFaults},
+    chip::{ChipCounts, ChipFaults},
     comparison::Comparison,
     device::{Device, KeyKind},
     error::{Error, Result},

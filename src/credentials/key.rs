@@ -70,7 +70,7 @@ impl fmt::Display for PrivateKey {
 /// the file `refused_pin`, which belongs on tmpfs, and not offered again while it is there.
 ///
 /// # Errors
-/// [`FailureClass`](super::FailureClass) `Refused` where a file is missing or malformed,
+/// [`FailureClass`] `Refused` where a file is missing or malformed,
 /// `WrongPin` where the token refused the PIN, `Key` for all else that the module or token says.
 pub fn open(
     key: &PrivateKey,
