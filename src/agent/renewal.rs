@@ -45,7 +45,7 @@ const REFUSED: Backoff = Backoff {
 /// A refused PIN: the fetch looks whether its file changed, and does not come near the token before.
 const WRONG_PIN: Backoff = Backoff {
     first: Duration::from_secs(15),
-    longest: Duration::from_secs(60),
+    longest: Duration::from_secs(120),
     least: Duration::from_secs(10),
 };
 

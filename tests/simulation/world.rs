@@ -296,10 +296,6 @@ impl World {
                 self.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
             }
             Coming::Reload => {
-                // Somebody mended the PIN, or just looked in.
-                if self.weather.key == Key::WrongPin {
-                    self.weather.key = Key::Well;
-                }
                 self.tell(Event::Reloaded(self.policy.clone()));
                 if self.chance.one_in(4) {
                     self.expect(Coming::Shutdown, SECOND);
@@ -616,14 +612,11 @@ impl World {
                     Key::WrongPin,
                 ];
                 let was_well = weather.key == Key::Well;
-                // Only people mend a PIN.
-                if weather.key != Key::WrongPin {
-                    weather.key = if was_well {
-                        chance.pick(&faults)
-                    } else {
-                        Key::Well
-                    };
-                }
+                weather.key = if was_well {
+                    chance.pick(&faults)
+                } else {
+                    Key::Well
+                };
                 !was_well
             }
             Part::S3 => {
