@@ -2,6 +2,8 @@
 //! credentials, and no answer, certificate or redirection that a careful client would not believe
 //! yields any.
 
+mod common;
+
 use std::error::Error;
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -10,9 +12,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use edgerepl::clock::WallTime;
-use edgerepl::config::{Identity, Provider};
-use edgerepl::credentials::fetch::{FetchRequest, Reply, Stage};
+use edgerepl::credentials::fetch::{Reply, Stage};
 use edgerepl::credentials::{FailureClass, FetchFailure, Grant};
 use edgerepl_lab::{
     Behaviour, ClientSignatures, Device, Expected, KeyKind, Lab, LabOptions, OddAnswer,
@@ -374,20 +374,7 @@ fn lab() -> Outcome<Lab> {
 
 /// Starts the child as the daemon does and reads its answer.
 fn fetch(lab: &Lab, device: &Device) -> Outcome<Answer> {
-    let request = FetchRequest {
-        identity: Identity {
-            thing_name: None,
-            certificate: device.certificate.clone(),
-            private_key: device.private_key.parse()?,
-        },
-        provider: Provider {
-            endpoint: lab.provider().endpoint().parse()?,
-            role_alias: lab.provider().role_alias().to_owned(),
-            ca_file: lab.ca_file().to_owned(),
-        },
-        not_before: WallTime::of_build(),
-        refused_pin: lab.root().join("refused-pin"),
-    };
+    let request = common::request(lab, device, lab.root().join("refused-pin"))?;
     let mut child = Command::new(env!("CARGO_BIN_EXE_edgerepl"))
         .arg("fetch")
         .env_clear()

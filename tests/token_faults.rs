@@ -14,10 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Outcome, failures, granted, lab, site};
-use edgerepl::clock::WallTime;
-use edgerepl::config::{Identity, Provider};
-use edgerepl::credentials::fetch::{FetchRequest, Reply};
+use common::{LIMIT, Outcome, failures, granted, lab, request, site};
+use edgerepl::credentials::fetch::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl_lab::{Device, FaultyToken, Handshake, Lab};
 use nix::sys::signal::Signal;
@@ -312,6 +310,8 @@ fn a_wrong_pin_is_offered_once_whoever_asks_and_however_often() -> Outcome {
 
     // Another wrong one is another try, and the last that edgerepl makes before the lock.
     let mut daemon = site.start()?;
+    // It listens to signals from then on.
+    daemon.wait_for("a first look", LIMIT, |s| failures(s, "wrong_pin") > 0)?;
     std::fs::write(token.pin_file(), "1111")?;
     daemon.signal(Signal::SIGHUP);
     daemon.wait_for("refused PIN", LIMIT, |s| failures(s, "wrong_pin") > 1)?;
@@ -332,6 +332,28 @@ fn a_wrong_pin_is_offered_once_whoever_asks_and_however_often() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn a_wrong_pin_is_offered_once_by_all_who_ask_at_once() -> Outcome {
+    let lab = lab(900)?;
+    let bench = Bench::new(&lab, "at-once")?;
+    // Each thinks that nothing was refused yet, and waits for its turn there.
+    bench.token.order("C_OpenSession delay")?;
+    std::fs::write(bench.token.pin_file(), "0000")?;
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| bench.fetch().ok())).collect();
+        for outcome in asked
+            .into_iter()
+            .map(|one| one.join().ok().flatten().flatten())
+        {
+            let class = outcome.and_then(|o| o.err().map(|failure| failure.class));
+            assert_eq!(class, Some(FailureClass::WrongPin));
+        }
+    });
+    assert_eq!(bench.token.calls_of("C_OpenSession"), 3);
+    assert_eq!(bench.token.wrong_pins(), 1);
+    Ok(())
+}
+
 /// A device with a faulty token, and fetches for it.
 struct Bench {
     token: FaultyToken,
@@ -342,20 +364,8 @@ struct Bench {
 impl Bench {
     fn new(lab: &Lab, thing_name: &str) -> Outcome<Self> {
         let (device, token) = lab.provision_faulty(thing_name)?;
-        let request = FetchRequest {
-            identity: Identity {
-                thing_name: None,
-                certificate: device.certificate.clone(),
-                private_key: device.private_key.parse()?,
-            },
-            provider: Provider {
-                endpoint: lab.provider().endpoint().parse()?,
-                role_alias: lab.provider().role_alias().to_owned(),
-                ca_file: lab.ca_file().to_owned(),
-            },
-            not_before: WallTime::of_build(),
-            refused_pin: token.pin_file().with_file_name("refused-pin"),
-        };
+        let refused_pin = token.pin_file().with_file_name("refused-pin");
+        let request = request(lab, &device, refused_pin)?;
         Ok(Self {
             token,
             device,

@@ -4,8 +4,12 @@
 #![allow(dead_code)]
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use edgerepl::clock::WallTime;
+use edgerepl::config::{Identity, Provider};
+use edgerepl::credentials::fetch::FetchRequest;
 use edgerepl_lab::{Device, Lab, LabOptions, Site};
 use serde_json::Value;
 
@@ -29,6 +33,28 @@ pub(crate) fn site(lab: &Lab, device: &Device) -> Outcome<Site> {
         device.clone(),
         env!("CARGO_BIN_EXE_edgerepl"),
     )?)
+}
+
+/// What the daemon would tell a fetch of this device.
+pub(crate) fn request(
+    lab: &Lab,
+    device: &Device,
+    refused_pin: PathBuf,
+) -> Result<FetchRequest, String> {
+    Ok(FetchRequest {
+        identity: Identity {
+            thing_name: None,
+            certificate: device.certificate.clone(),
+            private_key: device.private_key.parse()?,
+        },
+        provider: Provider {
+            endpoint: lab.provider().endpoint().parse()?,
+            role_alias: lab.provider().role_alias().to_owned(),
+            ca_file: lab.ca_file().to_owned(),
+        },
+        not_before: WallTime::of_build(),
+        refused_pin,
+    })
 }
 
 /// How many grants there were.

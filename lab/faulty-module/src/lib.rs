@@ -28,6 +28,7 @@ macro_rules! call {
             Some(Fault::Hang) => orders::hang(),
             Some(Fault::Crash) => return orders::crash(),
             Some(Fault::Corrupt) => true,
+            Some(Fault::Delay) => orders::delay(),
             None => false,
         }
     };

@@ -1,13 +1,14 @@
 //! What is to go wrong, and what was called.
 //!
 //! Owns two files of the token's folder. `orders` has a line for each fault, read at each call:
-//! `FUNCTION FAULT [AFTER]`, where FAULT is a code (`0x30`), `hang`, `crash` or `corrupt`, and with
-//! AFTER a single call has it, the one after so many of that function in a process; without it all
+//! `FUNCTION FAULT [AFTER]`, where FAULT is a code (`0x30`), `hang`, `crash`, `corrupt` or `delay` (by a
+//! second), and with AFTER a single call has it, the one after so many of that function in a process; without it all
 //! calls do. To `calls` a line is added for each call: `PROCESS FUNCTION`.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{process, thread};
 
 use cryptoki_sys::{CK_RV, CKR_GENERAL_ERROR};
@@ -18,6 +19,7 @@ pub(crate) enum Fault {
     Hang,
     Crash,
     Corrupt,
+    Delay,
 }
 
 /// The fault that this call of a function has.
@@ -48,6 +50,7 @@ fn parse(fault: &str) -> Option<Fault> {
         "hang" => Fault::Hang,
         "crash" => Fault::Crash,
         "corrupt" => Fault::Corrupt,
+        "delay" => Fault::Delay,
         code => Fault::Code(CK_RV::from_str_radix(code.strip_prefix("0x")?, 16).ok()?),
     })
 }
@@ -57,6 +60,12 @@ pub(crate) fn hang() -> ! {
     loop {
         thread::park();
     }
+}
+
+/// Comes back late, and well.
+pub(crate) fn delay() -> bool {
+    thread::sleep(Duration::from_secs(1));
+    false
 }
 
 /// Ends the process, as a stray pointer does.

@@ -410,7 +410,7 @@ fn login(
         )));
     }
     let outcome = match &uri.pin_source {
-        Some(path) => log_in_with(&Pin::read(path)?, session, refused_pin)?,
+        Some(path) => log_in_with(path, session, refused_pin)?,
         None if token.protected_authentication_path() => session.login(UserType::User, None),
         None => {
             let message =
@@ -436,11 +436,16 @@ fn login(
 /// Offers the PIN, unless it is the one that was refused before, and remembers how that went. The
 /// outer error is about the memory.
 fn log_in_with(
-    pin: &Pin,
+    pin_file: &Path,
     session: &Session,
     refused_pin: &Path,
 ) -> Result<Result<(), Error>, Fault> {
+    let pin = &Pin::read(pin_file)?;
     let refused = RefusedPin::open(refused_pin)?;
+    // Another process may have offered it while this one opened its session.
+    if refused.is(pin) {
+        return Err(wrong_pin(refused.why(pin_file)));
+    }
     let outcome = session.login_with_raw(UserType::User, &pin.secret);
     match &outcome {
         Err(Error::Pkcs11(code, _)) if is_refusal(*code) => refused.keep(pin),
