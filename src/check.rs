@@ -22,7 +22,7 @@ use crate::clock::anchor::Anchor;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch::{self, FetchRequest};
-use crate::credentials::key::{self, PrivateKey};
+use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
 use crate::credentials::patience::{PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command;
@@ -34,6 +34,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
 
+/// The next step where the token, or its key, is what failed.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
 
 /// The command: 0 where all checks pass, 1 where some fail, 78 where there is nothing to check.
@@ -80,7 +81,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("database", database(&settings.database.path)),
     ];
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
-        checks.push(Check::new("token", token(settings)));
+        checks.push(Check::new("token", token(uri)));
         if secure_element::is_behind(&uri.module_path) {
             checks.extend(secure_element::checks(Path::new("/"), &uri.module_path));
         }
@@ -208,11 +209,10 @@ fn certificate_dates(
 }
 
 /// What the key is in, before anything is asked of the key itself.
-fn token(settings: &Settings) -> Outcome {
-    let private_key = settings.identity.private_key.clone();
-    match patiently(move |on_stage| key::describe(&private_key, on_stage)) {
-        Ok(Some(text)) => Outcome::Pass(text),
-        Ok(None) => Outcome::Pass("the private key is in a file".to_owned()),
+fn token(uri: &Pkcs11Uri) -> Outcome {
+    let uri = uri.clone();
+    match patiently(move |on_stage| key::describe(&uri, on_stage)) {
+        Ok(text) => Outcome::Pass(text),
         Err(failure) => fail(failure.message, NEXT_FOR_TOKEN),
     }
 }

@@ -83,17 +83,8 @@ impl Device {
         let key = KeyPair::from_pem(&new_pem_key(kind)?)
             .map_err(Error::doing("the device's new private key"))?;
         write_secret(&private_key, &key.serialize_pem())?;
-        let request = device_request(thing_name, &key)?;
         let private_key = private_key.display().to_string();
-        Self::certified(
-            pki,
-            directory,
-            thing_name,
-            &request,
-            private_key,
-            Vec::new(),
-            None,
-        )
+        Self::with_key(pki, directory, thing_name, &key, private_key, Vec::new())
     }
 
     /// With its key in a SoftHSM token of its own, generated there and never seen outside.
@@ -125,9 +116,8 @@ impl Device {
     ) -> Result<(Self, FaultyToken)> {
         make_directory(directory)?;
         let (token, key) = FaultyToken::provision(directory)?;
-        let request = device_request(thing_name, &key)?;
         let (uri, env) = (token.uri()?, token.env());
-        let device = Self::certified(pki, directory, thing_name, &request, uri, env, None)?;
+        let device = Self::with_key(pki, directory, thing_name, &key, uri, env)?;
         Ok((device, token))
     }
 
@@ -139,10 +129,22 @@ impl Device {
     ) -> Result<(Self, I2cBus)> {
         make_directory(directory)?;
         let (key, bus) = secure_element::provision(directory)?;
-        let request = device_request(thing_name, &key)?;
         let (uri, env) = (secure_element::uri(), secure_element::env(&bus)?);
-        let device = Self::certified(pki, directory, thing_name, &request, uri, env, None)?;
+        let device = Self::with_key(pki, directory, thing_name, &key, uri, env)?;
         Ok((device, bus))
+    }
+
+    /// With a key that was made here and then put where edgerepl finds it.
+    fn with_key(
+        pki: &Pki,
+        directory: &Path,
+        thing_name: &str,
+        key: &KeyPair,
+        private_key: String,
+        env: Vec<(String, String)>,
+    ) -> Result<Self> {
+        let request = device_request(thing_name, key)?;
+        Self::certified(pki, directory, thing_name, &request, private_key, env, None)
     }
 
     fn certified(

@@ -1,8 +1,8 @@
 //! The device's private key: a reference to it, and a signer that works with it.
 //!
 //! Owns the choice between a PEM file and a PKCS#11 token, and what the rest sees of either: a
-//! rustls [`SigningKey`] that reports when it signs, and can be held to its certificate. Never exports a key, never hashes on a chip,
-//! never logs a PIN.
+//! rustls [`SigningKey`] that reports when it signs, and can be held to its certificate. Never exports
+//! a key, never hashes on a chip, never logs a PIN.
 
 mod pem;
 mod pin;
@@ -25,6 +25,7 @@ use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
 use super::fetch::{OnStage, Stage};
 use super::{FailureClass, FetchFailure};
 
+pub use proven::prove;
 pub use uri::Pkcs11Uri;
 
 /// Where the private key is: parsed, not opened.
@@ -82,22 +83,16 @@ pub fn open(
         PrivateKey::Pem(path) => pem::open(path)?,
         PrivateKey::Pkcs11(uri) => pkcs11::open(uri, refused_pin)?,
     };
-    Ok(Arc::new(Watched {
-        inner: key,
-        on_stage: Arc::clone(on_stage),
-    }))
+    Ok(watch(key, on_stage))
 }
 
-/// What the module and the token say of themselves, for a person; `None` for a key in a file.
+/// What the module and the token say of themselves, for a person.
 ///
 /// # Errors
 /// As [`open`]; no PIN is read.
-pub fn describe(key: &PrivateKey, on_stage: &OnStage) -> Result<Option<String>, FetchFailure> {
+pub fn describe(uri: &Pkcs11Uri, on_stage: &OnStage) -> Result<String, FetchFailure> {
     on_stage(Stage::Key);
-    match key {
-        PrivateKey::Pkcs11(uri) => pkcs11::describe(uri).map(Some),
-        PrivateKey::Pem(_) => Ok(None),
-    }
+    pkcs11::describe(uri)
 }
 
 /// A kind of key that a token can be asked to make.
@@ -146,7 +141,7 @@ pub fn open_with_public_key(
         PrivateKey::Pkcs11(uri) => {
             let key = pkcs11::open(uri, refused_pin)?;
             let public = key.read_public_key()?;
-            Ok((key, public))
+            Ok((watch(key, on_stage), public))
         }
         PrivateKey::Pem(path) => {
             let key = pem::open(path)?;
@@ -155,17 +150,9 @@ pub fn open_with_public_key(
                 let message = format!("{} holds no public key", path.display());
                 FetchFailure::new(FailureClass::Refused, message)
             };
-            Ok((key, public.ok_or_else(none)?))
+            Ok((watch(key, on_stage), public.ok_or_else(none)?))
         }
     }
-}
-
-/// Has each signature of `key` verified with a certificate's public key, given as the BIT STRING in
-/// it, before anybody sees it; a wrong one is made anew, once.
-///
-/// Signing then fails with class `Refused` where the key is another certificate's.
-pub fn prove(key: Arc<dyn SigningKey>, public_key: &[u8]) -> Arc<dyn SigningKey> {
-    proven::prove(key, public_key)
 }
 
 /// The failure of a key's signer that rustls carried here, if that is what `error` is.
@@ -208,6 +195,13 @@ impl From<SignerFailed> for rustls::Error {
     fn from(failed: SignerFailed) -> Self {
         Self::Other(OtherError(Arc::new(failed)))
     }
+}
+
+fn watch(key: Arc<dyn SigningKey>, on_stage: &OnStage) -> Arc<dyn SigningKey> {
+    Arc::new(Watched {
+        inner: key,
+        on_stage: Arc::clone(on_stage),
+    })
 }
 
 /// A key that reports when it signs.

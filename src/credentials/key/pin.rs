@@ -32,7 +32,7 @@ impl Pin {
     /// The content of the file but for one newline at its end.
     pub(super) fn read(path: &Path) -> Result<Self, FetchFailure> {
         let mut outcome = Ok(());
-        let mut digest = None;
+        let mut digest = sha256(&[]);
         let secret = RawAuthPin::init_with_mut(|pin| {
             outcome = file::read_into("the PIN file", path, MAX_PIN, pin);
             if pin.last() == Some(&b'\n') {
@@ -41,15 +41,13 @@ impl Pin {
                     pin.pop();
                 }
             }
-            digest = Some(sha256(pin));
+            digest = sha256(pin);
             if outcome.is_ok() && pin.is_empty() {
                 let message = format!("the PIN file {} holds no PIN", path.display());
                 outcome = Err(FetchFailure::new(FailureClass::Refused, message));
             }
         });
-        outcome?;
-        let digest = digest.unwrap_or_else(|| sha256(&[]));
-        Ok(Self { secret, digest })
+        outcome.map(|()| Self { secret, digest })
     }
 }
 

@@ -18,8 +18,11 @@ use crate::credentials::{FailureClass, FetchFailure};
 /// Signatures that are made where they turn out wrong.
 const TRIES: u32 = 2;
 
-/// Holds each signature of `key` against a certificate's public key, as its BIT STRING holds that.
-pub(super) fn prove(key: Arc<dyn SigningKey>, public_key: &[u8]) -> Arc<dyn SigningKey> {
+/// Has each signature of `key` verified with a certificate's public key, given as the BIT STRING in
+/// it, before anybody sees it; a wrong one is made anew, once.
+///
+/// Signing then fails with class `Refused` where the key is another certificate's.
+pub fn prove(key: Arc<dyn SigningKey>, public_key: &[u8]) -> Arc<dyn SigningKey> {
     Arc::new(Proven {
         inner: key,
         public_key: public_key.into(),
