@@ -31,6 +31,7 @@ mod emulator;
 mod layers;
 mod litestream;
 mod packages;
+mod standard_library;
 mod toolchain;
 
 /// Installs what the demo and the tests on this machine need.

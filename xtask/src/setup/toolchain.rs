@@ -1,8 +1,8 @@
 //! A Rust toolchain and C compilers that build for the devices.
 //!
 //! The user's own toolchain comes first. Where it lacks a device's standard library (`rustup` can
-//! add it, where its servers are within reach) Debian's compiler does it, with the standard library
-//! unpacked from the archive. Never touches the user's toolchains, and leaves no link in rustup.
+//! add it, where its servers are within reach) Debian's compiler does it, with a standard library put
+//! beside it. Never touches the user's toolchains, and leaves no link in rustup.
 
 use std::{
     env, fs,
@@ -13,7 +13,7 @@ use std::{
 
 use edgerepl_lab::tools;
 
-use super::{AGAIN, SetupError, about, debian::Archive, packages, program};
+use super::{AGAIN, SetupError, about, packages, program, standard_library};
 use crate::{setup::packages::Package, target::Target};
 
 /// A cargo and the compiler that it is to use.
@@ -101,12 +101,12 @@ fn debian_compiler(targets: &[&Target]) -> Result<PathBuf, SetupError> {
         let cause = "dpkg does not know its version".to_owned();
         SetupError::new(&"rustc-web", cause, AGAIN)
     })?;
-    let upstream = version.rsplit_once('-').map_or(&*version, |parts| parts.0);
+    let upstream = standard_library::upstream(&version);
     let root = tools::directory().join(format!("rust-{upstream}"));
     let libraries = root.join("lib").join("rustlib");
     for target in targets {
         if !holds_library(&libraries.join(target.triple).join("lib")) {
-            unpack_library(target, &version, upstream, &libraries)?;
+            standard_library::install(target, &version, &libraries)?;
         }
     }
     let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
@@ -124,39 +124,4 @@ fn debian_compiler(targets: &[&Target]) -> Result<PathBuf, SetupError> {
         fs::set_permissions(&script, mode).map_err(about(&script))?;
     }
     script.canonicalize().map_err(about(&script))
-}
-
-/// A compiler reads the library of its own upstream version, from whichever release of Debian: the
-/// same build comes first.
-fn unpack_library(
-    target: &Target,
-    version: &str,
-    upstream: &str,
-    libraries: &Path,
-) -> Result<(), SetupError> {
-    let name = format!("libstd-rust-web-dev:{}", target.debian);
-    let archive = Archive::open()?;
-    let offered = archive.versions(&name)?;
-    let same_build = offered.iter().find(|offer| *offer == version);
-    let same_upstream = || {
-        let is_same = |offer: &&String| offer.rsplit_once('-').is_some_and(|o| o.0 == upstream);
-        offered.iter().find(is_same)
-    };
-    let chosen = same_build.or_else(same_upstream).ok_or_else(|| {
-        let cause = format!("the archive has it only as {}", offered.join(", "));
-        let next = "bring rustc-web up to date with apt-get, and run it again";
-        SetupError::new(&format!("{name} {upstream}"), cause, next)
-    })?;
-
-    let scratch = libraries.join(format!(".unpack.{}", std::process::id()));
-    let unpacked = archive
-        .unpack(&[&format!("{name}={chosen}")], &scratch)
-        .and_then(|()| {
-            // One rename: what is in its place is whole.
-            let found = scratch.join("usr/lib/rustlib").join(target.triple);
-            let place = libraries.join(target.triple);
-            fs::rename(&found, &place).map_err(about(&found))
-        });
-    let cleared = fs::remove_dir_all(&scratch).map_err(about(&scratch));
-    unpacked.and(cleared)
 }
