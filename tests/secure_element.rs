@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, failures, granted, lab, replicates, site};
-use edgerepl_lab::{ChipFaults, TlsVersions};
+use edgerepl_lab::{ChipFaults, ModuleFolder, TlsVersions};
 use serde_json::Value;
 
 /// Held by the test that has the chip.
@@ -26,7 +26,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn check_and_csr_and_a_fetch_by_each_tls() -> Outcome {
     let _alone = alone();
     let lab = lab(900)?;
-    let (device, bus) = lab.provision_chip("chip")?;
+    let (device, bus) = lab.provision_chip("chip", &ModuleFolder::of_this_machine())?;
     let site = site(&lab, &device)?;
     for (number, versions) in [TlsVersions::Tls12, TlsVersions::Tls13]
         .into_iter()
@@ -78,7 +78,7 @@ fn check_and_csr_and_a_fetch_by_each_tls() -> Outcome {
 fn each_fault_of_the_chip_ends_in_credentials_once_it_is_over() -> Outcome {
     let _alone = alone();
     let lab = lab(900)?;
-    let (device, bus) = lab.provision_chip("faults")?;
+    let (device, bus) = lab.provision_chip("faults", &ModuleFolder::of_this_machine())?;
     let well = ChipFaults::default();
     // What the whole chip has until it is over, and what a fetch gets past by itself.
     let faults = [
@@ -169,7 +169,7 @@ fn fifty_rotations_with_a_bus_that_loses_bytes_lose_no_row() -> Outcome {
     const ROTATIONS: u64 = 50;
     let _alone = alone();
     let lab = lab(12)?;
-    let (device, bus) = lab.provision_chip("rotations")?;
+    let (device, bus) = lab.provision_chip("rotations", &ModuleFolder::of_this_machine())?;
     bus.order(ChipFaults {
         nack_every: Some(29),
         ..ChipFaults::default()

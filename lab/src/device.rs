@@ -17,7 +17,8 @@ use crate::{
     faulty::FaultyToken,
     i2c::I2cBus,
     pki::{Pki, device_request},
-    secure_element, token,
+    secure_element::{self, ModuleFolder},
+    token,
 };
 
 /// The kind of a device's private key.
@@ -126,10 +127,11 @@ impl Device {
         pki: &Pki,
         directory: &Path,
         thing_name: &str,
+        module: &ModuleFolder,
     ) -> Result<(Self, I2cBus)> {
         make_directory(directory)?;
         let (key, bus) = secure_element::provision(directory)?;
-        let (uri, env) = (secure_element::uri(), secure_element::env(&bus)?);
+        let (uri, env) = (module.configure()?, secure_element::env(&bus)?);
         let device = Self::with_key(pki, directory, thing_name, &key, uri, env)?;
         Ok((device, bus))
     }

@@ -71,6 +71,11 @@ impl I2cBus {
         (BUS.to_owned(), self.path.display().to_string())
     }
 
+    /// The chip, for another way to it.
+    pub(crate) fn chip(&self) -> Arc<Shared<Chip>> {
+        Arc::clone(&self.chip)
+    }
+
     /// Orders what goes wrong from now on.
     pub fn order(&self, faults: ChipFaults) {
         self.chip.lock().faults = faults;

@@ -39,6 +39,7 @@ mod site;
 mod sync;
 pub mod token;
 pub mod tools;
+mod usb;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -63,8 +64,10 @@ pub use crate::{
         OddAnswer, Provider, RequestLog, TlsVersions, odd_answers,
     },
     s3::{S3, S3Fault, S3Request},
+    secure_element::ModuleFolder,
     sessions::Session,
     site::{Daemon, Site},
+    usb::UsbI2cAdapter,
 };
 use crate::{pki::Pki, provider::Contract, registry::Registry, sessions::Sessions};
 
@@ -199,12 +202,23 @@ impl Lab {
     }
 
     /// A new, registered device with its key in a simulated ATECC608, behind Microchip's own module,
-    /// and the bus that the chip is on. There can be one at a time: the module reads one place.
-    pub fn provision_chip(&self, thing_name: &str) -> Result<(Device, I2cBus)> {
+    /// and the bus that the chip is on. There can be one in a module's folder at a time.
+    pub fn provision_chip(
+        &self,
+        thing_name: &str,
+        module: &ModuleFolder,
+    ) -> Result<(Device, I2cBus)> {
         let directory = self.device_directory(thing_name);
-        let (device, bus) = Device::with_chip(&self.pki, &directory, thing_name)?;
+        let (device, bus) = Device::with_chip(&self.pki, &directory, thing_name, module)?;
         self.register(&device);
         Ok((device, bus))
+    }
+
+    /// A USB adapter with that bus, for a machine that has none of its own.
+    pub fn usb_adapter(&self, bus: &I2cBus) -> Result<UsbI2cAdapter> {
+        let runtime = self.runtime.as_ref();
+        let runtime = runtime.ok_or_else(|| Error::new("the lab has stopped"))?;
+        UsbI2cAdapter::start(runtime.handle().clone(), bus.chip())
     }
 
     fn provision(

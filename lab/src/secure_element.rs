@@ -5,7 +5,7 @@
 //! there is one such device at a time on a machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use p256::{SecretKey, pkcs8::DecodePrivateKey};
 use rcgen::KeyPair;
@@ -28,30 +28,51 @@ const SLOT: &str = "label = edge\n\
 
 const SERIAL: [u8; 9] = [0x01, 0x23, 0x8d, 0x4a, 0x51, 0x07, 0x6c, 0x22, 0xee];
 
+/// The folder of Microchip's module, `libcryptoauth.so`, which was built to read its configuration
+/// there.
+#[derive(Clone, Debug)]
+pub struct ModuleFolder {
+    /// Where it is now.
+    pub here: PathBuf,
+    /// Where it is for the device that uses it.
+    pub there: PathBuf,
+}
+
+impl ModuleFolder {
+    /// This machine's own.
+    pub fn of_this_machine() -> Self {
+        let place = tools::cryptoauthlib();
+        let here = place.canonicalize().unwrap_or(place);
+        let there = here.clone();
+        Self { here, there }
+    }
+
+    /// Writes the configuration and answers with the key's URI.
+    pub(crate) fn configure(&self) -> Result<String> {
+        let slots = self.here.join("slots");
+        make_directory(&slots)?;
+        let store = format!("filestore = {}\n", self.there.join("slots").display());
+        let configuration = self.here.join("cryptoauthlib.conf");
+        for (file, text) in [
+            (configuration, store.as_str()),
+            (slots.join("0.conf"), SLOT),
+        ] {
+            fs::write(&file, text).map_err(Error::doing(file.display()))?;
+        }
+        Ok(format!(
+            "pkcs11:token=edge;object=device;type=private?module-path={}",
+            self.there.join("libcryptoauth.so").display()
+        ))
+    }
+}
+
 /// A new chip on a bus of its own. The first value is its key, which nobody but a test knows.
 pub(crate) fn provision(directory: &Path) -> Result<(KeyPair, I2cBus)> {
-    let place = tools::cryptoauthlib();
-    let slots = place.join("slots");
-    make_directory(&slots)?;
-    let configuration = place.join("cryptoauthlib.conf");
-    let text = format!("filestore = {}\n", slots.display());
-    for (file, text) in [(configuration, text.as_str()), (slots.join("0.conf"), SLOT)] {
-        fs::write(&file, text).map_err(Error::doing(file.display()))?;
-    }
     let key = KeyPair::generate().map_err(Error::doing("a P-256 key could not be made"))?;
     let secret = SecretKey::from_pkcs8_pem(&key.serialize_pem());
     let secret = secret.map_err(Error::doing("the chip does not take the key"))?;
     let bus = I2cBus::start(Chip::new(secret, SERIAL), &directory.join("i2c"))?;
     Ok((key, bus))
-}
-
-pub(crate) fn uri() -> String {
-    let module = tools::cryptoauthlib().join("libcryptoauth.so");
-    let module = module.canonicalize().unwrap_or(module);
-    format!(
-        "pkcs11:token=edge;object=device;type=private?module-path={}",
-        module.display()
-    )
 }
 
 /// What a process needs in its environment to find the chip.
