@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, failures, granted, lab, replicates, site};
-use edgerepl_lab::{ChipFaults, ModuleFolder, TlsVersions};
+use edgerepl_lab::{ChipFaults, ModuleFolder, Site, TlsVersions};
 use serde_json::Value;
 
 /// Held by the test that has the chip.
@@ -52,14 +52,8 @@ fn check_and_csr_and_a_fetch_by_each_tls() -> Outcome {
         assert_eq!(bus.counts().signatures - before.signatures, 2);
     }
 
-    let output = site.run(&["csr"])?;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
     let file = site.root().join("request.pem");
-    fs::write(&file, output.stdout)?;
+    fs::write(&file, requested(&site, &["csr"])?)?;
     let mut openssl = Command::new("openssl");
     let judged = openssl
         .args(["req", "-verify", "-noout", "-in"])
@@ -70,6 +64,28 @@ fn check_and_csr_and_a_fetch_by_each_tls() -> Outcome {
         judged.status.success() && said.contains("verify OK"),
         "{said}"
     );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs cryptoauthlib"]
+fn the_chip_makes_a_key_that_gets_credentials() -> Outcome {
+    let _alone = alone();
+    let lab = lab(900)?;
+    let (mut device, _bus) = lab.provision_chip("generate", &ModuleFolder::of_this_machine())?;
+    device.private_key = device.private_key.replace("object=device", "object=new");
+    let made = requested(&site(&lab, &device)?, &["csr", "--generate"])?;
+    let again = site(&lab, &device)?.run(&["csr", "--generate"])?;
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said.contains("already"), "{said}");
+
+    lab.certify(&mut device, &made)?;
+    let site = site(&lab, &device)?;
+    let output = site.run(&["check", "--online"])?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert_eq!(lab.provider().issued().len(), 1);
     Ok(())
 }
 
@@ -193,4 +209,12 @@ fn fifty_rotations_with_a_bus_that_loses_bytes_lose_no_row() -> Outcome {
     assert!(counts.faults > 10, "{counts:?}");
     assert!(compared.is_equal(), "{compared:?}");
     Ok(())
+}
+
+/// The request that edgerepl prints.
+fn requested(site: &Site, arguments: &[&str]) -> Outcome<String> {
+    let output = site.run(arguments)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -171,6 +171,14 @@ impl Device {
         })
     }
 
+    pub(crate) fn certify(&mut self, pki: &Pki, request: &str) -> Result<()> {
+        let issued = pki.sign_device(request)?;
+        let place = &self.certificate;
+        fs::write(place, issued.pem).map_err(Error::doing(place.display()))?;
+        self.certificate_der = issued.der;
+        Ok(())
+    }
+
     /// Pulls the token out: the module works, its slot is empty.
     pub fn hide_token(&self) -> Result<()> {
         let (store, pulled_out) = self.token()?;

@@ -19,12 +19,13 @@ use crate::{
 };
 
 /// A chip as it comes from a provisioning service for custom parts: the default address, a key in
-/// slot 0, no PIN.
+/// slot 0, room for another in slot 1, no PIN.
 const SLOT: &str = "label = edge\n\
                     interface = i2c,0xC0,1\n\
                     device = ATECC608A\n\
                     object = private,device,0\n\
-                    object = public,device,0\n";
+                    object = public,device,0\n\
+                    freeslots = 1\n";
 
 const SERIAL: [u8; 9] = [0x01, 0x23, 0x8d, 0x4a, 0x51, 0x07, 0x6c, 0x22, 0xee];
 
@@ -50,6 +51,10 @@ impl ModuleFolder {
     /// Writes the configuration and answers with the key's URI.
     pub(crate) fn configure(&self) -> Result<String> {
         let slots = self.here.join("slots");
+        // Objects that the module has made are files beside the slot's.
+        if slots.exists() {
+            fs::remove_dir_all(&slots).map_err(Error::doing(slots.display()))?;
+        }
         make_directory(&slots)?;
         let store = format!("filestore = {}\n", self.there.join("slots").display());
         let configuration = self.here.join("cryptoauthlib.conf");

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use rustls::SignatureAlgorithm;
@@ -66,6 +67,7 @@ fn make(uri: &Pkcs11Uri, refused_pin: &Path, kind: NewKey) -> Result<(), Fault> 
     let private = [
         &both[..],
         &[
+            Attribute::Class(ObjectClass::PRIVATE_KEY),
             Attribute::Private(true),
             Attribute::Sensitive(true),
             Attribute::Extractable(false),
@@ -73,7 +75,15 @@ fn make(uri: &Pkcs11Uri, refused_pin: &Path, kind: NewKey) -> Result<(), Fault> 
         ],
     ]
     .concat();
-    let made = session.generate_key_pair(&mechanism, &public, &private);
+    let made = match session.generate_key_pair(&mechanism, &public, &private) {
+        // cryptoauthlib wants to be told the curve where the standard says that it must not be told:
+        // with the private half.
+        Err(Error::Pkcs11(RvError::TemplateInconsistent, _)) => {
+            let private = [&private[..], &parameters].concat();
+            session.generate_key_pair(&mechanism, &public, &private)
+        }
+        made => made,
+    };
     made.map(drop).map_err(said(&token, "generate a key"))
 }
 
