@@ -19,6 +19,7 @@ use edgerepl::credentials::fetch::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl_lab::{Device, FaultyToken, Handshake, Lab};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// All that is called between loading a module and unloading it.
 const FUNCTIONS: [&str; 14] = [
@@ -149,6 +150,47 @@ fn each_answer_of_each_function_ends_in_its_class() -> Outcome {
         broken.len()
     );
     assert!(broken.is_empty(), "{broken:#?}");
+    Ok(())
+}
+
+/// What a fetch does not call: a key is made for a request, and a module says who made it for a check.
+#[test]
+fn each_answer_to_a_command_is_told_or_done_without() -> Outcome {
+    let lab = lab(900)?;
+    let (device, token) = lab.provision_faulty("commands")?;
+    let site = site(&lab, &device)?;
+    for (code, name, _) in CODES {
+        token.forget_key()?;
+        token.order(&format!("C_GenerateKeyPair {code:#x}"))?;
+        let made = site.run(&["csr", "--generate"])?;
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert_eq!(made.status.code(), Some(1), "{name}: {said}");
+        assert!(made.stdout.is_empty() && said.contains(name), "{said}");
+        // Nothing is left that would be in the way.
+        token.order("")?;
+        let made = site.run(&["csr", "--generate"])?;
+        let said = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(made.status.success(), "after {name}: {said}");
+
+        token.order(&format!("C_GetInfo {code:#x}"))?;
+        let report = site.run(&["check", "--json"])?;
+        let report: Value = serde_json::from_slice(&report.stdout)?;
+        let checks = report["checks"].as_array().cloned().unwrap_or_default();
+        let check = checks.iter().find(|check| check["name"] == "token");
+        let outcome = check.map_or(&Value::Null, |check| &check["outcome"]);
+        assert_eq!(outcome, "pass", "{name}: {report:#}");
+    }
+    println!(
+        "fault matrix of the commands: 2 functions x {} codes",
+        CODES.len()
+    );
+
+    token.forget_key()?;
+    token.order("C_GenerateKeyPair crash")?;
+    let made = site.run(&["csr", "--generate"])?;
+    assert!(!made.status.success() && made.stdout.is_empty());
+    token.order("")?;
+    assert!(site.run(&["csr", "--generate"])?.status.success());
     Ok(())
 }
 

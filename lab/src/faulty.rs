@@ -97,6 +97,12 @@ impl FaultyToken {
         fs::remove_file(&file).map_err(Error::doing(file.display()))
     }
 
+    /// Takes its key away: it is as new.
+    pub fn forget_key(&self) -> Result<()> {
+        let file = self.folder.join("key.pem");
+        fs::remove_file(&file).map_err(Error::doing(file.display()))
+    }
+
     /// Has it ask for no PIN, as an ATECC608 does.
     pub fn ask_for_no_pin(&self) -> Result<()> {
         let file = self.folder.join("pin");

@@ -266,6 +266,31 @@ unsafe extern "C" fn C_Sign(
     CKR_OK
 }
 
+unsafe extern "C" fn C_GenerateKeyPair(
+    session: CK_SESSION_HANDLE,
+    mechanism: *mut CK_MECHANISM,
+    _: *mut CK_ATTRIBUTE,
+    _: CK_ULONG,
+    private: *mut CK_ATTRIBUTE,
+    private_count: CK_ULONG,
+    public_handle: *mut CK_OBJECT_HANDLE,
+    private_handle: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    let corrupt = call!("C_GenerateKeyPair");
+    let mechanism = unsafe { (*mechanism).mechanism };
+    let private = unsafe { bytes(private, private_count) };
+    let (public, private) = ok!(token::generate(
+        session,
+        mechanism,
+        private.iter().map(|a| a.type_)
+    ));
+    unsafe {
+        *public_handle = if corrupt { !public } else { public };
+        *private_handle = if corrupt { !private } else { private };
+    }
+    CKR_OK
+}
+
 /// What C has as a pointer and a length.
 unsafe fn bytes<'a, T>(start: *const T, length: CK_ULONG) -> &'a [T] {
     if start.is_null() {
@@ -344,7 +369,7 @@ static FUNCTIONS: CK_FUNCTION_LIST = CK_FUNCTION_LIST {
     C_SignEncryptUpdate: None,
     C_DecryptVerifyUpdate: None,
     C_GenerateKey: None,
-    C_GenerateKeyPair: None,
+    C_GenerateKeyPair: Some(C_GenerateKeyPair),
     C_WrapKey: None,
     C_UnwrapKey: None,
     C_DeriveKey: None,

@@ -4,24 +4,26 @@
 //! (PKCS#8, P-256); `pin`, where it wants a login; `tries`, how many wrong PINs there were: after
 //! three the PIN is locked for good.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cryptoki_sys::{
     CK_ATTRIBUTE_TYPE, CK_FLAGS, CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
-    CK_SLOT_ID, CKA_CLASS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKA_TOKEN,
+    CK_SLOT_ID, CKA_CLASS, CKA_EC_PARAMS, CKA_EC_POINT, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKA_TOKEN,
     CKF_LOGIN_REQUIRED, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
-    CKF_USER_PIN_LOCKED, CKK_EC, CKM_ECDSA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY,
+    CKF_USER_PIN_LOCKED, CKK_EC, CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY,
     CKR_ATTRIBUTE_TYPE_INVALID, CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_CRYPTOKI_NOT_INITIALIZED,
     CKR_DATA_LEN_RANGE, CKR_DEVICE_ERROR, CKR_KEY_HANDLE_INVALID, CKR_MECHANISM_INVALID,
     CKR_OBJECT_HANDLE_INVALID, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED,
     CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_SESSION_HANDLE_INVALID, CKR_SLOT_ID_INVALID,
-    CKR_USER_ALREADY_LOGGED_IN, CKR_USER_NOT_LOGGED_IN,
+    CKR_TEMPLATE_INCONSISTENT, CKR_USER_ALREADY_LOGGED_IN, CKR_USER_NOT_LOGGED_IN,
 };
 use p256::SecretKey;
 use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::{Signature, SigningKey};
-use p256::pkcs8::DecodePrivateKey;
+use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 
 use crate::orders::folder;
 
@@ -134,9 +136,12 @@ pub(crate) fn find<'a>(
     lost: bool,
 ) -> Result<(), CK_RV> {
     is_session(session)?;
-    let mut found = vec![PUBLIC_KEY];
-    if !wants_pin() || state().logged_in {
-        found.push(PRIVATE_KEY);
+    let mut found = Vec::new();
+    if key_file().exists() {
+        found.push(PUBLIC_KEY);
+        if !wants_pin() || state().logged_in {
+            found.push(PRIVATE_KEY);
+        }
     }
     for (kind, value) in wanted {
         found.retain(|object| is(*object, kind, value));
@@ -229,6 +234,34 @@ pub(crate) fn sign(
     Ok(signed.to_bytes().to_vec())
 }
 
+/// A new key in place of the one that there is, whatever it is to be called: the public and the private
+/// half. What `private` may hold is the standard's rule.
+pub(crate) fn generate(
+    session: CK_SESSION_HANDLE,
+    mechanism: CK_MECHANISM_TYPE,
+    mut private: impl Iterator<Item = CK_ATTRIBUTE_TYPE>,
+) -> Result<(CK_OBJECT_HANDLE, CK_OBJECT_HANDLE), CK_RV> {
+    is_session(session)?;
+    if mechanism != CKM_EC_KEY_PAIR_GEN {
+        return Err(CKR_MECHANISM_INVALID);
+    }
+    if private.any(|kind| kind == CKA_EC_PARAMS) {
+        return Err(CKR_TEMPLATE_INCONSISTENT);
+    }
+    if wants_pin() && !state().logged_in {
+        return Err(CKR_USER_NOT_LOGGED_IN);
+    }
+    let mut secret = [0; 32];
+    let filled = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut secret));
+    filled.map_err(|_| CKR_DEVICE_ERROR)?;
+    let key = SecretKey::from_slice(&secret).map_err(|_| CKR_DEVICE_ERROR)?;
+    let pem = key
+        .to_pkcs8_pem(LineEnding::LF)
+        .map_err(|_| CKR_DEVICE_ERROR)?;
+    fs::write(key_file(), pem).map_err(|_| CKR_DEVICE_ERROR)?;
+    Ok((PUBLIC_KEY, PRIVATE_KEY))
+}
+
 fn is_slot(slot: CK_SLOT_ID) -> Result<(), CK_RV> {
     is_initialized()?;
     match slot {
@@ -269,7 +302,11 @@ fn tries() -> u8 {
 }
 
 fn key() -> Result<SigningKey, CK_RV> {
-    let pem = fs::read_to_string(folder().join("key.pem")).map_err(|_| CKR_DEVICE_ERROR)?;
+    let pem = fs::read_to_string(key_file()).map_err(|_| CKR_DEVICE_ERROR)?;
     let key = SecretKey::from_pkcs8_pem(&pem).map_err(|_| CKR_DEVICE_ERROR)?;
     Ok(SigningKey::from(key))
+}
+
+fn key_file() -> PathBuf {
+    folder().join("key.pem")
 }
