@@ -21,7 +21,7 @@ use crate::{
 /// A chip as it comes from a provisioning service for custom parts: the default address, a key in
 /// slot 0, room for another in slot 1, no PIN.
 const SLOT: &str = "label = edge\n\
-                    interface = i2c,0xC0,1\n\
+                    interface = i2c,0xC0,0\n\
                     device = ATECC608A\n\
                     object = private,device,0\n\
                     object = public,device,0\n\

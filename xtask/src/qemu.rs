@@ -8,9 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use edgerepl_lab::I2cBus;
+
 use crate::image::{self, Door, Image};
+use crate::setup::{self, ACCEPT, LicenceAccepted};
 use crate::target::{self, Target};
-use crate::{Outcome, build_programs, root, setup};
+use crate::{Outcome, build_programs, root};
 
 mod machine;
 mod rig;
@@ -35,6 +38,8 @@ pub(crate) struct Story {
     pub(crate) in_gate: bool,
     /// It needs no Litestream, which is not to be had for armv7.
     pub(crate) on_armv7: bool,
+    /// It needs Microchip's module, for whose licence somebody has to answer.
+    pub(crate) licensed: bool,
     pub(crate) run: fn(&Bench) -> Result<Figures, Failure>,
 }
 
@@ -42,12 +47,25 @@ pub(crate) struct Story {
 pub(crate) struct Bench {
     pub(crate) image: Image,
     folder: PathBuf,
+    licence: Option<LicenceAccepted>,
 }
 
 impl Bench {
     /// A device of its own for the story of that name.
     pub(crate) fn rig(&self, name: &str, lifetime: Duration) -> Result<Rig<'_>, Failure> {
         Rig::new(&self.image, &self.folder.join(name), lifetime)
+    }
+
+    /// A device whose key is in a simulated ATECC608, and the bus that the chip is on.
+    pub(crate) fn rig_with_chip(
+        &self,
+        name: &str,
+        lifetime: Duration,
+    ) -> Result<(Rig<'_>, I2cBus), Failure> {
+        let accepted = self.licence.ok_or("nobody accepted the module's licence")?;
+        let there = Path::new(rig::MODULE_FOLDER);
+        let module = setup::cryptoauthlib_for(self.image.arch, there, accepted)?;
+        Rig::with_chip(&self.image, &self.folder.join(name), lifetime, &module)
     }
 
     pub(crate) fn has_litestream(&self) -> bool {
@@ -76,16 +94,26 @@ impl<'a> Choice<'a> {
         })
     }
 
-    fn includes(&self, story: &Story) -> bool {
+    /// `licensed`: somebody accepted the licence of Microchip's module.
+    fn includes(&self, story: &Story, licensed: bool) -> bool {
         match self {
             Self::Gate => story.in_gate,
-            Self::All => true,
+            Self::All => licensed || !story.licensed,
             Self::Named(names) => names.contains(&story.name),
         }
     }
+
+    /// Of the tests that were named, one that needs Microchip's module.
+    fn licensed(&self) -> Option<&'static str> {
+        let mut named = STORIES.iter().filter(|story| match self {
+            Self::Named(names) => names.contains(&story.name),
+            _ => false,
+        });
+        named.find(|story| story.licensed).map(|story| story.name)
+    }
 }
 
-/// `[--arch ARCHITECTURE] [--image FILE] [--all | TEST…]`: without more the few of the gate, on
+/// `[--arch ARCHITECTURE] [--image FILE] [--all | TEST…]`, and a word on a licence: without more the few of the gate, on
 /// aarch64, with our own image. True where all passed.
 pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
     let mut target = &target::AARCH64;
@@ -95,15 +123,32 @@ pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
         match *word {
             "--arch" => target = target::named(words.next().ok_or("--arch needs a name")?)?,
             "--all" => all = true,
+            ACCEPT => {}
             "--image" => file = Some(Path::new(words.next().ok_or("--image needs a file")?)),
             name => names.push(name),
         }
     }
-    let choice = Choice::named(names)?;
-    run(target, file, &if all { Choice::All } else { choice })
+    let choice = if all {
+        Choice::All
+    } else {
+        Choice::named(names)?
+    };
+    let licensed = choice.licensed();
+    let licence = (licensed.is_some() || arguments.contains(&ACCEPT))
+        .then(|| LicenceAccepted::among(arguments))
+        .flatten();
+    if let (Some(name), None) = (licensed, licence) {
+        return Err(format!("accept it with `cargo xtask qemu {name} {ACCEPT}`").into());
+    }
+    run(target, file, &choice, licence)
 }
 
-fn run(target: &'static Target, file: Option<&Path>, choice: &Choice) -> Outcome {
+fn run(
+    target: &'static Target,
+    file: Option<&Path>,
+    choice: &Choice,
+    licence: Option<LicenceAccepted>,
+) -> Outcome {
     setup::setup()?;
     setup::qemu()?;
     build_programs()?;
@@ -114,6 +159,7 @@ fn run(target: &'static Target, file: Option<&Path>, choice: &Choice) -> Outcome
     let bench = Bench {
         image,
         folder: root().join("target/qemu").join(target.arch),
+        licence,
     };
     if !bench.has_litestream() {
         let arch = target.arch;
@@ -122,7 +168,8 @@ fn run(target: &'static Target, file: Option<&Path>, choice: &Choice) -> Outcome
     fs::create_dir_all(&bench.folder)?;
     let chosen = STORIES
         .iter()
-        .filter(|story| choice.includes(story) && (bench.has_litestream() || story.on_armv7));
+        .filter(|story| choice.includes(story, licence.is_some()))
+        .filter(|story| bench.has_litestream() || story.on_armv7);
     let (mut passed, mut failed) = (0, 0);
     for story in chosen {
         println!("\n{}: {}", story.name, story.shows);

@@ -15,6 +15,7 @@ use std::{
 
 use edgerepl_lab::tools;
 
+pub(crate) use cryptoauthlib::{ACCEPT, LicenceAccepted};
 pub(crate) use debian::Archive;
 pub(crate) use emulator::Clock;
 pub(crate) use litestream::VERSION as LITESTREAM;
@@ -52,9 +53,18 @@ pub(crate) fn setup() -> Result<(), SetupError> {
     litestream::install()
 }
 
-/// Builds Microchip's PKCS#11 module, for those who accepted its licence.
-pub(crate) fn cryptoauthlib() -> Result<PathBuf, SetupError> {
-    cryptoauthlib::install()
+/// Builds Microchip's PKCS#11 module for this machine.
+pub(crate) fn cryptoauthlib(accepted: LicenceAccepted) -> Result<PathBuf, SetupError> {
+    cryptoauthlib::install(accepted)
+}
+
+/// Builds it for a device, whose C compiler is there already; there it is in the folder `there`.
+pub(crate) fn cryptoauthlib_for(
+    target: &Target,
+    there: &Path,
+    accepted: LicenceAccepted,
+) -> Result<PathBuf, SetupError> {
+    cryptoauthlib::install_for(target, there, accepted)
 }
 
 /// Installs what it takes to build for these machines.

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::setup::{self, Clock};
+use crate::setup::{self, ACCEPT, Clock, LicenceAccepted};
 use crate::target::{AARCH64, ARMV7, Target};
 use crate::{Outcome, build_programs, cargo};
 
@@ -23,15 +23,6 @@ const SECURE_ELEMENT: Suite = suite(
     "secure-element",
     &["--package", "edgerepl", "--test", "secure_element"],
 );
-
-/// What that somebody says.
-const ACCEPT: &str = "--accept-microchip-licence";
-
-const LICENCE: &str = "\
-cryptoauthlib's licence: Subject to your compliance with its terms, you may use Microchip's software
-and any derivatives of it exclusively with Microchip products. Here it is built from the source archive
-on PyPI, under target/, and run against a simulated ATECC608; it is neither kept in this project nor
-shipped with edgerepl. Whether you may do so is for you to know.";
 
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
 /// there are processors.
@@ -120,13 +111,13 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
 }
 
 fn secure_element(words: &[&str]) -> Outcome {
-    println!("{LICENCE}\n");
-    if words.len() != 2 || !words.contains(&ACCEPT) {
+    let accepted = LicenceAccepted::among(words).filter(|_| words.len() == 2);
+    let accepted = accepted.ok_or_else(|| {
         let words = format!("{} {ACCEPT}", SECURE_ELEMENT.name);
-        return Err(format!("accept it with `cargo xtask test {words}`, and nothing else").into());
-    }
+        format!("accept it with `cargo xtask test {words}`, and nothing else")
+    })?;
     setup::setup()?;
-    setup::cryptoauthlib()?;
+    setup::cryptoauthlib(accepted)?;
     build_programs()?;
     run_all(&[&SECURE_ELEMENT])
 }

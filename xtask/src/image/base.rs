@@ -42,6 +42,7 @@ const PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",
     "udev",
+    "usbip",
     "util-linux",
 ];
 
@@ -50,6 +51,7 @@ const LEFT_OUT: &[&str] = &[
     "adduser",
     "debconf",
     "dpkg",
+    "hwdata",
     "libdb5.3",
     "libfile-find-rule-perl",
     "libgdbm-compat4",

@@ -64,6 +64,12 @@ const FILES: &[(&str, &str)] = &[
         "usr/lib/sysusers.d/udev.conf",
         "g input -\ng kvm -\ng render -\ng sgx -\n",
     ),
+    // As the package of a secure element's module brings them.
+    ("usr/lib/sysusers.d/i2c.conf", "g i2c -\n"),
+    (
+        "usr/lib/udev/rules.d/60-i2c.rules",
+        "SUBSYSTEM==\"i2c-dev\", GROUP=\"i2c\", MODE=\"0660\"\n",
+    ),
     (
         "etc/systemd/system/systemd-udev-trigger.service.d/image.conf",
         include_str!("files/udev-trigger.conf"),

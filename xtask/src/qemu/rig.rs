@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edgerepl_lab::{Comparison, Device, KeyKind, Lab, LabOptions};
+use edgerepl_lab::{Comparison, Device, I2cBus, KeyKind, Lab, LabOptions, ModuleFolder};
 use serde_json::Value;
 
 use super::machine::{Machine, Power};
@@ -22,7 +22,7 @@ use crate::process;
 const LAB_NAME: &str = "lab.edgerepl.test";
 
 /// Where the host's loopback is seen from inside.
-const LAB_ADDRESS: &str = "10.0.2.2";
+pub(crate) const LAB_ADDRESS: &str = "10.0.2.2";
 
 const DATA_SIZE: &str = "256M";
 
@@ -32,13 +32,26 @@ const NOT_RUNNING: i32 = 3;
 /// Far more than anything takes on a busy machine that emulates another one.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
+/// Where a device has Microchip's module, and the module its configuration.
+pub(crate) const MODULE_FOLDER: &str = "/data/cryptoauthlib";
+
 /// A device, its lab, and what it is told.
 pub(crate) struct Rig<'a> {
     pub(crate) lab: Lab,
     pub(crate) device: Device,
+    key: Key,
     image: &'a Image,
     folder: PathBuf,
     settings: Vec<String>,
+}
+
+/// Where the device's key is.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Key {
+    /// On the data partition, which SoftHSM makes a token of.
+    SoftHsm,
+    /// In a chip on a bus.
+    Chip,
 }
 
 impl<'a> Rig<'a> {
@@ -48,21 +61,44 @@ impl<'a> Rig<'a> {
         folder: &Path,
         lifetime: Duration,
     ) -> Result<Self, Failure> {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder)?;
-        let lab = Lab::start(LabOptions {
-            lifetime,
-            server_name: LAB_NAME.to_owned(),
-            ..LabOptions::default()
-        })?;
-        let device = lab.provision_token(KeyKind::EcdsaP256, "bench-device")?;
+        let lab = begin(folder, lifetime)?;
+        let device = lab.provision_token(KeyKind::EcdsaP256, THING)?;
         Ok(Self {
             lab,
             device,
+            key: Key::SoftHsm,
             image,
             folder: folder.to_owned(),
             settings: Vec::new(),
         })
+    }
+
+    /// A device with its key in a simulated ATECC608, on a bus that waits to be plugged in, and with
+    /// the module in the folder `module` of this machine.
+    pub(crate) fn with_chip(
+        image: &'a Image,
+        folder: &Path,
+        lifetime: Duration,
+        module: &Path,
+    ) -> Result<(Self, I2cBus), Failure> {
+        let lab = begin(folder, lifetime)?;
+        let there = PathBuf::from(MODULE_FOLDER);
+        let here = staged(folder).join(there.file_name().unwrap_or_default());
+        fs::create_dir_all(&here)?;
+        for file in fs::read_dir(module)? {
+            let file = file?;
+            fs::copy(file.path(), here.join(file.file_name()))?;
+        }
+        let (device, bus) = lab.provision_chip(THING, &ModuleFolder { here, there })?;
+        let rig = Self {
+            lab,
+            device,
+            key: Key::Chip,
+            image,
+            folder: folder.to_owned(),
+            settings: Vec::new(),
+        };
+        Ok((rig, bus))
     }
 
     /// Adds a line of TOML, with a dotted key, to the device's configuration.
@@ -72,17 +108,20 @@ impl<'a> Rig<'a> {
 
     /// Formats the data partition and puts on it what a device is provisioned with.
     pub(crate) fn format(&self) -> Result<(), Failure> {
-        let staged = self.folder.join("staged");
+        let staged = staged(&self.folder);
         let own = staged.join("edgerepl");
         fs::create_dir_all(own.join("edgerepl.toml.d"))?;
         fs::create_dir_all(own.join("private"))?;
         fs::create_dir_all(staged.join("app"))?;
         fs::copy(&self.device.certificate, own.join("device.crt"))?;
         fs::copy(self.lab.ca_file(), own.join("ca.pem"))?;
-        self.device.copy_token(&own.join("private"), &own)?;
-        let softhsm = "directories.tokendir = /data/edgerepl/tokens\nobjectstore.backend = file\n\
-                       slots.removable = false\nslots.mechanisms = ALL\n";
-        fs::write(own.join("softhsm2.conf"), softhsm)?;
+        if self.key == Key::SoftHsm {
+            self.device.copy_token(&own.join("private"), &own)?;
+            let softhsm = "directories.tokendir = /data/edgerepl/tokens\n\
+                           objectstore.backend = file\n\
+                           slots.removable = false\nslots.mechanisms = ALL\n";
+            fs::write(own.join("softhsm2.conf"), softhsm)?;
+        }
         let litestream = self.lab.litestream_config_text(
             Path::new("/data/app/app.db"),
             Path::new("/run/edgerepl/litestream.sock"),
@@ -103,14 +142,14 @@ impl<'a> Rig<'a> {
     }
 
     fn configuration(&self) -> String {
-        let module = match self.image.door {
-            Door::Port => format!("/usr/lib/{}/softhsm/libsofthsm2.so", self.image.arch.gnu),
-            Door::Console => stranger::SOFTHSM_MODULE.to_owned(),
+        let key = match self.key {
+            Key::SoftHsm => format!(
+                "pkcs11:token=edge;object=device;type=private?module-path={}&\
+                 pin-source=file:/data/edgerepl/private/pin",
+                self.softhsm()
+            ),
+            Key::Chip => self.device.private_key.clone(),
         };
-        let key = format!(
-            "pkcs11:token=edge;object=device;type=private?module-path={module}&\
-             pin-source=file:/data/edgerepl/private/pin"
-        );
         let mut lines = vec![
             "identity.certificate = \"/data/edgerepl/device.crt\"".to_owned(),
             format!("identity.private_key = {key:?}"),
@@ -133,6 +172,14 @@ impl<'a> Rig<'a> {
             lines.push(setting.clone());
         }
         lines.join("\n") + "\n"
+    }
+
+    /// SoftHSM's module, as the device has it.
+    fn softhsm(&self) -> String {
+        match self.image.door {
+            Door::Port => format!("/usr/lib/{}/softhsm/libsofthsm2.so", self.image.arch.gnu),
+            Door::Console => stranger::SOFTHSM_MODULE.to_owned(),
+        }
     }
 
     /// Switches a new device on, with a data partition as it was provisioned.
@@ -191,6 +238,25 @@ impl<'a> Rig<'a> {
             })
             .collect()
     }
+}
+
+/// The device's thing.
+const THING: &str = "bench-device";
+
+/// A lab, and an empty folder for its device.
+fn begin(folder: &Path, lifetime: Duration) -> Result<Lab, Failure> {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder)?;
+    Ok(Lab::start(LabOptions {
+        lifetime,
+        server_name: LAB_NAME.to_owned(),
+        ..LabOptions::default()
+    })?)
+}
+
+/// What goes onto the data partition.
+fn staged(folder: &Path) -> PathBuf {
+    folder.join("staged")
 }
 
 /// A device that is on.

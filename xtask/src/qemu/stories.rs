@@ -9,6 +9,7 @@ use super::{Bench, Failure, Figures, Story};
 mod everyday;
 mod evidence;
 mod neighbours;
+mod secure_element;
 mod storage;
 mod surroundings;
 mod watchdogs;
@@ -25,6 +26,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "from power to the first replicated row, on a root that is read-only",
         in_gate: true,
         on_armv7: true,
+        licensed: false,
         run: everyday::boot,
     },
     Story {
@@ -32,6 +34,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "six rotations, and the replica holds every row",
         in_gate: true,
         on_armv7: true,
+        licensed: false,
         run: everyday::rotations,
     },
     Story {
@@ -39,6 +42,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "a daemon that stands still is killed, a stuck child is not its death",
         in_gate: true,
         on_armv7: false,
+        licensed: false,
         run: watchdogs::watchdog,
     },
     Story {
@@ -46,6 +50,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "systemd feeds the hardware's watchdog, which resets a machine without it",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: watchdogs::hardware_watchdog,
     },
     Story {
@@ -53,6 +58,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "an hour's work writes to /data alone, and never a secret",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: storage::flash,
     },
     Story {
@@ -60,6 +66,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "twenty power cuts lose no committed row, and replication goes on",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: storage::power_cuts,
     },
     Story {
@@ -67,6 +74,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "a clock that is not set, then set, then steps both ways",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: surroundings::no_clock,
     },
     Story {
@@ -74,6 +82,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "no network at boot, for longer than credentials live, and one that flaps",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: surroundings::network,
     },
     Story {
@@ -81,6 +90,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "Litestream in a unit, restarted for an unprivileged edgerepl by the path unit",
         in_gate: true,
         on_armv7: false,
+        licensed: false,
         run: neighbours::systemd_supervisor,
     },
     Story {
@@ -88,6 +98,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "a PKCS#11 module that is missing, then one that hangs",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: neighbours::token_trouble,
     },
     Story {
@@ -95,6 +106,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "a data partition that is not there at the start, and is mounted later",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: storage::late_data,
     },
     Story {
@@ -102,6 +114,7 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "a stop in time with the last row replicated, and a clean reboot",
         in_gate: false,
         on_armv7: false,
+        licensed: false,
         run: everyday::stop_and_reboot,
     },
     Story {
@@ -109,6 +122,15 @@ pub(crate) const STORIES: &[Story] = &[
         shows: "what the idle daemon costs",
         in_gate: false,
         on_armv7: true,
+        licensed: false,
         run: everyday::footprint,
+    },
+    Story {
+        name: "secure-element",
+        shows: "Microchip's module on a bus of the device's kernel: faults, and a chip pulled out",
+        in_gate: false,
+        on_armv7: true,
+        licensed: true,
+        run: secure_element::secure_element,
     },
 ];
