@@ -95,7 +95,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "token-trouble",
-        shows: "a PKCS#11 module that is missing, then one that hangs",
+        shows: "a PKCS#11 module that is missing, then one that hangs; a PIN as a credential",
         in_gate: false,
         on_armv7: false,
         licensed: false,

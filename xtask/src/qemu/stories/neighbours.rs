@@ -1,8 +1,8 @@
-//! What edgerepl depends on in the device: a Litestream that systemd runs, a token in trouble.
+//! What edgerepl depends on in the device: a Litestream that systemd runs, a token in trouble, a PIN.
 
 use super::evidence::{ensure, no_failed_units, rows, same_daemon};
 use super::{Bench, Failure, Figures, LONG, SHORT};
-use crate::qemu::rig::LIMIT;
+use crate::qemu::rig::{LIMIT, Running};
 
 pub(super) fn systemd_supervisor(bench: &Bench) -> Result<Figures, Failure> {
     let mut rig = bench.rig("systemd-supervisor", SHORT)?;
@@ -41,10 +41,9 @@ pub(super) fn token_trouble(bench: &Bench) -> Result<Figures, Failure> {
     // The module is not where the configuration says; nobody is there to mend it at once.
     let mut device = rig.first_boot()?;
     device.wait_until_healthy()?;
-    let layer = "/data/edgerepl/edgerepl.toml.d/50-bench.toml";
     device
         .shell
-        .run(&format!("sed -i 's/libsofthsm2.so/missing.so/' {layer}"))?;
+        .run(&format!("sed -i 's/libsofthsm2.so/missing.so/' {LAYER}"))?;
     device.shell.run("systemctl restart edgerepl.service")?;
     let status = device.wait_for("a problem", LIMIT, |status| {
         status["problems"][0]
@@ -61,7 +60,7 @@ pub(super) fn token_trouble(bench: &Bench) -> Result<Figures, Failure> {
     })?;
     device
         .shell
-        .run(&format!("sed -i 's/missing.so/libsofthsm2.so/' {layer}"))?;
+        .run(&format!("sed -i 's/missing.so/libsofthsm2.so/' {LAYER}"))?;
     device.shell.run("systemctl reload edgerepl.service")?;
     device.wait_until_healthy()?;
 
@@ -78,6 +77,33 @@ pub(super) fn token_trouble(bench: &Bench) -> Result<Figures, Failure> {
     device.let_go_of_token()?;
     let after = device.wait_until_healthy()?;
     same_daemon(&after, &status["pid"])?;
+
+    pin_as_credential(&mut device)?;
     device.shut_down()?;
     Ok(vec![("a missing module", problem), rows(&rig)?])
 }
+
+/// The PIN as a systemd credential, encrypted for this device; nothing else holds it any more.
+fn pin_as_credential(device: &mut Running) -> Result<(), Failure> {
+    const KEPT: &str = "/data/edgerepl/pin.cred";
+    const DROP_INS: &str = "/run/systemd/system/edgerepl.service.d";
+    for step in [
+        format!("systemd-creds encrypt --with-key=host --name=pin {PIN} {KEPT} && rm {PIN}"),
+        format!(
+            "mkdir -p {DROP_INS} && \
+             printf '[Service]\\nLoadCredentialEncrypted=pin:{KEPT}\\n' >{DROP_INS}/pin.conf"
+        ),
+        format!("sed -i 's|file:{PIN}|file:/run/credentials/edgerepl.service/pin|' {LAYER}"),
+        "systemctl daemon-reload && systemctl restart edgerepl.service".to_owned(),
+    ] {
+        device.shell.run(&step)?;
+    }
+    let status = device.wait_until_healthy()?;
+    ensure(status["credentials"]["granted"].as_u64() >= Some(1), || {
+        status.to_string()
+    })
+}
+
+/// Where a device has its PIN, and the part of its configuration that is its own.
+const PIN: &str = "/data/edgerepl/private/pin";
+const LAYER: &str = "/data/edgerepl/edgerepl.toml.d/50-bench.toml";
