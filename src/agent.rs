@@ -13,6 +13,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::clock::{BootTime, WallTime};
+use crate::config::Rotation;
 use crate::credentials::FetchFailure;
 
 mod backoff;
@@ -28,6 +29,7 @@ use backoff::Jitter;
 use guard::Guard;
 use heartbeat::Heartbeat;
 use renewal::Renewal;
+pub use renewal::told_term;
 use replicator::Replicator;
 pub use replicator::{Activity, SyncFailure};
 pub use report::{Report, State};
@@ -52,6 +54,8 @@ pub struct Policy {
     pub prune: bool,
     /// Who runs Litestream.
     pub supervisor: SupervisorKind,
+    /// How new credentials reach it.
+    pub rotation: Rotation,
     /// The WAL is held while Litestream is down.
     pub wal_guard: bool,
 }
@@ -63,6 +67,15 @@ pub enum SupervisorKind {
     Child,
     /// systemd: one restart, which is over when systemd says so.
     Systemd,
+}
+
+/// How a Litestream that is started comes by credentials.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Delivery {
+    /// They are in its environment: for newer ones it has to be started again.
+    Environment,
+    /// It asks a process of ours for them, whenever those that it has are about to end.
+    Process,
 }
 
 /// What a granted set of credentials means for decisions. The secrets stay with the reactor.
@@ -83,6 +96,8 @@ pub enum Event {
     Tick,
     /// The fetch ended.
     Fetched(Result<Lease, FetchFailure>),
+    /// It is known how Litestream can be given credentials, or why it is not.
+    Probed(Result<Delivery, String>),
     /// Litestream runs (or systemd says that it restarted its unit), or could not be started.
     Started(Result<(), String>),
     /// Litestream ended; how, in words.
@@ -125,10 +140,12 @@ pub enum Action {
     KillFetch,
     /// Forget a fetch child that did not die of a kill: nothing more is heard of it.
     AbandonFetch,
+    /// Find out how Litestream can be given credentials; ends in [`Event::Probed`].
+    Probe,
     /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
     /// [`Event::Started`].
-    Start,
-    /// Give up on a restart that systemd never finished: nothing more is heard of it.
+    Start(Delivery),
+    /// Give up on a probe, or on a restart that systemd never finished: nothing more is heard of it.
     AbandonStart,
     /// Ask Litestream to end (SIGTERM); a second one cuts its last sync short.
     Terminate,
@@ -172,7 +189,7 @@ impl Agent {
         Self {
             jitter: Jitter::new(seed),
             renewal: Renewal::new(now.boot),
-            replicator: Replicator::new(policy.supervisor, now.boot),
+            replicator: Replicator::new(&policy, now.boot),
             heartbeat: Heartbeat::new(now.boot),
             guard: Guard::default(),
             clock: ClockBelief::default(),
@@ -200,6 +217,9 @@ impl Agent {
                 self.renewal
                     .failed(failure, &mut self.jitter, now.boot, out);
             }
+            Event::Probed(result) => {
+                self.replicator.probed(result, now.boot, out);
+            }
             Event::Started(result) => {
                 self.replicator
                     .started(result, &mut self.jitter, now.boot, out);
@@ -218,7 +238,7 @@ impl Agent {
             }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::Row(result) => {
-                self.replicator.row(result.is_ok(), now.boot);
+                self.replicator.row(result.as_ref().ok(), now.boot);
                 self.heartbeat
                     .row(result, self.policy.heartbeat, now.boot, out);
             }
@@ -232,6 +252,7 @@ impl Agent {
                 self.replicator.hasten(now.boot);
             }
             Event::Reloaded(policy) => {
+                self.replicator.reloaded(&policy);
                 self.policy = policy;
                 self.renewal.hasten(now.boot);
             }

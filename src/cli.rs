@@ -14,7 +14,7 @@ use crate::credentials::fetch;
 use crate::credentials::key::NewKey;
 use crate::replication::unit;
 use crate::system::leash;
-use crate::{check, csr, reactor, status};
+use crate::{check, credential_process, csr, reactor, status};
 
 /// The command that a fetch child is started with; not for people.
 pub(crate) const FETCH: &str = "fetch";
@@ -34,6 +34,9 @@ Commands:
   run     the daemon: fetch credentials, renew them, run Litestream with them
   check   test the configuration and all that it names; --online also fetches once; --json
   status  what the running daemon knows; --json
+  credential-process
+          print credentials as AWS SDKs want them of a credential_process: the daemon's, or
+          fetched where none runs
   csr     print a certificate request that the device's key signed
           --subject NAME           what it is for [default: CN=, and the thing's name]
           --generate[=p256|rsa2048]  have the token make the key first; never over another
@@ -47,7 +50,8 @@ Exit codes:
   run     0 after a clean stop, 78 where the configuration can't work, 1 where it can't begin
   check   0 where all pass, 1 where some fail, 78 where the configuration can't be read
   status  0 healthy, 1 not healthy, 3 not running
-  csr     0 where it is printed, 1 where there is none, 78 where the configuration can't be read
+  credential-process, csr
+          0 where it is printed, 1 where there is none, 78 where the configuration can't be read
 
 Environment:
   RUNTIME_DIRECTORY  where sockets and locks live [default: /run/edgerepl]
@@ -101,6 +105,7 @@ enum Command {
     Run,
     Check,
     Status,
+    CredentialProcess,
     Csr,
     Help,
     Version,
@@ -112,6 +117,7 @@ impl Options {
             "run" => Command::Run,
             "check" => Command::Check,
             "status" => Command::Status,
+            "credential-process" => Command::CredentialProcess,
             "csr" => Command::Csr,
             "help" | "--help" | "-h" => Command::Help,
             "--version" | "-V" => Command::Version,
@@ -167,6 +173,9 @@ impl Options {
             Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
             Command::Status => return status::show(&runtime, self.json),
             Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
+            Command::CredentialProcess => {
+                return credential_process::print(&self.config, &runtime);
+            }
             Command::Csr | Command::Run => {
                 let settings = match Settings::load(&self.config, &runtime) {
                     Ok(settings) => settings,

@@ -232,13 +232,9 @@ impl Replication {
             _ => Supervisor::Child,
         };
         let rotation = match section.choice("rotation", "auto", &["auto", "restart", "refresh"])? {
-            "auto" => Rotation::Auto,
             "restart" => Rotation::Restart,
-            _ => {
-                let cause = "\"refresh\" is not in this version of edgerepl; \
-                             use \"auto\" or \"restart\"";
-                return Err(section.error("rotation", cause.to_owned()));
-            }
+            "refresh" => Rotation::Refresh,
+            _ => Rotation::Auto,
         };
         Ok(Self {
             command: section.command("command", &default)?,
@@ -254,10 +250,13 @@ impl Replication {
 /// How new credentials reach Litestream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rotation {
-    /// The best way that the Litestream in front of us supports: today a restart.
+    /// By a refresh where the Litestream in front of us can be given credentials so, else by a
+    /// restart.
     Auto,
-    /// A restart.
+    /// Litestream is restarted with them in its environment: every version understands that.
     Restart,
+    /// Litestream asks for them by itself: 0.5 and later.
+    Refresh,
 }
 
 /// Who runs Litestream.

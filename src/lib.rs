@@ -20,6 +20,7 @@ mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod credential_process;
 pub mod credentials;
 mod csr;
 mod reactor;

@@ -22,10 +22,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::agent::{Action, Agent, Event, Lease, Now, Policy, SupervisorKind};
+use crate::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, SupervisorKind};
 use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
+use crate::credential_process::{self, CredentialServer};
 use crate::credentials::delivery;
 use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
@@ -84,6 +85,7 @@ struct Reactor {
     clock_watch: ClockWatch,
     network: Option<NetworkWatch>,
     status: StatusServer,
+    credentials: CredentialServer,
     notifier: Notifier,
     events: VecDeque<Event>,
     done: bool,
@@ -138,6 +140,7 @@ impl Reactor {
             clock_watch: ClockWatch::new().map_err(kernel)?,
             network,
             status: StatusServer::bind(&runtime).map_err(failed)?,
+            credentials: CredentialServer::bind(&runtime).map_err(failed)?,
             notifier: Notifier::new(),
             events: VecDeque::from([Event::Tick]),
             done: false,
@@ -184,6 +187,8 @@ impl Reactor {
                 self.litestream_pid(),
             )
         });
+        self.credentials
+            .answer(|| credential_process::document(&report, self.grant.as_ref()));
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {
             self.notifier.feed_watchdog(now.boot);
@@ -205,11 +210,12 @@ impl Reactor {
         if let Err(e) = self.alarm.set(deadline) {
             error!("the alarm can't be set: {e}");
         }
-        let sources: [Option<BorrowedFd<'_>>; 7] = [
+        let sources: [Option<BorrowedFd<'_>>; 8] = [
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
             Some(self.status.as_fd()),
+            Some(self.credentials.as_fd()),
             self.network.as_ref().map(AsFd::as_fd),
             self.fetch.as_ref().and_then(FetchChild::pipe),
             self.sync.as_ref().map(AsFd::as_fd),
@@ -282,8 +288,9 @@ impl Reactor {
             && let Some(result) = chore.poll()
         {
             let event = match chore.errand() {
-                Errand::RestartUnit => Event::Started(result),
-                Errand::ResetState => Event::StateReset(result),
+                Errand::Probe => Event::Probed(result.and_then(|printed| delivery_for(&printed))),
+                Errand::RestartUnit => Event::Started(result.map(drop)),
+                Errand::ResetState => Event::StateReset(result.map(drop)),
             };
             self.chore = None;
             self.events.push_back(event);
@@ -320,8 +327,16 @@ impl Reactor {
                     self.leftovers.add(fetch.into_child());
                 }
             }
-            Action::Start => {
-                if let Some(result) = self.start_litestream().transpose() {
+            Action::Probe => {
+                let step = command::version_command(&self.settings.replication.command);
+                let step = step.map(|command| Step::from(command).heard());
+                match step.and_then(|step| Chore::start(Errand::Probe, [step])) {
+                    Ok(chore) => self.chore = Some(chore),
+                    Err(cause) => self.events.push_back(Event::Probed(Err(cause))),
+                }
+            }
+            Action::Start(delivery) => {
+                if let Some(result) = self.start_litestream(delivery).transpose() {
                     self.events.push_back(Event::Started(result));
                 }
             }
@@ -398,16 +413,25 @@ impl Reactor {
     }
 
     /// Starts Litestream, or has it restarted; `None` where the outcome is yet to come.
-    fn start_litestream(&mut self) -> Result<Option<()>, String> {
+    fn start_litestream(&mut self, delivery: Delivery) -> Result<Option<()>, String> {
         let grant = self.grant.as_ref().ok_or("there are no credentials")?;
         let region = &self.settings.region;
+        let sdk_config = match delivery {
+            Delivery::Environment => None,
+            Delivery::Process => {
+                let file =
+                    credential_process::write_sdk_config(&self.runtime, &self.config, region);
+                Some(file?)
+            }
+        };
+        let variables = delivery::environment(grant, region, sdk_config.as_deref());
         if let Supervisor::Systemd {
             unit,
             environment_file,
         } = &self.settings.replication.supervisor
         {
             let restart = Restart::prepare(unit);
-            delivery::write_environment_file(environment_file, grant, region)?;
+            delivery::write_environment_file(environment_file, &variables)?;
             let step = Step::named(restart.name(unit), restart.command(unit));
             self.chore = Some(Chore::start(Errand::RestartUnit, [step])?);
             return Ok(None);
@@ -418,7 +442,7 @@ impl Reactor {
         for name in delivery::UNWANTED {
             command.env_remove(name);
         }
-        command.envs(delivery::environment(grant, region));
+        command.envs(variables);
         notify::withhold(&mut command);
         let child = command
             .spawn()
@@ -481,6 +505,23 @@ impl Reactor {
     }
 }
 
+/// What a Litestream of the printed version understands.
+fn delivery_for(printed: &str) -> Result<Delivery, String> {
+    let version = command::version(printed).ok_or("it does not say its version")?;
+    let delivery = if version >= command::REFRESHES {
+        Delivery::Process
+    } else {
+        Delivery::Environment
+    };
+    let what = match delivery {
+        Delivery::Process => "asks for credentials by itself: rotations need no restart",
+        Delivery::Environment => "has to be restarted at each rotation",
+    };
+    let (major, minor, patch) = version;
+    info!("Litestream {major}.{minor}.{patch} {what}");
+    Ok(delivery)
+}
+
 fn policy(settings: &Settings) -> Policy {
     Policy {
         renew_before: settings.renew_before,
@@ -493,6 +534,7 @@ fn policy(settings: &Settings) -> Policy {
             Supervisor::Child => SupervisorKind::Child,
             Supervisor::Systemd { .. } => SupervisorKind::Systemd,
         },
+        rotation: settings.replication.rotation,
         wal_guard: settings.database.wal_guard.is_some(),
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Report, State, SupervisorKind};
+use crate::agent::{Delivery, Report, State, SupervisorKind};
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
@@ -67,6 +67,10 @@ pub(crate) fn document(
                 SupervisorKind::Child => "child",
                 SupervisorKind::Systemd => "systemd",
             },
+            "rotation": report.delivery.map(|delivery| match delivery {
+                Delivery::Environment => "restart",
+                Delivery::Process => "refresh",
+            }),
             "activity": report.replication.name(),
             "for_s": seconds(report.replication_for),
             "pid": litestream,
@@ -75,6 +79,9 @@ pub(crate) fn document(
             "last_gap_s": report.last_gap.map(seconds),
             "proof": report.proof.map(|(position, age)| {
                 json!({"transaction": position.replicated, "age_s": seconds(age)})
+            }),
+            "lag": report.lag.map(|lag| {
+                json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
             }),
         },
         "heartbeat": {
@@ -224,13 +231,16 @@ fn table(document: &Value, colour: bool) -> String {
     row("litestream", format!("{activity}, for {duration}"));
     row(
         "rotations",
-        format!(
-            "{}, the last with a gap of {}",
-            replication["rotations"],
-            replication["last_gap_s"]
-                .as_f64()
-                .map_or("-".to_owned(), |s| format!("{s:.2} s"))
-        ),
+        match replication["last_gap_s"].as_f64() {
+            Some(gap) => format!(
+                "{}, the last with a gap of {gap:.2} s",
+                replication["rotations"]
+            ),
+            None if replication["rotation"] == "refresh" => {
+                format!("{}, without a restart", replication["rotations"])
+            }
+            None => replication["rotations"].to_string(),
+        },
     );
     row(
         "replica",
@@ -239,6 +249,18 @@ fn table(document: &Value, colour: bool) -> String {
                 "held transaction {} {} ago",
                 replication["proof"]["transaction"],
                 span(age)
+            ),
+            None => "not measured".to_owned(),
+        },
+    );
+    row(
+        "lag",
+        match replication["lag"]["s"].as_f64() {
+            Some(lag) => format!(
+                "{} rows, {} (row {} is on the replica)",
+                replication["lag"]["rows"],
+                span(lag),
+                replication["lag"]["row"]
             ),
             None => "not measured".to_owned(),
         },

@@ -42,7 +42,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// A site of `device` in `lab`, where `program` is edgerepl. Litestream is the newest.
+    /// A site of `device` in `lab`, where `program` is edgerepl. Litestream is the newest, and restarted
+    /// at each rotation.
     pub fn new(lab: &Lab, device: Device, program: impl Into<PathBuf>) -> Result<Self> {
         let root = lab.root().join("sites").join(&device.thing_name);
         fs::create_dir_all(&root).map_err(Error::doing(root.display()))?;
@@ -77,6 +78,7 @@ impl Site {
             ),
             ("credentials", "region", "\"us-east-1\"".to_owned()),
             ("credentials", "ca_file", quoted(lab.ca_file())),
+            ("replication", "rotation", "\"restart\"".to_owned()),
             ("database", "path", quoted(&site.database())),
             ("heartbeat", "interval", "\"500ms\"".to_owned()),
         ] {

@@ -69,6 +69,23 @@ pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16
         .max(LEAST_INTERVAL)
 }
 
+/// What an AWS SDK is told of credentials that are good for `left` and renewed in `renewal_in` (zero
+/// where that is late): for how long it may use them before it asks again. An SDK asks at the very
+/// end of what it was told, so this ends when the next ones should be there.
+///
+/// Short, then shorter, where they are not: each question starts a process.
+pub fn told_term(left: Duration, renewal_in: Duration) -> Duration {
+    let spare = left.saturating_sub(renewal_in);
+    let told = renewal_in + (spare / 4).min(SPARE);
+    told.max(LEAST_TOLD).min(left)
+}
+
+/// What a fetch takes at the most on a good day, once it is due.
+const SPARE: Duration = Duration::from_secs(30);
+
+/// No SDK asks more often.
+const LEAST_TOLD: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) struct Renewal {
     state: State,

@@ -1,8 +1,9 @@
 //! Litestream's life: started with fresh credentials, handed newer ones, brought back when it dies.
 //!
-//! Owns the hand-over and its order: new credentials first, then a row, the guard and a last sync,
-//! then the stop, the start, and a sync that shows that the replica follows. One restart a rotation,
-//! never two. Knows nothing of how credentials come about, nor how Litestream is run.
+//! Owns the hand-over and its order. By a restart: new credentials first, then a row, the guard and a
+//! last sync, then the stop, the start, and a sync that shows that the replica follows; one restart a
+//! rotation, never two. By a refresh: Litestream asks for the new ones by itself, so that only the row
+//! and the sync are left. Knows nothing of how credentials come about, nor how Litestream is run.
 //!
 //! Its parts, a phase each: `preparation` (before a stop), `stop`, `catch_up` (after a start).
 //!
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
 use super::renewal::Term;
-use super::{Action, Actions, Position, SupervisorKind};
+use super::{Action, Actions, Delivery, Policy, Position, SupervisorKind};
 use crate::clock::BootTime;
+use crate::config::Rotation;
 
 mod catch_up;
 mod preparation;
@@ -106,6 +108,10 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct Replicator {
     supervisor: SupervisorKind,
+    /// How the next start delivers credentials; `None` where a probe has to tell.
+    next_delivery: Option<Delivery>,
+    /// How the last one did.
+    delivery: Option<Delivery>,
     phase: Phase,
     since: BootTime,
     /// The newest credentials' term, and the term of those that Litestream was started with.
@@ -116,8 +122,13 @@ pub(super) struct Replicator {
     reset_allowed: BootTime,
     position: Option<Position>,
     socket: Socket,
+    /// Litestream was seen to have opened the database: its own lock holds the WAL.
+    holds_wal: bool,
     /// A row was committed since the start, so that a confirmed sync shows something.
     row_since_start: bool,
+    /// The last row, and the one that was the last when a sync was last asked for.
+    row: Option<(i64, u64)>,
+    asked: Option<ProvenRow>,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
     leaving: Option<BootTime>,
@@ -132,6 +143,17 @@ pub(super) struct Replicator {
 pub(super) struct Proof {
     pub(super) at: BootTime,
     pub(super) position: Position,
+    /// The last row that there was when the replica was asked.
+    pub(super) row: Option<ProvenRow>,
+}
+
+/// A heartbeat row that the replica holds, once the sync that was asked for after it is confirmed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct ProvenRow {
+    pub(super) id: i64,
+    /// Of those since the daemon's start.
+    pub(super) number: u64,
+    pub(super) asked: BootTime,
 }
 
 #[derive(Debug)]
@@ -155,9 +177,11 @@ enum Phase {
 }
 
 impl Replicator {
-    pub(super) fn new(supervisor: SupervisorKind, now: BootTime) -> Self {
+    pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
-            supervisor,
+            supervisor: policy.supervisor,
+            next_delivery: delivery_of(policy.rotation),
+            delivery: None,
             phase: Phase::Idle,
             since: now,
             term: None,
@@ -167,7 +191,10 @@ impl Replicator {
             reset_allowed: now,
             position: None,
             socket: Socket::Unknown,
+            holds_wal: false,
             row_since_start: false,
+            row: None,
+            asked: None,
             stop_began: None,
             leaving: None,
             proof: None,
@@ -187,11 +214,50 @@ impl Replicator {
             // What systemd runs may be running already, with credentials of an earlier daemon.
             Phase::Idle if self.supervisor == SupervisorKind::Systemd => self.prepare(now),
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
+            Phase::Running(_) if self.refreshes() => {
+                self.running = self.term;
+                self.last_gap = None;
+                self.enter(Phase::Running(CatchUp::begin(now)), now);
+            }
             Phase::Running(_) => self.prepare(now),
             // Whatever is under way ends in a start, and a start takes the newest.
             Phase::Starting { .. } | Phase::Preparing(_) | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
+    }
+
+    /// The configuration was read anew: from the next hand-over on it holds.
+    pub(super) fn reloaded(&mut self, policy: &Policy) {
+        self.next_delivery = match delivery_of(policy.rotation) {
+            None if self.delivery.is_some() => self.next_delivery,
+            named => named,
+        };
+    }
+
+    /// It is known how Litestream can be given credentials, or not; then the safe way is taken.
+    pub(super) fn probed(
+        &mut self,
+        result: Result<Delivery, String>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        if !matches!(self.phase, Phase::Starting { .. }) {
+            return;
+        }
+        let delivery = match result {
+            Ok(delivery) => {
+                self.next_delivery = Some(delivery);
+                delivery
+            }
+            Err(cause) => {
+                out.warn(format!(
+                    "Litestream is restarted at each rotation, for nobody knows whether it can do \
+                     without: {cause}"
+                ));
+                Delivery::Environment
+            }
+        };
+        self.start_with(delivery, now, out);
     }
 
     pub(super) fn started(
@@ -255,7 +321,12 @@ impl Replicator {
                 self.stop_to(Then::Start, now, out);
             }
             Phase::Running(catch_up) => {
-                match catch_up.answered(result, age, &mut self.socket, jitter, now) {
+                let followed = catch_up.is_done();
+                let verdict = catch_up.answered(result, age, &mut self.socket, jitter, now);
+                if followed && !catch_up.is_done() {
+                    self.since = now;
+                }
+                match verdict {
                     Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
                     Some(Verdict::StateCorrupt(cause)) if self.reset_allowed <= now => {
                         out.warn(format!(
@@ -279,7 +350,11 @@ impl Replicator {
     }
 
     /// A heartbeat row was committed, or could not be.
-    pub(super) fn row(&mut self, committed: bool, now: BootTime) {
+    pub(super) fn row(&mut self, committed: Option<&i64>, now: BootTime) {
+        if let Some(id) = committed {
+            self.row = Some((*id, self.rows() + 1));
+        }
+        let committed = committed.is_some();
         match &mut self.phase {
             Phase::Preparing(preparation) => preparation.row(committed, now),
             Phase::Running(catch_up) => {
@@ -358,7 +433,17 @@ impl Replicator {
                 let until = now + wait;
                 self.enter(Phase::Waiting { until }, now);
             }
-            Phase::Running(catch_up) => out.extend(catch_up.advance(heartbeat, now)),
+            Phase::Running(catch_up) => {
+                let action = catch_up.advance(heartbeat, now);
+                if matches!(action, Some(Action::Sync(_))) {
+                    self.asked = self.row.map(|(id, number)| ProvenRow {
+                        id,
+                        number,
+                        asked: now,
+                    });
+                }
+                out.extend(action);
+            }
             Phase::Preparing(preparation) => match preparation.advance(heartbeat, now) {
                 Progress::Waits => {}
                 Progress::Does(action) => out.push(action),
@@ -391,7 +476,7 @@ impl Replicator {
     /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
     pub(super) fn leaves_wal_open(&self) -> bool {
         match &self.phase {
-            Phase::Running(catch_up) => !catch_up.is_done(),
+            Phase::Running(_) => !self.holds_wal,
             Phase::Preparing(preparation) => !preparation.holds_wal(),
             Phase::Down => false,
             _ => true,
@@ -419,8 +504,8 @@ impl Replicator {
     }
 
     fn prepare(&mut self, now: BootTime) {
-        let held = matches!(&self.phase, Phase::Running(catch_up) if catch_up.is_done());
-        self.enter(Phase::Preparing(Preparation::begin(held, now)), now);
+        let preparation = Preparation::begin(self.holds_wal, now);
+        self.enter(Phase::Preparing(preparation), now);
     }
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
@@ -476,15 +561,36 @@ impl Replicator {
     }
 
     fn start(&mut self, now: BootTime, out: &mut Actions) {
+        if let Some(delivery) = self.next_delivery {
+            return self.start_with(delivery, now, out);
+        }
+        let deadline = now + START_LIMIT;
+        self.enter(Phase::Starting { deadline }, now);
+        out.push(Action::Probe);
+    }
+
+    fn start_with(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
         self.running = self.term;
+        self.delivery = Some(delivery);
+        self.holds_wal = false;
         self.row_since_start = false;
-        self.enter(
-            Phase::Starting {
-                deadline: now + START_LIMIT,
-            },
-            now,
-        );
-        out.push(Action::Start);
+        let deadline = now + START_LIMIT;
+        self.enter(Phase::Starting { deadline }, now);
+        out.push(Action::Start(delivery));
+    }
+
+    /// Whether the Litestream that runs gets new credentials without a restart, and is to.
+    fn refreshes(&self) -> bool {
+        self.delivery == Some(Delivery::Process) && self.next_delivery == self.delivery
+    }
+
+    pub(super) fn delivery(&self) -> Option<Delivery> {
+        self.delivery
+    }
+
+    /// Rows committed since the daemon's start.
+    pub(super) fn rows(&self) -> u64 {
+        self.row.map_or(0, |(_, number)| number)
     }
 
     fn wait_to_start(
@@ -506,8 +612,10 @@ impl Replicator {
 
     /// Litestream confirmed `position`, or has no way to tell and has had its time.
     fn caught_up(&mut self, position: Option<Position>, now: BootTime, out: &mut Actions) {
-        self.last_trouble = None;
-        self.last_gap = self.stop_began.take().map(|began| now.since(began));
+        let is_news = self.last_trouble.take().is_some() || !self.holds_wal;
+        self.holds_wal = true;
+        let gap = self.stop_began.take().map(|began| now.since(began));
+        self.last_gap = gap.or(self.last_gap);
         let Some(position) = position else {
             let text = "Litestream runs; without a control socket nothing shows that it replicates";
             return out.info(text.to_owned());
@@ -519,8 +627,15 @@ impl Replicator {
             .is_some_and(|before| before.local < position.local);
         self.position = Some(position);
         if self.row_since_start || moved {
-            self.proof = Some(Proof { at: now, position });
-            let gap = self.last_gap.map_or(String::new(), |gap| {
+            self.proof = Some(Proof {
+                at: now,
+                position,
+                row: self.asked,
+            });
+            if !is_news {
+                return;
+            }
+            let gap = gap.map_or(String::new(), |gap| {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
             let txid = position.replicated;
@@ -533,5 +648,14 @@ impl Replicator {
     fn enter(&mut self, phase: Phase, now: BootTime) {
         self.phase = phase;
         self.since = now;
+    }
+}
+
+/// How it is told to be; `None` where it is to be found out.
+fn delivery_of(rotation: Rotation) -> Option<Delivery> {
+    match rotation {
+        Rotation::Auto => None,
+        Rotation::Restart => Some(Delivery::Environment),
+        Rotation::Refresh => Some(Delivery::Process),
     }
 }

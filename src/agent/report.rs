@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use super::renewal::FETCH_LIMIT;
+use super::renewal::{FETCH_LIMIT, told_term};
 use super::replicator::PROOF_LIMIT;
-use super::{Activity, Agent, Now, Position, SupervisorKind};
+use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 
@@ -24,6 +24,9 @@ pub struct Report {
     pub credentials_left: Option<Duration>,
     /// The time to the next renewal; `None` while one is under way or forbidden.
     pub renewal_in: Option<Duration>,
+    /// For how long an AWS SDK that asks now may use the credentials before it asks again; `None`
+    /// where there are none.
+    pub told_term: Option<Duration>,
     /// Grants since the start.
     pub granted: u64,
     /// Failures since the start, by class.
@@ -32,6 +35,8 @@ pub struct Report {
     pub failure: Option<(FailureClass, String)>,
     /// Who runs Litestream.
     pub supervisor: SupervisorKind,
+    /// How the Litestream that was last started comes by credentials; `None` before any was.
+    pub delivery: Option<Delivery>,
     /// What Litestream does.
     pub replication: Activity,
     /// For how long it has.
@@ -44,12 +49,25 @@ pub struct Report {
     pub last_gap: Option<Duration>,
     /// What the replica was last seen to hold, and how long ago.
     pub proof: Option<(Position, Duration)>,
+    /// The heartbeat row that the replica is known to hold, and what it may lack.
+    pub lag: Option<Lag>,
     /// Rows written since the start.
     pub rows: u64,
     /// The last row's id and age.
     pub last_row: Option<(i64, Duration)>,
     /// For how long the WAL guard has held, where it does.
     pub guard_held: Option<Duration>,
+}
+
+/// How far the replica may be behind, by the last row that is known to be in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lag {
+    /// That row's id.
+    pub row: i64,
+    /// How many rows were written after it.
+    pub rows: u64,
+    /// The time since the replica held all that there was; zero where it still does.
+    pub time: Duration,
 }
 
 /// How the device fares.
@@ -104,6 +122,13 @@ impl Report {
             problems,
             credentials_left: left,
             renewal_in: agent.renewal.due().map(|due| due.since(now)),
+            told_term: left.map(|left| {
+                let due = agent
+                    .renewal
+                    .due()
+                    .map_or(Duration::ZERO, |at| at.since(now));
+                told_term(left, due)
+            }),
             granted: agent.renewal.granted,
             failures: agent
                 .renewal
@@ -116,6 +141,7 @@ impl Report {
                 .failure()
                 .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
+            delivery: agent.replicator.delivery(),
             replication,
             replication_for: now.since(since),
             starts: agent.replicator.starts,
@@ -125,6 +151,19 @@ impl Report {
                 .replicator
                 .proof
                 .map(|p| (p.position, now.since(p.at))),
+            lag: agent.replicator.proof.and_then(|proof| {
+                let row = proof.row?;
+                let rows = agent.replicator.rows() - row.number;
+                let time = match rows {
+                    0 => Duration::ZERO,
+                    _ => now.since(row.asked),
+                };
+                Some(Lag {
+                    row: row.id,
+                    rows,
+                    time,
+                })
+            }),
             rows: agent.heartbeat.rows,
             last_row: agent.heartbeat.last.map(|(id, at)| (id, now.since(at))),
             guard_held: agent.guard.held_since().map(|since| now.since(since)),

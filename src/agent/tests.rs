@@ -23,6 +23,7 @@ impl Story {
             heartbeat: Some(5 * SECOND),
             prune: false,
             supervisor,
+            rotation: Rotation::Restart,
             wal_guard: true,
         };
         let now = Now {
@@ -41,7 +42,11 @@ impl Story {
         assert!(story.tell(Event::Tick).contains(&Action::Fetch));
         story.tell(Event::Row(Ok(1)));
         story.tell(Event::GuardTaken(Ok(())));
-        assert!(story.tell(granted(HOUR)).contains(&Action::Start));
+        assert!(
+            story
+                .tell(granted(HOUR))
+                .contains(&Action::Start(Delivery::Environment))
+        );
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Row(Ok(2)));
         story
@@ -252,7 +257,7 @@ fn a_hand_over_has_its_order() {
         Action::TakeGuard,
         Action::Sync(2 * SECOND),
         Action::Terminate,
-        Action::Start,
+        Action::Start(Delivery::Environment),
         Action::WriteRow,
         Action::Sync(20 * SECOND),
         Action::ReleaseGuard,
@@ -343,7 +348,10 @@ fn a_litestream_without_a_control_socket_is_asked_again_all_the_same() {
 fn a_control_socket_that_is_gone_is_a_fault() {
     let mut story = Story::replicating();
     story.tell(Event::Exited("exit status: 1".to_owned()));
-    while !story.tell(Event::Tick).contains(&Action::Start) {
+    while !story
+        .tell(Event::Tick)
+        .contains(&Action::Start(Delivery::Environment))
+    {
         story.now.boot = story.agent.deadline();
     }
     story.tell(Event::Started(Ok(())));
@@ -367,7 +375,7 @@ fn litestream_dying_again_and_again_is_started_ever_less_often() {
         let done = story.pass(2 * MINUTE);
         let start = done
             .iter()
-            .find(|(_, action)| *action == Action::Start)
+            .find(|(_, action)| *action == Action::Start(Delivery::Environment))
             .expect("a start");
         waits.push(start.0);
         story.tell(Event::Started(Ok(())));
@@ -406,7 +414,7 @@ fn broken_local_state_is_reset_once_an_hour_at_most() {
     assert!(
         story
             .tell(Event::StateReset(Ok(())))
-            .contains(&Action::Start)
+            .contains(&Action::Start(Delivery::Environment))
     );
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(3)));
@@ -450,7 +458,7 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
     assert!(
         story
             .tell(Event::Exited("exit status: 0".to_owned()))
-            .contains(&Action::Start)
+            .contains(&Action::Start(Delivery::Environment))
     );
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(4)));

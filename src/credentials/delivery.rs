@@ -1,4 +1,5 @@
-//! Handing credentials to Litestream: a child's environment, or an environment file for systemd.
+//! Handing credentials to Litestream: an environment that holds them, or one that says whom to ask; a
+//! child's own, or a file for systemd.
 //!
 //! Owns the names of the variables and the rule that secrets never touch flash: the file is written
 //! on a file system in memory or not at all. The one other place that ever holds the values is the
@@ -11,42 +12,69 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
-use super::Grant;
+use super::{Credentials, Grant};
 
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
 
 /// Variables that would win over ours, or lead Litestream's SDK somewhere else.
-pub const UNWANTED: [&str; 7] = [
+pub const UNWANTED: [&str; 12] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
     "AWS_CONFIG_FILE",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_PROFILE",
+    "AWS_ROLE_ARN",
     "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
     "LITESTREAM_ACCESS_KEY_ID",
     "LITESTREAM_SECRET_ACCESS_KEY",
 ];
 
-/// What Litestream's environment holds beside its own.
-pub fn environment<'a>(grant: &'a Grant, region: &'a str) -> [(&'static str, &'a str); 7] {
-    let credentials = &grant.credentials;
-    [
-        ("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
-        ("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
-        ("AWS_SESSION_TOKEN", &credentials.session_token),
-        ("AWS_REGION", region),
-        ("AWS_DEFAULT_REGION", region),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("EDGEREPL_THING_NAME", &grant.thing_name),
-    ]
+/// What Litestream's environment holds beside its own: the credentials themselves, or where
+/// `sdk_config` is named, the file by which its SDK asks for them.
+pub fn environment(
+    grant: &Grant,
+    region: &str,
+    sdk_config: Option<&Path>,
+) -> Vec<(&'static str, String)> {
+    let Credentials {
+        access_key_id,
+        secret_access_key,
+        session_token,
+    } = &grant.credentials;
+    let mut variables = match sdk_config {
+        None => vec![
+            ("AWS_ACCESS_KEY_ID", access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", secret_access_key.clone()),
+            ("AWS_SESSION_TOKEN", session_token.clone()),
+        ],
+        Some(file) => vec![
+            ("AWS_CONFIG_FILE", file.display().to_string()),
+            // A file of that kind in somebody's home would win.
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
+        ],
+    };
+    variables.extend([
+        ("AWS_REGION", region.to_owned()),
+        ("AWS_DEFAULT_REGION", region.to_owned()),
+        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ("EDGEREPL_THING_NAME", grant.thing_name.clone()),
+    ]);
+    variables
 }
 
-/// Writes the environment file, whole or not at all: beside, mode 0600 before the first byte,
-/// synced, renamed.
+/// Writes the environment file with these variables, whole or not at all: beside, mode 0600 before the
+/// first byte, synced, renamed.
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.
-pub fn write_environment_file(path: &Path, grant: &Grant, region: &str) -> Result<(), String> {
+pub fn write_environment_file(
+    path: &Path,
+    variables: &[(&'static str, String)],
+) -> Result<(), String> {
     let failed = |e: io::Error| format!("{} can't be written: {e}", path.display());
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !is_in_memory(folder).map_err(failed)? {
@@ -58,7 +86,7 @@ pub fn write_environment_file(path: &Path, grant: &Grant, region: &str) -> Resul
     }
     // The values hold nothing that systemd's format gives a meaning to: they were checked on the way
     // in, when they were read from the fetch child.
-    let text: String = environment(grant, region)
+    let text: String = variables
         .iter()
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect();

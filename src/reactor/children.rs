@@ -147,6 +147,7 @@ impl FetchChild {
 /// What a chore is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Errand {
+    Probe,
     RestartUnit,
     ResetState,
 }
@@ -170,6 +171,12 @@ pub(super) struct Step {
 impl Step {
     pub(super) fn named(name: String, command: Command) -> Self {
         Self { name, command }
+    }
+
+    /// What it prints is wanted.
+    pub(super) fn heard(mut self) -> Self {
+        self.command.stdout(Stdio::piped());
+        self
     }
 }
 
@@ -202,8 +209,9 @@ impl Chore {
         self.errand
     }
 
-    /// The outcome, once the last command has ended or one has failed.
-    pub(super) fn poll(&mut self) -> Option<Result<(), String>> {
+    /// The outcome, once the last command has ended or one has failed: what the last one printed,
+    /// where that is wanted and as far as a pipe holds it.
+    pub(super) fn poll(&mut self) -> Option<Result<String, String>> {
         let Ok(Some(status)) = self.running.try_wait() else {
             return None;
         };
@@ -211,7 +219,7 @@ impl Chore {
             return Some(Err(format!("{} failed ({status})", self.name)));
         }
         let Some(next) = self.rest.pop_front() else {
-            return Some(Ok(()));
+            return Some(Ok(self.printed()));
         };
         match spawn(next) {
             Ok((running, name)) => {
@@ -224,6 +232,17 @@ impl Chore {
 
     pub(super) fn into_child(self) -> Child {
         self.running
+    }
+
+    /// The command has ended, so that nothing more comes: one read takes it all. A child that it left
+    /// behind may still hold the pipe, and is not waited for.
+    fn printed(&mut self) -> String {
+        let mut piece = [0; 4096];
+        let read = self.running.stdout.as_mut().and_then(|pipe| {
+            fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+            pipe.read(&mut piece).ok()
+        });
+        String::from_utf8_lossy(&piece[..read.unwrap_or(0)]).into_owned()
     }
 }
 

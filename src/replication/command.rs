@@ -51,6 +51,24 @@ pub fn reset(replicate: &[String], database: &Path) -> Option<Command> {
     Some(command)
 }
 
+/// Litestream of this version and later asks for new credentials by itself, where it is told whom.
+pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
+
+/// The command that prints Litestream's version, made from the one that replicates.
+///
+/// # Errors
+/// Where the given command is not `litestream replicate`, so that nobody can tell.
+pub fn version_command(replicate: &[String]) -> Result<Command, String> {
+    let verb = replicate.iter().position(|word| word == "replicate");
+    let words = verb.map(|verb| &replicate[..verb]).unwrap_or_default();
+    let (program, rest) = words
+        .split_first()
+        .ok_or("[replication] command is not `litestream replicate`")?;
+    let mut command = Command::new(locate(program)?);
+    command.args(rest).arg("version");
+    Ok(command)
+}
+
 /// The version in what `litestream version` prints: `0.5.17`, `v0.3.13`.
 pub fn version(printed: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = printed

@@ -3,12 +3,13 @@
 //!
 //! After whatever a test does to them, the restored replica holds every row of the live database, and
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
-//! none (`rotation`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
+//! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`), edgerepl's death (`crash`) and its end
 //! (`shutdown`).
 
 mod crash;
 mod litestream;
+mod refresh;
 mod rotation;
 mod s3;
 mod shutdown;

@@ -157,7 +157,7 @@ impl Laws {
                 }
                 assert!(self.fetches.len() <= FETCHES_PER_HOUR, "a storm of fetches");
             }
-            Action::Start => {
+            Action::Start(_) => {
                 assert!(
                     !self.child || !sight.litestream_is_up,
                     "two Litestreams on one database"
@@ -206,6 +206,10 @@ impl Laws {
         if sight.state_is_corrupt {
             return;
         }
+        assert!(
+            !sight.litestream_asks,
+            "Litestream was stopped though it asks for new credentials by itself"
+        );
         assert!(
             self.grants > self.stopped_for,
             "Litestream was stopped a second time for the same credentials"
@@ -259,6 +263,10 @@ impl Laws {
                 "the guard holds longer than it may"
             );
         }
+        assert!(
+            report.told_term.unwrap_or_default() <= report.credentials_left.unwrap_or_default(),
+            "an SDK is told that credentials last longer than they do: {report:?}"
+        );
         if report.replication == Activity::Replicating {
             assert!(
                 !sight.guard_is_held,

@@ -10,9 +10,10 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use edgerepl::agent::{
-    Action, Agent, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
+    Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
 };
 use edgerepl::clock::{BootTime, WallTime};
+use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 
 use crate::chance::Chance;
@@ -125,6 +126,7 @@ struct Litestream {
     holds_wal_from: Time,
     terminated: u32,
     credentials_end: Time,
+    delivery: Delivery,
     corrupt: bool,
     position: u64,
 }
@@ -140,6 +142,8 @@ pub(crate) struct World {
     policy: Policy,
     lifetime: Duration,
     phase: u16,
+    /// What this device's Litestream understands.
+    understands: Delivery,
     agent: Agent,
     weather: Weather,
     fetch: Option<u64>,
@@ -176,6 +180,10 @@ impl World {
         let mut world = Self {
             lifetime: chance.pick(&[900 * SECOND, HOUR, HOUR, 6 * HOUR, 12 * HOUR, 12 * HOUR]),
             phase: chance.next() as u16,
+            understands: match policy.rotation {
+                Rotation::Refresh => Delivery::Process,
+                _ => chance.pick(&[Delivery::Environment, Delivery::Process]),
+            },
             loud,
             time: Duration::ZERO,
             end,
@@ -197,6 +205,7 @@ impl World {
                 holds_wal_from: Duration::ZERO,
                 terminated: 0,
                 credentials_end: Duration::ZERO,
+                delivery: Delivery::Environment,
                 corrupt: false,
                 position: 0,
             },
@@ -357,7 +366,14 @@ impl World {
                 }
             }
             Action::AbandonFetch => self.fetch = None,
-            Action::Start => {
+            Action::Probe => {
+                if self.chance.one_in(20) {
+                    return Some(Event::Probed(Err("it says nothing".to_owned())));
+                }
+                return Some(Event::Probed(Ok(self.understands)));
+            }
+            Action::Start(delivery) => {
+                self.litestream.delivery = delivery;
                 let process = self.new_process();
                 match self.policy.supervisor {
                     SupervisorKind::Child if self.chance.one_in(200) => {
@@ -679,7 +695,11 @@ impl World {
 
     fn can_replicate(&self) -> bool {
         let skewed = self.wall_offset.unsigned_abs() > 15 * 60;
-        let living = self.time < self.litestream.credentials_end;
+        let living = match self.litestream.delivery {
+            Delivery::Environment => self.time < self.litestream.credentials_end,
+            // It asks before those that it has have ended, as it was told.
+            Delivery::Process => self.time < self.granted_until,
+        };
         let weather = &self.weather;
         weather.s3 && weather.network && living && !skewed && !self.litestream.corrupt
     }
@@ -692,6 +712,7 @@ impl World {
     fn sight(&self) -> Sight {
         Sight {
             litestream_is_up: self.litestream.up,
+            litestream_asks: self.litestream.delivery == Delivery::Process,
             stop_was_asked: self.litestream.terminated > 0,
             guard_is_held: self.guard,
             disk_is_well: self.weather.disk,
@@ -749,6 +770,8 @@ impl Weather {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) litestream_is_up: bool,
+    /// It gets newer credentials without a restart.
+    pub(crate) litestream_asks: bool,
     pub(crate) stop_was_asked: bool,
     pub(crate) guard_is_held: bool,
     pub(crate) disk_is_well: bool,
@@ -776,6 +799,7 @@ fn policy(chance: &mut Chance) -> Policy {
             SupervisorKind::Child,
             SupervisorKind::Systemd,
         ]),
+        rotation: chance.pick(&[Rotation::Auto, Rotation::Restart, Rotation::Refresh]),
         wal_guard: !chance.one_in(5),
     }
 }

@@ -34,6 +34,9 @@ const OPEN_PACE: Duration = Duration::from_secs(1);
 /// How long one sync may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
+/// How often a replica that follows is asked again, where there are new rows to show it by.
+const PROOF_PACE: Duration = Duration::from_secs(30);
+
 /// Syncs that fail: each also wakes Litestream from its own back-off, which grows to 5 min.
 const SYNC_RETRY: Backoff = Backoff {
     first: Duration::from_secs(1),
@@ -63,8 +66,11 @@ pub(super) enum CatchUp {
     Due { at: BootTime, failures: u32 },
     /// A sync was asked for.
     Asked { deadline: BootTime, failures: u32 },
-    /// It has caught up.
-    Done,
+    /// It has caught up. Asked again with the first row `from` then on, which there is once it is
+    /// `wanted`.
+    Done { from: BootTime, wanted: bool },
+    /// It had caught up, and is asked whether it still has.
+    Confirming { deadline: BootTime },
     /// It has no control socket, as far as is known; that is looked at again at `look`.
     Unmeasured { look: BootTime },
 }
@@ -108,6 +114,7 @@ impl CatchUp {
         match self {
             Self::Row { .. } if committed => *self = Self::due(now),
             Self::Row { retry, .. } => *retry = now + ROW_PACE,
+            Self::Done { wanted, .. } => *wanted |= committed,
             _ => {}
         }
     }
@@ -130,6 +137,7 @@ impl CatchUp {
     ) -> Option<Verdict> {
         let failures = match *self {
             Self::Asked { failures, .. } => failures,
+            Self::Confirming { .. } => 0,
             Self::Unmeasured { .. } if result != Err(SyncFailure::NoSocket) => 0,
             _ => return None,
         };
@@ -145,7 +153,10 @@ impl CatchUp {
         let failed = failures + 1;
         Some(match result {
             Ok(position) if position.replicated >= position.local => {
-                *self = Self::Done;
+                *self = Self::Done {
+                    from: now + PROOF_PACE,
+                    wanted: false,
+                };
                 Verdict::CaughtUp(Some(position))
             }
             Ok(_) => {
@@ -195,6 +206,13 @@ impl CatchUp {
                 };
                 return Some(Action::Sync(SYNC_LIMIT));
             }
+            Self::Done { from, wanted: true } if *from <= now => {
+                *self = Self::Confirming {
+                    deadline: now + SYNC_LIMIT + PREPARATION_LIMIT,
+                };
+                return Some(Action::Sync(SYNC_LIMIT));
+            }
+            Self::Confirming { deadline } if *deadline <= now => *self = Self::due(now),
             Self::Asked { deadline, failures } if *deadline <= now => {
                 *self = Self::Due {
                     at: now + SYNC_RETRY.longest,
@@ -214,15 +232,19 @@ impl CatchUp {
         match self {
             Self::Row { retry, until } => (*retry).min(*until),
             Self::Due { at, .. } => *at,
-            Self::Asked { deadline, .. } => *deadline,
+            Self::Asked { deadline, .. } | Self::Confirming { deadline } => *deadline,
             Self::Unmeasured { look } => *look,
-            Self::Done => BootTime::NEVER,
+            Self::Done { from, wanted: true } => *from,
+            Self::Done { wanted: false, .. } => BootTime::NEVER,
         }
     }
 
     /// Nothing more is to be had of it for now.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self, Self::Done | Self::Unmeasured { .. })
+        matches!(
+            self,
+            Self::Done { .. } | Self::Confirming { .. } | Self::Unmeasured { .. }
+        )
     }
 }
 

@@ -164,6 +164,7 @@ impl<'a> Rig<'a> {
             "credentials.region = \"us-east-1\"".to_owned(),
             "credentials.ca_file = \"/data/edgerepl/ca.pem\"".to_owned(),
             "database.path = \"/data/app/app.db\"".to_owned(),
+            "replication.rotation = \"restart\"".to_owned(),
             "heartbeat.interval = \"1s\"".to_owned(),
         ];
         for setting in &self.settings {

@@ -1,0 +1,250 @@
+//! `edgerepl credential-process`: credentials for any AWS SDK, by its `credential_process` setting.
+//!
+//! Owns the document that SDKs read (Version 1), the socket by which the daemon gives it to a process
+//! of ours, and the file that tells an SDK to start that process. The document is a secret: the socket
+//! is for root, for edgerepl's user and for its group, and nothing of it is ever written to a file.
+//! Where no daemon runs, the process fetches by itself.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::{Gid, Uid};
+use serde_json::{Value, json};
+
+use crate::agent::{Report, told_term};
+use crate::cli::EXIT_CONFIG;
+use crate::clock::WallTime;
+use crate::clock::anchor::Anchor;
+use crate::config::{RuntimeDirectory, Settings};
+use crate::credentials::fetch::{self, FetchRequest};
+use crate::credentials::patience::patiently;
+use crate::credentials::{Credentials, Grant};
+
+/// The socket's name in the runtime directory.
+const SOCKET: &str = "credentials.sock";
+
+/// The name of the file that an SDK is pointed to.
+const SDK_CONFIG: &str = "aws-config";
+
+/// A daemon answers in the turn in which it is asked; one that does not is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is said where there are no credentials: the member of an answer that is none for an SDK.
+const ERROR: &str = "error";
+
+/// The daemon's answer. Without credentials it holds the reason.
+pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Value {
+    match (grant, report.told_term) {
+        (Some(grant), Some(term)) => credentials(&grant.credentials, term),
+        _ => {
+            let why = report.problems.first();
+            let why = why.map_or("the first ones have not come yet", String::as_str);
+            json!({ ERROR: format!("edgerepl has no valid credentials: {why}") })
+        }
+    }
+}
+
+/// What an SDK reads. The time to ask again is told by this device's clock, which is the one that the
+/// SDK will look at.
+fn credentials(credentials: &Credentials, term: Duration) -> Value {
+    let ends = WallTime::now().unix() + i64::try_from(term.as_secs().max(1)).unwrap_or(i64::MAX);
+    json!({
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key,
+        "SessionToken": credentials.session_token,
+        "Expiration": WallTime::from_unix(ends).to_string(),
+    })
+}
+
+/// The daemon's end of the socket.
+#[derive(Debug)]
+pub(crate) struct CredentialServer(UnixListener);
+
+impl CredentialServer {
+    /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
+    ///
+    /// # Errors
+    /// Where the directory can't be written to.
+    pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
+        let path = runtime.file(SOCKET);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o660))?;
+        Ok(Self(listener))
+    }
+
+    /// Answers whoever waits and may know.
+    pub(crate) fn answer(&self, document: impl Fn() -> Value) {
+        while let Ok((mut stream, _)) = self.0.accept() {
+            let answer = match refusal(&stream) {
+                None => document(),
+                Some(why) => {
+                    log::warn!("credentials were asked for and not given: {why}");
+                    json!({ ERROR: why })
+                }
+            };
+            // It fits a socket's buffer; a reader that does not read loses, not the loop.
+            let written = stream
+                .set_nonblocking(true)
+                .and_then(|()| stream.write_all(answer.to_string().as_bytes()));
+            if let Err(e) = written {
+                log::debug!("somebody asked for credentials and did not take them: {e}");
+            }
+        }
+    }
+}
+
+impl AsFd for CredentialServer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Why the process at the other end is not given credentials. The socket's mode keeps others out; this
+/// holds where somebody changed it.
+fn refusal(stream: &UnixStream) -> Option<String> {
+    let peer = match getsockopt(stream, PeerCredentials) {
+        Ok(peer) => peer,
+        Err(e) => return Some(format!("the kernel does not say who asks: {e}")),
+    };
+    let own = Uid::effective().as_raw();
+    let is_ours = peer.uid() == own || peer.gid() == Gid::effective().as_raw();
+    (peer.uid() != 0 && !is_ours).then(|| {
+        format!(
+            "user {} (process {}) is neither root, nor edgerepl's user, nor of its group",
+            peer.uid(),
+            peer.pid()
+        )
+    })
+}
+
+/// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no secret.
+///
+/// # Errors
+/// One sentence for the operator.
+pub(crate) fn write_sdk_config(
+    runtime: &RuntimeDirectory,
+    config: &Path,
+    region: &str,
+) -> Result<PathBuf, String> {
+    let program = std::env::current_exe()
+        .map_err(|e| format!("edgerepl does not know where it is installed: {e}"))?;
+    // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read alike.
+    for path in [&program, config, runtime.path()] {
+        let text = path.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-:@".contains(c);
+        if let Some(odd) = text.chars().find(|c| !plain(*c)) {
+            return Err(format!(
+                "AWS SDKs can't be told to start edgerepl, for {text} has the character {odd:?}; \
+                 move it, or set [replication] rotation to \"restart\""
+            ));
+        }
+    }
+    let file = runtime.file(SDK_CONFIG);
+    let text = format!(
+        "[default]\nregion = {region}\ncredential_process = /usr/bin/env RUNTIME_DIRECTORY={} {} \
+         credential-process --config {}\n",
+        runtime.path().display(),
+        program.display(),
+        config.display()
+    );
+    let beside = runtime.file(".aws-config.new");
+    let failed = |e: io::Error| format!("{} can't be written: {e}", file.display());
+    fs::write(&beside, text)
+        .and_then(|()| fs::set_permissions(&beside, Permissions::from_mode(0o640)))
+        .and_then(|()| fs::rename(&beside, &file))
+        .map_err(failed)?;
+    Ok(file)
+}
+
+/// The command: prints credentials, from the daemon where one runs, else by a fetch of its own.
+pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
+    let answer = match ask(runtime) {
+        Ok(answer) => answer,
+        Err(why) => {
+            log::debug!("{why}; a fetch is made");
+            match Settings::load(config, runtime) {
+                Ok(settings) => fetched(&settings, runtime),
+                Err(cause) => {
+                    log::error!("{cause}");
+                    return ExitCode::from(EXIT_CONFIG);
+                }
+            }
+        }
+    };
+    if let Some(why) = answer[ERROR].as_str() {
+        log::error!("{why}");
+        return ExitCode::FAILURE;
+    }
+    println!("{answer}");
+    ExitCode::SUCCESS
+}
+
+/// The daemon's answer, or why there is none.
+fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
+    let path = runtime.file(SOCKET);
+    let absent = |e: io::Error| format!("no edgerepl answers at {}: {e}", path.display());
+    let mut stream = UnixStream::connect(&path).map_err(absent)?;
+    let mut text = String::new();
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.read_to_string(&mut text))
+        .map_err(absent)?;
+    serde_json::from_str(&text).map_err(|_| "edgerepl ended before it answered".to_owned())
+}
+
+fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
+    let state = std::env::var_os("STATE_DIRECTORY");
+    let request = FetchRequest {
+        identity: settings.identity.clone(),
+        provider: settings.provider.clone(),
+        not_before: Anchor::load(state.as_deref().map(Path::new)).latest(),
+        refused_pin: runtime.refused_pin(),
+    };
+    match patiently(move |on_stage| fetch::fetch(&request, on_stage)) {
+        Ok(grant) => {
+            let spare = settings.renew_before.min(grant.lifetime / 3);
+            let term = told_term(grant.lifetime, grant.lifetime - spare);
+            credentials(&grant.credentials, term)
+        }
+        Err(failure) => {
+            let why = failure.message;
+            json!({ ERROR: format!("there are no credentials: {why}") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_sdks_what_they_read_and_when_to_ask_again() {
+        let secret = Credentials {
+            access_key_id: "ASIAIOSFODNN7EXAMPLE".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG+=".to_owned(),
+            session_token: "FwoGZXIvYXdzEEMa//=".to_owned(),
+        };
+        let before = WallTime::now();
+        let document = credentials(&secret, Duration::from_secs(600));
+        assert_eq!(document["Version"], 1);
+        assert_eq!(document["SessionToken"], "FwoGZXIvYXdzEEMa//=");
+        let ends: WallTime = document["Expiration"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("a time");
+        assert!((600..=601).contains(&ends.distance(before).as_secs()));
+    }
+}
