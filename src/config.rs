@@ -519,8 +519,8 @@ mod tests {
                 "[replication] supervisor must be \"child\" or \"systemd\", not \"docker\"",
             ),
             (
-                "[replication]\nrotation = \"refresh\"",
-                "\"refresh\" is not in this version",
+                "[replication]\nrotation = \"reload\"",
+                "must be \"auto\" or \"restart\" or \"refresh\", not \"reload\"",
             ),
             (
                 "[replication]\ncommand = []",

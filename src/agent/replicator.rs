@@ -434,7 +434,11 @@ impl Replicator {
                 self.enter(Phase::Waiting { until }, now);
             }
             Phase::Running(catch_up) => {
+                let followed = catch_up.is_done();
                 let action = catch_up.advance(heartbeat, now);
+                if followed && !catch_up.is_done() {
+                    self.since = now;
+                }
                 if matches!(action, Some(Action::Sync(_))) {
                     self.asked = self.row.map(|(id, number)| ProvenRow {
                         id,

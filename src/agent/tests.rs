@@ -18,12 +18,16 @@ struct Story {
 
 impl Story {
     fn begin(supervisor: SupervisorKind) -> Self {
+        Self::rotating(supervisor, Rotation::Restart)
+    }
+
+    fn rotating(supervisor: SupervisorKind, rotation: Rotation) -> Self {
         let policy = Policy {
             renew_before: 5 * MINUTE,
             heartbeat: Some(5 * SECOND),
             prune: false,
             supervisor,
-            rotation: Rotation::Restart,
+            rotation,
             wal_guard: true,
         };
         let now = Now {
@@ -269,6 +273,105 @@ fn a_hand_over_has_its_order() {
         report.proof.map(|(position, _)| position.replicated),
         Some(3)
     );
+}
+
+#[test]
+fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
+    for supervisor in [SupervisorKind::Child, SupervisorKind::Systemd] {
+        let mut story = Story::rotating(supervisor, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(Event::Row(Ok(1)));
+        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+        assert_eq!(story.report().delivery, Some(Delivery::Process));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(3)));
+        story.tell(Event::Synced(Ok(position(1))));
+        assert_eq!(story.report().replication, Activity::Replicating);
+
+        story.pass_answering(55 * MINUTE, &Ok(position(2)));
+        let mut done = story.tell(granted(HOUR));
+        done.extend(story.tell(Event::Row(Ok(8))));
+        assert_eq!(done, [Action::WriteRow, Action::Sync(20 * SECOND)]);
+        story.tell(Event::Synced(Ok(position(3))));
+        let report = story.report();
+        assert_eq!((report.rotations, report.starts), (1, 1));
+        assert_eq!((report.last_gap, report.guard_held), (None, None));
+        assert_eq!(report.lag.map(|lag| (lag.row, lag.rows)), Some((8, 0)));
+    }
+}
+
+#[test]
+fn what_litestream_can_do_is_asked_once_and_the_restart_is_for_what_can_not_say() {
+    let start = |story: &mut Story, probed: Result<Delivery, String>| {
+        story.tell(Event::Tick);
+        assert!(story.tell(granted(HOUR)).contains(&Action::Probe));
+        story.tell(Event::Probed(probed))
+    };
+    for delivery in [Delivery::Process, Delivery::Environment] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+        let done = start(&mut story, Ok(delivery));
+        assert!(done.contains(&Action::Start(delivery)), "{done:?}");
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Exited("signal: 9".to_owned()));
+        let done = story.pass(10 * SECOND);
+        let again = done
+            .iter()
+            .filter(|(_, action)| *action == Action::Start(delivery));
+        assert_eq!(again.count(), 1, "{done:?}");
+    }
+    let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+    let done = start(&mut story, Err("it says nothing".to_owned()));
+    assert!(
+        done.contains(&Action::Start(Delivery::Environment)),
+        "{done:?}"
+    );
+    // It may be mended by then.
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Exited("signal: 9".to_owned()));
+    let done = story.pass(10 * SECOND);
+    assert!(
+        done.iter().any(|(_, action)| *action == Action::Probe),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
+    let mut story = Story::replicating();
+    story.pass_answering(10 * MINUTE, &Ok(position(2)));
+    let lag = story.report().lag.expect("it was measured");
+    assert!(lag.time <= 31 * SECOND && lag.rows <= 7, "{lag:?}");
+    assert_eq!(story.report().state, State::Healthy);
+
+    let failed = Err(SyncFailure::Failed("ExpiredToken".to_owned()));
+    story.pass_answering(3 * MINUTE, &failed);
+    let report = story.report();
+    assert_eq!(report.state, State::Unhealthy, "{report:?}");
+    assert!(report.problems[0].contains("ExpiredToken"), "{report:?}");
+    let lag = report.lag.expect("it was measured");
+    assert!(lag.time >= 3 * MINUTE && lag.rows >= 30, "{lag:?}");
+
+    story.pass_answering(MINUTE, &Ok(position(9)));
+    assert_eq!(story.report().state, State::Healthy);
+}
+
+#[test]
+fn an_sdk_asks_again_when_the_next_credentials_are_there() {
+    // It is told an end between the renewal and the real one,
+    for (left, renewal) in [(900, 600), (3600, 3300), (9, 6), (30, 20)] {
+        let (left, renewal) = (left * SECOND, renewal * SECOND);
+        let told = told_term(left, renewal);
+        assert!(told > renewal && told < left, "{told:?}");
+    }
+    // sooner and sooner where the renewal is late, and never past the real one.
+    let late = |left| told_term(left, Duration::ZERO);
+    assert_eq!(late(10 * MINUTE), 30 * SECOND);
+    assert_eq!(late(40 * SECOND), 10 * SECOND);
+    assert_eq!(late(2 * SECOND), SECOND);
+    assert_eq!(late(SECOND / 2), SECOND / 2);
 }
 
 #[test]
