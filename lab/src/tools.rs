@@ -31,6 +31,19 @@ pub fn directory() -> PathBuf {
     )
 }
 
+/// A program of AWS's clients, `python` (which knows boto3) or `aws`, as `cargo xtask test` installed
+/// them.
+pub fn aws_sdk(program: &str) -> Result<PathBuf> {
+    let path = directory().join("aws-sdks/bin").join(program);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::new(format!(
+        "{} is not there: install it with `cargo xtask test sdk`",
+        path.display()
+    )))
+}
+
 /// The folder of Microchip's PKCS#11 module, and of the configuration files that it was built to read:
 /// `cryptoauthlib.conf`, and `slots` with `0.conf`. It is there once `cargo xtask test secure-element`
 /// has built it.

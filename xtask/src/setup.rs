@@ -32,6 +32,7 @@ mod emulator;
 mod layers;
 mod litestream;
 mod packages;
+mod python;
 mod standard_library;
 mod toolchain;
 
@@ -52,6 +53,18 @@ pub(crate) fn setup() -> Result<(), SetupError> {
     packages::install(&needed)?;
     litestream::install()
 }
+
+/// Installs AWS's own clients, for the tests of what any of them can use.
+pub(crate) fn aws_sdks() -> Result<(), SetupError> {
+    AWS_SDKS.install().map(drop)
+}
+
+/// Where the lab's `tools` module looks for them.
+const AWS_SDKS: python::Environment = python::Environment {
+    name: "aws-sdks",
+    what: "boto3 and the AWS CLI",
+    requirements: "awscli==1.46.3\nboto3==1.44.5\n",
+};
 
 /// Builds Microchip's PKCS#11 module for this machine.
 pub(crate) fn cryptoauthlib(accepted: LicenceAccepted) -> Result<PathBuf, SetupError> {

@@ -53,6 +53,7 @@ const SUITES: &[Suite] = &[
         "token-faults",
         &["--package", "edgerepl", "--test", "token_faults"],
     ),
+    suite("sdk", &["--package", "edgerepl", "--test", "sdk"]),
     suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),
     suite(
         "simulation",
@@ -106,6 +107,9 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
     if suites.iter().any(|suite| suite.device.is_none()) {
         setup::setup()?;
         build_programs()?;
+    }
+    if suites.iter().any(|suite| suite.name == "sdk") {
+        setup::aws_sdks()?;
     }
     run_all(&suites)
 }
