@@ -26,6 +26,7 @@ use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
 use crate::credentials::patience::{PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command;
+use crate::replication::configuration::{Configuration, Surroundings};
 use crate::store::version::SqliteVersion;
 
 /// A certificate that ends sooner than this is worth a warning.
@@ -67,6 +68,8 @@ pub(crate) fn check(
 fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
     let refused_pin = runtime.refused_pin();
     let certificate = Certificate::read(&settings.identity.certificate);
+    let (version, litestream) = litestream(settings);
+    let configuration = litestream_config(settings, &certificate, version);
     let mut checks = vec![
         Check::new(
             "configuration",
@@ -76,7 +79,8 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("certificate", certificate_dates(settings, &certificate)),
         Check::new("key", key_matches(settings, &refused_pin, certificate.ok())),
         Check::new("ca_bundle", ca_bundle(settings)),
-        Check::new("litestream", litestream(settings)),
+        Check::new("litestream", litestream),
+        Check::new("litestream_config", configuration),
         Check::new("sqlite", sqlite()),
         Check::new("database", database(&settings.database.path)),
     ];
@@ -265,22 +269,22 @@ fn ca_bundle(settings: &Settings) -> Outcome {
     }
 }
 
-fn litestream(settings: &Settings) -> Outcome {
+/// Litestream's version, where it tells, and what is to be said of it.
+fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     let program = match command::locate(&settings.replication.command[0]) {
         Ok(program) => program,
-        Err(cause) => return fail(cause, "install it, 0.5.17 or later"),
+        Err(cause) => return (None, fail(cause, "install it, 0.5.17 or later")),
     };
     let name = program.display();
     let printed = match output_of(Command::new(&program).arg("version")) {
         Ok(printed) => printed,
         Err(e) => {
-            return fail(
-                format!("`{name} version` gives nothing: {e}"),
-                "run it by hand",
-            );
+            let cause = format!("`{name} version` gives nothing: {e}");
+            return (None, fail(cause, "run it by hand"));
         }
     };
-    match command::version(&printed) {
+    let version = command::version(&printed);
+    let outcome = match version {
         None => warn(
             format!("{name} does not say its version"),
             "make sure that what it runs is Litestream 0.5.17 or later",
@@ -296,6 +300,47 @@ fn litestream(settings: &Settings) -> Outcome {
         Some((major, minor, patch)) => {
             Outcome::Pass(format!("{name} is Litestream {major}.{minor}.{patch}"))
         }
+    };
+    (version, outcome)
+}
+
+/// What in Litestream's own file does not go together with credentials that end: the first fault, or
+/// all that is worth a warning.
+fn litestream_config(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+    version: Option<(u32, u32, u32)>,
+) -> Outcome {
+    let configuration = match Configuration::of(&settings.replication.command) {
+        Ok(configuration) => configuration,
+        Err(cause) => {
+            let next = "put Litestream's configuration there, or name it in [replication] command";
+            return fail(cause, next);
+        }
+    };
+    let thing_name = certificate
+        .as_ref()
+        .ok()
+        .and_then(|certificate| fetch::thing_name(&settings.identity, certificate).ok());
+    let findings = configuration.lint(Surroundings {
+        database: &settings.database.path,
+        control_socket: &settings.replication.control_socket,
+        thing_name: thing_name.as_deref(),
+        version,
+    });
+    let name = configuration.path().display();
+    let worst = findings.iter().find(|finding| finding.is_fault);
+    let Some(worst) = worst.or(findings.first()) else {
+        return Outcome::Pass(format!("{name} goes together with credentials that end"));
+    };
+    let others = match findings.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let cause = format!("{name}: {}{others}", worst.cause);
+    match worst.is_fault {
+        true => fail(cause, &worst.next),
+        false => warn(cause, &worst.next),
     }
 }
 

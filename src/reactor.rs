@@ -31,6 +31,7 @@ use crate::credentials::delivery;
 use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::replication::command;
+use crate::replication::configuration::Configuration;
 use crate::replication::control::SyncRequest;
 use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
@@ -288,7 +289,9 @@ impl Reactor {
             && let Some(result) = chore.poll()
         {
             let event = match chore.errand() {
-                Errand::Probe => Event::Probed(result.and_then(|printed| delivery_for(&printed))),
+                Errand::Probe => Event::Probed(result.and_then(|printed| {
+                    delivery_for(&printed, &self.settings.replication.command)
+                })),
                 Errand::RestartUnit => Event::Started(result.map(drop)),
                 Errand::ResetState => Event::StateReset(result.map(drop)),
             };
@@ -419,6 +422,7 @@ impl Reactor {
         let sdk_config = match delivery {
             Delivery::Environment => None,
             Delivery::Process => {
+                asks_for_credentials(&self.settings.replication.command)?;
                 let file =
                     credential_process::write_sdk_config(&self.runtime, &self.config, region);
                 Some(file?)
@@ -506,20 +510,40 @@ impl Reactor {
 }
 
 /// What a Litestream of the printed version understands.
-fn delivery_for(printed: &str) -> Result<Delivery, String> {
+fn delivery_for(printed: &str, replicate: &[String]) -> Result<Delivery, String> {
     let version = command::version(printed).ok_or("it does not say its version")?;
-    let delivery = if version >= command::REFRESHES {
-        Delivery::Process
-    } else {
-        Delivery::Environment
-    };
-    let what = match delivery {
-        Delivery::Process => "asks for credentials by itself: rotations need no restart",
-        Delivery::Environment => "has to be restarted at each rotation",
+    let able = match version >= command::REFRESHES {
+        true => asks_for_credentials(replicate),
+        false => Err("this version can't ask for credentials".to_owned()),
     };
     let (major, minor, patch) = version;
+    let (delivery, what) = match able {
+        Ok(()) => (
+            Delivery::Process,
+            "asks for credentials by itself: rotations need no restart".to_owned(),
+        ),
+        Err(why) => (
+            Delivery::Environment,
+            format!("is restarted at each rotation: {why}"),
+        ),
+    };
     info!("Litestream {major}.{minor}.{patch} {what}");
     Ok(delivery)
+}
+
+/// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand
+/// there, and never asks for others.
+fn asks_for_credentials(replicate: &[String]) -> Result<(), String> {
+    let configuration = Configuration::of(replicate)?;
+    let keys = configuration.static_keys();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds {}, which Litestream would take for ever; remove it",
+        configuration.path().display(),
+        keys.join(" and ")
+    ))
 }
 
 fn policy(settings: &Settings) -> Policy {

@@ -1,8 +1,9 @@
-//! Litestream, from the outside: its command line, its control socket, its unit.
+//! Litestream, from the outside: its command line, its configuration, its control socket, its unit.
 //!
 //! Owns what is known about Litestream's ways. Decides nothing, and the loop waits for none of it:
 //! it hands out commands for the reactor to run, and a connection for the reactor to poll.
 
 pub mod command;
+pub mod configuration;
 pub mod control;
 pub mod unit;

@@ -33,6 +33,7 @@ fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
             "key",
             "ca_bundle",
             "litestream",
+            "litestream_config",
             "sqlite",
             "database",
         ];
@@ -52,7 +53,7 @@ fn each_failure_is_named_with_a_next_step() -> Outcome {
     let stranger = lab.provision_pem(KeyKind::EcdsaP256, "check-stranger")?;
     let quoted = |text: &str| format!("{text:?}");
     let nowhere = quoted("/nowhere/at/all");
-    let cases: [(&str, &str, String, &str); 8] = [
+    let cases: [(&str, &str, String, &str); 9] = [
         ("identity", "certificate", nowhere.clone(), "certificate"),
         ("identity", "private_key", nowhere.clone(), "key"),
         (
@@ -75,6 +76,12 @@ fn each_failure_is_named_with_a_next_step() -> Outcome {
             "litestream",
         ),
         ("database", "path", quoted("/nowhere/app.db"), "database"),
+        (
+            "replication",
+            "control_socket",
+            quoted("/nowhere/litestream.sock"),
+            "litestream_config",
+        ),
         (
             "credentials",
             "role_alias",

@@ -51,6 +51,27 @@ pub fn reset(replicate: &[String], database: &Path) -> Option<Command> {
     Some(command)
 }
 
+/// The configuration file that a command which replicates names.
+pub fn configuration(replicate: &[String]) -> PathBuf {
+    let mut words = replicate.iter().skip_while(|word| *word != "replicate");
+    while let Some(word) = words.next() {
+        match word.trim_start_matches('-') {
+            "config" if word.starts_with('-') => {
+                return words.next().map_or(DEFAULT_PATH.into(), PathBuf::from);
+            }
+            flag => {
+                if let Some(path) = flag.strip_prefix("config=") {
+                    return path.into();
+                }
+            }
+        }
+    }
+    DEFAULT_PATH.into()
+}
+
+/// Where Litestream looks unless it is told.
+const DEFAULT_PATH: &str = "/etc/litestream.yml";
+
 /// Litestream of this version and later asks for new credentials by itself, where it is told whom.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 
@@ -109,6 +130,23 @@ mod tests {
         ] {
             assert_eq!(reset(given).as_deref(), wanted, "{given}");
         }
+    }
+
+    #[test]
+    fn finds_the_configuration() {
+        let path = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            configuration(&words)
+        };
+        assert_eq!(
+            path("litestream replicate -config /a.yml"),
+            Path::new("/a.yml")
+        );
+        assert_eq!(
+            path("nice litestream replicate --config=/b.yml"),
+            Path::new("/b.yml")
+        );
+        assert_eq!(path("litestream replicate"), Path::new(DEFAULT_PATH));
     }
 
     #[test]

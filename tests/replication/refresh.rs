@@ -77,6 +77,29 @@ fn auto_restarts_only_what_can_not_ask() -> Result {
 }
 
 #[test]
+fn keys_in_litestreams_own_file_are_named_and_never_used_instead() -> Result {
+    let (lab, mut site) = site("thing-keys", Duration::from_secs(900))?;
+    let file = site.root().join("litestream.yml");
+    let sound = fs::read_to_string(&file)?;
+    let key = "access-key-id: AKIAIOSFODNN7EXAMPLE\n";
+    fs::write(&file, format!("{key}{sound}"))?;
+    site.set("replication", "rotation", "\"refresh\"");
+    let mut daemon = site.start()?;
+    let status = daemon.wait_for("refusal", LIMIT, |status| {
+        has_problem(status, "litestream.yml holds access-key-id")
+    })?;
+    assert_eq!(number(&status, "replication", "starts"), 0, "{status:#}");
+    let check = site.run(&["check"])?;
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("it holds access-key-id"), "{said}");
+    // Mended, it needs nobody's word.
+    fs::write(&file, sound)?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)
+}
+
+#[test]
 fn an_outage_of_the_provider_ends_in_replication_without_a_restart() -> Result {
     let (lab, mut site) = site("thing-refresh-outage", SHORT)?;
     site.set("replication", "rotation", "\"refresh\"");
