@@ -23,6 +23,7 @@ pub mod config;
 mod credential_process;
 pub mod credentials;
 mod csr;
+mod metrics;
 mod reactor;
 pub mod replication;
 mod status;

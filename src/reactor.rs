@@ -30,6 +30,7 @@ use crate::credential_process::{self, CredentialServer};
 use crate::credentials::delivery;
 use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::metrics::Metrics;
 use crate::replication::command;
 use crate::replication::configuration::Configuration;
 use crate::replication::control::SyncRequest;
@@ -87,6 +88,7 @@ struct Reactor {
     network: Option<NetworkWatch>,
     status: StatusServer,
     credentials: CredentialServer,
+    metrics: Metrics,
     notifier: Notifier,
     events: VecDeque<Event>,
     done: bool,
@@ -142,6 +144,7 @@ impl Reactor {
             network,
             status: StatusServer::bind(&runtime).map_err(failed)?,
             credentials: CredentialServer::bind(&runtime).map_err(failed)?,
+            metrics: Metrics::new(&runtime),
             notifier: Notifier::new(),
             events: VecDeque::from([Event::Tick]),
             done: false,
@@ -190,6 +193,7 @@ impl Reactor {
         });
         self.credentials
             .answer(|| credential_process::document(&report, self.grant.as_ref()));
+        self.metrics.show(&report, now.boot);
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {
             self.notifier.feed_watchdog(now.boot);

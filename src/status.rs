@@ -57,6 +57,7 @@ pub(crate) fn document(
             "expiration": grant.map(|g| g.expiration.to_string()),
             "renewal_in_s": report.renewal_in.map(seconds),
             "granted": report.granted,
+            "fetch_time_s": report.fetch_time.map(seconds),
             "failures": failures,
             "last_failure": report.failure.as_ref().map(|(class, message)| {
                 json!({"class": class.name(), "message": message})

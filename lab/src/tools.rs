@@ -44,6 +44,18 @@ pub fn aws_sdk(program: &str) -> Result<PathBuf> {
     )))
 }
 
+/// Prometheus's own judge of metrics, as `cargo xtask test` unpacked it.
+pub fn promtool() -> Result<PathBuf> {
+    let path = directory().join("prometheus/usr/bin/promtool");
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::new(format!(
+        "{} is not there: install it with `cargo xtask test metrics`",
+        path.display()
+    )))
+}
+
 /// The folder of Microchip's PKCS#11 module, and of the configuration files that it was built to read:
 /// `cryptoauthlib.conf`, and `slots` with `0.conf`. It is there once `cargo xtask test secure-element`
 /// has built it.

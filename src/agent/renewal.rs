@@ -93,6 +93,7 @@ pub(super) struct Renewal {
     in_force: Option<Term>,
     failure: Option<FetchFailure>,
     in_a_row: u32,
+    pub(super) fetch_time: Option<Duration>,
     pub(super) granted: u64,
     pub(super) failures: BTreeMap<FailureClass, u64>,
 }
@@ -125,6 +126,7 @@ impl Renewal {
             in_force: None,
             failure: None,
             in_a_row: 0,
+            fetch_time: None,
             granted: 0,
             failures: BTreeMap::new(),
         }
@@ -191,6 +193,7 @@ impl Renewal {
         let age = renewal_age(lease.lifetime, policy.renew_before, lease.phase);
         self.state = State::Due((begins + age).max(begins + LEAST_INTERVAL));
         self.in_force = Some(term);
+        self.fetch_time = Some(now.boot.since(begins));
         self.granted += 1;
         self.in_a_row = 0;
         self.failure = None;

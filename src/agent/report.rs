@@ -27,6 +27,8 @@ pub struct Report {
     /// For how long an AWS SDK that asks now may use the credentials before it asks again; `None`
     /// where there are none.
     pub told_term: Option<Duration>,
+    /// What the last fetch that gave credentials took.
+    pub fetch_time: Option<Duration>,
     /// Grants since the start.
     pub granted: u64,
     /// Failures since the start, by class.
@@ -129,6 +131,7 @@ impl Report {
                     .map_or(Duration::ZERO, |at| at.since(now));
                 told_term(left, due)
             }),
+            fetch_time: agent.renewal.fetch_time,
             granted: agent.renewal.granted,
             failures: agent
                 .renewal

@@ -66,6 +66,17 @@ const AWS_SDKS: python::Environment = python::Environment {
     requirements: "awscli==1.46.3\nboto3==1.44.5\n",
 };
 
+/// Unpacks Debian's promtool, and installs none of Prometheus.
+pub(crate) fn promtool() -> Result<(), SetupError> {
+    let place = tools::directory().join("prometheus");
+    if !place.exists() {
+        let scratch = place.with_extension(std::process::id().to_string());
+        debian::Archive::open()?.unpack(&["prometheus"], &scratch)?;
+        fs::rename(&scratch, &place).map_err(about(&scratch))?;
+    }
+    Ok(())
+}
+
 /// Builds Microchip's PKCS#11 module for this machine.
 pub(crate) fn cryptoauthlib(accepted: LicenceAccepted) -> Result<PathBuf, SetupError> {
     cryptoauthlib::install(accepted)

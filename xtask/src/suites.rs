@@ -53,6 +53,7 @@ const SUITES: &[Suite] = &[
         "token-faults",
         &["--package", "edgerepl", "--test", "token_faults"],
     ),
+    suite("metrics", &["--package", "edgerepl", "--test", "metrics"]),
     suite("sdk", &["--package", "edgerepl", "--test", "sdk"]),
     suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),
     suite(
@@ -108,7 +109,11 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
         setup::setup()?;
         build_programs()?;
     }
-    if suites.iter().any(|suite| suite.name == "sdk") {
+    let includes = |name| suites.iter().any(|suite| suite.name == name);
+    if includes("metrics") {
+        setup::promtool()?;
+    }
+    if includes("sdk") {
         setup::aws_sdks()?;
     }
     run_all(&suites)

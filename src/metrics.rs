@@ -1,0 +1,205 @@
+//! The metrics: what `status` knows, as a text file for Prometheus (node_exporter's textfile collector).
+//!
+//! Owns their names and the file, `edgerepl.prom` in the runtime directory, which is on tmpfs. Made from
+//! the same [`Report`] as the status. Never wakes the daemon: it is written where a turn of the loop
+//! comes along anyway, and is gone when the daemon ends in order.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::agent::{Report, State};
+use crate::clock::BootTime;
+use crate::config::RuntimeDirectory;
+use crate::credentials::FailureClass;
+
+/// The file's name.
+const FILE: &str = "edgerepl.prom";
+
+/// Nobody scrapes more often.
+const PACE: Duration = Duration::from_secs(10);
+
+/// The file, while the daemon runs.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    path: PathBuf,
+    beside: PathBuf,
+    due: BootTime,
+    failed: bool,
+}
+
+impl Metrics {
+    /// Nothing is written yet; what an earlier daemon left is gone.
+    pub(crate) fn new(runtime: &RuntimeDirectory) -> Self {
+        let path = runtime.file(FILE);
+        let _ = fs::remove_file(&path);
+        Self {
+            path,
+            beside: runtime.file(".edgerepl.prom.new"),
+            due: BootTime::default(),
+            failed: false,
+        }
+    }
+
+    /// Writes the file where that is due. A file that can't be written is told of once.
+    pub(crate) fn show(&mut self, report: &Report, now: BootTime) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + PACE;
+        let written = fs::write(&self.beside, text(report))
+            .and_then(|()| fs::set_permissions(&self.beside, Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&self.beside, &self.path));
+        match written {
+            Err(e) if !self.failed => {
+                log::warn!("{} can't be written: {e}", self.path.display());
+                self.failed = true;
+            }
+            Err(_) => {}
+            Ok(()) => self.failed = false,
+        }
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        // Nobody is to take the last figures of a dead daemon for today's.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// All of them, in the text format 0.0.4. What was never measured is left out.
+fn text(report: &Report) -> String {
+    families(report)
+        .iter()
+        .filter(|family| !family.samples.is_empty())
+        .map(Family::to_string)
+        .collect()
+}
+
+fn families(report: &Report) -> [Family; 13] {
+    let seconds = |time: Duration| time.as_secs_f64();
+    let flag = |is: bool| Some(f64::from(u8::from(is)));
+    let count = |number: u64| Some(number as f64);
+    let failures = FailureClass::ALL.map(|class| {
+        let found = report.failures.iter().find(|(failed, _)| *failed == class);
+        let label = format!("{{class=\"{}\"}}", class.name());
+        (label, found.map_or(0.0, |(_, count)| *count as f64))
+    });
+    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    [
+        Family::labelled(
+            "edgerepl_info",
+            "gauge",
+            "The version that runs.",
+            [(version, 1.0)],
+        ),
+        Family::gauge(
+            "edgerepl_healthy",
+            "Whether all that is promised is so.",
+            flag(report.state == State::Healthy),
+        ),
+        Family::gauge(
+            "edgerepl_credentials_expire_in_seconds",
+            "The time to the end of the credentials in force; 0 where there are none.",
+            Some(seconds(report.credentials_left.unwrap_or_default())),
+        ),
+        Family::counter(
+            "edgerepl_credentials_grants_total",
+            "Credentials granted since the start.",
+            count(report.granted),
+        ),
+        Family::labelled(
+            "edgerepl_credentials_failures_total",
+            "counter",
+            "Fetches that gave none since the start, by what they call for.",
+            failures,
+        ),
+        Family::gauge(
+            "edgerepl_fetch_duration_seconds",
+            "What the last fetch that gave credentials took.",
+            report.fetch_time.map(seconds),
+        ),
+        Family::counter(
+            "edgerepl_litestream_starts_total",
+            "Starts of Litestream since the start.",
+            count(report.starts),
+        ),
+        Family::counter(
+            "edgerepl_rotations_total",
+            "Newer credentials handed to Litestream since the start.",
+            count(report.rotations),
+        ),
+        Family::gauge(
+            "edgerepl_rotation_gap_seconds",
+            "From Litestream's last stop until its replica was seen to follow again.",
+            report.last_gap.map(seconds),
+        ),
+        Family::gauge(
+            "edgerepl_replica_lag_seconds",
+            "The time since the replica was known to hold every row; 0 where it still does.",
+            report.lag.map(|lag| seconds(lag.time)),
+        ),
+        Family::gauge(
+            "edgerepl_replica_lag_rows",
+            "Heartbeat rows that the replica is not known to hold.",
+            report.lag.map(|lag| lag.rows as f64),
+        ),
+        Family::counter(
+            "edgerepl_heartbeat_rows_total",
+            "Heartbeat rows written since the start.",
+            count(report.rows),
+        ),
+        Family::gauge(
+            "edgerepl_wal_guard_held",
+            "Whether the WAL is kept from being reset, as it is while Litestream is down.",
+            flag(report.guard_held.is_some()),
+        ),
+    ]
+}
+
+/// A metric: what it is, and its samples by their labels.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    samples: Vec<(String, f64)>,
+}
+
+impl Family {
+    fn gauge(name: &'static str, help: &'static str, value: Option<f64>) -> Self {
+        Self::labelled(name, "gauge", help, value.map(|v| (String::new(), v)))
+    }
+
+    fn counter(name: &'static str, help: &'static str, value: Option<f64>) -> Self {
+        Self::labelled(name, "counter", help, value.map(|v| (String::new(), v)))
+    }
+
+    fn labelled(
+        name: &'static str,
+        kind: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (String, f64)>,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            help,
+            samples: samples.into_iter().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name, kind, help, ..
+        } = self;
+        writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
+        self.samples
+            .iter()
+            .try_for_each(|(label, value)| writeln!(f, "{name}{label} {value}"))
+    }
+}
