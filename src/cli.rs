@@ -14,7 +14,7 @@ use crate::credentials::fetch;
 use crate::credentials::key::NewKey;
 use crate::replication::unit;
 use crate::system::leash;
-use crate::{check, credential_process, csr, reactor, status};
+use crate::{check, credential_process, csr, reactor, status, verify};
 
 /// The command that a fetch child is started with; not for people.
 pub(crate) const FETCH: &str = "fetch";
@@ -34,6 +34,7 @@ Commands:
   run     the daemon: fetch credentials, renew them, run Litestream with them
   check   test the configuration and all that it names; --online also fetches once; --json
   status  what the running daemon knows; --json
+  verify  restore the replica aside and compare it with the database; --json
   credential-process
           print credentials as AWS SDKs want them of a credential_process: the daemon's, or
           fetched where none runs
@@ -50,6 +51,8 @@ Exit codes:
   run     0 after a clean stop, 78 where the configuration can't work, 1 where it can't begin
   check   0 where all pass, 1 where some fail, 78 where the configuration can't be read
   status  0 healthy, 1 not healthy, 3 not running
+  verify  0 where the replica holds all that it should, 1 where not or nobody can tell, 78 where
+          the configuration can't be read
   credential-process, csr
           0 where it is printed, 1 where there is none, 78 where the configuration can't be read
 
@@ -105,6 +108,7 @@ enum Command {
     Run,
     Check,
     Status,
+    Verify,
     CredentialProcess,
     Csr,
     Help,
@@ -117,6 +121,7 @@ impl Options {
             "run" => Command::Run,
             "check" => Command::Check,
             "status" => Command::Status,
+            "verify" => Command::Verify,
             "credential-process" => Command::CredentialProcess,
             "csr" => Command::Csr,
             "help" | "--help" | "-h" => Command::Help,
@@ -137,7 +142,9 @@ impl Options {
                 "--config" => {
                     options.config = rest.next().ok_or("--config needs a path")?.into();
                 }
-                "--json" if matches!(command, Command::Check | Command::Status) => {
+                "--json"
+                    if matches!(command, Command::Check | Command::Status | Command::Verify) =>
+                {
                     options.json = true;
                 }
                 "--online" if command == Command::Check => options.online = true,
@@ -173,6 +180,7 @@ impl Options {
             Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
             Command::Status => return status::show(&runtime, self.json),
             Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
+            Command::Verify => return verify::verify(&self.config, &runtime, self.json),
             Command::CredentialProcess => {
                 return credential_process::print(&self.config, &runtime);
             }

@@ -192,6 +192,26 @@ pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Credentials for a command of ours: from the daemon where one runs, else by a fetch.
+///
+/// # Errors
+/// Why there are none, in one sentence.
+pub(crate) fn obtain(
+    settings: &Settings,
+    runtime: &RuntimeDirectory,
+) -> Result<Credentials, String> {
+    let answer = ask(runtime).unwrap_or_else(|_| fetched(settings, runtime));
+    if let Some(why) = answer[ERROR].as_str() {
+        return Err(why.to_owned());
+    }
+    let text = |key: &str| answer[key].as_str().unwrap_or_default();
+    Credentials::checked(
+        text("AccessKeyId"),
+        text("SecretAccessKey"),
+        text("SessionToken"),
+    )
+}
+
 /// The daemon's answer, or why there is none.
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
     let path = runtime.file(SOCKET);

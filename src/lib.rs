@@ -29,3 +29,4 @@ pub mod replication;
 mod status;
 pub mod store;
 pub mod system;
+mod verify;

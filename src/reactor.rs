@@ -27,7 +27,7 @@ use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
 use crate::credential_process::{self, CredentialServer};
-use crate::credentials::delivery;
+use crate::credentials::delivery::{self, Source};
 use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::metrics::Metrics;
@@ -423,16 +423,17 @@ impl Reactor {
     fn start_litestream(&mut self, delivery: Delivery) -> Result<Option<()>, String> {
         let grant = self.grant.as_ref().ok_or("there are no credentials")?;
         let region = &self.settings.region;
-        let sdk_config = match delivery {
-            Delivery::Environment => None,
+        let sdk_config;
+        let source = match delivery {
+            Delivery::Environment => Source::Values(&grant.credentials),
             Delivery::Process => {
                 asks_for_credentials(&self.settings.replication.command)?;
-                let file =
-                    credential_process::write_sdk_config(&self.runtime, &self.config, region);
-                Some(file?)
+                sdk_config =
+                    credential_process::write_sdk_config(&self.runtime, &self.config, region)?;
+                Source::Config(&sdk_config)
             }
         };
-        let variables = delivery::environment(grant, region, sdk_config.as_deref());
+        let variables = delivery::environment(&grant.thing_name, region, source);
         if let Supervisor::Systemd {
             unit,
             environment_file,

@@ -6,4 +6,5 @@
 pub mod command;
 pub mod configuration;
 pub mod control;
+pub(crate) mod restore;
 pub mod unit;

@@ -1,8 +1,9 @@
 //! The device's database, as far as edgerepl has a hand in it.
 //!
-//! Owns every connection that this process opens: one for the heartbeat rows, one for the WAL guard
-//! (`guard`), and the rule about SQLite's version (`version`). Never touches another table, never
-//! waits longer than [`BUSY_LIMIT`] for a lock, never checkpoints on closing. Nothing else in this
+//! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
+//! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
+//! (`version`). Never changes another table, never has the daemon wait longer than [`BUSY_LIMIT`] for
+//! a lock, never checkpoints on closing. Nothing else in this
 //! process may open the database's files: closing any descriptor of one drops SQLite's locks on it.
 
 use std::fs;
@@ -16,6 +17,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::clock::WallTime;
 use crate::config::TableName;
 
+pub(crate) mod compare;
 mod guard;
 pub mod version;
 

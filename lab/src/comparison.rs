@@ -45,6 +45,7 @@ impl Comparison {
             integrity,
         };
         for table in tables {
+            let table = table.replace('"', "\"\"");
             let (ours, theirs) = (format!("live.\"{table}\""), format!("main.\"{table}\""));
             sum.live += count(format!("SELECT count(*) FROM {ours}"))?;
             sum.restored += count(format!("SELECT count(*) FROM {theirs}"))?;

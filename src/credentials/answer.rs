@@ -116,7 +116,7 @@ impl Credentials {
     ///
     /// # Errors
     /// A sentence that names the part, and never its content.
-    pub(super) fn checked(id: &str, secret: &str, token: &str) -> Result<Self, String> {
+    pub(crate) fn checked(id: &str, secret: &str, token: &str) -> Result<Self, String> {
         let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         if !(16..=128).contains(&id.len()) || !id.bytes().all(word) {
             return Err("its accessKeyId is not 16 to 128 letters and digits".to_owned());

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
-use super::{Credentials, Grant};
+use super::Credentials;
 
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
@@ -33,25 +33,31 @@ pub const UNWANTED: [&str; 12] = [
     "LITESTREAM_SECRET_ACCESS_KEY",
 ];
 
-/// What Litestream's environment holds beside its own: the credentials themselves, or where
-/// `sdk_config` is named, the file by which its SDK asks for them.
+/// Where Litestream's SDK finds credentials.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// In the environment itself.
+    Values(&'a Credentials),
+    /// By this file, which tells it whom to ask.
+    Config(&'a Path),
+}
+
+/// What Litestream's environment holds beside its own.
 pub fn environment(
-    grant: &Grant,
+    thing_name: &str,
     region: &str,
-    sdk_config: Option<&Path>,
+    source: Source<'_>,
 ) -> Vec<(&'static str, String)> {
-    let Credentials {
-        access_key_id,
-        secret_access_key,
-        session_token,
-    } = &grant.credentials;
-    let mut variables = match sdk_config {
-        None => vec![
-            ("AWS_ACCESS_KEY_ID", access_key_id.clone()),
-            ("AWS_SECRET_ACCESS_KEY", secret_access_key.clone()),
-            ("AWS_SESSION_TOKEN", session_token.clone()),
+    let mut variables = match source {
+        Source::Values(credentials) => vec![
+            ("AWS_ACCESS_KEY_ID", credentials.access_key_id.clone()),
+            (
+                "AWS_SECRET_ACCESS_KEY",
+                credentials.secret_access_key.clone(),
+            ),
+            ("AWS_SESSION_TOKEN", credentials.session_token.clone()),
         ],
-        Some(file) => vec![
+        Source::Config(file) => vec![
             ("AWS_CONFIG_FILE", file.display().to_string()),
             // A file of that kind in somebody's home would win.
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
@@ -61,7 +67,7 @@ pub fn environment(
         ("AWS_REGION", region.to_owned()),
         ("AWS_DEFAULT_REGION", region.to_owned()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ("EDGEREPL_THING_NAME", grant.thing_name.clone()),
+        ("EDGEREPL_THING_NAME", thing_name.to_owned()),
     ]);
     variables
 }

@@ -72,6 +72,34 @@ pub fn configuration(replicate: &[String]) -> PathBuf {
 /// Where Litestream looks unless it is told.
 const DEFAULT_PATH: &str = "/etc/litestream.yml";
 
+/// The words of the command that restores to `output`, made from the one that replicates: all but the
+/// database, which comes last. Up to the transaction `upto`, or to the end.
+///
+/// # Errors
+/// Where the given command is not `litestream replicate`, so that nobody can tell.
+pub fn restore(
+    replicate: &[String],
+    output: &Path,
+    upto: Option<u64>,
+) -> Result<Vec<String>, String> {
+    let verb = replicate.iter().position(|word| word == "replicate");
+    let verb = verb.ok_or("[replication] command is not `litestream replicate`")?;
+    let mut words = replicate[..verb].to_vec();
+    words.extend(["restore", "-config"].map(str::to_owned));
+    words.push(configuration(replicate).to_string_lossy().into_owned());
+    if replicate
+        .iter()
+        .any(|word| word.trim_start_matches('-') == "no-expand-env")
+    {
+        words.push("-no-expand-env".to_owned());
+    }
+    if let Some(transaction) = upto {
+        words.extend(["-txid".to_owned(), format!("{transaction:016x}")]);
+    }
+    words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
+    Ok(words)
+}
+
 /// Litestream of this version and later asks for new credentials by itself, where it is told whom.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 

@@ -53,6 +53,7 @@ const SUITES: &[Suite] = &[
         "token-faults",
         &["--package", "edgerepl", "--test", "token_faults"],
     ),
+    suite("verify", &["--package", "edgerepl", "--test", "verify"]),
     suite("metrics", &["--package", "edgerepl", "--test", "metrics"]),
     suite("sdk", &["--package", "edgerepl", "--test", "sdk"]),
     suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),

@@ -1,0 +1,166 @@
+//! `edgerepl verify`: what it says of replicas that are whole, behind and damaged.
+
+mod common;
+
+use std::error::Error;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{LIMIT, Outcome, lab, replicates, site};
+use edgerepl_lab::{KeyKind, Lab, Site};
+use serde_json::Value;
+
+#[test]
+fn every_table_is_equal_while_an_application_writes() -> Outcome {
+    let (lab, site) = device("verify-busy")?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| -> Outcome {
+        let application = scope.spawn(|| write_until(&site, &done));
+        let mut daemon = site.start()?;
+        daemon.wait_for("replication", LIMIT, replicates)?;
+        for _ in 0..3 {
+            let report = report(&site.run(&["verify", "--json"])?)?;
+            assert_eq!(report["holds"], true, "{report:#}");
+            assert!(report["transaction"].as_u64() > Some(0), "{report:#}");
+            for name in ["HealthCheck", "odd \"name", "row"] {
+                let table = table(&report, name)?;
+                assert_eq!(table["equal"], true, "{report:#}");
+                assert!(table["rows"].as_u64() > Some(0), "{report:#}");
+            }
+        }
+        let shown = site.run(&["verify"])?;
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.status.success(), "{text}");
+        assert!(
+            text.starts_with("the replica holds all that it should"),
+            "{text}"
+        );
+        done.store(true, Ordering::Relaxed);
+        let rows = application.join().map_err(|_| "it panicked")?;
+        assert!(rows.map_err(|e| e.to_string())? > 20);
+        daemon.terminate()?;
+        Ok(())
+    })?;
+    leaves_nothing(&site)?;
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
+#[test]
+fn heartbeat_rows_are_the_proof_where_litestream_cannot_say() -> Outcome {
+    let (lab, mut site) = device("verify-0-3")?;
+    site.use_litestream(&lab, "0.3.13")?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("a snapshot", LIMIT, |_| {
+        let requests = lab.s3().requests();
+        requests.iter().filter(|r| r.is_upload()).count() > 3
+    })?;
+    let report = report(&site.run(&["verify", "--json"])?)?;
+    assert_eq!(report["holds"], true, "{report:#}");
+    assert_eq!(report["transaction"], Value::Null);
+    assert!(report["rows_behind"].is_u64(), "{report:#}");
+    assert!(table(&report, "HealthCheck")?["rows"].as_u64() > Some(0));
+    // A row of those that never change.
+    let database = site.connect()?;
+    database.execute(
+        "UPDATE HealthCheck SET created_at = 'x' WHERE id = (SELECT min(id) FROM HealthCheck)",
+        [],
+    )?;
+    daemon.terminate()?;
+    database.execute(
+        "UPDATE HealthCheck SET created_at = 'y' WHERE id = (SELECT min(id) FROM HealthCheck)",
+        [],
+    )?;
+    let report = self::report(&site.run(&["verify", "--json"])?)?;
+    assert_eq!(report["holds"], false, "{report:#}");
+    leaves_nothing(&site)
+}
+
+#[test]
+fn a_replica_that_is_gone_or_damaged_is_not_believed() -> Outcome {
+    let (_lab, mut site) = device("verify-damaged")?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    // What comes back is cut off at its end.
+    let real = edgerepl_lab::tools::litestream("0.5.17")?;
+    let script = site.root().join("damaging");
+    let text = format!(
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica.db) \
+         head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
+    let sound = command.replace(&script.display().to_string(), &real.display().to_string());
+    site.set("replication", "command", command);
+    let output = site.run(&["verify", "--json"])?;
+    let damaged: Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(output.status.code(), Some(1), "{damaged:#}");
+    assert_eq!(damaged["holds"], false, "{damaged:#}");
+
+    // Somebody has emptied the bucket.
+    let elsewhere = site.root().join("elsewhere.yml");
+    let text = fs::read_to_string(&config)?.replace("THING_NAME}/app.db", "THING_NAME}/gone.db");
+    fs::write(&elsewhere, text)?;
+    let gone = sound.replace("litestream.yml", "elsewhere.yml");
+    site.set("replication", "command", gone);
+    let output = site.run(&["verify"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the replica is not verified: "), "{said}");
+    daemon.terminate()?;
+    leaves_nothing(&site)
+}
+
+/// A device whose application has tables with what SQLite can hold.
+fn device(thing_name: &str) -> Result<(Lab, Site), Box<dyn Error>> {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, thing_name)?;
+    let site = site(&lab, &device)?;
+    let database = site.connect()?;
+    database.execute_batch(
+        "CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT);
+         CREATE TABLE \"odd \"\"name\" (a PRIMARY KEY, b) WITHOUT ROWID;
+         CREATE INDEX covers ON row (text, id);
+         INSERT INTO \"odd \"\"name\" VALUES (1.5, x'00ff'), ('text', NULL), (7, '');",
+    )?;
+    Ok((lab, site))
+}
+
+fn write_until(site: &Site, done: &AtomicBool) -> Result<u64, rusqlite::Error> {
+    let database = site.connect().map_err(|_| rusqlite::Error::InvalidQuery)?;
+    let mut rows = 0;
+    while !done.load(Ordering::Relaxed) {
+        database.execute("INSERT INTO row (text) VALUES (hex(randomblob(20)))", [])?;
+        rows += 1;
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(rows)
+}
+
+fn report(output: &Output) -> Result<Value, Box<dyn Error>> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("{e}: {said}").into())
+}
+
+fn table(report: &Value, name: &str) -> Result<Value, String> {
+    let tables = report["tables"].as_array().into_iter().flatten();
+    let mut named = tables.filter(|table| table["name"] == name);
+    named
+        .next()
+        .cloned()
+        .ok_or(format!("no {name}: {report:#}"))
+}
+
+fn leaves_nothing(site: &Site) -> Outcome {
+    for entry in fs::read_dir(site.root())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        assert!(!name.contains("verify"), "{name} was left behind");
+    }
+    Ok(())
+}
