@@ -9,11 +9,22 @@ use crate::qemu::machine::Power;
 use crate::qemu::rig::LIMIT;
 
 pub(super) fn boot(bench: &Bench) -> Result<Figures, Failure> {
-    let rig = bench.rig("boot", LONG)?;
+    let mut rig = bench.rig("boot", LONG)?;
+    // As it comes: Litestream asks for credentials by itself where it can.
+    rig.set("replication.rotation = \"auto\"");
     let mut device = rig.first_boot()?;
     let mut figures = Figures::new();
     if bench.has_litestream() {
-        device.wait_until_healthy()?;
+        let status = device.wait_until_healthy()?;
+        let rotation = &status["replication"]["rotation"];
+        ensure(rotation == "refresh", || status.to_string())?;
+        let verified = device.shell.run(
+            "setpriv --reuid=edgerepl --regid=edgerepl --clear-groups --inh-caps=-all \
+             edgerepl verify",
+        )?;
+        ensure(verified.contains("holds all that it should"), || {
+            verified.clone()
+        })?;
     } else {
         let status = device.wait_for("credentials", LIMIT, |status| {
             status["credentials"]["valid"] == true && status["problems"][0].is_string()
