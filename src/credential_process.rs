@@ -141,8 +141,10 @@ pub(crate) fn write_sdk_config(
 ) -> Result<PathBuf, String> {
     let program = std::env::current_exe()
         .map_err(|e| format!("edgerepl does not know where it is installed: {e}"))?;
+    // Whoever starts it is somewhere else.
+    let config = &std::path::absolute(config).unwrap_or(config.to_owned());
     // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read alike.
-    for path in [&program, config, runtime.path()] {
+    for path in [program.as_path(), config, runtime.path()] {
         let text = path.to_string_lossy();
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-:@".contains(c);
         if let Some(odd) = text.chars().find(|c| !plain(*c)) {

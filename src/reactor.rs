@@ -118,6 +118,10 @@ impl Reactor {
                  checkpoints; link 3.51.3 or later, or build with the feature bundled-sqlite"
             );
         }
+        // For every SDK on the device, whatever Litestream is given.
+        if let Err(why) = credential_process::write_sdk_config(&runtime, config, &settings.region) {
+            info!("credential-process is for whoever calls it by hand: {why}");
+        }
         let network = NetworkWatch::new()
             .inspect_err(|e| warn!("changes of the network go unnoticed, without netlink: {e}"))
             .ok();

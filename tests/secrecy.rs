@@ -18,10 +18,20 @@ use nix::sys::signal::Signal;
 const PIN: &str = "648219";
 
 #[test]
-fn no_secret_shows_anywhere() -> Outcome {
+fn no_secret_shows_anywhere_with_restarts() -> Outcome {
+    no_secret_shows_anywhere("restart")
+}
+
+#[test]
+fn no_secret_shows_anywhere_with_refreshes() -> Outcome {
+    no_secret_shows_anywhere("refresh")
+}
+
+fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
     let lab = lab(9)?;
-    let device = lab.provision_token(KeyKind::EcdsaP256, "discreet")?;
+    let device = lab.provision_token(KeyKind::EcdsaP256, &format!("discreet-{rotation}"))?;
     let mut site = site(&lab, &device)?;
+    site.set("replication", "rotation", format!("{rotation:?}"));
     site.set_env("RUST_LOG", "trace");
     let mut daemon = site.start()?;
     let pid = daemon.pid();
@@ -70,6 +80,10 @@ fn no_secret_shows_anywhere() -> Outcome {
     statuses.push_str(&status.to_string());
 
     let table = String::from_utf8(site.run(&["status"])?.stdout)?;
+    let verify = site.run(&["verify"])?;
+    let verify = [verify.stdout, verify.stderr].concat();
+    // What it prints is for the SDK; what it logs is for everybody.
+    let process = site.run(&["credential-process"])?.stderr;
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
     // One who asks and goes away is worth a line to a debugger: so RUST_LOG is in force.
     while !daemon.log().contains("debug: ") {
@@ -83,6 +97,8 @@ fn no_secret_shows_anywhere() -> Outcome {
         ("a command line", seen.as_bytes()),
         ("a status", statuses.as_bytes()),
         ("the status for people", table.as_bytes()),
+        ("verify", &verify),
+        ("the log of credential-process", &process),
         ("the daemon's environment", &environment),
         ("the log", log.as_bytes()),
     ] {
