@@ -14,7 +14,7 @@ use crate::credentials::fetch;
 use crate::credentials::key::NewKey;
 use crate::replication::unit;
 use crate::system::leash;
-use crate::{check, credential_process, csr, reactor, status, verify};
+use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 /// The command that a fetch child is started with; not for people.
 pub(crate) const FETCH: &str = "fetch";
@@ -34,6 +34,8 @@ Commands:
   run     the daemon: fetch credentials, renew them, run Litestream with them
   check   test the configuration and all that it names; --online also fetches once; --json
   status  what the running daemon knows; --json
+  restore restore the database from its replica where there is none, never over one; --wait tries
+          until that is done, or there is nothing to do
   verify  restore the replica aside and compare it with the database; --json
   credential-process
           print credentials as AWS SDKs want them of a credential_process: the daemon's, or
@@ -44,6 +46,8 @@ Commands:
 
 Options:
   --config PATH  the configuration's main file [default: /etc/edgerepl/edgerepl.toml]
+  --runtime-directory PATH
+                 where sockets and locks live [default: /run/edgerepl]
   --help         this text
   --version      the version
 
@@ -51,13 +55,15 @@ Exit codes:
   run     0 after a clean stop, 78 where the configuration can't work, 1 where it can't begin
   check   0 where all pass, 1 where some fail, 78 where the configuration can't be read
   status  0 healthy, 1 not healthy, 3 not running
+  restore 0 where it is restored or there is nothing to do, 1 where not, 78 where the configuration
+          can't be read
   verify  0 where the replica holds all that it should, 1 where not or nobody can tell, 78 where
           the configuration can't be read
   credential-process, csr
           0 where it is printed, 1 where there is none, 78 where the configuration can't be read
 
 Environment:
-  RUNTIME_DIRECTORY  where sockets and locks live [default: /run/edgerepl]
+  RUNTIME_DIRECTORY  what --runtime-directory says
   STATE_DIRECTORY    where the last good time is kept; nothing is kept without it
   RUST_LOG           what is logged [default: info]
 ";
@@ -97,8 +103,10 @@ pub fn main() -> ExitCode {
 struct Options {
     command: Command,
     config: PathBuf,
+    runtime: RuntimeDirectory,
     json: bool,
     online: bool,
+    wait: bool,
     subject: Option<String>,
     generate: Option<NewKey>,
 }
@@ -108,6 +116,7 @@ enum Command {
     Run,
     Check,
     Status,
+    Restore,
     Verify,
     CredentialProcess,
     Csr,
@@ -121,6 +130,7 @@ impl Options {
             "run" => Command::Run,
             "check" => Command::Check,
             "status" => Command::Status,
+            "restore" => Command::Restore,
             "verify" => Command::Verify,
             "credential-process" => Command::CredentialProcess,
             "csr" => Command::Csr,
@@ -131,8 +141,10 @@ impl Options {
         let mut options = Self {
             command,
             config: PathBuf::from(DEFAULT_PATH),
+            runtime: RuntimeDirectory::from_environment(),
             json: false,
             online: false,
+            wait: false,
             subject: None,
             generate: None,
         };
@@ -142,11 +154,16 @@ impl Options {
                 "--config" => {
                     options.config = rest.next().ok_or("--config needs a path")?.into();
                 }
+                "--runtime-directory" => {
+                    let path = rest.next().ok_or("--runtime-directory needs a path")?;
+                    options.runtime = RuntimeDirectory::new(path);
+                }
                 "--json"
                     if matches!(command, Command::Check | Command::Status | Command::Verify) =>
                 {
                     options.json = true;
                 }
+                "--wait" if command == Command::Restore => options.wait = true,
                 "--online" if command == Command::Check => options.online = true,
                 "--subject" if command == Command::Csr => {
                     let name = rest.next().ok_or("--subject needs a name, as CN=thing")?;
@@ -156,6 +173,9 @@ impl Options {
                 "--help" | "-h" => options.command = Command::Help,
                 other => match (other.split_once('='), command) {
                     (Some(("--config", path)), _) => options.config = path.into(),
+                    (Some(("--runtime-directory", path)), _) => {
+                        options.runtime = RuntimeDirectory::new(path);
+                    }
                     (Some(("--subject", name)), Command::Csr) => {
                         options.subject = Some(name.to_owned());
                     }
@@ -174,12 +194,13 @@ impl Options {
     }
 
     fn execute(self) -> ExitCode {
-        let runtime = RuntimeDirectory::from_environment();
+        let runtime = self.runtime;
         match self.command {
             Command::Help => print!("{HELP}"),
             Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
             Command::Status => return status::show(&runtime, self.json),
             Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
+            Command::Restore => return restore::restore(&self.config, &runtime, self.wait),
             Command::Verify => return verify::verify(&self.config, &runtime, self.json),
             Command::CredentialProcess => {
                 return credential_process::print(&self.config, &runtime);

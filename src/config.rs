@@ -331,6 +331,11 @@ impl RuntimeDirectory {
         Self(PathBuf::from(first.unwrap_or("/run/edgerepl")))
     }
 
+    /// This one.
+    pub fn new(path: &str) -> Self {
+        Self(PathBuf::from(path))
+    }
+
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0

@@ -6,7 +6,7 @@
 //! Where no daemon runs, the process fetches by itself.
 
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,15 +26,13 @@ use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch::{self, FetchRequest};
 use crate::credentials::patience::patiently;
 use crate::credentials::{Credentials, Grant};
+use crate::system::local;
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "credentials.sock";
 
 /// The name of the file that an SDK is pointed to.
 const SDK_CONFIG: &str = "aws-config";
-
-/// A daemon answers in the turn in which it is asked; one that does not is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is said where there are no credentials: the member of an answer that is none for an SDK.
 const ERROR: &str = "error";
@@ -74,15 +72,7 @@ impl CredentialServer {
     /// # Errors
     /// Where the directory can't be written to.
     pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
-        let path = runtime.file(SOCKET);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        listener.set_nonblocking(true)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o660))?;
-        Ok(Self(listener))
+        local::listen(&runtime.file(SOCKET), 0o660).map(Self)
     }
 
     /// Answers whoever waits and may know.
@@ -156,10 +146,10 @@ pub(crate) fn write_sdk_config(
     }
     let file = runtime.file(SDK_CONFIG);
     let text = format!(
-        "[default]\nregion = {region}\ncredential_process = /usr/bin/env RUNTIME_DIRECTORY={} {} \
-         credential-process --config {}\n",
-        runtime.path().display(),
+        "[default]\nregion = {region}\ncredential_process = {} credential-process \
+         --runtime-directory {} --config {}\n",
         program.display(),
+        runtime.path().display(),
         config.display()
     );
     let beside = runtime.file(".aws-config.new");
@@ -217,13 +207,8 @@ pub(crate) fn obtain(
 /// The daemon's answer, or why there is none.
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
     let path = runtime.file(SOCKET);
-    let absent = |e: io::Error| format!("no edgerepl answers at {}: {e}", path.display());
-    let mut stream = UnixStream::connect(&path).map_err(absent)?;
-    let mut text = String::new();
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.read_to_string(&mut text))
-        .map_err(absent)?;
+    let text =
+        local::ask(&path).map_err(|e| format!("no edgerepl answers at {}: {e}", path.display()))?;
     serde_json::from_str(&text).map_err(|_| "edgerepl ended before it answered".to_owned())
 }
 

@@ -26,6 +26,7 @@ mod csr;
 mod metrics;
 mod reactor;
 pub mod replication;
+mod restore;
 mod status;
 pub mod store;
 pub mod system;

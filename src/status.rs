@@ -5,11 +5,9 @@
 //! daemon: no socket, no status.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,15 +17,13 @@ use crate::agent::{Delivery, Report, State, SupervisorKind};
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
+use crate::system::local;
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "status.sock";
 
 /// The document's form; a change that breaks a reader raises it.
 const FORM: u64 = 1;
-
-/// A daemon answers in the turn in which it is asked; one that does not is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `status --json` prints. Times to come and times past are in seconds from now.
 pub(crate) fn document(
@@ -113,16 +109,8 @@ impl StatusServer {
     /// # Errors
     /// Where the directory can't be written to.
     pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
-        let path = runtime.file(SOCKET);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        listener.set_nonblocking(true)?;
         // Whoever may enter the directory may know.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
-        Ok(Self(listener))
+        local::listen(&runtime.file(SOCKET), 0o666).map(Self)
     }
 
     /// Answers whoever waits.
@@ -176,16 +164,13 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
 
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
     let path = runtime.file(SOCKET);
-    let absent = |e: io::Error| match e.kind() {
+    let text = local::ask(&path).map_err(|e| match e.kind() {
         ErrorKind::PermissionDenied => format!("{} may not be read: {e}", path.display()),
-        _ => format!("no edgerepl runs here ({}: {e})", path.display()),
-    };
-    let mut stream = UnixStream::connect(&path).map_err(absent)?;
-    let mut text = String::new();
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.read_to_string(&mut text))
-        .map_err(|e| format!("edgerepl runs and does not answer: {e}"))?;
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!("no edgerepl runs here ({}: {e})", path.display())
+        }
+        _ => format!("edgerepl runs and does not answer: {e}"),
+    })?;
     serde_json::from_str(&text).map_err(|_| "edgerepl answers with no status".to_owned())
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 pub mod leash;
+pub mod local;
 pub mod network;
 pub mod signals;
 pub mod timer;

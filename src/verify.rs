@@ -5,13 +5,11 @@
 //! be asked for the moment, heartbeat rows alone are the proof. Changes nothing, and leaves nothing
 //! behind.
 
-use std::fs::{self, File};
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
@@ -22,7 +20,7 @@ use crate::credential_process;
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::replication::control::SyncRequest;
-use crate::replication::restore::{self, Access, has_room, size_of};
+use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
 use crate::store::compare::{Content, Snapshot};
 
 /// How long writers may be held up for the sync.
@@ -90,7 +88,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let certificate = Certificate::read(&settings.identity.certificate).map_err(|f| f.message)?;
     let thing_name = fetch::thing_name(&settings.identity, &certificate).map_err(|f| f.message)?;
     let credentials = credential_process::obtain(settings, runtime)?;
-    let aside = Aside::make(database)?;
+    let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
     let (live, synced) = Snapshot::of_live(database, || sync(settings))?;
     let transaction = match synced {
@@ -107,17 +105,14 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };
-    let copy = aside.copy();
     let access = Access {
         credentials: &credentials,
         region: &settings.region,
         thing_name: &thing_name,
     };
-    let replicate = &settings.replication.command;
-    let lock = aside.folder.join("restore.lock");
-    restore::restore(replicate, database, &copy, transaction, &lock, access)?;
-
-    let replica = Snapshot::of_copy(&copy)?;
+    let restored = aside.restore(&settings.replication.command, database, transaction, access)?;
+    let copy = restored.ok_or("S3 holds no replica of it")?;
+    let replica = Snapshot::of_copy(copy)?;
     let (tables, behind) = match transaction {
         Some(_) => (all_tables(&live, &replica)?, 0),
         None => heartbeats(settings, &live, &replica)?,
@@ -198,46 +193,6 @@ fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
         )];
         // Whatever it says, the next turn looks.
         let _ = poll(&mut polled, timeout);
-    }
-}
-
-/// The folder for the copy, beside the database; gone when this is dropped.
-struct Aside {
-    folder: PathBuf,
-    _lock: Flock<File>,
-}
-
-impl Aside {
-    fn make(database: &Path) -> Result<Self, String> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(database.file_name().unwrap_or_default());
-        name.push("-verify");
-        let folder = database.with_file_name(name);
-        let failed = |e: io::Error| format!("{} can't be used: {e}", folder.display());
-        fs::create_dir_all(&folder).map_err(failed)?;
-        let lock = File::create(folder.join("lock")).map_err(failed)?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| format!("another verify is at work in {}", folder.display()))?;
-        let aside = Self {
-            folder,
-            _lock: lock,
-        };
-        // Of one that was killed.
-        let copy = aside.copy();
-        for left in [copy.clone(), copy.with_extension("db.tmp")] {
-            let _ = fs::remove_file(left);
-        }
-        Ok(aside)
-    }
-
-    fn copy(&self) -> PathBuf {
-        self.folder.join("replica.db")
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

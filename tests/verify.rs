@@ -89,7 +89,7 @@ fn a_replica_that_is_gone_or_damaged_is_not_believed() -> Outcome {
     let real = edgerepl_lab::tools::litestream("0.5.17")?;
     let script = site.root().join("damaging");
     let text = format!(
-        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica.db) \
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
          head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
     );
     fs::write(&script, text)?;

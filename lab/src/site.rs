@@ -216,7 +216,8 @@ impl Site {
         })
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// Another command of edgerepl, to be started; with the configuration as it was last written.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         // As bare as a unit's environment: what the machine sets for its own AWS clients stays out.
         command.env_clear();

@@ -73,7 +73,7 @@ pub fn configuration(replicate: &[String]) -> PathBuf {
 const DEFAULT_PATH: &str = "/etc/litestream.yml";
 
 /// The words of the command that restores to `output`, made from the one that replicates: all but the
-/// database, which comes last. Up to the transaction `upto`, or to the end.
+/// database, which comes last. Up to the transaction `upto`; or to the end, where there is a replica.
 ///
 /// # Errors
 /// Where the given command is not `litestream replicate`, so that nobody can tell.
@@ -93,8 +93,9 @@ pub fn restore(
     {
         words.push("-no-expand-env".to_owned());
     }
-    if let Some(transaction) = upto {
-        words.extend(["-txid".to_owned(), format!("{transaction:016x}")]);
+    match upto {
+        Some(transaction) => words.extend(["-txid".to_owned(), format!("{transaction:016x}")]),
+        None => words.push("-if-replica-exists".to_owned()),
     }
     words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
     Ok(words)

@@ -53,6 +53,7 @@ const SUITES: &[Suite] = &[
         "token-faults",
         &["--package", "edgerepl", "--test", "token_faults"],
     ),
+    suite("restore", &["--package", "edgerepl", "--test", "restore"]),
     suite("verify", &["--package", "edgerepl", "--test", "verify"]),
     suite("metrics", &["--package", "edgerepl", "--test", "metrics"]),
     suite("sdk", &["--package", "edgerepl", "--test", "sdk"]),

@@ -1,0 +1,144 @@
+//! `edgerepl restore`: the database from its replica, where there is none: at the first boot of a
+//! replacement, or for a data partition that was lost.
+//!
+//! Owns an order that leaves no database or a whole one, whenever the power goes: restored aside,
+//! checked, synced; what an earlier database left is removed; and only then it gets its name. Never
+//! over one that is there.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::EXIT_CONFIG;
+use crate::config::{RuntimeDirectory, Settings};
+use crate::credential_process;
+use crate::credentials::certificate::Certificate;
+use crate::credentials::fetch;
+use crate::replication::restore::{Access, Aside, Turn, has_room};
+use crate::store::compare::Snapshot;
+
+/// With `--wait`: how soon it is tried again, at first and at the latest.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// The command: 0 where the database was restored, or there is nothing to do; 1 where it could not be.
+/// With `wait` it is tried until it can be told which.
+pub(crate) fn restore(config: &Path, runtime: &RuntimeDirectory, wait: bool) -> ExitCode {
+    let settings = match Settings::load(config, runtime) {
+        Ok(settings) => settings,
+        Err(cause) => {
+            log::error!("{cause}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let mut pause = FIRST_WAIT;
+    loop {
+        match attempt(&settings, runtime) {
+            Ok(done) => {
+                log::info!("{done}");
+                return ExitCode::SUCCESS;
+            }
+            Err(cause) if wait => {
+                log::warn!(
+                    "the database is not restored; tried again in {} s: {cause}",
+                    pause.as_secs()
+                );
+                thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_WAIT);
+            }
+            Err(cause) => {
+                log::error!("the database is not restored: {cause}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+}
+
+/// What was done, in a sentence.
+fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, String> {
+    let database = &settings.database.path;
+    let name = database.display();
+    let there = || format!("{name} is there: nothing is restored");
+    if exists(database) {
+        return Ok(there());
+    }
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    has_room(folder, 0)?;
+    let aside = Aside::make(database, "restore", Turn::Next)?;
+    // By another one that was waited for.
+    if exists(database) {
+        return Ok(there());
+    }
+    let certificate = Certificate::read(&settings.identity.certificate).map_err(|f| f.message)?;
+    let thing_name = fetch::thing_name(&settings.identity, &certificate).map_err(|f| f.message)?;
+    let credentials = credential_process::obtain(settings, runtime)?;
+    let access = Access {
+        credentials: &credentials,
+        region: &settings.region,
+        thing_name: &thing_name,
+    };
+    let restored = aside.restore(&settings.replication.command, database, None, access)?;
+    let Some(copy) = restored else {
+        return Ok(format!("S3 holds no replica of {name}: it begins anew"));
+    };
+    let integrity = Snapshot::of_copy(copy)?.integrity();
+    if integrity != "ok" {
+        return Err(format!("the replica is damaged: {integrity}"));
+    }
+    let failed = |e: io::Error| format!("{name} can't be put in its place: {e}");
+    File::open(copy)
+        .and_then(|file| file.sync_all())
+        .map_err(failed)?;
+    for left in remains(database) {
+        remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
+    }
+    sync(folder).map_err(failed)?;
+    // Not renamed: a name that somebody took meanwhile is not taken from him.
+    match fs::hard_link(copy, database) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(there()),
+        linked => linked.map_err(failed)?,
+    }
+    sync(folder).map_err(failed)?;
+    Ok(format!("{name} was restored from its replica"))
+}
+
+/// A link that leads nowhere is there, too.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// What an earlier database may have left: SQLite would take its WAL for the new one's, and Litestream
+/// its position.
+fn remains(database: &Path) -> [PathBuf; 4] {
+    let beside = |before: &str, after: &str| {
+        let mut name = std::ffi::OsString::from(before);
+        name.push(database.file_name().unwrap_or_default());
+        name.push(after);
+        database.with_file_name(name)
+    };
+    [
+        beside("", "-wal"),
+        beside("", "-shm"),
+        beside("", "-journal"),
+        beside(".", "-litestream"),
+    ]
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,156 @@
+//! `edgerepl restore`: a database that was lost comes back whole, or not at all.
+
+mod common;
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{LIMIT, Outcome, lab, replicates, site};
+use edgerepl_lab::{KeyKind, Lab, Site};
+use rusqlite::Connection;
+
+const KILLS: u32 = 50;
+
+#[test]
+fn what_was_lost_comes_back_and_replication_goes_on() -> Outcome {
+    let (lab, site) = lost("restore")?;
+    // What an earlier database leaves would be taken for the new one's.
+    fs::write(with_end(&site, "-wal"), "stale")?;
+    fs::write(with_end(&site, "-shm"), "stale")?;
+    let lost = rows(&site.root().join("lost.db"))?;
+    let restored = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert!(said.contains("was restored from its replica"), "{said}");
+    assert_eq!(rows(&site.database())?, lost);
+    assert!(!site.root().join(".app.db-restore").exists());
+
+    // Another one finds nothing to do, and changes nothing.
+    let before = fs::read(site.database())?;
+    assert!(site.run(&["restore"])?.status.success());
+    assert!(fs::read(site.database())? == before);
+
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
+#[test]
+fn without_a_replica_there_is_nothing_to_do() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "restore-new")?;
+    let site = site(&lab, &device)?;
+    let nothing = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&nothing.stderr).into_owned();
+    assert!(nothing.status.success(), "{said}");
+    assert!(said.contains("holds no replica"), "{said}");
+    assert!(!site.database().exists());
+    Ok(())
+}
+
+#[test]
+fn a_failure_leaves_no_database_and_waiting_ends_in_one() -> Outcome {
+    let (lab, site) = lost("restore-wait")?;
+    lab.provider().set_listening(false)?;
+    let failed = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("the database is not restored: "), "{said}");
+    assert!(!site.database().exists());
+    let mut waiting = command(&site).arg("--wait").spawn()?;
+    thread::sleep(Duration::from_secs(1));
+    lab.provider().set_listening(true)?;
+    assert!(waiting.wait()?.success());
+    rows(&site.database())?;
+    Ok(())
+}
+
+#[test]
+fn two_at_once_and_fifty_kills_leave_no_database_or_a_whole_one() -> Outcome {
+    let (_lab, site) = lost("restore-kills")?;
+    let lost = rows(&site.root().join("lost.db"))?;
+    let begun = Instant::now();
+    assert!(site.run(&["restore"])?.status.success());
+    // What a restore takes differs from one to the next: the kills find out.
+    let mut whole = begun.elapsed();
+    let (mut done, mut none) = (0, 0);
+    let mut seed = 20_261_123_u64;
+    for _ in 0..KILLS {
+        let _ = fs::remove_file(site.database());
+        let mut running = command(&site).spawn()?;
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        thread::sleep(whole.mul_f64((seed >> 33) as f64 / f64::from(1u32 << 31)));
+        running.kill()?;
+        running.wait()?;
+        if site.database().exists() {
+            assert_eq!(rows(&site.database())?, lost);
+            whole = whole.mul_f64(0.8);
+            done += 1;
+        } else {
+            whole = whole.mul_f64(1.2);
+            none += 1;
+        }
+    }
+    println!("{KILLS} kills: {none} times no database, {done} times a whole one");
+    assert!(none > 5, "{none}");
+
+    let _ = fs::remove_file(site.database());
+    let both = [command(&site).spawn()?, command(&site).spawn()?];
+    for mut one in both {
+        assert!(one.wait()?.success());
+    }
+    assert_eq!(rows(&site.database())?, lost);
+    assert!(!site.root().join(".app.db-restore").exists());
+    Ok(())
+}
+
+/// A device whose database was replicated, and is lost: what it was is in `lost.db`.
+fn lost(thing_name: &str) -> Result<(Lab, Site), Box<dyn Error>> {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, thing_name)?;
+    let site = site(&lab, &device)?;
+    let database = site.connect()?;
+    database.execute_batch(
+        "CREATE TABLE filling (id INTEGER PRIMARY KEY, data BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 512)
+         INSERT INTO filling SELECT i, randomblob(4096) FROM n;",
+    )?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    drop(database);
+    fs::rename(site.database(), site.root().join("lost.db"))?;
+    Ok((lab, site))
+}
+
+/// The number of rows in a database that is whole.
+fn rows(database: &PathBuf) -> Result<(i64, i64), Box<dyn Error>> {
+    let connection = Connection::open(database)?;
+    let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    assert_eq!(said, "ok");
+    let count = |table: &str| {
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get(0)
+        })
+    };
+    Ok((count("filling")?, count("HealthCheck")?))
+}
+
+fn with_end(site: &Site, end: &str) -> PathBuf {
+    let mut path = site.database().into_os_string();
+    path.push(end);
+    path.into()
+}
+
+fn command(site: &Site) -> Command {
+    let mut command = site.command(&["restore"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
