@@ -43,6 +43,16 @@ pub struct Now {
     pub wall: WallTime,
 }
 
+impl Now {
+    fn offset(&self) -> i64 {
+        let boot = i64::try_from(self.boot.since_boot().as_secs()).unwrap_or(i64::MAX);
+        self.wall.unix().saturating_sub(boot)
+    }
+}
+
+/// A clock that is set back by more seconds than this may keep an SDK from asking in time.
+const STEP_BACK: i64 = 2;
+
 /// What the configuration says about decisions.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
@@ -179,6 +189,8 @@ pub struct Agent {
     heartbeat: Heartbeat,
     guard: Guard,
     clock: ClockBelief,
+    /// What the wall clock shows more than the boot clock, in seconds, as last seen.
+    offset: i64,
     stopping: bool,
     exited: bool,
 }
@@ -193,6 +205,7 @@ impl Agent {
             heartbeat: Heartbeat::new(now.boot),
             guard: Guard::default(),
             clock: ClockBelief::default(),
+            offset: now.offset(),
             stopping: false,
             exited: false,
             policy,
@@ -203,6 +216,10 @@ impl Agent {
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Actions::default();
         let out = &mut actions;
+        let offset = std::mem::replace(&mut self.offset, now.offset());
+        if offset.saturating_sub(self.offset) > STEP_BACK {
+            self.replicator.clock_went_back();
+        }
         match event {
             Event::Tick => {}
             Event::Fetched(Ok(lease)) => {

@@ -112,6 +112,9 @@ pub(super) struct Replicator {
     next_delivery: Option<Delivery>,
     /// How the last one did.
     delivery: Option<Delivery>,
+    /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
+    /// does not ask in time.
+    clock_went_back: bool,
     phase: Phase,
     since: BootTime,
     /// The newest credentials' term, and the term of those that Litestream was started with.
@@ -182,6 +185,7 @@ impl Replicator {
             supervisor: policy.supervisor,
             next_delivery: delivery_of(policy.rotation),
             delivery: None,
+            clock_went_back: false,
             phase: Phase::Idle,
             since: now,
             term: None,
@@ -224,6 +228,12 @@ impl Replicator {
             Phase::Starting { .. } | Phase::Preparing(_) | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
+    }
+
+    /// The next credentials take a restart, which is time enough: those that it has are good until
+    /// then.
+    pub(super) fn clock_went_back(&mut self) {
+        self.clock_went_back = true;
     }
 
     /// The configuration was read anew: from the next hand-over on it holds.
@@ -576,6 +586,7 @@ impl Replicator {
     fn start_with(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
         self.running = self.term;
         self.delivery = Some(delivery);
+        self.clock_went_back = false;
         self.holds_wal = false;
         self.row_since_start = false;
         let deadline = now + START_LIMIT;
@@ -585,7 +596,9 @@ impl Replicator {
 
     /// Whether the Litestream that runs gets new credentials without a restart, and is to.
     fn refreshes(&self) -> bool {
-        self.delivery == Some(Delivery::Process) && self.next_delivery == self.delivery
+        self.delivery == Some(Delivery::Process)
+            && self.next_delivery == self.delivery
+            && !self.clock_went_back
     }
 
     pub(super) fn delivery(&self) -> Option<Delivery> {

@@ -13,7 +13,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// An agent and its time.
 struct Story {
     agent: Agent,
+    /// The wall clock goes along with the boot clock.
     now: Now,
+    /// What somebody set the wall clock by, in seconds.
+    step: i64,
 }
 
 impl Story {
@@ -37,6 +40,7 @@ impl Story {
         Self {
             agent: Agent::new(policy, 1, now),
             now,
+            step: 0,
         }
     }
 
@@ -66,6 +70,8 @@ impl Story {
 
     /// What the agent does, its words to the log left out.
     fn tell(&mut self, event: Event) -> Vec<Action> {
+        let boot = self.now.boot.since_boot().as_secs() as i64;
+        self.now.wall = WallTime::from_unix(1_800_000_000 + boot + self.step);
         let mut actions = self.agent.handle(event, self.now);
         actions.retain(|action| !matches!(action, Action::Log(..)));
         actions
@@ -300,6 +306,28 @@ fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
         assert_eq!((report.rotations, report.starts), (1, 1));
         assert_eq!((report.last_gap, report.guard_held), (None, None));
         assert_eq!(report.lag.map(|lag| (lag.row, lag.rows)), Some((8, 0)));
+    }
+}
+
+#[test]
+fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
+    for (step, restarts) in [(-3600, true), (3600, false)] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(granted(HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Synced(Ok(position(1))));
+        story.pass_answering(MINUTE, &Ok(position(2)));
+        story.step = step;
+        // What it has is good for a while: nothing is done at once.
+        assert!(!story.tell(Event::ClockStepped).contains(&Action::Terminate));
+        story.pass_answering(54 * MINUTE, &Ok(position(3)));
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(8)));
+        story.tell(Event::GuardTaken(Ok(())));
+        let done = story.tell(Event::Synced(Ok(position(4))));
+        assert_eq!(done.contains(&Action::Terminate), restarts, "{done:?}");
     }
 }
 

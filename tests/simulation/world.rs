@@ -127,6 +127,10 @@ struct Litestream {
     terminated: u32,
     credentials_end: Time,
     delivery: Delivery,
+    /// It asks for no others: the clock went back, by which it counts.
+    is_deaf: bool,
+    /// The clock went back at all since the start was asked for.
+    clock_went_back: bool,
     corrupt: bool,
     position: u64,
 }
@@ -206,6 +210,8 @@ impl World {
                 terminated: 0,
                 credentials_end: Duration::ZERO,
                 delivery: Delivery::Environment,
+                is_deaf: false,
+                clock_went_back: false,
                 corrupt: false,
                 position: 0,
             },
@@ -374,6 +380,7 @@ impl World {
             }
             Action::Start(delivery) => {
                 self.litestream.delivery = delivery;
+                self.litestream.clock_went_back = false;
                 let process = self.new_process();
                 match self.policy.supervisor {
                     SupervisorKind::Child if self.chance.one_in(200) => {
@@ -502,6 +509,7 @@ impl World {
         self.litestream.holds_wal_from = self.time + SECOND;
         self.litestream.terminated = 0;
         self.litestream.credentials_end = self.granted_until;
+        self.litestream.is_deaf = false;
         self.tally.rotations += 1;
         if self.chance.one_in(20) {
             let wait = self.chance.scale(SECOND / 100, 10 * DAY);
@@ -583,15 +591,26 @@ impl World {
         self.tally.clock_steps += 1;
         let years = self.chance.pick(&[-50, -1, 0, 0, 1, 50]);
         let seconds = self.chance.below(7200) as i64 - 3600;
-        self.wall_offset = years * 365 * 86_400 + seconds;
+        self.set_clock(years * 365 * 86_400 + seconds);
         self.tell(Event::ClockStepped);
         // Time synchronisation puts it right before long.
         if self.chance.one_in(3) {
             self.expect_sometime(Coming::ClockStep, DAY, 60 * DAY);
         } else {
-            self.wall_offset = 0;
+            self.set_clock(0);
+            self.tell(Event::ClockStepped);
             self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
         }
+    }
+
+    fn set_clock(&mut self, offset: i64) {
+        self.litestream.clock_went_back |= offset < self.wall_offset;
+        // A little less is within what an SDK is told early.
+        if offset < self.wall_offset - 5 && !self.litestream.is_deaf {
+            self.litestream.is_deaf = true;
+            self.litestream.credentials_end = self.granted_until;
+        }
+        self.wall_offset = offset;
     }
 
     fn change_weather(&mut self, part: Part) {
@@ -696,9 +715,9 @@ impl World {
     fn can_replicate(&self) -> bool {
         let skewed = self.wall_offset.unsigned_abs() > 15 * 60;
         let living = match self.litestream.delivery {
-            Delivery::Environment => self.time < self.litestream.credentials_end,
             // It asks before those that it has have ended, as it was told.
-            Delivery::Process => self.time < self.granted_until,
+            Delivery::Process if !self.litestream.is_deaf => self.time < self.granted_until,
+            _ => self.time < self.litestream.credentials_end,
         };
         let weather = &self.weather;
         weather.s3 && weather.network && living && !skewed && !self.litestream.corrupt
@@ -712,7 +731,8 @@ impl World {
     fn sight(&self) -> Sight {
         Sight {
             litestream_is_up: self.litestream.up,
-            litestream_asks: self.litestream.delivery == Delivery::Process,
+            litestream_asks: self.litestream.delivery == Delivery::Process
+                && !self.litestream.clock_went_back,
             stop_was_asked: self.litestream.terminated > 0,
             guard_is_held: self.guard,
             disk_is_well: self.weather.disk,
