@@ -18,12 +18,11 @@ use serde_json::{Value, json};
 
 use crate::cli::EXIT_CONFIG;
 use crate::clock::WallTime;
-use crate::clock::anchor::Anchor;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
-use crate::credentials::fetch::{self, FetchRequest};
+use crate::credentials::fetch;
 use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
-use crate::credentials::patience::{PATIENCE, patiently};
+use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command;
 use crate::replication::configuration::{Configuration, Surroundings};
@@ -97,7 +96,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         checks.push(Check::new("environment_file", in_memory(environment_file)));
     }
     if online {
-        checks.push(Check::new("fetch", fetch_once(settings, &refused_pin)));
+        checks.push(Check::new("fetch", fetch_once(settings, runtime)));
     }
     checks
 }
@@ -401,15 +400,8 @@ fn in_memory(file: &Path) -> Outcome {
     }
 }
 
-fn fetch_once(settings: &Settings, refused_pin: &Path) -> Outcome {
-    let state = std::env::var_os("STATE_DIRECTORY");
-    let request = FetchRequest {
-        identity: settings.identity.clone(),
-        provider: settings.provider.clone(),
-        not_before: Anchor::load(state.as_deref().map(Path::new)).latest(),
-        refused_pin: refused_pin.to_owned(),
-    };
-    match patiently(move |on_stage| fetch::fetch(&request, on_stage)) {
+fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
+    match patience::fetch(settings, runtime) {
         Ok(grant) => Outcome::Pass(format!(
             "the provider granted credentials to {} for {} s",
             grant.thing_name,

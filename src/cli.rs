@@ -200,12 +200,10 @@ impl Options {
             Command::Version => println!("edgerepl {}", env!("CARGO_PKG_VERSION")),
             Command::Status => return status::show(&runtime, self.json),
             Command::Check => return check::check(&self.config, &runtime, self.online, self.json),
-            Command::Restore => return restore::restore(&self.config, &runtime, self.wait),
-            Command::Verify => return verify::verify(&self.config, &runtime, self.json),
             Command::CredentialProcess => {
                 return credential_process::print(&self.config, &runtime);
             }
-            Command::Csr | Command::Run => {
+            Command::Csr | Command::Restore | Command::Run | Command::Verify => {
                 let settings = match Settings::load(&self.config, &runtime) {
                     Ok(settings) => settings,
                     Err(cause) => {
@@ -213,9 +211,14 @@ impl Options {
                         return ExitCode::from(EXIT_CONFIG);
                     }
                 };
-                if self.command == Command::Csr {
-                    let subject = self.subject.as_deref();
-                    return csr::csr(&settings.identity, subject, self.generate, &runtime);
+                match self.command {
+                    Command::Csr => {
+                        let subject = self.subject.as_deref();
+                        return csr::csr(&settings.identity, subject, self.generate, &runtime);
+                    }
+                    Command::Restore => return restore::restore(&settings, &runtime, self.wait),
+                    Command::Verify => return verify::verify(&settings, &runtime, self.json),
+                    _ => {}
                 }
                 if let Err(cause) = reactor::run(&self.config, settings, runtime) {
                     log::error!("{cause}");

@@ -21,10 +21,8 @@ use serde_json::{Value, json};
 use crate::agent::{Report, told_term};
 use crate::cli::EXIT_CONFIG;
 use crate::clock::WallTime;
-use crate::clock::anchor::Anchor;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::credentials::fetch::{self, FetchRequest};
-use crate::credentials::patience::patiently;
+use crate::credentials::patience;
 use crate::credentials::{Credentials, Grant};
 use crate::system::local;
 
@@ -213,14 +211,7 @@ fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
 }
 
 fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
-    let state = std::env::var_os("STATE_DIRECTORY");
-    let request = FetchRequest {
-        identity: settings.identity.clone(),
-        provider: settings.provider.clone(),
-        not_before: Anchor::load(state.as_deref().map(Path::new)).latest(),
-        refused_pin: runtime.refused_pin(),
-    };
-    match patiently(move |on_stage| fetch::fetch(&request, on_stage)) {
+    match patience::fetch(settings, runtime) {
         Ok(grant) => {
             let spare = settings.renew_before.min(grant.lifetime / 3);
             let term = told_term(grant.lifetime, grant.lifetime - spare);

@@ -12,11 +12,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::EXIT_CONFIG;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::credential_process;
-use crate::credentials::certificate::Certificate;
-use crate::credentials::fetch;
 use crate::replication::restore::{Access, Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
 
@@ -26,17 +22,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// The command: 0 where the database was restored, or there is nothing to do; 1 where it could not be.
 /// With `wait` it is tried until it can be told which.
-pub(crate) fn restore(config: &Path, runtime: &RuntimeDirectory, wait: bool) -> ExitCode {
-    let settings = match Settings::load(config, runtime) {
-        Ok(settings) => settings,
-        Err(cause) => {
-            log::error!("{cause}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: bool) -> ExitCode {
     let mut pause = FIRST_WAIT;
     loop {
-        match attempt(&settings, runtime) {
+        match attempt(settings, runtime) {
             Ok(done) => {
                 log::info!("{done}");
                 return ExitCode::SUCCESS;
@@ -72,15 +61,8 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
     if exists(database) {
         return Ok(there());
     }
-    let certificate = Certificate::read(&settings.identity.certificate).map_err(|f| f.message)?;
-    let thing_name = fetch::thing_name(&settings.identity, &certificate).map_err(|f| f.message)?;
-    let credentials = credential_process::obtain(settings, runtime)?;
-    let access = Access {
-        credentials: &credentials,
-        region: &settings.region,
-        thing_name: &thing_name,
-    };
-    let restored = aside.restore(&settings.replication.command, database, None, access)?;
+    let access = Access::obtain(settings, runtime)?;
+    let restored = aside.restore(&settings.replication.command, database, None, &access)?;
     let Some(copy) = restored else {
         return Ok(format!("S3 holds no replica of {name}: it begins anew"));
     };

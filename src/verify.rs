@@ -14,11 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::agent::{Position, SyncFailure};
-use crate::cli::EXIT_CONFIG;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::credential_process;
-use crate::credentials::certificate::Certificate;
-use crate::credentials::fetch;
 use crate::replication::control::SyncRequest;
 use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
 use crate::store::compare::{Content, Snapshot};
@@ -27,15 +23,8 @@ use crate::store::compare::{Content, Snapshot};
 const SYNC_LIMIT: Duration = Duration::from_secs(4);
 
 /// The command: 0 where the replica holds all that it should, 1 where not, or nobody can tell.
-pub(crate) fn verify(config: &Path, runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
-    let settings = match Settings::load(config, runtime) {
-        Ok(settings) => settings,
-        Err(cause) => {
-            log::error!("{cause}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    match compared(&settings, runtime) {
+pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
+    match compared(settings, runtime) {
         Ok(verdict) => {
             if as_json {
                 println!("{}", verdict.document());
@@ -85,9 +74,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     }
     let folder = database.parent().unwrap_or(Path::new("/"));
     has_room(folder, size_of(database))?;
-    let certificate = Certificate::read(&settings.identity.certificate).map_err(|f| f.message)?;
-    let thing_name = fetch::thing_name(&settings.identity, &certificate).map_err(|f| f.message)?;
-    let credentials = credential_process::obtain(settings, runtime)?;
+    let access = Access::obtain(settings, runtime)?;
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
     let (live, synced) = Snapshot::of_live(database, || sync(settings))?;
@@ -105,12 +92,12 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };
-    let access = Access {
-        credentials: &credentials,
-        region: &settings.region,
-        thing_name: &thing_name,
-    };
-    let restored = aside.restore(&settings.replication.command, database, transaction, access)?;
+    let restored = aside.restore(
+        &settings.replication.command,
+        database,
+        transaction,
+        &access,
+    )?;
     let copy = restored.ok_or("S3 holds no replica of it")?;
     let replica = Snapshot::of_copy(copy)?;
     let (tables, behind) = match transaction {

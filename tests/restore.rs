@@ -3,15 +3,14 @@
 mod common;
 
 use std::error::Error;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Outcome, lab, replicates, site};
-use edgerepl_lab::{KeyKind, Lab, Site, tools};
+use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
+use edgerepl_lab::{KeyKind, Lab, Site};
 use rusqlite::Connection;
 
 const KILLS: u32 = 50;
@@ -61,17 +60,7 @@ fn without_a_replica_there_is_nothing_to_do() -> Outcome {
 #[test]
 fn a_damaged_replica_is_not_put_in_the_databases_place() -> Outcome {
     let (_lab, mut site) = lost("restore-damaged")?;
-    let real = tools::litestream("0.5.17")?;
-    let script = site.root().join("damaging");
-    let text = format!(
-        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
-         head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
-    );
-    fs::write(&script, text)?;
-    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
-    let config = site.root().join("litestream.yml");
-    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
-    site.set("replication", "command", command);
+    damage_restores(&mut site)?;
     let refused = site.run(&["restore"])?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");

@@ -3,15 +3,14 @@
 mod common;
 
 use std::error::Error;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{LIMIT, Outcome, lab, replicates, site};
-use edgerepl_lab::{KeyKind, Lab, Site};
+use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
+use edgerepl_lab::{KeyKind, Lab, Site, tools};
 use serde_json::Value;
 
 #[test]
@@ -86,28 +85,19 @@ fn a_replica_that_is_gone_or_damaged_is_not_believed() -> Outcome {
     let mut daemon = site.start()?;
     daemon.wait_for("replication", LIMIT, replicates)?;
     // What comes back is cut off at its end.
-    let real = edgerepl_lab::tools::litestream("0.5.17")?;
-    let script = site.root().join("damaging");
-    let text = format!(
-        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
-         head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
-    );
-    fs::write(&script, text)?;
-    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
-    let config = site.root().join("litestream.yml");
-    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
-    let sound = command.replace(&script.display().to_string(), &real.display().to_string());
-    site.set("replication", "command", command);
+    damage_restores(&mut site)?;
     let output = site.run(&["verify", "--json"])?;
     let damaged: Value = serde_json::from_slice(&output.stdout)?;
     assert_eq!(output.status.code(), Some(1), "{damaged:#}");
     assert_eq!(damaged["holds"], false, "{damaged:#}");
 
     // Somebody has emptied the bucket.
+    let config = site.root().join("litestream.yml");
     let elsewhere = site.root().join("elsewhere.yml");
-    let text = fs::read_to_string(&config)?.replace("THING_NAME}/app.db", "THING_NAME}/gone.db");
+    let text = fs::read_to_string(config)?.replace("THING_NAME}/app.db", "THING_NAME}/gone.db");
     fs::write(&elsewhere, text)?;
-    let gone = sound.replace("litestream.yml", "elsewhere.yml");
+    let real = tools::litestream("0.5.17")?;
+    let gone = format!("[{real:?}, \"replicate\", \"-config\", {elsewhere:?}]");
     site.set("replication", "command", gone);
     let output = site.run(&["verify"])?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -14,18 +14,40 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 
 use super::command;
-use crate::credentials::{Credentials, delivery};
+use crate::config::{RuntimeDirectory, Settings};
+use crate::credential_process;
+use crate::credentials::certificate::Certificate;
+use crate::credentials::{Credentials, delivery, fetch};
 use crate::system::leash;
 
 /// Free space that is left to the device whatever happens, in bytes: its rows go on.
 const SPARE: u64 = 16 * 1024 * 1024;
 
 /// Where credentials are for, and the name that Litestream expands in its file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Access<'a> {
-    pub(crate) credentials: &'a Credentials,
-    pub(crate) region: &'a str,
-    pub(crate) thing_name: &'a str,
+    credentials: Credentials,
+    region: &'a str,
+    thing_name: String,
+}
+
+impl<'a> Access<'a> {
+    /// From the daemon where one runs, else by a fetch.
+    ///
+    /// # Errors
+    /// Why there is none, in one sentence.
+    pub(crate) fn obtain(
+        settings: &'a Settings,
+        runtime: &RuntimeDirectory,
+    ) -> Result<Self, String> {
+        let identity = &settings.identity;
+        let certificate = Certificate::read(&identity.certificate).map_err(|f| f.message)?;
+        Ok(Self {
+            thing_name: fetch::thing_name(identity, &certificate).map_err(|f| f.message)?,
+            credentials: credential_process::obtain(settings, runtime)?,
+            region: &settings.region,
+        })
+    }
 }
 
 /// What happens where another one is at work.
@@ -95,7 +117,7 @@ impl Aside {
         replicate: &[String],
         database: &Path,
         upto: Option<u64>,
-        access: Access<'_>,
+        access: &Access<'_>,
     ) -> Result<Option<&Path>, String> {
         let mut words = command::restore(replicate, &self.copy, upto)?;
         words.push(database.to_string_lossy().into_owned());
@@ -104,9 +126,9 @@ impl Aside {
         for name in delivery::UNWANTED {
             litestream.env_remove(name);
         }
-        let source = delivery::Source::Values(access.credentials);
+        let source = delivery::Source::Values(&access.credentials);
         litestream.envs(delivery::environment(
-            access.thing_name,
+            &access.thing_name,
             access.region,
             source,
         ));

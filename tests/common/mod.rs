@@ -4,13 +4,15 @@
 #![allow(dead_code)]
 
 use std::error::Error;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use edgerepl::clock::WallTime;
 use edgerepl::config::{Identity, Provider};
 use edgerepl::credentials::fetch::FetchRequest;
-use edgerepl_lab::{Device, Lab, LabOptions, Site};
+use edgerepl_lab::{Device, Lab, LabOptions, Site, tools};
 use serde_json::Value;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -74,4 +76,20 @@ pub(crate) fn failures(status: &Value, class: &str) -> u64 {
 /// Whether Litestream's replica follows.
 pub(crate) fn replicates(status: &Value) -> bool {
     status["replication"]["activity"] == "replicating"
+}
+
+/// Gives the site a Litestream that damages what it restores.
+pub(crate) fn damage_restores(site: &mut Site) -> Outcome {
+    let real = tools::litestream("0.5.17")?;
+    let script = site.root().join("damaging");
+    let text = format!(
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+         head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
+    site.set("replication", "command", command);
+    Ok(())
 }
