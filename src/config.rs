@@ -332,8 +332,8 @@ impl RuntimeDirectory {
     }
 
     /// This one.
-    pub fn new(path: &str) -> Self {
-        Self(PathBuf::from(path))
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
     }
 
     /// The directory itself.

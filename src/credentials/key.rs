@@ -96,7 +96,7 @@ pub fn describe(uri: &Pkcs11Uri, on_stage: &OnStage) -> Result<String, FetchFail
 }
 
 /// A kind of key that a token can be asked to make.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum NewKey {
     /// ECDSA on P-256.
     P256,

@@ -38,6 +38,7 @@ const SUITES: &[Suite] = &[
         "configuration",
         &["--package", "edgerepl", "--test", "configuration"],
     ),
+    suite("manual", &["--package", "edgerepl", "--test", "manual"]),
     suite("dist", &["--package", "edgerepl", "--test", "dist"]),
     suite("check", &["--package", "edgerepl", "--test", "check"]),
     suite("csr", &["--package", "edgerepl", "--test", "csr"]),
