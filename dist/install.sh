@@ -17,6 +17,7 @@ set -eu
 : "${DESTDIR:?is not set: the folder to install into}"
 : "${BINARY:=}"
 : "${UNITDIR:=/usr/lib/systemd/system}"
+: "${PRESETDIR:=/usr/lib/systemd/system-preset}"
 : "${SYSUSERSDIR:=/usr/lib/sysusers.d}"
 : "${TMPFILESDIR:=/usr/lib/tmpfiles.d}"
 SHAREDIR=/usr/share/edgerepl
@@ -43,9 +44,11 @@ esac
 if [ -n "$BINARY" ]; then
     put 0755 /usr/bin/edgerepl "$BINARY"
 fi
-for unit in edgerepl.service edgerepl-litestream.path edgerepl-litestream.service; do
+for unit in edgerepl.service edgerepl-restore.service \
+    edgerepl-litestream.path edgerepl-litestream.service; do
     put 0644 "$UNITDIR/$unit" "$here/$unit"
 done
+put 0644 "$PRESETDIR/99-edgerepl.preset" "$here/system-preset/99-edgerepl.preset"
 put 0644 "$SYSUSERSDIR/edgerepl.conf" "$here/sysusers.d/edgerepl.conf"
 put 0644 "$TMPFILESDIR/edgerepl.conf" "$here/tmpfiles.d/edgerepl.conf"
 put 0644 "$SHAREDIR/aws-iot-ca.pem" "$here/aws-iot-ca.pem"

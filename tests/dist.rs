@@ -22,17 +22,20 @@ use x509_cert::der::{DecodePem, Encode};
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 const UNITS: &str = "usr/lib/systemd/system";
+const PRESETS: &str = "usr/lib/systemd/system-preset";
 
 /// `systemd-analyze security` of each service, in tenths, at the most. A figure here only ever goes
 /// down.
-const EXPOSURE: [(&str, u32); 3] = [
+const EXPOSURE: [(&str, u32); 4] = [
     ("edgerepl.service", 15),
+    ("edgerepl-restore.service", 14),
     ("litestream.service", 14),
     ("edgerepl-litestream.service", 7),
 ];
 
-/// The same of edgerepl.service with one I2C bus opened to it.
-const EXPOSURE_WITH_I2C: u32 = 17;
+/// Those that use the key, and what one I2C bus adds to each.
+const WITH_KEY: [&str; 2] = ["edgerepl.service", "edgerepl-restore.service"];
+const I2C: u32 = 2;
 
 /// README's promise for SIGTERM.
 const STOP_LIMIT: u32 = 45;
@@ -60,6 +63,7 @@ fn the_folders_of_systemd_may_be_elsewhere() -> Outcome {
     let stage = TempDir::new()?;
     let installed = installer(stage.path(), "image")
         .env("UNITDIR", "/lib/systemd/system")
+        .env("PRESETDIR", "/lib/systemd/system-preset")
         .env("SYSUSERSDIR", "/lib/sysusers.d")
         .env("TMPFILESDIR", "/lib/tmpfiles.d")
         .output()?;
@@ -67,6 +71,7 @@ fn the_folders_of_systemd_may_be_elsewhere() -> Outcome {
     let listing = listing(stage.path())?;
     for path in [
         "/lib/systemd/system/litestream.service",
+        "/lib/systemd/system-preset/99-edgerepl.preset",
         "/lib/sysusers.d/edgerepl.conf",
         "/lib/tmpfiles.d/edgerepl.conf",
     ] {
@@ -90,7 +95,9 @@ fn the_installer_refuses_what_it_does_not_know() -> Outcome {
 #[test]
 fn systemd_has_no_word_to_say_about_the_units() -> Outcome {
     let stage = stage("image")?;
-    drop_in(stage.path(), "edgerepl.service", "i2c.conf")?;
+    for unit in WITH_KEY {
+        drop_in(stage.path(), unit, "i2c.conf")?;
+    }
     surroundings(stage.path())?;
     let verified = analyze(stage.path(), &["verify", "--man=no"])
         .args(units(stage.path())?)
@@ -118,12 +125,43 @@ fn the_exposure_of_the_services_only_goes_down() -> Outcome {
         BTreeSet::from(judged),
         "a service without a budget"
     );
-    drop_in(stage.path(), "edgerepl.service", "i2c.conf")?;
-    let with_i2c = exposure(stage.path(), "edgerepl.service")?;
-    println!("with an I2C bus: {}.{} of 10", with_i2c / 10, with_i2c % 10);
-    let (_, without) = EXPOSURE[0];
-    assert!(without < with_i2c, "the drop-in opens nothing: {with_i2c}");
-    assert!(with_i2c <= EXPOSURE_WITH_I2C, "{with_i2c} tenths");
+    for unit in WITH_KEY {
+        let without = exposure(stage.path(), unit)?;
+        drop_in(stage.path(), unit, "i2c.conf")?;
+        let found = exposure(stage.path(), unit)?;
+        println!("{unit}, an I2C bus: {}.{} of 10", found / 10, found % 10);
+        assert!(found > without, "{unit}: the drop-in opens nothing");
+        assert!(found <= without + I2C, "{unit}: {found} tenths");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restore_is_enabled_by_those_who_ask_for_it() -> Outcome {
+    for kind in ["image", "package"] {
+        let stage = stage(kind)?;
+        surroundings(stage.path())?;
+        // As Buildroot makes an image, and systemd at the first boot of one that has no machine-id.
+        enable(stage.path(), &["preset-all"])?;
+        let enabled = "/multi-user.target.wants/edgerepl.service";
+        assert_eq!(links(stage.path())?, [enabled], "{kind}");
+        enable(stage.path(), &["enable", "edgerepl-restore.service"])?;
+        let asked_for = "/edgerepl.service.wants/edgerepl-restore.service";
+        assert_eq!(links(stage.path())?, [asked_for, enabled], "{kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_preset_of_the_images_own_has_it_enabled() -> Outcome {
+    let stage = stage("image")?;
+    surroundings(stage.path())?;
+    // By the name that Yocto gives it.
+    let preset = stage.path().join(PRESETS).join("98-edgerepl.preset");
+    fs::write(preset, "enable edgerepl-restore.service\n")?;
+    enable(stage.path(), &["preset-all"])?;
+    let asked_for = "/edgerepl.service.wants/edgerepl-restore.service".to_owned();
+    assert!(links(stage.path())?.contains(&asked_for));
     Ok(())
 }
 
@@ -343,6 +381,25 @@ fn units(root: &Path) -> Outcome<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Has systemd enable units, and start none.
+fn enable(root: &Path, words: &[&str]) -> Outcome {
+    let done = Command::new("systemctl")
+        .arg(format!("--root={}", root.display()))
+        .args(words)
+        .output()?;
+    assert!(done.status.success(), "{}", said(&done));
+    Ok(())
+}
+
+/// What is enabled: the links in the folder of systemd that is the image's to fill.
+fn links(root: &Path) -> Outcome<Vec<String>> {
+    let listing = listing(&root.join("etc/systemd/system"))?;
+    let links = listing
+        .lines()
+        .filter_map(|line| line.strip_prefix("link ")?.split(" -> ").next());
+    Ok(links.map(str::to_owned).collect())
 }
 
 fn analyze(root: &Path, arguments: &[&str]) -> Command {

@@ -65,6 +65,10 @@ const CHECKS: &[Check] = &[
         run: yocto::installed,
     },
     Check {
+        name: "yocto: enabled",
+        run: yocto::enabled,
+    },
+    Check {
         name: "yocto: kas",
         run: yocto::kas,
     },

@@ -45,12 +45,14 @@ REQUIRED_DISTRO_FEATURES = "systemd"
 # system-sqlite       links the image's SQLite instead of compiling one in
 # cryptoauthlib       a secure element on I2C: the module, and access to CRYPTOAUTHLIB_I2C_BUS
 # p11-kit             modules by p11-kit-proxy
+# restore             a database that was lost is restored before edgerepl and the application start
 # softhsm             keys in files on /data: for development alone
 # supervisor-systemd  Litestream as a unit of its own; without it edgerepl runs Litestream
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[system-sqlite] = ",,sqlite3"
 PACKAGECONFIG[cryptoauthlib] = ",,,cryptoauthlib"
 PACKAGECONFIG[p11-kit] = ",,,p11-kit"
+PACKAGECONFIG[restore] = ""
 PACKAGECONFIG[softhsm] = ",,,softhsm"
 PACKAGECONFIG[supervisor-systemd] = ""
 
@@ -103,16 +105,22 @@ do_configure:append() {
 
 do_install() {
     DESTDIR=${D} BINARY=${B}/target/${CARGO_TARGET_SUBDIR}/edgerepl \
-        UNITDIR=${systemd_system_unitdir} SYSUSERSDIR=${nonarch_libdir}/sysusers.d \
-        TMPFILESDIR=${nonarch_libdir}/tmpfiles.d sh ${S}/dist/install.sh image
+        UNITDIR=${systemd_system_unitdir} PRESETDIR=${systemd_unitdir}/system-preset \
+        SYSUSERSDIR=${nonarch_libdir}/sysusers.d TMPFILESDIR=${nonarch_libdir}/tmpfiles.d \
+        sh ${S}/dist/install.sh image
 
-    dropins=${D}${systemd_system_unitdir}/edgerepl.service.d
-    if ${@bb.utils.contains('PACKAGECONFIG', 'cryptoauthlib', 'true', 'false', d)}; then
-        install -D -m 0644 ${S}/dist/drop-ins/i2c.conf $dropins/i2c.conf
-        sed -i 's|^\(DeviceAllow=/dev/char/89:\)[0-9]* |\1${CRYPTOAUTHLIB_I2C_BUS} |' $dropins/i2c.conf
-    fi
+    # Those that use the key.
+    for unit in edgerepl edgerepl-restore; do
+        dropins=${D}${systemd_system_unitdir}/$unit.service.d
+        if ${@bb.utils.contains('PACKAGECONFIG', 'cryptoauthlib', 'true', 'false', d)}; then
+            install -D -m 0644 ${S}/dist/drop-ins/i2c.conf $dropins/i2c.conf
+            sed -i 's|^\(DeviceAllow=/dev/char/89:\)[0-9]* |\1${CRYPTOAUTHLIB_I2C_BUS} |' $dropins/i2c.conf
+        fi
+        if ${@bb.utils.contains('PACKAGECONFIG', 'softhsm', 'true', 'false', d)}; then
+            install -D -m 0644 ${UNPACKDIR}/softhsm.conf $dropins/softhsm.conf
+        fi
+    done
     if ${@bb.utils.contains('PACKAGECONFIG', 'softhsm', 'true', 'false', d)}; then
-        install -D -m 0644 ${UNPACKDIR}/softhsm.conf $dropins/softhsm.conf
         install -D -m 0644 ${UNPACKDIR}/softhsm2.conf ${D}${datadir}/edgerepl/softhsm2.conf
         install -D -m 0644 ${UNPACKDIR}/softhsm-tmpfiles.conf ${D}${nonarch_libdir}/tmpfiles.d/edgerepl-softhsm.conf
     fi
@@ -137,14 +145,15 @@ do_install_ptest() {
 USERADD_PACKAGES = "${PN}"
 USERADD_PARAM:${PN} = "--system --user-group --comment edgerepl --home-dir /nonexistent --no-create-home --shell /sbin/nologin edgerepl"
 
-# The others are started by it.
-SYSTEMD_SERVICE:${PN} = "edgerepl.service"
+# The others are started by it; the restore, where it was chosen.
+SYSTEMD_SERVICE:${PN} = "edgerepl.service ${@bb.utils.contains('PACKAGECONFIG', 'restore', 'edgerepl-restore.service', '', d)}"
 
 FILES:${PN} += "\
     ${nonarch_libdir}/edgerepl \
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \
     ${systemd_system_unitdir} \
+    ${systemd_unitdir}/system-preset \
 "
 CONFFILES:${PN} = "\
     ${sysconfdir}/edgerepl/edgerepl.toml \

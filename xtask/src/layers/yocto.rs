@@ -214,13 +214,11 @@ pub(super) fn installed(bench: &Bench) -> Verdict {
     let wanted = tree(&by_dist)?;
     let plain = tree(&install_by_recipe(bench, &scratch, &[])?)?;
     let bus = [
-        "PACKAGECONFIG=cryptoauthlib softhsm supervisor-systemd",
+        "PACKAGECONFIG=cryptoauthlib restore softhsm supervisor-systemd",
         BUS,
     ];
     let all_chosen = install_by_recipe(bench, &scratch, &bus)?;
     let everything = tree(&all_chosen)?;
-    let drop_in = all_chosen.join("usr/lib/systemd/system/edgerepl.service.d/i2c.conf");
-    let drop_in = fs::read_to_string(drop_in)?;
 
     let mut findings = Findings::new();
     let missing = wanted.difference(&plain);
@@ -229,11 +227,33 @@ pub(super) fn installed(bench: &Bench) -> Verdict {
     findings.extend(strange.map(|line| format!("not of dist/: {line}")));
     let lost = plain.difference(&everything);
     findings.extend(lost.map(|line| format!("lost where more is chosen: {line}")));
-    if !drop_in.contains("\nDeviceAllow=/dev/char/89:10 rw\n") {
-        findings.push("the drop-in for I2C does not allow the bus that was set".to_owned());
+    for unit in ["edgerepl.service", "edgerepl-restore.service"] {
+        let drop_in = format!("usr/lib/systemd/system/{unit}.d/i2c.conf");
+        let drop_in = fs::read_to_string(all_chosen.join(drop_in))?;
+        if !drop_in.contains("\nDeviceAllow=/dev/char/89:10 rw\n") {
+            findings.push(format!("{unit} is not allowed the bus that was set"));
+        }
     }
     let (few, many) = (plain.len(), everything.len());
     Ok((format!("{few} files, {many} with every choice"), findings))
+}
+
+/// The restore is enabled by those who choose it, and by nobody else.
+pub(super) fn enabled(bench: &Bench) -> Verdict {
+    let mut findings = Findings::new();
+    for (chosen, wanted) in [
+        ("", &["edgerepl.service"][..]),
+        ("restore", &["edgerepl.service", "edgerepl-restore.service"]),
+    ] {
+        let setting = format!("PACKAGECONFIG={chosen}");
+        let document = parse(bench, "wrynose", "aarch64", &[&setting])?;
+        let enabled = &named(&document, "edgerepl")?["variables"]["SYSTEMD_SERVICE:edgerepl"];
+        let enabled = enabled.as_str().unwrap_or_default();
+        if !enabled.split_whitespace().eq(wanted.iter().copied()) {
+            findings.push(format!("with {setting:?} these are enabled: {enabled}"));
+        }
+    }
+    Ok(("with and without the restore".to_owned(), findings))
 }
 
 /// A bus that no default names.
