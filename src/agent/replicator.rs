@@ -3,7 +3,7 @@
 //! Owns the hand-over and its order. By a restart: new credentials first, then a row, the guard and a
 //! last sync, then the stop, the start, and a sync that shows that the replica follows; one restart a
 //! rotation, never two. By a refresh: Litestream asks for the new ones by itself, so that only the row
-//! and the sync are left. Knows nothing of how credentials come about, nor how Litestream is run.
+//! and the sync are left. One that does not follow, however often it is asked, is restarted once. Knows nothing of how credentials come about, nor how Litestream is run.
 //!
 //! Its parts, a phase each: `preparation` (before a stop), `stop`, `catch_up` (after a start).
 //!
@@ -61,6 +61,16 @@ const LEAST_TERM: Duration = Duration::from_secs(5);
 
 /// A replica that has not followed for so long is a problem that somebody should see.
 pub(super) const PROOF_LIMIT: Duration = Duration::from_secs(60);
+
+/// A Litestream that has not followed for so long, though it was asked again and again, is restarted:
+/// a little longer than its own longest back-off, so that what mends itself is left alone.
+const RESCUE_LIMIT: Duration = Duration::from_secs(360);
+
+/// What a restart did not mend is not tried again sooner than this: it is S3, most often.
+const RESCUE_PACE: Duration = Duration::from_secs(3600);
+
+/// What is said where Litestream says nothing.
+pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
 /// Local state that breaks again sooner than this is not mended by dropping it.
 const RESET_PACE: Duration = Duration::from_secs(3600);
@@ -123,6 +133,9 @@ pub(super) struct Replicator {
     deaths: u32,
     last_trouble: Option<String>,
     reset_allowed: BootTime,
+    /// Since when the Litestream that runs has not been seen to follow.
+    behind_since: BootTime,
+    rescue_allowed: BootTime,
     position: Option<Position>,
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
@@ -193,6 +206,8 @@ impl Replicator {
             deaths: 0,
             last_trouble: None,
             reset_allowed: now,
+            behind_since: now,
+            rescue_allowed: now,
             position: None,
             socket: Socket::Unknown,
             holds_wal: false,
@@ -218,7 +233,10 @@ impl Replicator {
             // What systemd runs may be running already, with credentials of an earlier daemon.
             Phase::Idle if self.supervisor == SupervisorKind::Systemd => self.prepare(now),
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
-            Phase::Running(_) if self.refreshes() => {
+            Phase::Running(ref catch_up) if self.refreshes() => {
+                if catch_up.is_done() {
+                    self.behind_since = now;
+                }
                 self.running = self.term;
                 self.last_gap = None;
                 self.enter(Phase::Running(CatchUp::begin(now)), now);
@@ -283,6 +301,7 @@ impl Replicator {
         match result {
             Ok(()) => {
                 self.starts += 1;
+                self.behind_since = now;
                 self.enter(Phase::Running(CatchUp::begin(now)), now);
             }
             Err(cause) => self.wait_to_start(cause, jitter, now, out),
@@ -335,6 +354,7 @@ impl Replicator {
                 let verdict = catch_up.answered(result, age, &mut self.socket, jitter, now);
                 if followed && !catch_up.is_done() {
                     self.since = now;
+                    self.behind_since = now;
                 }
                 match verdict {
                     Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
@@ -429,6 +449,9 @@ impl Replicator {
                 _ => {}
             }
         }
+        if self.rescue_at() <= now {
+            self.rescue(now, out);
+        }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
@@ -448,6 +471,7 @@ impl Replicator {
                 let action = catch_up.advance(heartbeat, now);
                 if followed && !catch_up.is_done() {
                     self.since = now;
+                    self.behind_since = now;
                 }
                 if matches!(action, Some(Action::Sync(_))) {
                     self.asked = self.row.map(|(id, number)| ProvenRow {
@@ -480,7 +504,7 @@ impl Replicator {
             | Phase::Resetting { deadline: at } => *at,
             Phase::Running(catch_up) => {
                 let limit = self.leaving.unwrap_or(BootTime::NEVER);
-                limit.min(catch_up.deadline())
+                limit.min(catch_up.deadline()).min(self.rescue_at())
             }
             Phase::Preparing(preparation) => preparation.deadline(),
             Phase::Stopping(stop) => stop.deadline(),
@@ -515,6 +539,35 @@ impl Replicator {
             Phase::Down => Activity::Stopped,
         };
         (activity, self.since, self.last_trouble.as_deref())
+    }
+
+    /// When the Litestream that runs is restarted, for it does not follow; never, where the credentials
+    /// at hand would not outlast the start.
+    fn rescue_at(&self) -> BootTime {
+        match (&self.phase, self.term) {
+            (Phase::Running(catch_up), Some(term)) if !catch_up.is_done() => {
+                let at = (self.behind_since + RESCUE_LIMIT).max(self.rescue_allowed);
+                let in_time = at + LEAST_TERM < term.ends && self.leaving.is_none();
+                if in_time { at } else { BootTime::NEVER }
+            }
+            _ => BootTime::NEVER,
+        }
+    }
+
+    fn rescue(&mut self, now: BootTime, out: &mut Actions) {
+        if !self.has_credentials(now) {
+            // The device slept through what was left of their life.
+            self.rescue_allowed = now + LEAST_TERM;
+            return;
+        }
+        self.rescue_allowed = now + RESCUE_PACE;
+        out.warn(format!(
+            "the replica has not followed for {} s, however often Litestream was asked; Litestream is \
+             restarted once: {}",
+            now.since(self.behind_since).as_secs(),
+            self.last_trouble.as_deref().unwrap_or(NO_REASON)
+        ));
+        self.prepare(now);
     }
 
     fn prepare(&mut self, now: BootTime) {
@@ -644,6 +697,7 @@ impl Replicator {
             .is_some_and(|before| before.local < position.local);
         self.position = Some(position);
         if self.row_since_start || moved {
+            self.rescue_allowed = now;
             self.proof = Some(Proof {
                 at: now,
                 position,

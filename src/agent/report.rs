@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::renewal::{FETCH_LIMIT, told_term};
-use super::replicator::PROOF_LIMIT;
+use super::replicator::{NO_REASON, PROOF_LIMIT};
 use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
@@ -190,7 +190,7 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         (Activity::Replicating | Activity::WaitingForCredentials | Activity::Stopped, _) => {}
         (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
         (_, trouble) if now.since(since) > PROOF_LIMIT + FETCH_LIMIT / 3 => {
-            let cause = trouble.unwrap_or("Litestream gives no reason; see its log");
+            let cause = trouble.unwrap_or(NO_REASON);
             problems.push(format!(
                 "the replica has not followed since the last start: {cause}"
             ));

@@ -1,5 +1,6 @@
 //! The policy, promise by promise: the agent is told a story and asked what it does.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::renewal::renewal_age;
@@ -96,20 +97,30 @@ impl Story {
         done
     }
 
-    /// Lets time pass with a Litestream that answers each sync so.
-    fn pass_answering(&mut self, span: Duration, answer: &Result<Position, SyncFailure>) {
+    /// Lets time pass with a Litestream that answers each sync so, and ends and starts as it is told;
+    /// answers with how often it was.
+    fn pass_answering(&mut self, span: Duration, answer: &Result<Position, SyncFailure>) -> usize {
         let end = self.now.boot + span;
+        let mut restarts = 0;
         while self.agent.deadline() <= end {
             self.now.boot = self.agent.deadline();
-            for action in self.tell(Event::Tick) {
-                match action {
-                    Action::WriteRow => drop(self.tell(Event::Row(Ok(7)))),
-                    Action::Sync(_) => drop(self.tell(Event::Synced(answer.clone()))),
-                    _ => {}
-                }
+            let mut actions = VecDeque::from(self.tell(Event::Tick));
+            while let Some(action) = actions.pop_front() {
+                let came_of_it = match action {
+                    Action::WriteRow => Event::Row(Ok(7)),
+                    Action::Sync(_) => Event::Synced(answer.clone()),
+                    Action::Terminate => Event::Exited("exit status: 0".to_owned()),
+                    Action::Start(_) => {
+                        restarts += 1;
+                        Event::Started(Ok(()))
+                    }
+                    _ => continue,
+                };
+                actions.extend(self.tell(came_of_it));
             }
         }
         self.now.boot = end;
+        restarts
     }
 
     /// The time until the next fetch, all else being quiet.
@@ -252,7 +263,7 @@ fn a_fetch_that_hangs_is_killed_and_one_that_cannot_die_is_left_behind() {
 #[test]
 fn a_hand_over_has_its_order() {
     let mut story = Story::replicating();
-    story.pass(55 * MINUTE);
+    story.pass_answering(55 * MINUTE, &Ok(position(1)));
     let mut done = story.tell(granted(HOUR));
     done.extend(story.tell(Event::Row(Ok(3))));
     done.extend(story.tell(Event::GuardTaken(Ok(()))));
@@ -387,6 +398,34 @@ fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
 }
 
 #[test]
+fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reported() {
+    let failed = Err(SyncFailure::Failed("it hangs".to_owned()));
+    for rotation in [Rotation::Restart, Rotation::Refresh] {
+        let mut story = Story::rotating(SupervisorKind::Child, rotation);
+        story.tell(Event::Tick);
+        story.tell(granted(12 * HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.pass_answering(10 * MINUTE, &Ok(position(2)));
+        assert_eq!(story.report().replication, Activity::Replicating);
+
+        // First it is asked again, and somebody is told.
+        assert_eq!(story.pass_answering(5 * MINUTE, &failed), 0, "{rotation:?}");
+        assert_eq!(story.report().state, State::Unhealthy);
+        assert_eq!(story.pass_answering(3 * MINUTE, &failed), 1, "{rotation:?}");
+        assert_eq!(
+            story.pass_answering(50 * MINUTE, &failed),
+            0,
+            "{rotation:?}"
+        );
+        assert_eq!(story.report().state, State::Unhealthy);
+        // It followed again: what comes then is another matter.
+        story.pass_answering(5 * MINUTE, &Ok(position(9)));
+        assert_eq!(story.pass_answering(8 * MINUTE, &failed), 1);
+    }
+}
+
+#[test]
 fn an_sdk_asks_again_when_the_next_credentials_are_there() {
     // It is told an end between the renewal and the real one,
     for (left, renewal) in [(900, 600), (3600, 3300), (9, 6), (30, 20)] {
@@ -405,7 +444,7 @@ fn an_sdk_asks_again_when_the_next_credentials_are_there() {
 #[test]
 fn a_locked_database_holds_a_hand_over_up_for_two_seconds_at_most() {
     let mut story = Story::replicating();
-    story.pass(55 * MINUTE);
+    story.pass_answering(55 * MINUTE, &Ok(position(1)));
     story.tell(granted(HOUR));
     let begun = story.now.boot;
     let mut taken = None;
@@ -423,7 +462,7 @@ fn a_locked_database_holds_a_hand_over_up_for_two_seconds_at_most() {
 fn a_last_sync_that_cannot_succeed_is_cut_short() {
     for (outage, grace) in [(Duration::ZERO, 10 * SECOND), (2 * HOUR, SECOND)] {
         let mut story = Story::replicating();
-        story.pass(55 * MINUTE);
+        story.pass_answering(55 * MINUTE, &Ok(position(1)));
         if !outage.is_zero() {
             story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
             story.now.boot = story.now.boot + outage;
@@ -571,7 +610,7 @@ fn the_end_waits_for_litestream_and_for_nothing_else() {
 #[test]
 fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
     let mut story = Story::replicating();
-    story.pass(55 * MINUTE);
+    story.pass_answering(55 * MINUTE, &Ok(position(1)));
     story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
     story.now.boot = story.now.boot + 2 * HOUR;
     story.tell(Event::Tick);

@@ -15,6 +15,14 @@ const RECOVERY: Duration = Duration::from_secs(40 * 60);
 /// Broken local state may need several resets, which are an hour apart.
 const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
 
+/// A Litestream that does not follow is restarted after 6 min, and again after an hour, less what the
+/// row and the sync before a stop may take.
+const RESCUE_LIMIT: Duration = Duration::from_secs(360);
+const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
+
+/// What hangs is mended by it, at the second time where S3 was away at the first.
+const STUCK_RECOVERY: Duration = Duration::from_secs(2 * 3600);
+
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;
 
@@ -34,6 +42,10 @@ pub(crate) struct Laws {
     grants: u64,
     /// The grant that Litestream was last stopped for.
     stopped_for: u64,
+    started: Time,
+    /// When it was last seen to follow, and when it was last restarted for it did not.
+    followed: Time,
+    rescued: Option<Time>,
     fine_since: Option<Time>,
     booted: Time,
     slept_until: Time,
@@ -50,6 +62,8 @@ pub(crate) struct Laws {
     last_well: Time,
     last_sound: Time,
     last_corrupt: Time,
+    last_stuck: Time,
+    last_unstuck: Time,
     last_wrong_clock: Time,
     disk_well_since: Option<Time>,
 }
@@ -65,6 +79,9 @@ impl Laws {
             clock_was_set_now: false,
             grants: 0,
             stopped_for: 0,
+            started: Duration::ZERO,
+            followed: Duration::ZERO,
+            rescued: None,
             fine_since: None,
             booted: Duration::ZERO,
             slept_until: Duration::ZERO,
@@ -79,6 +96,8 @@ impl Laws {
             last_well: Duration::ZERO,
             last_sound: Duration::ZERO,
             last_corrupt: Duration::ZERO,
+            last_stuck: Duration::ZERO,
+            last_unstuck: Duration::ZERO,
             last_wrong_clock: Duration::ZERO,
             disk_well_since: None,
         }
@@ -128,6 +147,7 @@ impl Laws {
             }
             Event::Fetched(Err(_)) => self.last_fetch_failed = true,
             Event::Row(Ok(_)) => self.last_row = time,
+            Event::Started(Ok(())) => self.started = time,
             Event::GuardTaken(Err(_)) => {
                 self.guard_since = None;
                 self.guard_failed = time;
@@ -206,14 +226,21 @@ impl Laws {
         if sight.state_is_corrupt {
             return;
         }
+        let rescued = self.rescued.map_or(Duration::ZERO, |at| at + RESCUE_PACE);
+        let is_rescue = time >= rescued.max(self.started.max(self.followed) + RESCUE_LIMIT);
         assert!(
-            !sight.litestream_asks,
+            !sight.litestream_asks || is_rescue,
             "Litestream was stopped though it asks for new credentials by itself"
         );
         assert!(
-            self.grants > self.stopped_for,
+            self.grants > self.stopped_for || is_rescue,
             "Litestream was stopped a second time for the same credentials"
         );
+        if is_rescue && (sight.litestream_asks || self.grants == self.stopped_for) {
+            // It was decided before a sleep, perhaps, from which the hour counts.
+            let awake = self.slept_until + Duration::from_secs(60);
+            self.rescued = (time > awake).then_some(time);
+        }
         self.stopped_for = self.grants;
         let usable = time < sight.granted_until || time == self.slept_until;
         assert!(
@@ -273,6 +300,8 @@ impl Laws {
                 "the guard holds though Litestream has caught up"
             );
             self.guard_is_spent = false;
+            self.followed = time;
+            self.rescued = None;
         }
         if self.end_asked.is_some() {
             return self.ends_in_time(time);
@@ -289,6 +318,11 @@ impl Laws {
             self.last_corrupt = time;
         } else {
             self.last_sound = time;
+        }
+        if sight.litestream_is_stuck {
+            self.last_stuck = time;
+        } else {
+            self.last_unstuck = time;
         }
         if !sight.clock_is_right {
             self.last_wrong_clock = time;
@@ -312,11 +346,21 @@ impl Laws {
                 report.credentials_left.is_some(),
                 "no credentials in fair weather: {report:?}"
             );
+            let hurt = self.last_corrupt.max(self.last_stuck);
             assert!(
-                time < self.last_well.max(since).max(self.last_corrupt) + RECOVERY,
+                time < self.last_well.max(since).max(hurt) + RECOVERY,
                 "nothing is replicated in fair weather: {report:?}"
             );
         }
+        // What is corrupt, too, may take as long as a reset.
+        assert!(
+            time < self.last_unstuck.max(since).max(self.last_corrupt) + STUCK_RECOVERY
+                || self
+                    .policy
+                    .heartbeat
+                    .is_none_or(|interval| interval > RECOVERY),
+            "a Litestream that hangs is never restarted in fair weather: {report:?}"
+        );
         assert!(
             time < self.last_sound.max(since) + RESET_RECOVERY,
             "broken local state is never reset in fair weather: {report:?}"

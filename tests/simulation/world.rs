@@ -67,6 +67,7 @@ enum Coming {
     FetchEnds(u64),
     LitestreamDies(u64),
     LitestreamExits(u64),
+    LitestreamSticks(u64),
     UnitRestarted(u64),
     SyncEnds(u64),
     ResetEnds(u64),
@@ -132,6 +133,8 @@ struct Litestream {
     /// The clock went back at all since the start was asked for.
     clock_went_back: bool,
     corrupt: bool,
+    /// It runs, and does nothing any more.
+    stuck: bool,
     position: u64,
 }
 
@@ -213,6 +216,7 @@ impl World {
                 is_deaf: false,
                 clock_went_back: false,
                 corrupt: false,
+                stuck: false,
                 position: 0,
             },
             granted_until: Duration::ZERO,
@@ -275,6 +279,9 @@ impl World {
             }
             Coming::LitestreamExits(process) if self.child_is_up(process) => {
                 self.litestream_exits();
+            }
+            Coming::LitestreamSticks(process) if self.litestream.process == process => {
+                self.litestream.stuck = true;
             }
             Coming::UnitRestarted(process) if self.litestream.process == process => {
                 if self.chance.one_in(30) {
@@ -510,10 +517,15 @@ impl World {
         self.litestream.terminated = 0;
         self.litestream.credentials_end = self.granted_until;
         self.litestream.is_deaf = false;
+        self.litestream.stuck = false;
         self.tally.rotations += 1;
         if self.chance.one_in(20) {
             let wait = self.chance.scale(SECOND / 100, 10 * DAY);
             self.expect(Coming::LitestreamDies(self.litestream.process), wait);
+        }
+        if self.chance.one_in(20) {
+            let wait = self.chance.scale(MINUTE, 10 * DAY);
+            self.expect(Coming::LitestreamSticks(self.litestream.process), wait);
         }
     }
 
@@ -720,7 +732,8 @@ impl World {
             _ => self.time < self.litestream.credentials_end,
         };
         let weather = &self.weather;
-        weather.s3 && weather.network && living && !skewed && !self.litestream.corrupt
+        let able = !self.litestream.corrupt && !self.litestream.stuck;
+        weather.s3 && weather.network && living && !skewed && able
     }
 
     fn child_is_up(&self, process: u64) -> bool {
@@ -738,6 +751,7 @@ impl World {
             disk_is_well: self.weather.disk,
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
+            litestream_is_stuck: self.litestream.stuck,
             fetch_is_in_flight: self.fetch.is_some(),
             granted_until: self.granted_until,
         }
@@ -797,6 +811,7 @@ pub(crate) struct Sight {
     pub(crate) disk_is_well: bool,
     pub(crate) clock_is_right: bool,
     pub(crate) state_is_corrupt: bool,
+    pub(crate) litestream_is_stuck: bool,
     pub(crate) fetch_is_in_flight: bool,
     pub(crate) granted_until: Time,
 }
