@@ -20,6 +20,10 @@ set -eu
 : "${PRESETDIR:=/usr/lib/systemd/system-preset}"
 : "${SYSUSERSDIR:=/usr/lib/sysusers.d}"
 : "${TMPFILESDIR:=/usr/lib/tmpfiles.d}"
+: "${MANDIR:=/usr/share/man}"
+: "${BASHDIR:=/usr/share/bash-completion/completions}"
+: "${ZSHDIR:=/usr/share/zsh/site-functions}"
+: "${FISHDIR:=/usr/share/fish/vendor_completions.d}"
 SHAREDIR=/usr/share/edgerepl
 CONFIG=/etc/edgerepl/edgerepl.toml
 
@@ -54,6 +58,12 @@ put 0644 "$TMPFILESDIR/edgerepl.conf" "$here/tmpfiles.d/edgerepl.conf"
 put 0644 "$SHAREDIR/aws-iot-ca.pem" "$here/aws-iot-ca.pem"
 put 0644 "$SHAREDIR/drop-ins/i2c.conf" "$here/drop-ins/i2c.conf"
 put 0644 "$CONFIG" "$here/edgerepl.toml"
+for page in "$here"/man/*.[0-9]; do
+    put 0644 "$MANDIR/man${page##*.}/${page##*/}" "$page"
+done
+put 0644 "$BASHDIR/edgerepl" "$here/completions/edgerepl.bash"
+put 0644 "$ZSHDIR/_edgerepl" "$here/completions/_edgerepl"
+put 0644 "$FISHDIR/edgerepl.fish" "$here/completions/edgerepl.fish"
 # The image's own layer, for whoever builds it to fill.
 folder /usr/lib/edgerepl
 

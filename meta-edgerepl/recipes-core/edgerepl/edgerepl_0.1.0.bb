@@ -107,6 +107,8 @@ do_install() {
     DESTDIR=${D} BINARY=${B}/target/${CARGO_TARGET_SUBDIR}/edgerepl \
         UNITDIR=${systemd_system_unitdir} PRESETDIR=${systemd_unitdir}/system-preset \
         SYSUSERSDIR=${nonarch_libdir}/sysusers.d TMPFILESDIR=${nonarch_libdir}/tmpfiles.d \
+        MANDIR=${mandir} BASHDIR=${datadir}/bash-completion/completions \
+        ZSHDIR=${datadir}/zsh/site-functions FISHDIR=${datadir}/fish/vendor_completions.d \
         sh ${S}/dist/install.sh image
 
     # Those that use the key.
@@ -148,6 +150,11 @@ USERADD_PARAM:${PN} = "--system --user-group --comment edgerepl --home-dir /none
 # The others are started by it; the restore, where it was chosen.
 SYSTEMD_SERVICE:${PN} = "edgerepl.service ${@bb.utils.contains('PACKAGECONFIG', 'restore', 'edgerepl-restore.service', '', d)}"
 
+# A device's shell is seldom one of these; the manual is in -doc.
+PACKAGE_BEFORE_PN += "${PN}-bash-completion ${PN}-fish-completion ${PN}-zsh-completion"
+FILES:${PN}-bash-completion += "${datadir}/bash-completion"
+FILES:${PN}-fish-completion += "${datadir}/fish"
+FILES:${PN}-zsh-completion += "${datadir}/zsh"
 FILES:${PN} += "\
     ${nonarch_libdir}/edgerepl \
     ${nonarch_libdir}/sysusers.d \
