@@ -24,7 +24,7 @@ use crate::credentials::fetch;
 use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
 use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
-use crate::replication::command;
+use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::{Configuration, Surroundings};
 use crate::store::version::SqliteVersion;
 
@@ -275,7 +275,16 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
         Err(cause) => return (None, fail(cause, "install it, 0.5.17 or later")),
     };
     let name = program.display();
-    let printed = match output_of(Command::new(&program).arg("version")) {
+    let asked =
+        Replicate::parse(&settings.replication.command).and_then(|command| command.version());
+    let mut ask = match asked {
+        Ok(ask) => ask,
+        Err(cause) => {
+            let next = "make sure that what it runs is Litestream 0.5.17 or later";
+            return (None, warn(cause, next));
+        }
+    };
+    let printed = match output_of(&mut ask) {
         Ok(printed) => printed,
         Err(e) => {
             let cause = format!("`{name} version` gives nothing: {e}");

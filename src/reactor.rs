@@ -31,7 +31,7 @@ use crate::credentials::delivery::{self, Source};
 use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::metrics::Metrics;
-use crate::replication::command;
+use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::Configuration;
 use crate::replication::control::SyncRequest;
 use crate::replication::unit::{self, Restart};
@@ -339,8 +339,9 @@ impl Reactor {
                 }
             }
             Action::Probe => {
-                let step = command::version_command(&self.settings.replication.command);
-                let step = step.map(|command| Step::from(command).heard());
+                let litestream = Replicate::parse(&self.settings.replication.command);
+                let version = litestream.and_then(|litestream| litestream.version());
+                let step = version.map(|command| Step::from(command).heard());
                 match step.and_then(|step| Chore::start(Errand::Probe, [step])) {
                     Ok(chore) => self.chore = Some(chore),
                     Err(cause) => self.events.push_back(Event::Probed(Err(cause))),
@@ -466,9 +467,8 @@ impl Reactor {
 
     fn reset_state(&mut self) {
         let replication = &self.settings.replication;
-        let reset = command::reset(&replication.command, &self.settings.database.path)
-            .ok_or("[replication] command is not `litestream replicate`".to_owned());
-        let started = reset.and_then(|reset| {
+        let started = Replicate::parse(&replication.command).and_then(|litestream| {
+            let reset = litestream.reset(&self.settings.database.path);
             let stop = match &replication.supervisor {
                 Supervisor::Child => None,
                 Supervisor::Systemd { unit, .. } => unit::stop(unit),

@@ -1,4 +1,4 @@
-//! Litestream's command line, derived from the one that the configuration gives.
+//! Litestream's command lines, all derived from the one that the configuration gives.
 
 use std::env;
 use std::fs;
@@ -30,93 +30,108 @@ pub fn locate(program: &str) -> Result<PathBuf, String> {
     })
 }
 
-/// The command that drops Litestream's local state for `database`, made from the one that
-/// replicates: `litestream reset -config FILE DATABASE`.
-///
-/// `None` where the given command is not `litestream replicate`, so that nobody can tell.
-pub fn reset(replicate: &[String], database: &Path) -> Option<Command> {
-    let verb = replicate.iter().position(|word| word == "replicate")?;
-    let mut command = Command::new(replicate.first()?);
-    command.args(&replicate[1..verb]).arg("reset");
-    let mut rest = replicate[verb + 1..].iter();
-    while let Some(word) = rest.next() {
-        match word.trim_start_matches('-') {
-            "config" => drop(command.arg("-config").arg(rest.next()?)),
-            flag if flag.starts_with("config=") => drop(command.arg(word)),
-            "no-expand-env" => drop(command.arg(word)),
-            _ => {}
-        }
-    }
-    command.arg(database);
-    Some(command)
-}
-
-/// The configuration file that a command which replicates names.
-pub fn configuration(replicate: &[String]) -> PathBuf {
-    let mut words = replicate.iter().skip_while(|word| *word != "replicate");
-    while let Some(word) = words.next() {
-        match word.trim_start_matches('-') {
-            "config" if word.starts_with('-') => {
-                return words.next().map_or(DEFAULT_PATH.into(), PathBuf::from);
-            }
-            flag => {
-                if let Some(path) = flag.strip_prefix("config=") {
-                    return path.into();
-                }
-            }
-        }
-    }
-    DEFAULT_PATH.into()
-}
-
-/// Where Litestream looks unless it is told.
-const DEFAULT_PATH: &str = "/etc/litestream.yml";
-
-/// The words of the command that restores to `output`, made from the one that replicates: all but the
-/// database, which comes last. Up to the transaction `upto`; or to the end, where there is a replica.
-///
-/// # Errors
-/// Where the given command is not `litestream replicate`, so that nobody can tell.
-pub fn restore(
-    replicate: &[String],
-    output: &Path,
-    upto: Option<u64>,
-) -> Result<Vec<String>, String> {
-    let verb = replicate.iter().position(|word| word == "replicate");
-    let verb = verb.ok_or("[replication] command is not `litestream replicate`")?;
-    let mut words = replicate[..verb].to_vec();
-    words.extend(["restore", "-config"].map(str::to_owned));
-    words.push(configuration(replicate).to_string_lossy().into_owned());
-    if replicate
-        .iter()
-        .any(|word| word.trim_start_matches('-') == "no-expand-env")
-    {
-        words.push("-no-expand-env".to_owned());
-    }
-    match upto {
-        Some(transaction) => words.extend(["-txid".to_owned(), format!("{transaction:016x}")]),
-        None => words.push("-if-replica-exists".to_owned()),
-    }
-    words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
-    Ok(words)
-}
+/// Where Litestream looks for its configuration unless it is told.
+const DEFAULT_CONFIGURATION: &str = "/etc/litestream.yml";
 
 /// Litestream of this version and later asks for new credentials by itself, where it is told whom.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 
-/// The command that prints Litestream's version, made from the one that replicates.
-///
-/// # Errors
-/// Where the given command is not `litestream replicate`, so that nobody can tell.
-pub fn version_command(replicate: &[String]) -> Result<Command, String> {
-    let verb = replicate.iter().position(|word| word == "replicate");
-    let words = verb.map(|verb| &replicate[..verb]).unwrap_or_default();
-    let (program, rest) = words
-        .split_first()
-        .ok_or("[replication] command is not `litestream replicate`")?;
-    let mut command = Command::new(locate(program)?);
-    command.args(rest).arg("version");
-    Ok(command)
+/// A command that replicates, understood: `[WRAPPER…] litestream replicate [-config FILE] …`. All
+/// other commands of Litestream's are made of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Replicate {
+    /// What stands before `replicate`: the program, and what it is wrapped into.
+    litestream: Vec<String>,
+    configuration: PathBuf,
+    /// Variables in the configuration are not expanded.
+    is_literal: bool,
+}
+
+impl Replicate {
+    /// Understands `[replication] command`.
+    ///
+    /// # Errors
+    /// One sentence where it is something else, so that nobody can tell.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        const STRANGE: &str = "[replication] command is not `litestream replicate`";
+        let verb = words.iter().position(|word| word == "replicate");
+        let verb = verb.filter(|verb| *verb > 0).ok_or(STRANGE)?;
+        let mut command = Self {
+            litestream: words[..verb].to_vec(),
+            configuration: DEFAULT_CONFIGURATION.into(),
+            is_literal: false,
+        };
+        let mut rest = words[verb + 1..].iter();
+        while let Some(word) = rest.next() {
+            match word
+                .strip_prefix('-')
+                .map(|flag| flag.trim_start_matches('-'))
+            {
+                Some("config") => command.configuration = rest.next().ok_or(STRANGE)?.into(),
+                Some("no-expand-env") => command.is_literal = true,
+                Some(flag) => {
+                    if let Some(path) = flag.strip_prefix("config=") {
+                        command.configuration = path.into();
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(command)
+    }
+
+    /// Litestream's configuration file.
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
+    }
+
+    /// The command that drops Litestream's local state for `database`.
+    pub fn reset(&self, database: &Path) -> Command {
+        let words = self.part("reset");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(database);
+        command
+    }
+
+    /// The words of the command that restores to `output`: all but the database, which comes last. Up
+    /// to the transaction `upto`; or to the end, where there is a replica.
+    pub fn restore(&self, output: &Path, upto: Option<u64>) -> Vec<String> {
+        let mut words = self.part("restore");
+        match upto {
+            Some(transaction) => words.extend(["-txid".to_owned(), format!("{transaction:016x}")]),
+            None => words.push("-if-replica-exists".to_owned()),
+        }
+        words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
+        words
+    }
+
+    /// The command that prints Litestream's version.
+    ///
+    /// # Errors
+    /// One sentence where its program isn't there.
+    pub fn version(&self) -> Result<Command, String> {
+        let mut command = Command::new(locate(&self.litestream[0])?);
+        command.args(&self.litestream[1..]).arg("version");
+        Ok(command)
+    }
+
+    /// Another command that reads the same configuration.
+    fn part(&self, name: &str) -> Vec<String> {
+        let mut words = self.litestream.clone();
+        words.extend([name, "-config"].map(str::to_owned));
+        words.push(self.configuration.to_string_lossy().into_owned());
+        if self.is_literal {
+            words.push("-no-expand-env".to_owned());
+        }
+        words
+    }
+}
+
+/// The configuration that a command reads: Litestream's default where nobody can tell.
+pub fn configuration(words: &[String]) -> PathBuf {
+    Replicate::parse(words).map_or(DEFAULT_CONFIGURATION.into(), |command| {
+        command.configuration
+    })
 }
 
 /// The version in what `litestream version` prints: `0.5.17`, `v0.3.13`.
@@ -131,51 +146,61 @@ pub fn version(printed: &str) -> Option<(u32, u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
 
-    #[test]
-    fn derives_the_reset_from_the_replicate_command() {
-        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let reset = |line: &str| {
-            let command = reset(&words(line), Path::new("/data/app.db"))?;
-            let arguments = command.get_args().map(|a| a.to_string_lossy().into_owned());
-            Some(arguments.collect::<Vec<_>>().join(" "))
-        };
-        for (given, wanted) in [
-            (
-                "litestream replicate -config /etc/l.yml",
-                Some("reset -config /etc/l.yml /data/app.db"),
-            ),
-            (
-                "/bin/nice litestream replicate",
-                Some("litestream reset /data/app.db"),
-            ),
-            (
-                "litestream replicate -exec sleep --config=/etc/l.yml -no-expand-env",
-                Some("reset --config=/etc/l.yml -no-expand-env /data/app.db"),
-            ),
-            ("wrapper -config /etc/l.yml", None),
-            ("litestream replicate -config", None),
-        ] {
-            assert_eq!(reset(given).as_deref(), wanted, "{given}");
-        }
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    fn line(command: &Command) -> String {
+        let words = iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
     }
 
     #[test]
-    fn finds_the_configuration() {
-        let path = |line: &str| {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            configuration(&words)
-        };
-        assert_eq!(
-            path("litestream replicate -config /a.yml"),
-            Path::new("/a.yml")
-        );
-        assert_eq!(
-            path("nice litestream replicate --config=/b.yml"),
-            Path::new("/b.yml")
-        );
-        assert_eq!(path("litestream replicate"), Path::new(DEFAULT_PATH));
+    fn derives_all_commands_from_the_one_that_replicates() {
+        let database = Path::new("/data/app.db");
+        for (given, reset, restore) in [
+            (
+                "litestream replicate -config /etc/l.yml",
+                "litestream reset -config /etc/l.yml /data/app.db",
+                "litestream restore -config /etc/l.yml -txid 000000000000001a -o /copy",
+            ),
+            (
+                "/bin/nice litestream replicate",
+                "/bin/nice litestream reset -config /etc/litestream.yml /data/app.db",
+                "/bin/nice litestream restore -config /etc/litestream.yml -txid 000000000000001a -o /copy",
+            ),
+            (
+                "litestream replicate -exec config --config=/l.yml -no-expand-env",
+                "litestream reset -config /l.yml -no-expand-env /data/app.db",
+                "litestream restore -config /l.yml -no-expand-env -txid 000000000000001a -o /copy",
+            ),
+        ] {
+            let command = Replicate::parse(&words(given)).expect(given);
+            assert_eq!(line(&command.reset(database)), reset, "{given}");
+            let made = command.restore(Path::new("/copy"), Some(26));
+            assert_eq!(made.join(" "), restore, "{given}");
+        }
+        let command = Replicate::parse(&words("litestream replicate")).expect("a command");
+        let made = command.restore(Path::new("/copy"), None);
+        assert!(made.contains(&"-if-replica-exists".to_owned()), "{made:?}");
+    }
+
+    #[test]
+    fn what_nobody_can_understand_is_said_to_be_so() {
+        for line in [
+            "wrapper -config /etc/l.yml",
+            "replicate",
+            "litestream replicate -config",
+        ] {
+            assert!(Replicate::parse(&words(line)).is_err(), "{line}");
+            let found = configuration(&words(line));
+            assert_eq!(found, Path::new(DEFAULT_CONFIGURATION));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::process::Stdio;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 
-use super::command;
+use super::command::Replicate;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credential_process;
 use crate::credentials::certificate::Certificate;
@@ -119,7 +119,7 @@ impl Aside {
         upto: Option<u64>,
         access: &Access<'_>,
     ) -> Result<Option<&Path>, String> {
-        let mut words = command::restore(replicate, &self.copy, upto)?;
+        let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
         words.push(database.to_string_lossy().into_owned());
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
         let mut litestream = leash::command(&self.folder.join("litestream.lock"), &words);
