@@ -29,6 +29,9 @@ const KEYS_OF_0_3: [&str; 4] = [
 /// How soon the next rotation may come: of credentials for 15 min, the shortest that AWS grants.
 const SOONEST_ROTATION: Duration = Duration::from_secs(600);
 
+/// From this version on a snapshot is due by the age of the last one, not by Litestream's own.
+const SNAPSHOTS_BY_REPLICA: (u32, u32, u32) = (0, 3, 12);
+
 /// The file, as far as it could be read.
 #[derive(Debug)]
 pub struct Configuration {
@@ -99,7 +102,7 @@ impl Configuration {
         findings.extend(self.prefix(around));
         match around.version {
             Some(version) if version < command::REFRESHES => {
-                findings.extend(self.retention());
+                findings.extend(self.intervals(version));
             }
             _ => {
                 findings.extend(self.socket(around));
@@ -212,22 +215,41 @@ impl Configuration {
         })
     }
 
-    /// 0.3 counts from its start, and a rotation starts it.
-    fn retention(&self) -> Option<Finding> {
-        const DEFAULT: &str = "1h";
-        let (place, interval) = self.replicas().into_iter().find_map(|(place, replica)| {
-            let given = replica["retention-check-interval"].as_str();
-            let interval = given.unwrap_or(DEFAULT);
-            let long = go_duration(interval).is_none_or(|long| long >= SOONEST_ROTATION);
-            long.then(|| (place, interval.to_owned()))
-        })?;
-        Some(notice(
-            format!(
-                "{place}retention-check-interval is {interval}, which Litestream 0.3 counts from its \
-                 start: where rotations are closer together nothing old is ever removed from S3"
-            ),
-            "set it to 5m, or install Litestream 0.5.17 or later",
-        ))
+    /// What 0.3 counts from its start: a rotation starts it. 0.5 goes by what is on the replica.
+    fn intervals(&self, version: (u32, u32, u32)) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (place, replica) in self.replicas() {
+            let too_long = |key: &str, default: Option<&str>| {
+                let interval = replica[key].as_str().or(default)?.to_owned();
+                let length = go_duration(&interval);
+                length
+                    .is_none_or(|length| length >= SOONEST_ROTATION)
+                    .then_some(interval)
+            };
+            if let Some(interval) = too_long("retention-check-interval", Some("1h")) {
+                findings.push(notice(
+                    format!(
+                        "{place}retention-check-interval is {interval}, which Litestream 0.3 counts \
+                         from its start: where rotations are closer together nothing old is ever \
+                         removed from S3"
+                    ),
+                    "set it to 5m, or install Litestream 0.5.17 or later",
+                ));
+            }
+            let counts_snapshots = version < SNAPSHOTS_BY_REPLICA;
+            if let Some(interval) = too_long("snapshot-interval", None).filter(|_| counts_snapshots)
+            {
+                findings.push(notice(
+                    format!(
+                        "{place}snapshot-interval is {interval}, which this Litestream counts from \
+                         its start: where rotations are closer together there is never one, and a \
+                         restore reads ever more"
+                    ),
+                    "install Litestream 0.5.17 or later",
+                ));
+            }
+        }
+        findings
     }
 
     /// All databases, with where they are in the file.
@@ -384,7 +406,7 @@ dbs:
     }
 
     #[test]
-    fn retention_of_0_3_is_counted_from_a_start() {
+    fn intervals_of_0_3_are_counted_from_a_start() {
         let old = GOOD.replace("replica:", "replicas:\n    -");
         let found = findings(&old, (0, 3, 13));
         assert_eq!(found.len(), 1, "{found:?}");
@@ -395,6 +417,13 @@ dbs:
         );
         let quick = old.replace("bucket: b", "bucket: b\n      retention-check-interval: 5m");
         assert_eq!(findings(&quick, (0, 3, 13)), []);
+        let daily = quick.replace("bucket: b", "bucket: b\n      snapshot-interval: 24h");
+        assert_eq!(findings(&daily, (0, 3, 13)), []);
+        let found = findings(&daily, (0, 3, 8));
+        assert!(
+            found[0].cause.contains("snapshot-interval is 24h"),
+            "{found:?}"
+        );
     }
 
     #[test]
