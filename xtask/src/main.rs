@@ -23,7 +23,8 @@ const HELP: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
-  demo [--real-time]  shows the main job: six rotations on real parts, and no row is lost
+  demo [--real-time]  shows the main job on real parts: six rotations by refresh and by restart,
+                      side by side, what each has cost, and that no row is lost
   test [SUITE...]     all tests, or these suites of them
   test secure-element --accept-microchip-licence
                       edgerepl with Microchip's own PKCS#11 module, built here, and a simulated
