@@ -59,6 +59,14 @@ const FILES: &[(&str, &str)] = &[
         "usr/lib/systemd/system/edgerepl.service.d/softhsm.conf",
         include_str!("files/softhsm.conf"),
     ),
+    (
+        "usr/lib/systemd/system/edgerepl-restore.service.d/softhsm.conf",
+        include_str!("files/softhsm.conf"),
+    ),
+    (
+        "usr/lib/systemd/system/edgerepl-restore.service.d/restore.conf",
+        include_str!("files/restore.conf"),
+    ),
     // Debian makes these when it installs udev, whose rules name them.
     (
         "usr/lib/sysusers.d/udev.conf",
@@ -107,6 +115,7 @@ const MOUNT_POINTS: &[&str] = &["data", "dev", "proc", "run", "srv", "sys", "tmp
 
 const ENABLED: &[&str] = &[
     "edgerepl.service",
+    "edgerepl-restore.service",
     "systemd-networkd.service",
     "test-data.service",
 ];

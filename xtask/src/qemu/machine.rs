@@ -26,6 +26,8 @@ pub(crate) struct Power {
     pub(crate) network: bool,
     /// What the clock shows that is buffered by a battery: `utc`, or a date without a zone.
     pub(crate) clock: &'static str,
+    /// What the kernel is told, beside what every machine's is.
+    pub(crate) kernel: &'static str,
 }
 
 impl Default for Power {
@@ -33,6 +35,7 @@ impl Default for Power {
         Self {
             network: true,
             clock: "utc",
+            kernel: "",
         }
     }
 }
@@ -77,13 +80,14 @@ impl Machine {
         if let Some(initrd) = &image.initrd {
             command.arg("-initrd").arg(initrd);
         }
-        let own = "console=ttyAMA0 quiet loglevel=4 panic=1";
-        match image.door {
-            Door::Port => command.args(["-append", own]),
-            Door::Console => command
-                .arg("-append")
-                .arg(format!("{own} {}", stranger::ROOT)),
+        let root = match image.door {
+            Door::Port => "",
+            Door::Console => stranger::ROOT,
         };
+        let told = power.kernel;
+        command.arg("-append").arg(format!(
+            "console=ttyAMA0 quiet loglevel=4 panic=1 {root} {told}"
+        ));
         let disk = |name: &str, path: &Path, access: &str| {
             let path = path.display();
             [

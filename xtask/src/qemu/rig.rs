@@ -35,6 +35,10 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 /// Where a device has Microchip's module, and the module its configuration.
 pub(crate) const MODULE_FOLDER: &str = "/data/cryptoauthlib";
 
+/// What the kernel is told where edgerepl-restore.service is to do its work: each image has it enabled,
+/// on this condition.
+pub(crate) const RESTORES: &str = "edgerepl.restore";
+
 /// A device, its lab, and what it is told.
 pub(crate) struct Rig<'a> {
     pub(crate) lab: Lab,
@@ -128,6 +132,9 @@ impl<'a> Rig<'a> {
         );
         let litestream = litestream.replace("127.0.0.1", LAB_ADDRESS);
         fs::write(own.join("litestream.yml"), litestream)?;
+        // As an application has it that shares its database with edgerepl.
+        let database = "f /data/app/app.db 0660 edgerepl edgerepl -\n";
+        fs::write(own.join("database.conf"), database)?;
         fs::write(
             own.join("edgerepl.toml.d/50-bench.toml"),
             self.configuration(),
@@ -194,7 +201,7 @@ impl<'a> Rig<'a> {
         let mut machine = Machine::start(self.image, &self.data(), &self.folder, power)?;
         let mut shell = Shell::open(&mut machine, self.image.door)?;
         if self.image.door == Door::Console {
-            stranger::prepare(&mut shell)?;
+            stranger::prepare(&mut shell, power.kernel == RESTORES)?;
         }
         Ok(Running { machine, shell })
     }
@@ -319,7 +326,8 @@ impl Running {
     pub(crate) fn log(&mut self) -> Result<String, Failure> {
         self.shell.run(
             "journalctl --no-pager --output=short-monotonic --lines=2000 --unit=edgerepl \
-             --unit=litestream --unit=edgerepl-litestream.service --unit=edgerepl-litestream.path",
+             --unit=edgerepl-restore --unit=litestream --unit=edgerepl-litestream.service \
+             --unit=edgerepl-litestream.path",
         )
     }
 

@@ -8,6 +8,7 @@ use super::{Bench, Failure, Figures, Story};
 
 mod everyday;
 mod evidence;
+mod lost_data;
 mod neighbours;
 mod secure_element;
 mod storage;
@@ -87,7 +88,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "systemd-supervisor",
-        shows: "Litestream in a unit, restarted for an unprivileged edgerepl by the path unit",
+        shows: "Litestream in a unit, which asks edgerepl; then restarted for it by the path unit",
         in_gate: true,
         on_armv7: false,
         licensed: false,
@@ -108,6 +109,14 @@ pub(crate) const STORIES: &[Story] = &[
         on_armv7: false,
         licensed: false,
         run: storage::late_data,
+    },
+    Story {
+        name: "lost-data",
+        shows: "a data partition that was lost, twice: the database is back before its next row",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: lost_data::lost_data,
     },
     Story {
         name: "stop-and-reboot",

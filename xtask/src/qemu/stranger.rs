@@ -9,6 +9,7 @@ use super::shell::Shell;
 /// As our own image has them.
 const SOFTHSM: &str = include_str!("../image/files/softhsm.conf");
 const OWNERS: &str = include_str!("../image/files/test-data.conf");
+const RESTORE: &str = include_str!("../image/files/restore.conf");
 
 /// Where root is on a disk of its own, and the kernel has to be told.
 pub(super) const ROOT: &str = "root=/dev/vda ro rootwait";
@@ -16,17 +17,27 @@ pub(super) const ROOT: &str = "root=/dev/vda ro rootwait";
 /// Where such images have SoftHSM's module.
 pub(super) const SOFTHSM_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
-/// Makes a device that has just booted one of the bench's.
-pub(super) fn prepare(shell: &mut Shell) -> Result<(), Failure> {
-    // Until here edgerepl found no lab, and files that were not its own.
+/// Makes a device that has just booted one of the bench's; one that restores, where it is to.
+pub(super) fn prepare(shell: &mut Shell, restores: bool) -> Result<(), Failure> {
+    // Until here edgerepl found no lab, and files that were not its own. Its first rows came before
+    // there was anything to restore from.
+    let restore = if restores {
+        "systemctl stop edgerepl.service && rm -rf /data/app/* /data/app/.app.db* && \
+         systemctl enable --runtime edgerepl-restore.service && "
+    } else {
+        ""
+    };
     let steps = format!(
-        "mkdir -p /run/bench /run/systemd/system/edgerepl.service.d && \
+        "mkdir -p /run/bench && cd /run/systemd/system && \
+         mkdir -p edgerepl.service.d edgerepl-restore.service.d && \
          {{ cat /etc/hosts; echo 10.0.2.2 lab.edgerepl.test; }} > /run/bench/hosts && \
          mount --bind /run/bench/hosts /etc/hosts && \
          mount --bind /data/edgerepl/litestream.yml /etc/litestream.yml && \
-         cat > /run/systemd/system/edgerepl.service.d/softhsm.conf <<'END'\n{SOFTHSM}END\n\
+         cat > edgerepl.service.d/softhsm.conf <<'END'\n{SOFTHSM}END\n\
+         cp edgerepl.service.d/softhsm.conf edgerepl-restore.service.d && \
+         cat > edgerepl-restore.service.d/restore.conf <<'END'\n{RESTORE}END\n\
          cat > /run/bench/owners.conf <<'END'\n{OWNERS}END\n\
-         systemd-tmpfiles --create /run/bench/owners.conf && \
+         systemd-tmpfiles --create /run/bench/owners.conf && {restore}\
          systemctl daemon-reload && systemctl restart --no-block edgerepl.service"
     );
     shell.run(&steps).map(drop)
