@@ -34,10 +34,11 @@ use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::Configuration;
 use crate::replication::control::SyncRequest;
+use crate::replication::lineage;
 use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
 use crate::store::version::SqliteVersion;
-use crate::store::{Store, WalGuard};
+use crate::store::{self, Store, WalGuard};
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
 use crate::system::signals::Signals;
@@ -439,6 +440,9 @@ impl Reactor {
             }
         };
         let variables = delivery::environment(&grant.thing_name, region, source);
+        if lineage::wal_was_reset(self.database()) {
+            self.empty_wal()?;
+        }
         if let Supervisor::Systemd {
             unit,
             environment_file,
@@ -463,6 +467,27 @@ impl Reactor {
             .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
         self.litestream = Some(child);
         Ok(Some(()))
+    }
+
+    /// Leaves Litestream no WAL that it would take for the one that it knows.
+    fn empty_wal(&mut self) -> Result<(), String> {
+        // It would keep the WAL from being emptied.
+        let guarded = self.guard.take().is_some();
+        let emptied = store::empty_wal(self.database());
+        if guarded {
+            self.guard = WalGuard::take(self.database()).ok();
+        }
+        emptied.map_err(|why| {
+            format!(
+                "the WAL was reset while Litestream did not hold it, and has to be emptied before \
+                 Litestream may start: {why}"
+            )
+        })?;
+        warn!(
+            "the WAL was reset while Litestream did not hold it; it was emptied, so that Litestream \
+             uploads the whole database and misses no row"
+        );
+        Ok(())
     }
 
     fn reset_state(&mut self) {

@@ -6,5 +6,6 @@
 pub mod command;
 pub mod configuration;
 pub mod control;
+pub(crate) mod lineage;
 pub(crate) mod restore;
 pub mod unit;

@@ -3,8 +3,8 @@
 //! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
 //! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
 //! (`version`). Never changes another table, never has the daemon wait longer than [`BUSY_LIMIT`] for
-//! a lock, never checkpoints on closing. Nothing else in this
-//! process may open the database's files: closing any descriptor of one drops SQLite's locks on it.
+//! a lock, never checkpoints but to empty a WAL on request. Nothing else in this process may open the
+//! database's files: closing any descriptor of one drops SQLite's locks on it, of which a WAL has none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -112,6 +112,22 @@ impl Store {
         inserted?;
         open.last_id = id;
         Ok(id)
+    }
+}
+
+/// Moves all that is in the WAL to the database, and leaves the WAL empty.
+///
+/// # Errors
+/// Why it could not, in words: somebody else reads or writes, most often.
+pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
+    let checkpoint = |connection: Connection| {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        connection.query_row(sql, [], |row| row.get::<_, bool>(0))
+    };
+    match connect(database).and_then(checkpoint) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(format!("{} is in use by others", database.display())),
+        Err(e) => Err(explain(database, &e)),
     }
 }
 

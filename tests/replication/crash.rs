@@ -13,8 +13,8 @@ use std::{
 use edgerepl_lab::{S3Fault, Site};
 
 use crate::support::{
-    Application, LIMIT, Result, SHORT, assert_nothing_lost, fill, litestreams, number, site,
-    wait_until, wait_until_replicating, write_row,
+    Application, LIMIT, Result, SHORT, assert_nothing_lost, fill, full_uploads, litestreams,
+    number, site, wait_until, wait_until_replicating, write_row,
 };
 
 /// The line with which a rotation begins.
@@ -94,6 +94,35 @@ fn the_next_litestream_waits_for_the_last() -> Result {
     assert!(daemon.terminate()?.success());
     assert_eq!(census.end()?, 1, "there were several Litestreams at once");
     assert_nothing_lost(&lab, &site)
+}
+
+/// While both are dead an application writes, resets the WAL, and then writes so little that what
+/// Litestream read last is still in its place: Litestream takes it that it has read all before.
+#[test]
+fn a_wal_that_was_reset_meanwhile_costs_a_full_upload_and_no_row() -> Result {
+    let (lab, site) = site("thing-crash-reset", Duration::from_secs(120))?;
+    fill(&site)?;
+    let database = site.connect()?;
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    for _ in 0..100 {
+        write_row(&database)?;
+    }
+    daemon.kill()?;
+    wait_until("Litestream's end", || litestreams(&site).is_empty())?;
+    for _ in 0..20 {
+        write_row(&database)?;
+    }
+    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+    write_row(&database)?;
+
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    write_row(&database)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)?;
+    assert_eq!(full_uploads(&lab).len(), 2, "{:#?}", full_uploads(&lab));
+    Ok(())
 }
 
 #[test]
