@@ -171,8 +171,10 @@ pub enum Action {
     Prune,
     /// Hold the WAL; ends in [`Event::GuardTaken`].
     TakeGuard,
-    /// Let the WAL go.
+    /// Let the WAL go, for Litestream holds it.
     ReleaseGuard,
+    /// Let the WAL go, though Litestream has not read it: a bound was reached.
+    AbandonGuard,
     /// Tell the log.
     Log(Level, String),
     /// End the daemon: all that was to be stopped has stopped.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use log::{error, info, log, warn};
+use log::{debug, error, info, log, warn};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -399,6 +399,14 @@ impl Reactor {
                 self.events.push_back(Event::GuardTaken(result));
             }
             Action::ReleaseGuard => self.guard = None,
+            Action::AbandonGuard => {
+                self.guard = None;
+                // From here on it may be reset at any time, and nobody would know at which. Where others
+                // read, Litestream among them, it can't be emptied, and they hold it meanwhile.
+                if let Err(why) = store::empty_wal(self.database()) {
+                    debug!("the WAL that was let go is not emptied: {why}");
+                }
+            }
             Action::Log(level, text) => log!(level, "{text}"),
             Action::Exit => self.done = true,
         }

@@ -99,7 +99,7 @@ impl Guard {
 
     fn spend(&mut self, why: &str, out: &mut Actions) {
         *self = Self::Spent;
-        out.push(Action::ReleaseGuard);
+        out.push(Action::AbandonGuard);
         out.warn(format!(
             "the WAL is let go, since {why}; Litestream may have to upload the whole database"
         ));

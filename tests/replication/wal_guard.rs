@@ -3,12 +3,16 @@
 
 use std::{fs, io::Read, os::unix::net::UnixStream, path::Path, thread, time::Duration};
 
-use edgerepl_lab::{Lab, Site, tools};
+use edgerepl_lab::{Lab, S3Fault, Site, tools};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rusqlite::Connection;
 
 use crate::support::{
     Application, FILLING, LIMIT, Result, assert_nothing_lost, assert_one_full_upload, fill,
-    full_uploads, has_problem, number, script, site, use_script, wait_until,
+    full_uploads, has_problem, litestreams, number, script, site, use_script, wait_until,
     wait_until_replicating, write_row,
 };
 
@@ -122,6 +126,41 @@ fn it_lets_go_of_a_wal_that_grows_too_large() -> Result {
     wait_until_replicating(&mut daemon)?;
     assert!(daemon.terminate()?.success());
     assert_nothing_lost(&lab, &site)
+}
+
+/// Litestream that starts while S3 is away can't look at the database, holds nothing, and takes what it
+/// finds later for what it knew, where a reset left that in its place.
+#[test]
+fn what_was_let_go_of_costs_a_full_upload_and_no_row() -> Result {
+    let (lab, mut site) = site("thing-let-go", Duration::from_secs(120))?;
+    site.set("database", "wal_guard", "\"1MiB\"");
+    fill(&site)?;
+    let database = site.connect()?;
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    for _ in 0..100 {
+        write_row(&database)?;
+    }
+    lab.s3().set_fault(S3Fault::ConnectionRefused)?;
+    for litestream in litestreams(&site) {
+        kill(Pid::from_raw(litestream), Signal::SIGKILL)?;
+    }
+    daemon.wait_for("a start", LIMIT, |status| {
+        number(status, "replication", "starts") == 2 && status["wal_guard_held_s"].is_number()
+    })?;
+    database.execute_batch("UPDATE filling SET data = randomblob(4096) WHERE id % 2")?;
+    wait_until("the guard's end", || {
+        daemon.log().contains("the WAL is let go")
+    })?;
+    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+    write_row(&database)?;
+    lab.s3().set_fault(S3Fault::None)?;
+    wait_until_replicating(&mut daemon)?;
+    write_row(&database)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)?;
+    assert_eq!(full_uploads(&lab).len(), 2, "{:#?}", full_uploads(&lab));
+    Ok(())
 }
 
 fn is_replicating(status: &Path) -> bool {

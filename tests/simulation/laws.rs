@@ -204,7 +204,7 @@ impl Laws {
                 assert!(!sight.guard_is_held, "the guard was taken twice");
                 self.guard_since = Some(time);
             }
-            Action::ReleaseGuard => {
+            Action::ReleaseGuard | Action::AbandonGuard => {
                 let held = self
                     .guard_since
                     .take()

@@ -452,7 +452,7 @@ impl World {
                 self.guard = true;
                 return Some(Event::GuardTaken(Ok(())));
             }
-            Action::ReleaseGuard => self.guard = false,
+            Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
             Action::Prune | Action::Log(..) => {}
         }
