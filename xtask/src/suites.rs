@@ -67,6 +67,7 @@ const SUITES: &[Suite] = &[
         "replication",
         &["--package", "edgerepl", "--test", "replication"],
     ),
+    suite("chaos", &["--package", "edgerepl", "--test", "chaos"]),
     emulated("unit-aarch64", &AARCH64, Clock::True),
     emulated("unit-armv7", &ARMV7, Clock::True),
     emulated("year-2040", &ARMV7, Clock::In2040),
