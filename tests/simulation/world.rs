@@ -821,7 +821,6 @@ fn policy(chance: &mut Chance) -> Policy {
         None,
         Some(5 * SECOND),
         Some(15 * MINUTE),
-        Some(15 * MINUTE),
         Some(HOUR),
         Some(6 * HOUR),
     ];
