@@ -448,7 +448,7 @@ impl Reactor {
             }
         };
         let variables = delivery::environment(&grant.thing_name, region, source);
-        if lineage::wal_was_reset(self.database()) {
+        if lineage::wal_was_reset(self.database(), &self.local_state()) {
             self.empty_wal()?;
         }
         if let Supervisor::Systemd {
@@ -475,6 +475,14 @@ impl Reactor {
             .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
         self.litestream = Some(child);
         Ok(Some(()))
+    }
+
+    /// The folder in which Litestream remembers what it has read.
+    fn local_state(&self) -> PathBuf {
+        Configuration::of(&self.settings.replication.command)
+            .ok()
+            .and_then(|configuration| configuration.meta_path(self.database()))
+            .unwrap_or_else(|| lineage::default_state(self.database()))
     }
 
     /// Leaves Litestream no WAL that it would take for the one that it knows.

@@ -94,6 +94,17 @@ impl Configuration {
         found.collect()
     }
 
+    /// Where Litestream is told to have its local state for `database`; none where it has its own place,
+    /// or one that only the environment tells.
+    pub fn meta_path(&self, database: &Path) -> Option<PathBuf> {
+        let wanted = database.to_str()?;
+        let mut named = self
+            .databases()
+            .filter(|(_, node)| node["path"].as_str() == Some(wanted));
+        let path = named.find_map(|(_, node)| node["meta-path"].as_str())?;
+        (!path.contains('$')).then(|| path.into())
+    }
+
     /// Everything that bites.
     pub fn lint(&self, around: Surroundings<'_>) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -403,6 +414,20 @@ dbs:
         for odd in ["", "[]", "dbs: 3", "dbs: [1, {path: 7}]", "null"] {
             assert!(findings(odd, (0, 5, 17))[0].is_fault, "{odd}");
         }
+    }
+
+    #[test]
+    fn knows_where_the_local_state_is() {
+        let meta_path = |line: &str| {
+            let text = GOOD.replace("    replica:", &format!("    {line}\n    replica:"));
+            configuration(&text).meta_path(Path::new("/data/app.db"))
+        };
+        assert_eq!(
+            meta_path("meta-path: /data/meta"),
+            Some("/data/meta".into())
+        );
+        assert_eq!(meta_path("meta-path: $META"), None);
+        assert_eq!(meta_path("monitor-interval: 1s"), None);
     }
 
     #[test]

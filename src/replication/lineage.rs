@@ -11,7 +11,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// By which a WAL is told from the one before.
 type Salts = [u8; 8];
@@ -20,24 +20,30 @@ type Salts = [u8; 8];
 const IN_WAL: usize = 16;
 const IN_LTX: usize = 64;
 
-/// Whether the WAL was begun anew since Litestream read it. Without a WAL, or with nothing that Litestream
-/// remembers, it was not: what is missing Litestream notices by itself.
-pub(crate) fn wal_was_reset(database: &Path) -> bool {
+/// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it. Without
+/// a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream notices by
+/// itself.
+pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
-    match (salts(Path::new(&wal), &[], IN_WAL), last_read(database)) {
+    match (salts(Path::new(&wal), &[], IN_WAL), last_read(state)) {
         (Some(now), Some(before)) => now != before,
         _ => false,
     }
 }
 
+/// Where Litestream has its local state unless it is told.
+pub(crate) fn default_state(database: &Path) -> PathBuf {
+    let mut folder = OsString::from(".");
+    folder.push(database.file_name().unwrap_or_default());
+    folder.push("-litestream");
+    database.with_file_name(folder)
+}
+
 /// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a power cut
 /// may have left others.
-fn last_read(database: &Path) -> Option<Salts> {
-    let mut folder = OsString::from(".");
-    folder.push(database.file_name()?);
-    folder.push("-litestream");
-    let files = fs::read_dir(database.with_file_name(folder).join("ltx/0")).ok()?;
+fn last_read(state: &Path) -> Option<Salts> {
+    let files = fs::read_dir(state.join("ltx/0")).ok()?;
     let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
     // Their names are numbers that grow, all of one length.
@@ -63,10 +69,12 @@ mod tests {
     #[test]
     fn a_wal_is_known_by_its_salts() {
         let folder = std::env::temp_dir().join(format!("edgerepl-lineage-{}", std::process::id()));
-        let ltx = folder.join(".app.db-litestream/ltx/0");
-        fs::create_dir_all(&ltx).expect("a folder");
         let database = folder.join("app.db");
-        let reset = || wal_was_reset(&database);
+        let state = default_state(&database);
+        assert_eq!(state, folder.join(".app.db-litestream"));
+        let ltx = state.join("ltx/0");
+        fs::create_dir_all(&ltx).expect("a folder");
+        let reset = || wal_was_reset(&database, &state);
         let file = |magic: &[u8], at: usize, salts: &[u8]| {
             [magic, &vec![7; at - magic.len()], salts].concat()
         };

@@ -2,6 +2,7 @@
 //! on the database, and nothing is lost.
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -100,7 +101,25 @@ fn the_next_litestream_waits_for_the_last() -> Result {
 /// Litestream read last is still in its place: Litestream takes it that it has read all before.
 #[test]
 fn a_wal_that_was_reset_meanwhile_costs_a_full_upload_and_no_row() -> Result {
-    let (lab, site) = site("thing-crash-reset", Duration::from_secs(120))?;
+    reset_meanwhile("thing-crash-reset", |_| String::new())
+}
+
+#[test]
+fn litestreams_memory_is_looked_for_where_it_was_told_to_have_it() -> Result {
+    reset_meanwhile("thing-crash-meta", |site| {
+        format!("    meta-path: {}\n", site.root().join("meta").display())
+    })
+}
+
+/// `more` is what Litestream's configuration says of the database beside the replica.
+fn reset_meanwhile(thing_name: &str, more: impl Fn(&Site) -> String) -> Result {
+    let (lab, site) = site(thing_name, Duration::from_secs(120))?;
+    let file = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(
+        &file,
+        text.replace("    replica:", &(more(&site) + "    replica:")),
+    )?;
     fill(&site)?;
     let database = site.connect()?;
     let mut daemon = site.start()?;
