@@ -19,6 +19,7 @@ fn every_table_is_equal_while_an_application_writes() -> Outcome {
     let done = AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
         let application = scope.spawn(|| write_until(&site, &done));
+        let end = End(&done);
         let mut daemon = site.start()?;
         daemon.wait_for("replication", LIMIT, replicates)?;
         for _ in 0..3 {
@@ -38,7 +39,7 @@ fn every_table_is_equal_while_an_application_writes() -> Outcome {
             text.starts_with("the replica holds all that it should"),
             "{text}"
         );
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         let rows = application.join().map_err(|_| "it panicked")?;
         assert!(rows.map_err(|e| e.to_string())? > 20);
         daemon.terminate()?;
@@ -47,6 +48,15 @@ fn every_table_is_equal_while_an_application_writes() -> Outcome {
     leaves_nothing(&site)?;
     assert!(site.compare(&lab)?.is_equal());
     Ok(())
+}
+
+/// Ends the application, also where a check fails: it would be waited for.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

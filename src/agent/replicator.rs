@@ -1,9 +1,10 @@
 //! Litestream's life: started with fresh credentials, handed newer ones, brought back when it dies.
 //!
-//! Owns the hand-over and its order. By a restart: new credentials first, then a row, the guard and a
-//! last sync, then the stop, the start, and a sync that shows that the replica follows; one restart a
-//! rotation, never two. By a refresh: Litestream asks for the new ones by itself, so that only the row
-//! and the sync are left. One that does not follow, however often it is asked, is restarted once. Knows nothing of how credentials come about, nor how Litestream is run.
+//! Owns the hand-over and its order. By a restart: new credentials first, then a row, the guard and
+//! a last sync, then the stop, the start, and a sync that shows that the replica follows; one
+//! restart a rotation, never two. By a refresh: Litestream asks for the new ones by itself, so that
+//! only the row and the sync are left. One that does not follow, however often it is asked, is
+//! restarted once. Knows nothing of how credentials come about, nor how Litestream is run.
 //!
 //! Its parts, a phase each: `preparation` (before a stop), `stop`, `catch_up` (after a start).
 //!

@@ -1,12 +1,13 @@
 //! Whether the database's WAL is still the one that Litestream read last.
 //!
-//! Owns what is known of the files by which Litestream 0.5 remembers it. Reads a few bytes of them and of
-//! the WAL, and changes none.
+//! Owns what is known of the files by which Litestream 0.5 remembers it. Reads a few bytes of them
+//! and of the WAL, and changes none.
 //!
-//! Litestream 0.5.17 that comes back to another WAL looks whether the frame that it read last is still in
-//! its place. Where it is not, it uploads the whole database. Where it is, for the new WAL is shorter than
-//! the old one was, it takes it that it had read all of the old one. Rows that were written to that while
-//! Litestream was down are on no replica then, and each sync says that nothing is missing.
+//! Litestream 0.5.17 that comes back to another WAL looks whether the frame that it read last is
+//! still in its place. Where it is not, it uploads the whole database. Where it is, for the new WAL
+//! is shorter than the old one was, it takes it that it had read all of the old one. Rows that were
+//! written to that while Litestream was down are on no replica then, and each sync says that
+//! nothing is missing.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -20,9 +21,9 @@ type Salts = [u8; 8];
 const IN_WAL: usize = 16;
 const IN_LTX: usize = 64;
 
-/// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it. Without
-/// a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream notices by
-/// itself.
+/// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it.
+/// Without a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream
+/// notices by itself.
 pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
@@ -40,8 +41,8 @@ pub(crate) fn default_state(database: &Path) -> PathBuf {
     database.with_file_name(folder)
 }
 
-/// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a power cut
-/// may have left others.
+/// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a
+/// power cut may have left others.
 fn last_read(state: &Path) -> Option<Salts> {
     let files = fs::read_dir(state.join("ltx/0")).ok()?;
     let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
@@ -52,8 +53,8 @@ fn last_read(state: &Path) -> Option<Salts> {
     found.filter(|salts| *salts != Salts::default())
 }
 
-/// The salts in a file that begins with `magic`. SQLite has no lock on a WAL's own file that closing it here
-/// could drop.
+/// The salts in a file that begins with `magic`. SQLite has no lock on a WAL's own file that
+/// closing it here could drop.
 fn salts(file: &Path, magic: &[u8], at: usize) -> Option<Salts> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
     let header = &mut header[..at + size_of::<Salts>()];
