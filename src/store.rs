@@ -115,6 +115,13 @@ impl Store {
     }
 }
 
+/// Where SQLite has the WAL of `database`.
+pub(crate) fn wal_of(database: &Path) -> PathBuf {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    wal.into()
+}
+
 /// Moves all that is in the WAL to the database, and leaves the WAL empty.
 ///
 /// # Errors

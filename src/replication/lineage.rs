@@ -14,6 +14,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::store::wal_of;
+
 /// By which a WAL is told from the one before.
 type Salts = [u8; 8];
 
@@ -25,9 +27,7 @@ const IN_LTX: usize = 64;
 /// Without a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream
 /// notices by itself.
 pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
-    let mut wal = database.as_os_str().to_owned();
-    wal.push("-wal");
-    match (salts(Path::new(&wal), &[], IN_WAL), last_read(state)) {
+    match (salts(&wal_of(database), &[], IN_WAL), last_read(state)) {
         (Some(now), Some(before)) => now != before,
         _ => false,
     }

@@ -18,6 +18,7 @@ use crate::config::{RuntimeDirectory, Settings};
 use crate::credential_process;
 use crate::credentials::certificate::Certificate;
 use crate::credentials::{Credentials, delivery, fetch};
+use crate::store::wal_of;
 use crate::system::leash;
 
 /// Free space that is left to the device whatever happens, in bytes: its rows go on.
@@ -196,10 +197,8 @@ pub(crate) fn has_room(folder: &Path, size: u64) -> Result<(), String> {
 
 /// The size of a database with its WAL, in bytes.
 pub(crate) fn size_of(database: &Path) -> u64 {
-    let mut wal = database.as_os_str().to_owned();
-    wal.push("-wal");
     let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-    size(database) + size(Path::new(&wal))
+    size(database) + size(&wal_of(database))
 }
 
 #[cfg(test)]

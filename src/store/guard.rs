@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{connect, explain};
+use super::{connect, explain, wal_of};
 
 /// The WAL can't be reset as long as this lives.
 #[derive(Debug)]
@@ -31,11 +31,9 @@ impl WalGuard {
             Ok(connection)
         };
         let transaction = begin().map_err(|e| explain(database, &e))?;
-        let mut wal = database.as_os_str().to_owned();
-        wal.push("-wal");
         Ok(Self {
             _transaction: transaction,
-            wal: PathBuf::from(wal),
+            wal: wal_of(database),
         })
     }
 

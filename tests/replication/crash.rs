@@ -14,8 +14,8 @@ use std::{
 use edgerepl_lab::{S3Fault, Site};
 
 use crate::support::{
-    Application, LIMIT, Result, SHORT, assert_nothing_lost, fill, full_uploads, litestreams,
-    number, site, wait_until, wait_until_replicating, write_row,
+    Application, LIMIT, Result, SHORT, assert_begun_anew, assert_nothing_lost, fill, lengthen_wal,
+    litestreams, number, reset_wal, site, wait_until, wait_until_replicating, write_row,
 };
 
 /// The line with which a rotation begins.
@@ -124,24 +124,16 @@ fn reset_meanwhile(thing_name: &str, more: impl Fn(&Site) -> String) -> Result {
     let database = site.connect()?;
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;
-    for _ in 0..100 {
-        write_row(&database)?;
-    }
+    lengthen_wal(&database)?;
     daemon.kill()?;
     wait_until("Litestream's end", || litestreams(&site).is_empty())?;
     for _ in 0..20 {
         write_row(&database)?;
     }
-    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-    write_row(&database)?;
+    reset_wal(&database)?;
 
-    let mut daemon = site.start()?;
-    wait_until_replicating(&mut daemon)?;
-    write_row(&database)?;
-    assert!(daemon.terminate()?.success());
-    assert_nothing_lost(&lab, &site)?;
-    assert_eq!(full_uploads(&lab).len(), 2, "{:#?}", full_uploads(&lab));
-    Ok(())
+    let daemon = site.start()?;
+    assert_begun_anew(&lab, &site, daemon, &database)
 }
 
 #[test]

@@ -94,6 +94,32 @@ pub(crate) fn assert_one_full_upload(lab: &Lab) {
     assert_eq!(full.len(), 1, "{full:#?}");
 }
 
+/// Puts so much into the WAL that what Litestream read last stays in its place after a reset.
+pub(crate) fn lengthen_wal(database: &Connection) -> rusqlite::Result<()> {
+    (0..100).try_for_each(|_| write_row(database))
+}
+
+/// The application begins the WAL anew, and writes less than there was.
+pub(crate) fn reset_wal(database: &Connection) -> rusqlite::Result<()> {
+    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+    write_row(database)
+}
+
+/// Shows that a replica that follows again was uploaded whole, and misses nothing.
+pub(crate) fn assert_begun_anew(
+    lab: &Lab,
+    site: &Site,
+    mut daemon: Daemon,
+    database: &Connection,
+) -> Result {
+    wait_until_replicating(&mut daemon)?;
+    write_row(database)?;
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(lab, site)?;
+    assert_eq!(full_uploads(lab).len(), 2, "{:#?}", full_uploads(lab));
+    Ok(())
+}
+
 /// The access keys that a device used at S3.
 pub(crate) fn used_keys(lab: &Lab) -> BTreeSet<String> {
     let root = lab.s3().root_credentials().access_key_id.clone();

@@ -11,9 +11,9 @@ use nix::{
 use rusqlite::Connection;
 
 use crate::support::{
-    Application, FILLING, LIMIT, Result, assert_nothing_lost, assert_one_full_upload, fill,
-    full_uploads, has_problem, litestreams, number, script, site, use_script, wait_until,
-    wait_until_replicating, write_row,
+    Application, FILLING, LIMIT, Result, assert_begun_anew, assert_nothing_lost,
+    assert_one_full_upload, fill, full_uploads, has_problem, lengthen_wal, litestreams, number,
+    reset_wal, script, site, use_script, wait_until, wait_until_replicating, write_row,
 };
 
 /// Room for a restart that takes longer than usual.
@@ -138,9 +138,7 @@ fn what_was_let_go_of_costs_a_full_upload_and_no_row() -> Result {
     let database = site.connect()?;
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;
-    for _ in 0..100 {
-        write_row(&database)?;
-    }
+    lengthen_wal(&database)?;
     lab.s3().set_fault(S3Fault::ConnectionRefused)?;
     for litestream in litestreams(&site) {
         kill(Pid::from_raw(litestream), Signal::SIGKILL)?;
@@ -152,15 +150,9 @@ fn what_was_let_go_of_costs_a_full_upload_and_no_row() -> Result {
     wait_until("the guard's end", || {
         daemon.log().contains("the WAL is let go")
     })?;
-    database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
-    write_row(&database)?;
+    reset_wal(&database)?;
     lab.s3().set_fault(S3Fault::None)?;
-    wait_until_replicating(&mut daemon)?;
-    write_row(&database)?;
-    assert!(daemon.terminate()?.success());
-    assert_nothing_lost(&lab, &site)?;
-    assert_eq!(full_uploads(&lab).len(), 2, "{:#?}", full_uploads(&lab));
-    Ok(())
+    assert_begun_anew(&lab, &site, daemon, &database)
 }
 
 fn is_replicating(status: &Path) -> bool {
