@@ -161,8 +161,8 @@ pub enum Action {
     Terminate,
     /// End Litestream at once (SIGKILL).
     Kill,
-    /// Ask Litestream to replicate now, and wait so long for it; ends in [`Event::Synced`].
-    Sync(Duration),
+    /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless it is asked again before.
+    Sync,
     /// Drop Litestream's local state, which it can't read; ends in [`Event::StateReset`].
     ResetState,
     /// Write a heartbeat row; ends in [`Event::Row`].

@@ -368,9 +368,9 @@ impl Reactor {
                     let _ = child.kill();
                 }
             }
-            Action::Sync(limit) => {
+            Action::Sync => {
                 let socket = &self.settings.replication.control_socket;
-                match SyncRequest::send(socket, &self.settings.database.path, limit) {
+                match SyncRequest::send(socket, &self.settings.database.path) {
                     Ok(request) => self.sync = Some(request),
                     Err(failure) => {
                         self.sync = None;

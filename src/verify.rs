@@ -87,9 +87,6 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
             ));
         }
         Err(SyncFailure::NoSocket) => None,
-        Err(SyncFailure::NotOpen) => {
-            return Err("Litestream has not opened the database yet; try again".to_owned());
-        }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };
     let restored = aside.restore(
@@ -163,7 +160,7 @@ fn heartbeats(
 fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
     let socket = &settings.replication.control_socket;
     let begun = Instant::now();
-    let mut request = SyncRequest::send(socket, &settings.database.path, SYNC_LIMIT)?;
+    let mut request = SyncRequest::send(socket, &settings.database.path)?;
     loop {
         if let Some(answer) = request.poll() {
             return answer;

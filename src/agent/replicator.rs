@@ -357,23 +357,8 @@ impl Replicator {
                     self.since = now;
                     self.behind_since = now;
                 }
-                match verdict {
-                    Some(Verdict::CaughtUp(position)) => self.caught_up(position, now, out),
-                    Some(Verdict::StateCorrupt(cause)) if self.reset_allowed <= now => {
-                        out.warn(format!(
-                            "Litestream can't read its local state; it is dropped, and replication \
-                         goes on from the replica: {cause}"
-                        ));
-                        self.reset_allowed = now + RESET_PACE;
-                        self.stop_to(Then::Reset, now, out);
-                    }
-                    Some(Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause))) => {
-                        if self.last_trouble.as_ref() != Some(&cause) {
-                            out.warn(format!("Litestream has not caught up: {cause}"));
-                        }
-                        self.last_trouble = Some(cause);
-                    }
-                    Some(Verdict::Behind(None)) | None => {}
+                if let Some(verdict) = verdict {
+                    self.judge(verdict, now, out);
                 }
             }
             _ => {}
@@ -453,6 +438,16 @@ impl Replicator {
         if self.rescue_at() <= now {
             self.rescue(now, out);
         }
+        if let Phase::Running(catch_up) = &mut self.phase {
+            let followed = catch_up.is_done();
+            if let Some(verdict) = catch_up.expire(now) {
+                if followed {
+                    self.since = now;
+                    self.behind_since = now;
+                }
+                self.judge(verdict, now, out);
+            }
+        }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting { deadline } if *deadline <= now => {
@@ -468,13 +463,8 @@ impl Replicator {
                 self.enter(Phase::Waiting { until }, now);
             }
             Phase::Running(catch_up) => {
-                let followed = catch_up.is_done();
                 let action = catch_up.advance(heartbeat, now);
-                if followed && !catch_up.is_done() {
-                    self.since = now;
-                    self.behind_since = now;
-                }
-                if matches!(action, Some(Action::Sync(_))) {
+                if matches!(action, Some(Action::Sync)) {
                     self.asked = self.row.map(|(id, number)| ProvenRow {
                         id,
                         number,
@@ -679,6 +669,28 @@ impl Replicator {
         ));
         self.last_trouble = Some(cause);
         self.enter(Phase::Waiting { until: now + wait }, now);
+    }
+
+    /// Acts on what is newly known of the replica.
+    fn judge(&mut self, verdict: Verdict, now: BootTime, out: &mut Actions) {
+        match verdict {
+            Verdict::CaughtUp(position) => self.caught_up(position, now, out),
+            Verdict::StateCorrupt(cause) if self.reset_allowed <= now => {
+                out.warn(format!(
+                    "Litestream can't read its local state; it is dropped, and replication goes on \
+                     from the replica: {cause}"
+                ));
+                self.reset_allowed = now + RESET_PACE;
+                self.stop_to(Then::Reset, now, out);
+            }
+            Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause)) => {
+                if self.last_trouble.as_ref() != Some(&cause) {
+                    out.warn(format!("Litestream has not caught up: {cause}"));
+                }
+                self.last_trouble = Some(cause);
+            }
+            Verdict::Behind(None) => {}
+        }
     }
 
     /// Litestream confirmed `position`, or has no way to tell and has had its time.

@@ -108,7 +108,7 @@ impl Story {
             while let Some(action) = actions.pop_front() {
                 let came_of_it = match action {
                     Action::WriteRow => Event::Row(Ok(7)),
-                    Action::Sync(_) => Event::Synced(answer.clone()),
+                    Action::Sync => Event::Synced(answer.clone()),
                     Action::Terminate => Event::Exited("exit status: 0".to_owned()),
                     Action::Start(_) => {
                         restarts += 1;
@@ -276,11 +276,11 @@ fn a_hand_over_has_its_order() {
     let wanted = [
         Action::WriteRow,
         Action::TakeGuard,
-        Action::Sync(2 * SECOND),
+        Action::Sync,
         Action::Terminate,
         Action::Start(Delivery::Environment),
         Action::WriteRow,
-        Action::Sync(20 * SECOND),
+        Action::Sync,
         Action::ReleaseGuard,
     ];
     assert_eq!(done, wanted);
@@ -311,7 +311,7 @@ fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
         story.pass_answering(55 * MINUTE, &Ok(position(2)));
         let mut done = story.tell(granted(HOUR));
         done.extend(story.tell(Event::Row(Ok(8))));
-        assert_eq!(done, [Action::WriteRow, Action::Sync(20 * SECOND)]);
+        assert_eq!(done, [Action::WriteRow, Action::Sync]);
         story.tell(Event::Synced(Ok(position(3))));
         let report = story.report();
         assert_eq!((report.rotations, report.starts), (1, 1));

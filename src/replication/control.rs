@@ -2,15 +2,12 @@
 //!
 //! Owns one request at a time, which is written at once and answered when Litestream has done what
 //! was asked; the reactor polls the connection meanwhile. Trusts nothing in the answer but what it
-//! checks, and reads no more than `ANSWER_LIMIT` of it.
+//! checks, and reads no more than `ANSWER_LIMIT` of it. Knows no time limit: that is the caller's.
 
-use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use serde_json::{Value, json};
@@ -20,47 +17,41 @@ use crate::agent::{Position, SyncFailure};
 /// No answer that is worth reading is longer.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// A sync that was asked for and not answered yet.
+/// No time limit, in Litestream's terms: its requests have one unless they name a number below zero.
 ///
-/// Litestream is asked three things, one after the other. The first two see to it that the sync
-/// never comes before Litestream has opened the database by itself: its lock on the WAL would belong
-/// to our request then, and end with it. An application that checkpoints makes such a Litestream lose
-/// rows, and it never notices (0.5.17).
+/// What Litestream does in a request with a time limit ends with that request, its lock on the WAL
+/// included, where it takes that anew: when it opens the database, and at each checkpoint. It does
+/// not notice. An application that checkpoints then resets a WAL that was not read to its end, and
+/// rows are on no replica, without a word (0.5.17).
+const NO_TIMEOUT: i32 = -1;
+
+/// A sync that was asked for and not answered yet.
 #[derive(Debug)]
 pub struct SyncRequest {
-    socket: PathBuf,
-    database: PathBuf,
-    limit: Duration,
-    question: Question,
     stream: UnixStream,
     answer: Vec<u8>,
 }
 
-/// What Litestream is being asked.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Question {
-    /// Where it stands by its local state: what it can't read it names here, without opening anything.
-    Position,
-    /// Which databases it has, and when it last looked at each.
-    Databases,
-    /// To replicate now.
-    Sync,
-}
-
 impl SyncRequest {
-    /// Asks for `database` to be replicated up to now; Litestream gives up after `limit`.
+    /// Asks for `database` to be replicated up to now.
     ///
     /// # Errors
     /// [`SyncFailure::NoSocket`] where nobody listens.
-    pub fn send(socket: &Path, database: &Path, limit: Duration) -> Result<Self, SyncFailure> {
-        let question = Question::Position;
-        let stream = question.ask(socket, database, limit);
+    pub fn send(socket: &Path, database: &Path) -> Result<Self, SyncFailure> {
+        let body = json!({"path": database, "wait": true, "timeout": NO_TIMEOUT}).to_string();
+        // HTTP/1.0: the answer ends where the connection does.
+        let request = format!(
+            "POST /sync HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let send = || {
+            let mut stream = connect(socket)?;
+            stream.write_all(request.as_bytes())?;
+            Ok(stream)
+        };
         Ok(Self {
-            socket: socket.to_owned(),
-            database: database.to_owned(),
-            limit,
-            question,
-            stream: stream.map_err(|e| no_connection(&e))?,
+            stream: send().map_err(|e| no_connection(&e))?,
             answer: Vec::new(),
         })
     }
@@ -70,11 +61,7 @@ impl SyncRequest {
         let mut piece = [0; 4096];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => match self.follow() {
-                    Ok(None) => {}
-                    Ok(Some(position)) => return Some(Ok(position)),
-                    Err(failure) => return Some(Err(failure)),
-                },
+                Ok(0) => return Some(position(&self.answer)),
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
                     let cause = "its control socket's answer has no end";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
@@ -86,48 +73,10 @@ impl SyncRequest {
             }
         }
     }
-
-    /// Takes a complete answer in: the next question follows, or it was the last.
-    fn follow(&mut self) -> Result<Option<Position>, SyncFailure> {
-        let body = parse(&self.answer)?;
-        self.question = match self.question {
-            Question::Position => Question::Databases,
-            Question::Databases if is_open(&body, &self.database) => Question::Sync,
-            Question::Databases => return Err(SyncFailure::NotOpen),
-            Question::Sync => return position(&body).map(Some),
-        };
-        self.stream = self
-            .question
-            .ask(&self.socket, &self.database, self.limit)
-            .map_err(|e| no_connection(&e))?;
-        self.answer.clear();
-        Ok(None)
-    }
-}
-
-impl Question {
-    fn ask(self, socket: &Path, database: &Path, limit: Duration) -> io::Result<UnixStream> {
-        let (line, body) = match self {
-            Self::Position => (format!("GET /txid?path={}", escaped(database)), None),
-            Self::Databases => ("GET /list".to_owned(), None),
-            Self::Sync => (
-                "POST /sync".to_owned(),
-                Some(json!({"path": database, "wait": true, "timeout": limit.as_secs().max(1)})),
-            ),
-        };
-        let body = body.map_or(String::new(), |body| body.to_string());
-        let mut stream = connect(socket)?;
-        // HTTP/1.0: the answer ends where the connection does.
-        let head = "HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json";
-        let length = body.len();
-        let request = format!("{line} {head}\r\nContent-Length: {length}\r\n\r\n{body}");
-        stream.write_all(request.as_bytes())?;
-        Ok(stream)
-    }
 }
 
 /// Connects without waiting: a Litestream that stands still, with a full queue, is an error at once.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
@@ -149,31 +98,9 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
     }
 }
 
-/// A path as a part of a query.
-fn escaped(path: &Path) -> String {
-    let mut text = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                text.push(char::from(*byte));
-            }
-            _ => drop(write!(text, "%{byte:02X}")),
-        }
-    }
-    text
-}
-
-/// Whether Litestream has looked at `database` since it started. One that it does not name is left to
-/// the sync, whose answer says so.
-fn is_open(list: &Value, database: &Path) -> bool {
-    let databases = list["databases"].as_array().into_iter().flatten();
-    databases
-        .filter(|entry| entry["path"].as_str().map(Path::new) == Some(database))
-        .all(|entry| entry["last_sync_at"].is_string())
-}
-
 /// Where a sync has led.
-fn position(body: &Value) -> Result<Position, SyncFailure> {
+fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
+    let body = parse(answer)?;
     let number = |key: &str| body.get(key).and_then(Value::as_u64);
     match (number("txid"), number("replicated_txid")) {
         (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
@@ -224,10 +151,8 @@ mod tests {
 
     #[test]
     fn reads_what_litestream_answers() {
-        let ok = |body: &str| {
-            parse(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes())
-                .and_then(|body| position(&body))
-        };
+        let ok =
+            |body: &str| position(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes());
         assert_eq!(
             ok(r#"{"status":"synced","path":"/d","txid":7,"replicated_txid":6}"#),
             Ok(Position {
@@ -249,7 +174,7 @@ mod tests {
 
     #[test]
     fn tells_failures_apart() {
-        let answer = |text: &str| parse(text.as_bytes()).expect_err("a failure");
+        let answer = |text: &str| position(text.as_bytes()).expect_err("a failure");
         let wedged = r#"{"error":"check database behind replica: get database position: verify ltx file /d: ltx file corrupted: decode header: EOF"}"#;
         let wedged = answer(&format!(
             "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
@@ -262,22 +187,6 @@ mod tests {
         for odd in ["HTTP/1.0", "\r\n\r\n", "é\r\n\r\n{}", "HTTP/1.0 20"] {
             assert!(matches!(answer(odd), SyncFailure::Failed(_)), "{odd}");
         }
-    }
-
-    #[test]
-    fn a_database_is_open_once_litestream_has_looked_at_it() {
-        let open = |list: &str| {
-            let list = serde_json::from_str(list).expect("JSON");
-            is_open(&list, Path::new("/d"))
-        };
-        assert!(!open(
-            r#"{"databases":[{"path":"/d","status":"replicating"}]}"#
-        ));
-        assert!(open(
-            r#"{"databases":[{"path":"/d","last_sync_at":"2026-11-22T23:45:01Z"}]}"#
-        ));
-        assert!(open(r#"{"databases":[{"path":"/other"}]}"#));
-        assert_eq!(escaped(Path::new("/data/a b&c.db")), "/data/a%20b%26c.db");
     }
 
     #[test]
@@ -296,9 +205,7 @@ mod tests {
         socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
             .expect("a queue");
         // Nobody accepts: the queue fills, and the next is an error instead of a wait.
-        let asked: Vec<_> = (0..8)
-            .map(|_| SyncRequest::send(&path, &path, Duration::from_secs(1)))
-            .collect();
+        let asked: Vec<_> = (0..8).map(|_| SyncRequest::send(&path, &path)).collect();
         assert!(
             matches!(asked.last(), Some(Err(SyncFailure::Failed(_)))),
             "{asked:?}"

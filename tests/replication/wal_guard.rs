@@ -9,9 +9,10 @@ use nix::{
     unistd::Pid,
 };
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::support::{
-    Application, FILLING, LIMIT, Result, assert_begun_anew, assert_nothing_lost,
+    Application, FILLING, LIMIT, Result, SHORT, assert_begun_anew, assert_nothing_lost,
     assert_one_full_upload, fill, full_uploads, has_problem, lengthen_wal, litestreams, number,
     reset_wal, script, site, use_script, wait_until, wait_until_replicating, write_row,
 };
@@ -90,6 +91,37 @@ fn between_rotations_a_busy_application_loses_nothing() -> Result {
     Ok(())
 }
 
+/// Litestream takes its lock anew when it opens the database and at each of its checkpoints. Here each
+/// of its syncs is one that edgerepl asked for: the lock has to outlive the question.
+#[test]
+fn a_sync_that_was_asked_for_leaves_litestream_its_hold_on_the_wal() -> Result {
+    let (lab, mut site) = site("thing-hold", SHORT)?;
+    site.set("replication", "rotation", "\"refresh\"");
+    let file = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(
+        &file,
+        text.replace("    replica:", "    monitor-interval: 1h\n    replica:"),
+    )?;
+    fill(&site)?;
+    let database = site.connect()?;
+    database.pragma_update(None, "wal_autocheckpoint", 0)?;
+    let mut daemon = site.start()?;
+    wait_until_replicating(&mut daemon)?;
+    assert!(is_held(&database)?, "after Litestream opened the database");
+
+    // More than the 1,000 pages at which Litestream checkpoints.
+    database.execute_batch("UPDATE filling SET data = randomblob(4096)")?;
+    let rotations = |status: &Value| number(status, "replication", "rotations");
+    let before = daemon.status().as_ref().map_or(0, rotations);
+    daemon.wait_for("syncs", LIMIT, |status| {
+        rotations(status) >= before + 2 && status["replication"]["activity"] == "replicating"
+    })?;
+    assert!(is_held(&database)?, "after Litestream's checkpoint");
+    assert!(daemon.terminate()?.success());
+    assert_nothing_lost(&lab, &site)
+}
+
 #[test]
 fn it_lets_go_of_a_wal_that_grows_too_large() -> Result {
     let (lab, mut site) = site("thing-guard-limit", Duration::from_secs(60))?;
@@ -153,6 +185,14 @@ fn what_was_let_go_of_costs_a_full_upload_and_no_row() -> Result {
     reset_wal(&database)?;
     lab.s3().set_fault(S3Fault::None)?;
     assert_begun_anew(&lab, &site, daemon, &database)
+}
+
+/// Whether anybody keeps the application from resetting the WAL, which it tries.
+fn is_held(database: &Connection) -> Result<bool> {
+    write_row(database)?;
+    database.busy_timeout(Duration::ZERO)?;
+    let busy: bool = database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(busy)
 }
 
 fn is_replicating(status: &Path) -> bool {

@@ -429,7 +429,7 @@ impl World {
                 };
                 self.expect(Coming::LitestreamExits(self.litestream.process), wait);
             }
-            Action::Sync(limit) => return self.start_sync(limit),
+            Action::Sync => return self.start_sync(),
             Action::ResetState => {
                 self.litestream.up = false;
                 let process = self.new_process();
@@ -540,20 +540,21 @@ impl World {
         }
     }
 
-    fn start_sync(&mut self, limit: Duration) -> Option<Event> {
+    fn start_sync(&mut self) -> Option<Event> {
         if !self.litestream.up || self.chance.one_in(50) {
             self.sync = None;
             return Some(Event::Synced(Err(SyncFailure::NoSocket)));
         }
-        if self.time < self.litestream.holds_wal_from {
-            return Some(Event::Synced(Err(SyncFailure::NotOpen)));
-        }
         let request = self.new_process();
         self.sync = Some(request);
         let wait = if self.can_replicate() {
+            // It opens the database for it, where it has not yet.
+            let opened = &mut self.litestream.holds_wal_from;
+            *opened = (*opened).min(self.time);
             SECOND / 10
         } else {
-            limit
+            // It is told no at once, or not before the network gives its connection up.
+            self.chance.scale(SECOND / 100, 15 * MINUTE)
         };
         if !self.chance.one_in(500) {
             self.expect(Coming::SyncEnds(request), wait);

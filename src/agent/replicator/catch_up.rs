@@ -24,14 +24,7 @@ const LOOK_PACE: Duration = Duration::from_secs(30);
 /// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
 const SOCKET_PACE: Duration = Duration::from_millis(50);
 
-/// Litestream opens the database within its `monitor-interval`, a second unless configured. One that
-/// is late has trouble of its own (with S3, most often) and is looked at less often.
-const OPEN_LIMIT: Duration = Duration::from_secs(5);
-
-/// How often, then.
-const OPEN_PACE: Duration = Duration::from_secs(1);
-
-/// How long one sync may take.
+/// A sync that takes longer is late. Litestream goes on with it, and its answer still counts.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a replica that follows is asked again, where there are new rows to show it by.
@@ -49,11 +42,9 @@ const SYNC_RETRY: Backoff = Backoff {
 pub enum SyncFailure {
     /// Nothing listens on its control socket.
     NoSocket,
-    /// It has not looked at the database yet, and must not be asked to sync before it has.
-    NotOpen,
     /// It says that it can't read its own local state (a power cut leaves it so).
     StateCorrupt(String),
-    /// It tried and failed, or did not answer in time.
+    /// It tried and failed.
     Failed(String),
 }
 
@@ -136,7 +127,7 @@ impl CatchUp {
         now: BootTime,
     ) -> Option<Verdict> {
         let failures = match *self {
-            Self::Asked { failures, .. } => failures,
+            Self::Asked { failures, .. } | Self::Due { failures, .. } => failures,
             Self::Confirming { .. } => 0,
             Self::Unmeasured { .. } if result != Err(SyncFailure::NoSocket) => 0,
             _ => return None,
@@ -174,9 +165,8 @@ impl CatchUp {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::Behind(Some(NO_SOCKET.to_owned()))
             }
-            Err(SyncFailure::NoSocket | SyncFailure::NotOpen) => {
-                let late = age >= OPEN_LIMIT;
-                again(failures, if late { OPEN_PACE } else { SOCKET_PACE });
+            Err(SyncFailure::NoSocket) => {
+                again(failures, SOCKET_PACE);
                 Verdict::Behind(None)
             }
             Err(SyncFailure::StateCorrupt(cause)) => {
@@ -190,6 +180,25 @@ impl CatchUp {
         })
     }
 
+    /// A sync whose time is over is asked for again later, and has the replica behind until then.
+    pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
+        let (Self::Asked { deadline, .. } | Self::Confirming { deadline }) = *self else {
+            return None;
+        };
+        if now < deadline {
+            return None;
+        }
+        let failures = match *self {
+            Self::Asked { failures, .. } => failures + 1,
+            _ => 1,
+        };
+        *self = Self::Due {
+            at: now + SYNC_RETRY.longest,
+            failures,
+        };
+        Some(Verdict::Behind(Some(NO_ANSWER.to_owned())))
+    }
+
     /// The next step, where it is due.
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Action> {
         match self {
@@ -201,27 +210,20 @@ impl CatchUp {
             }
             Self::Due { at, failures } if *at <= now => {
                 *self = Self::Asked {
-                    deadline: now + SYNC_LIMIT + PREPARATION_LIMIT,
+                    deadline: now + SYNC_LIMIT,
                     failures: *failures,
                 };
-                return Some(Action::Sync(SYNC_LIMIT));
+                return Some(Action::Sync);
             }
             Self::Done { from, wanted: true } if *from <= now => {
                 *self = Self::Confirming {
-                    deadline: now + SYNC_LIMIT + PREPARATION_LIMIT,
+                    deadline: now + SYNC_LIMIT,
                 };
-                return Some(Action::Sync(SYNC_LIMIT));
-            }
-            Self::Confirming { deadline } if *deadline <= now => *self = Self::due(now),
-            Self::Asked { deadline, failures } if *deadline <= now => {
-                *self = Self::Due {
-                    at: now + SYNC_RETRY.longest,
-                    failures: *failures + 1,
-                };
+                return Some(Action::Sync);
             }
             Self::Unmeasured { look } if *look <= now => {
                 *look = now + LOOK_PACE;
-                return Some(Action::Sync(SYNC_LIMIT));
+                return Some(Action::Sync);
             }
             _ => {}
         }
@@ -258,5 +260,9 @@ fn has_none(socket: Socket, age: Duration) -> bool {
     }
 }
 
-/// What is wrong then.
+/// What is wrong with one whose sync is late.
+const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not come to an end; \
+                         S3 may be slow or away";
+
+/// What is wrong where a socket is missing.
 const NO_SOCKET: &str = "nothing listens on its control socket, which it had before; see its log";

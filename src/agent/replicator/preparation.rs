@@ -65,7 +65,7 @@ impl Preparation {
             Step::Guard => {
                 self.step = Step::Sync;
                 self.deadline = now + PREPARATION_LIMIT;
-                return Progress::Does(Action::Sync(PREPARATION_LIMIT));
+                return Progress::Does(Action::Sync);
             }
             Step::Sync if late => return Progress::Over,
             Step::Row { .. } | Step::Sync => {}
