@@ -22,7 +22,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, SupervisorKind};
+use crate::agent::{
+    Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
+};
 use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
@@ -83,6 +85,10 @@ struct Reactor {
     chore: Option<Chore>,
     leftovers: Leftovers,
     sync: Option<SyncRequest>,
+    /// The last of Litestream's transactions that was looked at, and whether what it uploaded lacks the
+    /// beginning of the WAL.
+    seen: u64,
+    misses_beginning: bool,
     signals: Signals,
     alarm: Alarm,
     clock_watch: ClockWatch,
@@ -143,6 +149,8 @@ impl Reactor {
             chore: None,
             leftovers: Leftovers::default(),
             sync: None,
+            seen: 0,
+            misses_beginning: false,
             signals: Signals::take().map_err(kernel)?,
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
@@ -266,6 +274,8 @@ impl Reactor {
         self.gather_from_children();
         if let Some(answer) = self.sync.as_mut().and_then(SyncRequest::poll) {
             self.sync = None;
+            let answer = answer.and_then(|position| self.examine(position));
+            self.misses_beginning |= answer == Err(SyncFailure::BeginningMissed);
             self.events.push_back(Event::Synced(answer));
         }
         let limit = self.settings.database.wal_guard;
@@ -449,7 +459,12 @@ impl Reactor {
         };
         let variables = delivery::environment(&grant.thing_name, region, source);
         if lineage::wal_was_reset(self.database(), &self.local_state()) {
-            self.empty_wal()?;
+            self.empty_wal("the WAL was reset while Litestream did not hold it")?;
+            self.misses_beginning = false;
+        } else if self.misses_beginning {
+            // Where others are in the way, a replica that misses something is better than none.
+            let emptied = self.empty_wal("Litestream missed the beginning of the WAL");
+            self.misses_beginning = emptied.is_err();
         }
         if let Supervisor::Systemd {
             unit,
@@ -485,8 +500,21 @@ impl Reactor {
             .unwrap_or_else(|| lineage::default_state(self.database()))
     }
 
-    /// Leaves Litestream no WAL that it would take for the one that it knows.
-    fn empty_wal(&mut self) -> Result<(), String> {
+    /// What Litestream says that it replicated, unless its own files show that it is not all.
+    fn examine(&mut self, position: Position) -> Result<Position, SyncFailure> {
+        let seen = std::mem::replace(&mut self.seen, position.local);
+        let state = self.local_state();
+        if self.misses_beginning
+            || lineage::lacks_beginning(self.database(), &state, seen, position.local)
+        {
+            return Err(SyncFailure::BeginningMissed);
+        }
+        Ok(position)
+    }
+
+    /// Leaves Litestream no WAL that it would take for the one that it knows: it uploads the whole
+    /// database then.
+    fn empty_wal(&mut self, because: &str) -> Result<(), String> {
         // It would keep the WAL from being emptied.
         let guarded = self.guard.take().is_some();
         let emptied = store::empty_wal(self.database());
@@ -494,14 +522,10 @@ impl Reactor {
             self.guard = WalGuard::take(self.database()).ok();
         }
         emptied.map_err(|why| {
-            format!(
-                "the WAL was reset while Litestream did not hold it, and has to be emptied before \
-                 Litestream may start: {why}"
-            )
+            format!("{because}, which has to be emptied before Litestream may start: {why}")
         })?;
         warn!(
-            "the WAL was reset while Litestream did not hold it; it was emptied, so that Litestream \
-             uploads the whole database and misses no row"
+            "{because}; it was emptied, so that Litestream uploads the whole database and misses no row"
         );
         Ok(())
     }

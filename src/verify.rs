@@ -87,6 +87,13 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
             ));
         }
         Err(SyncFailure::NoSocket) => None,
+        Err(SyncFailure::BeginningMissed) => {
+            return Err(
+                "Litestream took the WAL up in its middle, after a writer was killed in a commit; \
+                 edgerepl has it begin anew; try again in a minute"
+                    .to_owned(),
+            );
+        }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };
     let restored = aside.restore(

@@ -675,15 +675,14 @@ impl Replicator {
     fn judge(&mut self, verdict: Verdict, now: BootTime, out: &mut Actions) {
         match verdict {
             Verdict::CaughtUp(position) => self.caught_up(position, now, out),
-            Verdict::StateCorrupt(cause) if self.reset_allowed <= now => {
+            Verdict::StateUseless(cause) if self.reset_allowed <= now => {
                 out.warn(format!(
-                    "Litestream can't read its local state; it is dropped, and replication goes on \
-                     from the replica: {cause}"
+                    "{cause}; its local state is dropped, and replication goes on from the replica"
                 ));
                 self.reset_allowed = now + RESET_PACE;
                 self.stop_to(Then::Reset, now, out);
             }
-            Verdict::StateCorrupt(cause) | Verdict::Behind(Some(cause)) => {
+            Verdict::StateUseless(cause) | Verdict::Behind(Some(cause)) => {
                 if self.last_trouble.as_ref() != Some(&cause) {
                     out.warn(format!("Litestream has not caught up: {cause}"));
                 }

@@ -398,6 +398,36 @@ fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
 }
 
 #[test]
+fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
+    let mut story = Story::started();
+    let done = story.pass(21 * SECOND);
+    assert_eq!(done, [], "it was asked before");
+    let (activity, _, trouble) = story.agent.replicator.activity();
+    assert_eq!(activity, Activity::CatchingUp);
+    let trouble = trouble.expect("it is late");
+    assert!(trouble.contains("more than 20 s"), "{trouble}");
+    let done = story.pass(30 * SECOND);
+    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+    story.tell(Event::Synced(Ok(position(1))));
+    assert_eq!(story.report().replication, Activity::Replicating);
+
+    // What was asked for once more is answered before it is asked once more again.
+    story.pass(60 * SECOND);
+    assert_eq!(story.report().replication, Activity::CatchingUp);
+    story.tell(Event::Synced(Ok(position(2))));
+    assert_eq!(story.report().replication, Activity::Replicating);
+}
+
+#[test]
+fn without_a_heartbeat_the_replica_is_asked_all_the_same() {
+    let mut story = Story::replicating();
+    story.agent.policy.heartbeat = None;
+    story.tell(Event::Tick);
+    let done = story.pass(31 * SECOND);
+    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+}
+
+#[test]
 fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reported() {
     let failed = Err(SyncFailure::Failed("it hangs".to_owned()));
     for rotation in [Rotation::Restart, Rotation::Refresh] {
@@ -568,14 +598,21 @@ fn a_sync_of_an_idle_database_proves_nothing() {
 }
 
 #[test]
-fn broken_local_state_is_reset_once_an_hour_at_most() {
-    let corrupt = || Event::Synced(Err(SyncFailure::StateCorrupt("ltx".to_owned())));
+fn useless_local_state_is_reset_once_an_hour_at_most() {
+    let corrupt = SyncFailure::StateCorrupt("ltx".to_owned());
+    for useless in [corrupt, SyncFailure::BeginningMissed] {
+        reset_once_an_hour(&useless);
+    }
+}
+
+fn reset_once_an_hour(useless: &SyncFailure) {
+    let useless = || Event::Synced(Err(useless.clone()));
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
     story.tell(granted(6 * HOUR));
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(2)));
-    assert!(story.tell(corrupt()).contains(&Action::Terminate));
+    assert!(story.tell(useless()).contains(&Action::Terminate));
     assert!(
         story
             .tell(Event::Exited("exit status: 0".to_owned()))
@@ -588,7 +625,7 @@ fn broken_local_state_is_reset_once_an_hour_at_most() {
     );
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(3)));
-    assert!(!story.tell(corrupt()).contains(&Action::Terminate));
+    assert!(!story.tell(useless()).contains(&Action::Terminate));
 }
 
 #[test]

@@ -140,6 +140,10 @@ fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
     if error.contains("ltx file corrupted") {
         return Err(SyncFailure::StateCorrupt(error));
     }
+    // It looks in the database file for pages that are in the part of the WAL that it passed over.
+    if error.contains("read database page") && error.ends_with(": EOF") {
+        return Err(SyncFailure::BeginningMissed);
+    }
     failed(format!(
         "its control socket answered with {status}: {error}"
     ))
@@ -180,6 +184,9 @@ mod tests {
             "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
         ));
         assert!(matches!(wedged, SyncFailure::StateCorrupt(_)), "{wedged:?}");
+        let missed = r#"{"error":"sync database: db sync: sync: write ltx from db: read database page 78: EOF"}"#;
+        let missed = answer(&format!("HTTP/1.0 500 E\r\n\r\n{missed}"));
+        assert_eq!(missed, SyncFailure::BeginningMissed);
         let expired = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"ExpiredToken\\n\"}");
         let wanted = "its control socket answered with 500: ExpiredToken";
         assert_eq!(expired, SyncFailure::Failed(wanted.to_owned()));

@@ -1,17 +1,24 @@
-//! Whether the database's WAL is still the one that Litestream read last.
+//! Whether Litestream's replica still descends from the database: by its own files, and by the WAL.
 //!
-//! Owns what is known of the files by which Litestream 0.5 remembers it. Reads a few bytes of them
-//! and of the WAL, and changes none.
+//! Owns what is known of the files by which Litestream 0.5 remembers what it read. Reads a few bytes
+//! of them and of the WAL, and changes none.
 //!
-//! Litestream 0.5.17 that comes back to another WAL looks whether the frame that it read last is
-//! still in its place. Where it is not, it uploads the whole database. Where it is, for the new WAL
-//! is shorter than the old one was, it takes it that it had read all of the old one. Rows that were
-//! written to that while Litestream was down are on no replica then, and each sync says that
-//! nothing is missing.
+//! Litestream 0.5.17 that finds another WAL than the one that it knows uploads the whole database. Two
+//! times it errs, and each sync says that nothing is missing:
+//!
+//! - **The WAL was reset while Litestream was down.** It looks whether the frame that it read last is
+//!   still in its place. Where it is, for the new WAL is shorter than the old one was, it takes it that
+//!   it had read all of the old one. Rows that were written to that meanwhile are on no replica then.
+//! - **The frame that it read last was overwritten.** A writer was killed after it had written a commit
+//!   to the WAL and before it had published it, and the next one began in the same place. Litestream
+//!   uploads the database file, and over it what it finds in the WAL from that place on; what is in the
+//!   WAL before it is missing.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::store::wal_of;
@@ -23,6 +30,18 @@ type Salts = [u8; 8];
 const IN_WAL: usize = 16;
 const IN_LTX: usize = 64;
 
+/// How long a WAL's header is.
+const WAL_HEADER: u64 = 32;
+
+/// How long a frame's header is, which begins with its page's number.
+const FRAME_HEADER: u64 = 24;
+
+/// How many of the newest files are looked at: one for each sync, and each is kept for 5 min at least.
+const NEWEST: u64 = 1000;
+
+/// A part of the WAL with more frames is not compared with a database of fewer pages.
+const COMPARED_FRAMES: u64 = 4096;
+
 /// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it.
 /// Without a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream
 /// notices by itself.
@@ -31,6 +50,107 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
         (Some(now), Some(before)) => now != before,
         _ => false,
     }
+}
+
+/// Whether the newest copy of the whole database among the transactions after `seen`, up to `last`,
+/// lacks the beginning of the WAL. What can't be read says nothing.
+pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u64) -> bool {
+    let first = last.saturating_sub(NEWEST).max(seen);
+    let mut files = (first..last).rev().filter_map(|before| {
+        let name = format!("ltx/0/{0:016x}-{0:016x}.ltx", before + 1);
+        Transaction::read(&state.join(name)).ok()
+    });
+    files
+        .find(Transaction::holds_all_pages)
+        .is_some_and(|copy| copy.begin > WAL_HEADER && !copy.is_of_wal(database))
+}
+
+/// What a file of Litestream's says of the part of the WAL that it was made of.
+struct Transaction {
+    page_size: u64,
+    /// The database's size, and how much of that is in the file.
+    database_pages: u64,
+    pages: u64,
+    /// Where in the WAL the part began, and its length in bytes.
+    begin: u64,
+    length: u64,
+    salts: Salts,
+}
+
+impl Transaction {
+    fn read(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut header = [0; IN_LTX + size_of::<Salts>()];
+        file.read_exact_at(&mut header, 0)?;
+        let number = |at: usize, length: usize| {
+            header[at..at + length]
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        let database_pages = number(12, 4);
+        let mut salts = Salts::default();
+        salts.copy_from_slice(&header[IN_LTX..]);
+        Ok(Self {
+            page_size: number(8, 4),
+            database_pages,
+            pages: pages(&file, database_pages)?,
+            begin: number(48, 8),
+            length: number(56, 8),
+            salts,
+        })
+    }
+
+    /// All but the one that SQLite never uses, where the database is that large.
+    fn holds_all_pages(&self) -> bool {
+        self.pages > 0 && self.pages + 1 >= self.database_pages
+    }
+
+    fn frames(&self) -> u64 {
+        self.length / (self.page_size + FRAME_HEADER)
+    }
+
+    /// Whether all of it was in its part of the WAL: the database was written anew (by a VACUUM, or
+    /// because it is tiny) and not copied.
+    fn is_of_wal(&self, database: &Path) -> bool {
+        if self.frames() < self.pages {
+            return false;
+        }
+        let wal = wal_of(database);
+        if self.frames() > COMPARED_FRAMES || salts(&wal, &[], IN_WAL) != Some(self.salts) {
+            return true;
+        }
+        let page_of = |wal: &File, frame: u64| {
+            let mut number = [0; 4];
+            let at = self.begin + frame * (self.page_size + FRAME_HEADER);
+            wal.read_exact_at(&mut number, at).map(|()| number)
+        };
+        let distinct = File::open(wal).and_then(|wal| {
+            (0..self.frames())
+                .map(|frame| page_of(&wal, frame))
+                .collect::<io::Result<BTreeSet<_>>>()
+        });
+        distinct.map_or(true, |pages| pages.len() as u64 >= self.pages)
+    }
+}
+
+/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each page,
+/// and a zero; after it its length, and a trailer.
+fn pages(file: &File, at_most: u64) -> io::Result<u64> {
+    const LENGTH: u64 = 8;
+    const TRAILER: u64 = 16;
+    let end = file.metadata()?.len().saturating_sub(LENGTH + TRAILER);
+    let mut length = [0; LENGTH as usize];
+    file.read_exact_at(&mut length, end)?;
+    let length = u64::from_be_bytes(length);
+    // No number takes more than ten bytes.
+    if length > end || length / 30 > at_most {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut index = vec![0; length as usize];
+    file.read_exact_at(&mut index, end - length)?;
+    // A number ends with the byte whose highest bit is not set.
+    let numbers = index.iter().filter(|byte| **byte < 0x80).count();
+    Ok(numbers as u64 / 3)
 }
 
 /// Where Litestream has its local state unless it is told.
@@ -94,6 +214,66 @@ mod tests {
         assert!(reset(), "the newest can't be read");
         fs::write(folder.join("app.db-wal"), b"").expect("an empty WAL");
         assert!(!reset());
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn a_copy_that_lacks_the_beginning_is_told_from_what_the_wal_holds() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-copy-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        // A part of the WAL with so many frames from there on, and a file with so many of 10 pages.
+        let write = |id: u64, begin: u64, frames: u64, pages: u32| {
+            let mut file = b"LTX1\0\0\0\0".to_vec();
+            file.extend([4096_u32, 10].iter().flat_map(|n| n.to_be_bytes()));
+            file.resize(48, 0);
+            file.extend([begin, frames * 4120].iter().flat_map(|n| n.to_be_bytes()));
+            file.extend(b"the salt");
+            file.resize(100, 0);
+            let index: Vec<u8> = (1..=pages).flat_map(|p| [p as u8, 0xe4, 1, 7]).collect();
+            file.extend(&index);
+            file.push(0);
+            file.extend((index.len() as u64 + 1).to_be_bytes());
+            file.extend([7; 16]);
+            let name = format!("ltx/0/{id:016x}-{id:016x}.ltx");
+            fs::write(state.join(name), file).expect("a file");
+        };
+        let lacks = |seen, last| lacks_beginning(&database, &state, seen, last);
+
+        assert!(!lacks(0, u64::MAX), "there is nothing");
+        write(1, 32, 2, 10);
+        write(2, 32 + 2 * 4120, 3, 2);
+        assert!(!lacks(0, 2), "a copy from the beginning, and rows");
+        write(3, 32 + 5 * 4120, 0, 10);
+        write(4, 32 + 5 * 4120, 3, 2);
+        assert!(lacks(0, 4));
+        assert!(!lacks(3, 4), "it was seen before");
+        write(5, 32 + 8 * 4120, 12, 9);
+        assert!(
+            !lacks(4, 5),
+            "a database that was written anew, as far as is known"
+        );
+        let mut wal = vec![0; 32];
+        wal[IN_WAL..IN_WAL + 8].copy_from_slice(b"the salt");
+        for frame in 0..20_u32 {
+            wal.extend((frame % 9).to_be_bytes());
+            wal.resize(wal.len() + 4116, 0);
+        }
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        assert!(!lacks(4, 5), "its part of the WAL has nine pages");
+        for frame in 8..20 {
+            wal[32 + frame * 4120 + 3] = 1;
+        }
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        assert!(lacks(4, 5), "its part of the WAL has one page");
+        write(6, 32, 1, 10);
+        assert!(!lacks(0, 6), "a newer one is whole");
+        fs::write(
+            state.join("ltx/0/0000000000000006-0000000000000006.ltx"),
+            b"LTX1",
+        )
+        .expect("it");
+        assert!(lacks(0, 6), "the newest can't be read");
         fs::remove_dir_all(folder).expect("the folder");
     }
 }

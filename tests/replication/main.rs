@@ -4,8 +4,8 @@
 //! After whatever a test does to them, the restored replica holds every row of the live database, and
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
-//! (`store`), an application that checkpoints (`wal_guard`), edgerepl's death (`crash`) and its end
-//! (`shutdown`).
+//! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
+//! (`crash`) and its end (`shutdown`).
 
 mod crash;
 mod litestream;
@@ -17,3 +17,4 @@ mod store;
 mod support;
 mod unit;
 mod wal_guard;
+mod writer;

@@ -44,6 +44,8 @@ pub enum SyncFailure {
     NoSocket,
     /// It says that it can't read its own local state (a power cut leaves it so).
     StateCorrupt(String),
+    /// What it uploads, or is about to, lacks the beginning of the WAL.
+    BeginningMissed,
     /// It tried and failed.
     Failed(String),
 }
@@ -58,7 +60,7 @@ pub(super) enum CatchUp {
     /// A sync was asked for.
     Asked { deadline: BootTime, failures: u32 },
     /// It has caught up. Asked again with the first row `from` then on, which there is once it is
-    /// `wanted`.
+    /// `wanted`; without a heartbeat nobody knows of rows, and it is asked all the same.
     Done { from: BootTime, wanted: bool },
     /// It had caught up, and is asked whether it still has.
     Confirming { deadline: BootTime },
@@ -81,8 +83,8 @@ pub(super) enum Verdict {
     Behind(Option<String>),
     /// It has caught up: to this position, or without a control socket to tell.
     CaughtUp(Option<Position>),
-    /// It can't, for its local state is broken.
-    StateCorrupt(String),
+    /// It can't, for its local state is broken or wrong, as is said here.
+    StateUseless(String),
 }
 
 impl CatchUp {
@@ -171,7 +173,11 @@ impl CatchUp {
             }
             Err(SyncFailure::StateCorrupt(cause)) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
-                Verdict::StateCorrupt(cause)
+                Verdict::StateUseless(format!("Litestream can't read its local state ({cause})"))
+            }
+            Err(SyncFailure::BeginningMissed) => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::StateUseless(BEGINNING_MISSED.to_owned())
             }
             Err(SyncFailure::Failed(cause)) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
@@ -201,6 +207,9 @@ impl CatchUp {
 
     /// The next step, where it is due.
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Action> {
+        if let (Self::Done { wanted, .. }, false) = (&mut *self, heartbeat) {
+            *wanted = true;
+        }
         match self {
             // A database that can't be written to can still be replicated.
             Self::Row { until, .. } if !heartbeat || *until <= now => *self = Self::due(now),
@@ -263,6 +272,10 @@ fn has_none(socket: Socket, age: Duration) -> bool {
 /// What is wrong with one whose sync is late.
 const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not come to an end; \
                          S3 may be slow or away";
+
+/// What is wrong after a writer was killed in the middle of a commit.
+const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \
+                                a commit, so that its replica misses rows";
 
 /// What is wrong where a socket is missing.
 const NO_SOCKET: &str = "nothing listens on its control socket, which it had before; see its log";
