@@ -522,10 +522,11 @@ impl Reactor {
             self.guard = WalGuard::take(self.database()).ok();
         }
         emptied.map_err(|why| {
-            format!("{because}, which has to be emptied before Litestream may start: {why}")
+            format!("{because}; the WAL has to be emptied before Litestream may start: {why}")
         })?;
         warn!(
-            "{because}; it was emptied, so that Litestream uploads the whole database and misses no row"
+            "{because}; the WAL was emptied, so that Litestream uploads the whole database and misses \
+             no row"
         );
         Ok(())
     }

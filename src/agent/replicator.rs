@@ -67,8 +67,12 @@ pub(super) const PROOF_LIMIT: Duration = Duration::from_secs(60);
 /// a little longer than its own longest back-off, so that what mends itself is left alone.
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
 
-/// What a restart did not mend is not tried again sooner than this: it is S3, most often.
+/// What a restart did not mend is not tried again sooner than this, and twice as late each time: it is
+/// S3, most often, or an upload that takes its time, and has to begin again with each restart.
 const RESCUE_PACE: Duration = Duration::from_secs(3600);
+
+/// No later than this: the longest session's life.
+const LONGEST_RESCUE_PACE: Duration = Duration::from_secs(43_200);
 
 /// What is said where Litestream says nothing.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
@@ -137,6 +141,7 @@ pub(super) struct Replicator {
     /// Since when the Litestream that runs has not been seen to follow.
     behind_since: BootTime,
     rescue_allowed: BootTime,
+    rescues: u32,
     position: Option<Position>,
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
@@ -209,6 +214,7 @@ impl Replicator {
             reset_allowed: now,
             behind_since: now,
             rescue_allowed: now,
+            rescues: 0,
             position: None,
             socket: Socket::Unknown,
             holds_wal: false,
@@ -551,7 +557,9 @@ impl Replicator {
             self.rescue_allowed = now + LEAST_TERM;
             return;
         }
-        self.rescue_allowed = now + RESCUE_PACE;
+        let pace = RESCUE_PACE.saturating_mul(2_u32.saturating_pow(self.rescues));
+        self.rescue_allowed = now + pace.min(LONGEST_RESCUE_PACE);
+        self.rescues = self.rescues.saturating_add(1);
         out.warn(format!(
             "the replica has not followed for {} s, however often Litestream was asked; Litestream is \
              restarted once: {}",
@@ -710,6 +718,7 @@ impl Replicator {
         self.position = Some(position);
         if self.row_since_start || moved {
             self.rescue_allowed = now;
+            self.rescues = 0;
             self.proof = Some(Proof {
                 at: now,
                 position,

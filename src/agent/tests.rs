@@ -449,6 +449,9 @@ fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reporte
             "{rotation:?}"
         );
         assert_eq!(story.report().state, State::Unhealthy);
+        // An upload that takes hours is given them.
+        assert_eq!(story.pass_answering(90 * MINUTE, &failed), 1);
+        assert_eq!(story.pass_answering(30 * MINUTE, &failed), 0);
         // It followed again: what comes then is another matter.
         story.pass_answering(5 * MINUTE, &Ok(position(9)));
         assert_eq!(story.pass_answering(8 * MINUTE, &failed), 1);

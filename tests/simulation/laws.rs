@@ -20,8 +20,8 @@ const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
 const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
 
-/// What hangs is mended by it, at the second time where S3 was away at the first.
-const STUCK_RECOVERY: Duration = Duration::from_secs(2 * 3600);
+/// What hangs is mended by it, the next time where S3 was away before, as late as that may be.
+const STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
 
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;

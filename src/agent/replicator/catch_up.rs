@@ -188,15 +188,10 @@ impl CatchUp {
 
     /// A sync whose time is over is asked for again later, and has the replica behind until then.
     pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
-        let (Self::Asked { deadline, .. } | Self::Confirming { deadline }) = *self else {
-            return None;
-        };
-        if now < deadline {
-            return None;
-        }
         let failures = match *self {
-            Self::Asked { failures, .. } => failures + 1,
-            _ => 1,
+            Self::Asked { deadline, failures } if deadline <= now => failures + 1,
+            Self::Confirming { deadline } if deadline <= now => 1,
+            _ => return None,
         };
         *self = Self::Due {
             at: now + SYNC_RETRY.longest,
