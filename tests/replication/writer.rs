@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use edgerepl_lab::{Daemon, Lab, Site};
 use rusqlite::Connection;
@@ -96,21 +95,30 @@ impl Story {
         Ok(())
     }
 
-    /// Waits until Litestream has read all that is in the WAL.
+    /// Waits until Litestream has read all that is in the WAL, which nobody has reset.
     fn wait_until_read(&self) -> Result {
-        let before = self.files().len();
-        wait_until("another file of Litestream's", || {
-            self.files().len() > before
+        let mut wal = self.site.database().into_os_string();
+        wal.push("-wal");
+        let end = fs::metadata(wal)?.len();
+        wait_until("Litestream's reading of the WAL", || {
+            self.end_of_newest_file() == Some(end)
         })
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    /// Where in the WAL the part ends that Litestream read last, by the header of its newest file.
+    fn end_of_newest_file(&self) -> Option<u64> {
         let folder = self.site.root().join(".app.db-litestream/ltx/0");
-        let files = fs::read_dir(folder).into_iter().flatten().flatten();
-        files
-            .map(|file| file.path())
+        let files = fs::read_dir(folder).ok()?.flatten().map(|file| file.path());
+        // Their names are numbers that grow.
+        let newest = files
             .filter(|file| file.extension().is_some_and(|e| e == "ltx"))
-            .collect()
+            .max()?;
+        let mut range = [[0; 8]; 2];
+        File::open(newest)
+            .ok()?
+            .read_exact_at(range.as_flattened_mut(), 48)
+            .ok()?;
+        Some(range.into_iter().map(u64::from_be_bytes).sum())
     }
 
     fn wait_until_begun_anew(&self, daemon: &mut Daemon) -> Result {
