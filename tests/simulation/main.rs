@@ -21,7 +21,7 @@ mod world;
 use world::{Tally, World};
 
 /// What an ordinary run simulates.
-const YEARS: u64 = 400;
+const YEARS: u64 = 250;
 
 const DAYS_PER_YEAR: u64 = 365;
 
