@@ -31,7 +31,7 @@ use heartbeat::Heartbeat;
 use renewal::Renewal;
 pub use renewal::told_term;
 use replicator::Replicator;
-pub use replicator::{Activity, SyncFailure};
+pub use replicator::{Activity, BEGINNING_MISSED, SyncFailure};
 pub use report::{Report, State};
 
 /// The time, on both clocks, at which an event is handled.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use crate::agent::{Position, SyncFailure};
+use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::control::SyncRequest;
 use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
@@ -88,11 +88,9 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         }
         Err(SyncFailure::NoSocket) => None,
         Err(SyncFailure::BeginningMissed) => {
-            return Err(
-                "Litestream took the WAL up in its middle, after a writer was killed in a commit; \
-                 edgerepl has it begin anew; try again in a minute"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "{BEGINNING_MISSED}; edgerepl has it begin anew; try again in a minute"
+            ));
         }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };

@@ -28,7 +28,7 @@ mod catch_up;
 mod preparation;
 mod stop;
 
-pub use catch_up::SyncFailure;
+pub use catch_up::{BEGINNING_MISSED, SyncFailure};
 use catch_up::{CatchUp, Socket, Verdict};
 use preparation::{Preparation, Progress};
 use stop::{LastSync, Stop, Then};
@@ -359,12 +359,8 @@ impl Replicator {
             Phase::Running(catch_up) => {
                 let followed = catch_up.is_done();
                 let verdict = catch_up.answered(result, age, &mut self.socket, jitter, now);
-                if followed && !catch_up.is_done() {
-                    self.since = now;
-                    self.behind_since = now;
-                }
                 if let Some(verdict) = verdict {
-                    self.judge(verdict, now, out);
+                    self.judge(verdict, followed, now, out);
                 }
             }
             _ => {}
@@ -447,11 +443,7 @@ impl Replicator {
         if let Phase::Running(catch_up) = &mut self.phase {
             let followed = catch_up.is_done();
             if let Some(verdict) = catch_up.expire(now) {
-                if followed {
-                    self.since = now;
-                    self.behind_since = now;
-                }
-                self.judge(verdict, now, out);
+                self.judge(verdict, followed, now, out);
             }
         }
         match &mut self.phase {
@@ -679,8 +671,12 @@ impl Replicator {
         self.enter(Phase::Waiting { until: now + wait }, now);
     }
 
-    /// Acts on what is newly known of the replica.
-    fn judge(&mut self, verdict: Verdict, now: BootTime, out: &mut Actions) {
+    /// Acts on what is newly known of a replica that `followed` until now, or did not.
+    fn judge(&mut self, verdict: Verdict, followed: bool, now: BootTime, out: &mut Actions) {
+        if followed && !matches!(verdict, Verdict::CaughtUp(_)) {
+            self.since = now;
+            self.behind_since = now;
+        }
         match verdict {
             Verdict::CaughtUp(position) => self.caught_up(position, now, out),
             Verdict::StateUseless(cause) if self.reset_allowed <= now => {

@@ -455,6 +455,7 @@ fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reporte
         // It followed again: what comes then is another matter.
         story.pass_answering(5 * MINUTE, &Ok(position(9)));
         assert_eq!(story.pass_answering(8 * MINUTE, &failed), 1);
+        assert_eq!(story.pass_answering(70 * MINUTE, &failed), 1);
     }
 }
 

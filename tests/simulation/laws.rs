@@ -20,8 +20,11 @@ const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
 const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
 
-/// What hangs is mended by it, the next time where S3 was away before, as late as that may be.
-const STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
+/// What hangs after it followed in fair weather is mended by it.
+const STUCK_RECOVERY: Duration = Duration::from_secs(2 * 3600);
+
+/// Where S3 was away before, and restarts mended nothing, the next one may be so late.
+const LATE_STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
 
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;
@@ -352,9 +355,14 @@ impl Laws {
                 "nothing is replicated in fair weather: {report:?}"
             );
         }
+        let stuck_recovery = if self.followed > since {
+            STUCK_RECOVERY
+        } else {
+            LATE_STUCK_RECOVERY
+        };
         // What is corrupt, too, may take as long as a reset.
         assert!(
-            time < self.last_unstuck.max(since).max(self.last_corrupt) + STUCK_RECOVERY
+            time < self.last_unstuck.max(since).max(self.last_corrupt) + stuck_recovery
                 || self
                     .policy
                     .heartbeat

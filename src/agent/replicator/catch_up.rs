@@ -269,7 +269,7 @@ const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not
                          S3 may be slow or away";
 
 /// What is wrong after a writer was killed in the middle of a commit.
-const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \
+pub const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \
                                 a commit, so that its replica misses rows";
 
 /// What is wrong where a socket is missing.
