@@ -6,10 +6,13 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+pub mod family;
 pub mod leash;
 pub mod local;
 pub mod network;
+pub mod process;
 pub mod signals;
+pub mod stderr;
 pub mod timer;
 
 /// This very program again, also after an update has replaced its file.
