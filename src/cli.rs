@@ -9,12 +9,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use env_logger::Target;
 use log::{Level, LevelFilter};
 
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::replication::unit;
 use crate::system::leash;
+use crate::system::stderr::StandardError;
 use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 mod arguments;
@@ -111,6 +113,7 @@ fn start_log() {
         .filter_module("ureq", LevelFilter::Warn)
         .filter_module("ureq_proto", LevelFilter::Warn)
         .filter_module("rustls", LevelFilter::Warn)
+        .target(Target::Pipe(Box::new(StandardError)))
         .format(move |line, record| {
             let (number, name) = match record.level() {
                 Level::Error => (3, "error: "),

@@ -13,13 +13,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Duration;
 
 use log::{debug, error, info, log, warn};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::agent::{
@@ -41,19 +41,28 @@ use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
 use crate::store::version::SqliteVersion;
 use crate::store::{self, Store, WalGuard};
+use crate::system::family::Seen;
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
+use crate::system::process::collect_adopted;
 use crate::system::signals::Signals;
+use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
 
 mod children;
+mod litestream;
 mod notify;
+mod voice;
 
-use children::{Chore, Errand, FetchChild, Leftovers, Step, terminate};
+use children::{Chore, Errand, FetchChild, Leftovers, Step};
+use litestream::Litestream;
 use notify::Notifier;
 
 /// While the guard holds, the WAL's size is looked at so often.
 const GUARD_PACE: Duration = Duration::from_secs(1);
+
+/// How exactly the kernel tells when a process was started.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 /// Runs the daemon until somebody ends it.
 ///
@@ -64,6 +73,11 @@ pub(crate) fn run(
     settings: Settings,
     runtime: RuntimeDirectory,
 ) -> Result<(), String> {
+    stderr::never_wait();
+    // What a wrapper around Litestream leaves behind comes here, so that it is seen, and can be ended.
+    if let Err(e) = prctl::set_child_subreaper(true) {
+        warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
+    }
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.notifier.ready();
     reactor.run();
@@ -80,7 +94,9 @@ struct Reactor {
     grant: Option<Grant>,
     store: Option<Store>,
     guard: Option<WalGuard>,
-    litestream: Option<Child>,
+    litestream: Option<Litestream>,
+    /// When the unit that runs Litestream was last asked to be restarted.
+    unit_restarted: BootTime,
     fetch: Option<FetchChild>,
     chore: Option<Chore>,
     leftovers: Leftovers,
@@ -145,6 +161,7 @@ impl Reactor {
             store: store(&settings, now.wall),
             guard: None,
             litestream: None,
+            unit_restarted: BootTime::default(),
             fetch: None,
             chore: None,
             leftovers: Leftovers::default(),
@@ -196,14 +213,9 @@ impl Reactor {
         }
         let now = now();
         let report = self.agent.report(now);
-        self.status.answer(|| {
-            status::document(
-                &report,
-                self.grant.as_ref(),
-                self.started,
-                self.litestream_pid(),
-            )
-        });
+        let litestream = self.litestream.as_ref().map(Litestream::id);
+        self.status
+            .answer(|| status::document(&report, self.grant.as_ref(), self.started, litestream));
         self.credentials
             .answer(|| credential_process::document(&report, self.grant.as_ref()));
         self.metrics.show(&report, now.boot);
@@ -224,6 +236,13 @@ impl Reactor {
             .deadline()
             .min(self.notifier.deadline())
             .min(self.leftovers.deadline())
+            .min(
+                self.litestream
+                    .as_ref()
+                    .map_or(BootTime::NEVER, Litestream::deadline),
+            )
+            .min(self.status.door().deadline())
+            .min(self.credentials.door().deadline())
             .min(guarded);
         if let Err(e) = self.alarm.set(deadline) {
             error!("the alarm can't be set: {e}");
@@ -232,14 +251,19 @@ impl Reactor {
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
-            Some(self.status.as_fd()),
-            Some(self.credentials.as_fd()),
+            self.status.door().source(),
+            self.credentials.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
-            self.fetch.as_ref().and_then(FetchChild::pipe),
             self.sync.as_ref().map(AsFd::as_fd),
+            self.litestream.as_ref().and_then(Litestream::pipe),
+        ];
+        let children = [
+            self.fetch.as_ref().map(FetchChild::pipes),
+            self.chore.as_ref().map(Chore::pipes),
         ];
         let mut polled: Vec<PollFd<'_>> = sources
             .into_iter()
+            .chain(children.into_iter().flatten().flatten())
             .flatten()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -297,12 +321,13 @@ impl Reactor {
             }
             self.fetched(outcome);
         }
-        if let Some(child) = &mut self.litestream
-            && let Ok(Some(status)) = child.try_wait()
+        let own = self.own_children();
+        if let Some(litestream) = &mut self.litestream
+            && let Some(how) = litestream.poll(&own, &secrets(self.grant.as_ref()))
         {
             self.litestream = None;
             self.sync = None;
-            self.events.push_back(Event::Exited(status.to_string()));
+            self.events.push_back(Event::Exited(how));
         }
         if let Some(chore) = &mut self.chore
             && let Some(result) = chore.poll()
@@ -318,6 +343,16 @@ impl Reactor {
             self.events.push_back(event);
         }
         self.leftovers.reap();
+        collect_adopted(&self.own_children());
+    }
+
+    /// All processes that this one started itself and did not collect yet.
+    fn own_children(&self) -> Vec<u32> {
+        let litestream = self.litestream.as_ref().map(Litestream::id);
+        let fetch = self.fetch.as_ref().map(FetchChild::id);
+        let chore = self.chore.as_ref().map(Chore::id);
+        let known = litestream.into_iter().chain(fetch).chain(chore);
+        known.chain(self.leftovers.ids()).collect()
     }
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
@@ -352,8 +387,7 @@ impl Reactor {
             Action::Probe => {
                 let litestream = Replicate::parse(&self.settings.replication.command);
                 let version = litestream.and_then(|litestream| litestream.version());
-                let step = version.map(|command| Step::from(command).heard());
-                match step.and_then(|step| Chore::start(Errand::Probe, [step])) {
+                match version.and_then(|command| Chore::start(Errand::Probe, [command.into()])) {
                     Ok(chore) => self.chore = Some(chore),
                     Err(cause) => self.events.push_back(Event::Probed(Err(cause))),
                 }
@@ -369,18 +403,20 @@ impl Reactor {
                 }
             }
             Action::Terminate => {
-                if let Some(child) = &self.litestream {
-                    terminate(child);
+                let own = self.own_children();
+                if let Some(litestream) = &mut self.litestream {
+                    litestream.terminate(&own);
                 }
             }
             Action::Kill => {
-                if let Some(child) = &mut self.litestream {
-                    let _ = child.kill();
+                if let Some(litestream) = &self.litestream {
+                    litestream.kill(&self.own_children());
                 }
             }
             Action::Sync => {
                 let socket = &self.settings.replication.control_socket;
-                match SyncRequest::send(socket, &self.settings.database.path) {
+                let may_answer = |pid| self.may_answer(pid);
+                match SyncRequest::send(socket, &self.settings.database.path, may_answer) {
                     Ok(request) => self.sync = Some(request),
                     Err(failure) => {
                         self.sync = None;
@@ -472,6 +508,7 @@ impl Reactor {
         } = &self.settings.replication.supervisor
         {
             let restart = Restart::prepare(unit);
+            self.unit_restarted = BootTime::now();
             delivery::write_environment_file(environment_file, &variables)?;
             let step = Step::named(restart.name(unit), restart.command(unit));
             self.chore = Some(Chore::start(Errand::RestartUnit, [step])?);
@@ -485,11 +522,23 @@ impl Reactor {
         }
         command.envs(variables);
         notify::withhold(&mut command);
-        let child = command
-            .spawn()
-            .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
-        self.litestream = Some(child);
+        let started = Litestream::start(&command);
+        self.litestream =
+            Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
         Ok(Some(()))
+    }
+
+    /// Whether the process that listens on the control socket is the Litestream that was started, and not
+    /// one that was left behind by an earlier start.
+    fn may_answer(&self, pid: u32) -> bool {
+        match (&self.settings.replication.supervisor, &self.litestream) {
+            (Supervisor::Child, Some(litestream)) => litestream.includes(pid),
+            (Supervisor::Child, None) => false,
+            // It may be invisible from here; where it is not, it is younger than the last restart.
+            (Supervisor::Systemd { .. }, _) => Seen::of(pid)
+                .and_then(|process| process.started_at())
+                .is_none_or(|started| started + CLOCK_TICK >= self.unit_restarted),
+        }
     }
 
     /// The folder in which Litestream remembers what it has read.
@@ -578,10 +627,6 @@ impl Reactor {
     fn database(&self) -> &Path {
         &self.settings.database.path
     }
-
-    fn litestream_pid(&self) -> Option<u32> {
-        self.litestream.as_ref().map(Child::id)
-    }
 }
 
 /// What a Litestream of the printed version understands.
@@ -659,6 +704,13 @@ fn now() -> Now {
         boot: BootTime::now(),
         wall: WallTime::now(),
     }
+}
+
+/// What is never passed on of what Litestream says.
+fn secrets(grant: Option<&Grant>) -> Vec<&str> {
+    let credentials = grant.map(|grant| &grant.credentials);
+    let secrets = credentials.map(|c| [c.secret_access_key.as_str(), c.session_token.as_str()]);
+    secrets.into_iter().flatten().collect()
 }
 
 /// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names

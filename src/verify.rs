@@ -165,7 +165,7 @@ fn heartbeats(
 fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
     let socket = &settings.replication.control_socket;
     let begun = Instant::now();
-    let mut request = SyncRequest::send(socket, &settings.database.path)?;
+    let mut request = SyncRequest::send(socket, &settings.database.path, |_| true)?;
     loop {
         if let Some(answer) = request.poll() {
             return answer;

@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt::PeerCredentials,
+};
 use serde_json::{Value, json};
 
 use crate::agent::{Position, SyncFailure};
@@ -33,11 +35,16 @@ pub struct SyncRequest {
 }
 
 impl SyncRequest {
-    /// Asks for `database` to be replicated up to now.
+    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where `may_answer`
+    /// takes its process's id: zero where the kernel does not know one here.
     ///
     /// # Errors
-    /// [`SyncFailure::NoSocket`] where nobody listens.
-    pub fn send(socket: &Path, database: &Path) -> Result<Self, SyncFailure> {
+    /// [`SyncFailure::NoSocket`] where nobody listens, `Failed` where a stranger does.
+    pub fn send(
+        socket: &Path,
+        database: &Path,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
         let body = json!({"path": database, "wait": true, "timeout": NO_TIMEOUT}).to_string();
         // HTTP/1.0: the answer ends where the connection does.
         let request = format!(
@@ -45,13 +52,20 @@ impl SyncRequest {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let send = || {
-            let mut stream = connect(socket)?;
-            stream.write_all(request.as_bytes())?;
-            Ok(stream)
-        };
+        let mut stream = connect(socket).map_err(|e| no_connection(&e))?;
+        let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        if !may_answer(u32::try_from(listener).unwrap_or(0)) {
+            return Err(SyncFailure::Failed(format!(
+                "process {listener} listens on its control socket {}, and is not the Litestream that \
+                 was started; end it, or give each its own socket",
+                socket.display()
+            )));
+        }
+        stream
+            .write_all(request.as_bytes())
+            .map_err(|e| no_connection(&e))?;
         Ok(Self {
-            stream: send().map_err(|e| no_connection(&e))?,
+            stream,
             answer: Vec::new(),
         })
     }
@@ -212,7 +226,9 @@ mod tests {
         socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
             .expect("a queue");
         // Nobody accepts: the queue fills, and the next is an error instead of a wait.
-        let asked: Vec<_> = (0..8).map(|_| SyncRequest::send(&path, &path)).collect();
+        let asked: Vec<_> = (0..8)
+            .map(|_| SyncRequest::send(&path, &path, |_| true))
+            .collect();
         assert!(
             matches!(asked.last(), Some(Err(SyncFailure::Failed(_)))),
             "{asked:?}"
