@@ -4,8 +4,6 @@
 //! deadline runs on it; [`WallTime`] is what the device believes the date to be, which may be 1970.
 //! Never decides anything: what is believed, and what follows from it, is the agent's.
 
-pub mod anchor;
-
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;

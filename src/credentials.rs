@@ -17,6 +17,7 @@ mod https;
 pub mod key;
 pub(crate) mod patience;
 pub mod tls;
+pub mod witness;
 
 use std::fmt;
 use std::time::Duration;
@@ -50,8 +51,8 @@ pub struct Grant {
     /// How long they were good for when they were granted: `expiration` less the answer's `Date`,
     /// so that the device's own clock has no say.
     pub lifetime: Duration,
-    /// The provider's clock when it answered; a time that can be trusted, since TLS verified who
-    /// sent it. `None` where the answer carried no date.
+    /// The provider's clock when it answered, which may be wrong: nothing that outlives the grant may
+    /// depend on it. `None` where the answer carried no date.
     pub server_time: Option<WallTime>,
     /// The thing that they were granted to: from the configuration, else from the certificate.
     pub thing_name: String,

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Asked, check_lifetime, judge, parse_strictly, text};
 use super::certificate::Certificate;
-use super::tls::{self, Tls, believed};
+use super::tls::{self, Tls};
 use super::{Credentials, FailureClass, FetchFailure, Grant, https, key};
 use crate::clock::WallTime;
 use crate::config::{Identity, Provider};
@@ -37,8 +37,9 @@ pub struct FetchRequest {
     pub identity: Identity,
     /// Who is asked.
     pub provider: Provider,
-    /// Certificates are judged at the system's clock, but at no time before this.
-    pub not_before: WallTime,
+    /// The file with the server's certificate that passed last: certificates are judged at the
+    /// system's clock, but at no time before that one began.
+    pub witness: PathBuf,
     /// The file that remembers a refused PIN, on tmpfs.
     pub refused_pin: PathBuf,
 }
@@ -57,7 +58,7 @@ impl FetchRequest {
                 "role_alias": self.provider.role_alias,
                 "ca_file": self.provider.ca_file.to_string_lossy(),
             },
-            "not_before": self.not_before.unix(),
+            "witness": self.witness.to_string_lossy(),
             "refused_pin": self.refused_pin.to_string_lossy(),
         })
         .to_string()
@@ -69,6 +70,7 @@ impl FetchRequest {
     /// A sentence that names what is missing or malformed.
     pub fn from_json(request: &[u8]) -> Result<Self, String> {
         let request = parse_strictly(request)?;
+        let request = request.as_object().ok_or("it is no object")?;
         let section = |name: &str| {
             let section = request.get(name).and_then(Value::as_object);
             section.ok_or_else(|| format!("it has no object {name:?}"))
@@ -88,15 +90,8 @@ impl FetchRequest {
                 role_alias: text(provider, "role_alias")?.to_owned(),
                 ca_file: text(provider, "ca_file")?.into(),
             },
-            not_before: request
-                .get("not_before")
-                .and_then(Value::as_i64)
-                .map(WallTime::from_unix)
-                .ok_or("it has no number \"not_before\"")?,
-            refused_pin: match request.get("refused_pin").and_then(Value::as_str) {
-                Some(path) => path.into(),
-                None => return Err("it has no text \"refused_pin\"".to_owned()),
-            },
+            witness: text(request, "witness")?.into(),
+            refused_pin: text(request, "refused_pin")?.into(),
         })
     }
 }
@@ -292,6 +287,7 @@ fn fetch_then<T>(
         }
         let key = certificate.prove(Arc::clone(&key));
         let tls = Tls::new(request, roots, &certificate, key)?;
+        let believed = tls.believed();
         on_stage(Stage::Network);
         let answer = https::get(request, &thing_name, &tls)?;
         let asked = Asked {
@@ -299,7 +295,7 @@ fn fetch_then<T>(
             role_alias: &request.provider.role_alias,
             thing_name: &thing_name,
         };
-        judge(&answer, asked, believed(request.not_before))
+        judge(&answer, asked, believed)
     };
     pass_on(exchange())
 }
@@ -402,7 +398,7 @@ mod tests {
                 role_alias: "edge,repl@=-".to_owned(),
                 ca_file: "/usr/share/ca.pem".into(),
             },
-            not_before: WallTime::from_unix(1_675_662_886),
+            witness: "/var/lib/edgerepl/server.pem".into(),
             refused_pin: "/run/edgerepl/refused-pin".into(),
         }
     }
@@ -451,7 +447,7 @@ mod tests {
                 "names no key",
             ),
             ("[::1]:8443", "[::1]:0", "port"),
-            ("1675662886", "\"now\"", "not_before"),
+            ("\"/var/lib/edgerepl/server.pem\"", "7", "witness"),
         ] {
             assert!(good.contains(from), "{from}");
             let error = FetchRequest::from_json(good.replacen(from, to, 1).as_bytes());
