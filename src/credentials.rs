@@ -24,6 +24,9 @@ use std::time::Duration;
 
 use crate::clock::WallTime;
 
+/// The longest wait that is believed, whoever asks for it.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
 /// One set of temporary credentials, as AWS STS grants them.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
@@ -65,7 +68,7 @@ pub struct FetchFailure {
     pub class: FailureClass,
     /// Names the thing, the cause and, where there is one, the operator's next step.
     pub message: String,
-    /// The least wait that the server asked for.
+    /// The least wait that the server asked for, [`LONGEST_WAIT`] at the most.
     pub retry_after: Option<Duration>,
 }
 

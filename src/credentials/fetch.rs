@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Asked, check_lifetime, judge, parse_strictly, text};
 use super::certificate::Certificate;
 use super::tls::{self, Tls};
-use super::{Credentials, FailureClass, FetchFailure, Grant, https, key};
+use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT, https, key};
 use crate::clock::WallTime;
 use crate::config::{Identity, Provider};
 
@@ -193,12 +193,6 @@ impl Reply {
 }
 
 fn read_grant(grant: &Map<String, Value>) -> Result<Grant, String> {
-    let time = |name: &str| {
-        grant
-            .get(name)
-            .and_then(Value::as_i64)
-            .map(WallTime::from_unix)
-    };
     let thing_name = text(grant, "thing_name")?;
     if !is_thing_name(thing_name) {
         return Err("its thing_name is not one".to_owned());
@@ -211,9 +205,9 @@ fn read_grant(grant: &Map<String, Value>) -> Result<Grant, String> {
             text(grant, "secret_access_key")?,
             text(grant, "session_token")?,
         )?,
-        expiration: time("expiration").ok_or("it has no expiration")?,
+        expiration: time(grant, "expiration")?.ok_or("it has no expiration")?,
         lifetime,
-        server_time: time("server_time"),
+        server_time: time(grant, "server_time")?,
         thing_name: thing_name.to_owned(),
     })
 }
@@ -229,8 +223,19 @@ fn read_failure(failure: &Map<String, Value>) -> Result<FetchFailure, String> {
             .filter(|c| !c.is_control())
             .take(MAX_MESSAGE)
             .collect(),
-        retry_after: seconds(failure, "retry_after"),
+        retry_after: seconds(failure, "retry_after").map(|wait| wait.min(LONGEST_WAIT)),
     })
+}
+
+/// A time that can be written as a date, which every one that a server tells can.
+fn time(object: &Map<String, Value>, name: &str) -> Result<Option<WallTime>, String> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => match time.as_i64().map(WallTime::from_unix) {
+            Some(time) if (WallTime::EPOCH..=WallTime::LAST).contains(&time) => Ok(Some(time)),
+            _ => Err(format!("its {name} is not a time")),
+        },
+    }
 }
 
 fn seconds(object: &Map<String, Value>, name: &str) -> Option<Duration> {
@@ -513,10 +518,28 @@ mod tests {
             with("3600", "999999"),
             with("3600", "-1"),
             with("\"expiration\":1675662886", "\"expiration\":\"soon\""),
+            with(
+                "\"expiration\":1675662886",
+                "\"expiration\":9223372036854775807",
+            ),
+            with("\"expiration\":1675662886", "\"expiration\":-1"),
+            with("1675659286", "253402300800"),
+            with("1675659286", "18446744073709551615"),
+            with("1675659286", "1e300"),
+            with("3600", "18446744073709551615"),
         ] {
             let failure = Reply::parse(&line).expect_err(&line);
             assert_eq!(failure.class, FailureClass::Key);
             assert!(!failure.message.contains("reboot"), "{}", failure.message);
+        }
+        for wait in ["18446744073709551615", "9223372036854775808", "901"] {
+            let line = format!(
+                r#"{{"failure":{{"class":"transient","message":"","retry_after":{wait}}}}}"#
+            );
+            let Ok(Reply::Failed(failure)) = Reply::parse(&line) else {
+                panic!("it is a failure");
+            };
+            assert_eq!(failure.retry_after, Some(LONGEST_WAIT), "{wait}");
         }
         let shouting = Reply::Failed(FetchFailure::new(
             FailureClass::Key,
