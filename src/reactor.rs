@@ -25,13 +25,12 @@ use nix::sys::signal::Signal;
 use crate::agent::{
     Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
 };
-use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
 use crate::credential_process::{self, CredentialServer};
 use crate::credentials::delivery::{self, Source};
 use crate::credentials::fetch::FetchRequest;
-use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::Configuration;
@@ -90,7 +89,6 @@ struct Reactor {
     runtime: RuntimeDirectory,
     started: WallTime,
     agent: Agent,
-    anchor: Anchor,
     grant: Option<Grant>,
     store: Option<Store>,
     guard: Option<WalGuard>,
@@ -152,11 +150,6 @@ impl Reactor {
             config: config.to_owned(),
             started: now.wall,
             agent: Agent::new(policy(&settings), seed(), now),
-            anchor: Anchor::load(
-                std::env::var_os("STATE_DIRECTORY")
-                    .map(PathBuf::from)
-                    .as_deref(),
-            ),
             grant: None,
             store: store(&settings, now.wall),
             guard: None,
@@ -357,9 +350,6 @@ impl Reactor {
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
         let event = outcome.map(|grant| {
-            if let Some(time) = grant.server_time {
-                self.anchor.advance(time);
-            }
             let lease = Lease {
                 lifetime: grant.lifetime,
                 server_time: grant.server_time,
@@ -462,7 +452,7 @@ impl Reactor {
         let request = FetchRequest {
             identity: self.settings.identity.clone(),
             provider: self.settings.provider.clone(),
-            not_before: self.anchor.latest(),
+            witness: witness::path(&self.runtime),
             refused_pin: self.runtime.refused_pin(),
         };
         match self

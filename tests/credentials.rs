@@ -221,6 +221,82 @@ fn a_server_that_is_not_the_right_one_gets_no_request() -> Outcome {
 }
 
 #[test]
+fn no_time_is_believed_that_no_root_has_signed() -> Outcome {
+    let lab = lab()?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
+    let witness = lab.root().join("server.pem");
+    let next_year = ServerCertificate::NotYetValid;
+    let show = |certificate| lab.provider().set_server_certificate(certificate);
+
+    // A device whose clock is a year behind: a certificate that passed in an earlier run vouches.
+    show(next_year);
+    let signed = lab.server_chain(next_year)?;
+    let forged = Lab::start(LabOptions::default())?.server_chain(next_year)?;
+    let (leaf, _) = signed.split_at(signed.len() / 2);
+    for (content, what) in [
+        ("2099-01-01T00:00:00Z\n", "a date"),
+        (forged.as_str(), "another's chain"),
+        (leaf, "a torn file"),
+        (
+            &lab.server_chain(ServerCertificate::WrongCa)?,
+            "a stranger's chain",
+        ),
+        (
+            &lab.server_chain(ServerCertificate::WrongName)?,
+            "another host's",
+        ),
+    ] {
+        fs::write(&witness, content)?;
+        let failure = fetch(&lab, &device)?.failed(what)?;
+        assert_eq!(
+            failure.class,
+            FailureClass::ClockNotSet,
+            "{what}: {failure:?}"
+        );
+    }
+    fs::write(&witness, &signed)?;
+    fetch(&lab, &device)?.granted("a chain that the root signed")?;
+    // What has expired by then is not believed again.
+    show(ServerCertificate::Expired);
+    fetch(&lab, &device)?.failed("an expired certificate")?;
+    // None of this keeps the right server from being believed.
+    for content in ["2099-01-01T00:00:00Z\n", forged.as_str(), leaf, &signed] {
+        fs::write(&witness, content)?;
+        show(ServerCertificate::Good);
+        fetch(&lab, &device)?.granted(content)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_certificate_that_passed_is_kept_once() -> Outcome {
+    let lab = lab()?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
+    let witness = lab.root().join("server.pem");
+    let earlier = lab.root().join("last-good-time");
+    fs::write(&earlier, "2099-01-01T00:00:00Z\n")?;
+    lab.provider()
+        .set_server_certificate(ServerCertificate::Good);
+    fetch(&lab, &device)?.granted("older than this program")?;
+    assert!(!witness.exists());
+    lab.provider()
+        .set_server_certificate(ServerCertificate::Latest);
+    fetch(&lab, &device)?.granted("newer than this program")?;
+    let kept = fs::read_to_string(&witness)?;
+    assert_eq!(kept.matches("BEGIN CERTIFICATE").count(), 2, "{kept}");
+    assert!(
+        !earlier.exists(),
+        "a date that nobody signed is still there"
+    );
+    // Each handshake shows another certificate, of the same begin: flash is spared.
+    lab.provider()
+        .set_server_certificate(ServerCertificate::Good);
+    fetch(&lab, &device)?.granted("an older one")?;
+    assert_eq!(fs::read_to_string(&witness)?, kept);
+    Ok(())
+}
+
+#[test]
 fn a_device_that_is_not_welcome_is_told_why() -> Outcome {
     let lab = lab()?;
     let elsewhere = Lab::start(LabOptions::default())?;

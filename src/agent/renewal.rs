@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::backoff::{Backoff, Jitter};
 use super::{Action, Actions, Lease, Now, Policy};
 use crate::clock::BootTime;
-use crate::credentials::{FailureClass, FetchFailure};
+use crate::credentials::{FailureClass, FetchFailure, LONGEST_WAIT};
 
 /// A fetch that takes longer is killed. The child's own limit on the network is 20 s; the rest is
 /// for a secure element that is slow, not stuck.
@@ -223,7 +223,7 @@ impl Renewal {
             FailureClass::ClockNotSet => CLOCK_NOT_SET,
             FailureClass::WrongPin => WRONG_PIN,
         };
-        let asked = failure.retry_after.unwrap_or_default();
+        let asked = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
         self.count(failure, backoff.wait(in_a_row, jitter).max(asked), now, out);
     }
 

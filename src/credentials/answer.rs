@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Credentials, FailureClass, FetchFailure, Grant};
+use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
 use crate::clock::WallTime;
 
 /// The longest body that is read, in bytes. AWS answers with little more than 1 KiB.
 pub(super) const MAX_BODY: u64 = 64 * 1024;
-
-/// The longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The longest lifetime that is believed. AWS grants 12 hours at most.
 const MAX_LIFETIME: Duration = Duration::from_secs(13 * 3600);
@@ -197,7 +194,7 @@ fn wait(text: &str, now: WallTime) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => WallTime::from_http_date(text)? - now,
     };
-    Some(wait.min(MAX_RETRY_AFTER))
+    Some(wait.min(LONGEST_WAIT))
 }
 
 fn refusal(answer: &Answer, asked: Asked<'_>) -> FetchFailure {

@@ -41,7 +41,7 @@ impl Certificate {
         })
     }
 
-    fn parse(pem: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(pem: &[u8]) -> Result<Self, String> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|_| "it holds a PEM block that is cut short or not base64")?;

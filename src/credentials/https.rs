@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
@@ -137,15 +136,14 @@ impl<In: Transport> Connector<In> for TlsConnector {
     ) -> Result<Option<Self::Out>, Error> {
         let Some(tcp) = chained else { return Ok(None) };
         let host = details.uri.host().unwrap_or_default();
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
-        let name = ServerName::try_from(bare).map_err(|_| Error::BadUri(host.to_owned()))?;
-        let mut connection = ClientConnection::new(Arc::clone(&self.0.config), name.to_owned())?;
+        let name = tls::server_name(host).map_err(|_| Error::BadUri(host.to_owned()))?;
+        let mut connection = ClientConnection::new(Arc::clone(&self.0.config), name)?;
         let mut socket = TransportAdapter::new(tcp.boxed(), Arc::clone(&details.current_time));
         socket.set_timeout(details.timeout);
         connection.complete_io(&mut socket)?;
+        self.0
+            .witness
+            .hear(connection.peer_certificates().unwrap_or_default());
         if self.0.device.mismatch().is_some() {
             return Err(Error::Tls("no common signature scheme"));
         }

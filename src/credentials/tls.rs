@@ -13,13 +13,14 @@ use std::time::Duration;
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, RootCertStore, SignatureScheme};
 
 use super::certificate::Certificate;
 use super::fetch::FetchRequest;
+use super::witness::Witness;
 use super::{FailureClass, FetchFailure, file, key};
 use crate::clock::WallTime;
 
@@ -31,6 +32,7 @@ const MAX_BUNDLE: usize = 1024 * 1024;
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) device: Arc<Device>,
+    pub(super) witness: Arc<Witness>,
 }
 
 impl Tls {
@@ -45,7 +47,13 @@ impl Tls {
             certified: Arc::new(CertifiedKey::new(certificate.chain().to_vec(), key)),
             no_common_scheme: AtomicBool::new(false),
         });
-        let clock = Arc::new(NotBefore(request.not_before));
+        let roots = Arc::new(roots);
+        let witness = Arc::new(Witness::load(
+            request.witness.clone(),
+            Arc::clone(&roots),
+            server_name(&request.provider.endpoint.host)?,
+        ));
+        let clock = Arc::new(NotBefore(witness.time()));
         let mut config =
             ClientConfig::builder_with_details(Arc::new(ring::default_provider()), clock)
                 .with_safe_default_protocol_versions()
@@ -56,7 +64,13 @@ impl Tls {
         Ok(Self {
             config: Arc::new(config),
             device,
+            witness,
         })
+    }
+
+    /// The time that certificates are judged at.
+    pub(super) fn believed(&self) -> WallTime {
+        believed(self.witness.time())
     }
 }
 
@@ -84,6 +98,16 @@ pub fn read_roots(path: &Path) -> Result<RootCertStore, FetchFailure> {
         return Err(FetchFailure::new(FailureClass::Refused, message));
     }
     Ok(roots)
+}
+
+/// The name that the server has to show a certificate for: the host of a URI.
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, FetchFailure> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let name = ServerName::try_from(bare.unwrap_or(host)).map(|name| name.to_owned());
+    name.map_err(|_| {
+        let message = format!("{host:?} is no name that a server's certificate could be for");
+        FetchFailure::new(FailureClass::Refused, message)
+    })
 }
 
 /// The device's side of the handshake.
@@ -122,7 +146,7 @@ impl ResolvesClientCert for Device {
     }
 }
 
-/// The system's clock, but never a time before this one.
+/// Never a time before this one.
 #[derive(Debug)]
 struct NotBefore(WallTime);
 
@@ -133,8 +157,8 @@ impl TimeProvider for NotBefore {
     }
 }
 
-/// The time that certificates are judged at.
-pub(super) fn believed(not_before: WallTime) -> WallTime {
+/// The system's clock, unless it shows a time before the one that is vouched for.
+fn believed(not_before: WallTime) -> WallTime {
     WallTime::now().max(not_before)
 }
 

@@ -19,6 +19,9 @@ use crate::agent::{Position, SyncFailure};
 /// No answer that is worth reading is longer.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
+/// One each microsecond for 285 years; readers of JSON are exact up to here.
+const LAST_TRANSACTION: u64 = 1 << 53;
+
 /// No time limit, in Litestream's terms: its requests have one unless they name a number below zero.
 ///
 /// What Litestream does in a request with a time limit ends with that request, its lock on the WAL
@@ -115,7 +118,7 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
 /// Where a sync has led.
 fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
     let body = parse(answer)?;
-    let number = |key: &str| body.get(key).and_then(Value::as_u64);
+    let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
     match (number("txid"), number("replicated_txid")) {
         (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
         _ => Err(SyncFailure::Failed(
@@ -185,6 +188,8 @@ mod tests {
             "{}",
             r#"{"txid":"7","replicated_txid":6}"#,
             r#"{"txid":-7}"#,
+            r#"{"txid":18446744073709551615,"replicated_txid":18446744073709551615}"#,
+            r#"{"txid":1,"replicated_txid":9007199254740993}"#,
         ] {
             assert!(matches!(ok(odd), Err(SyncFailure::Failed(_))), "{odd}");
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{connect, explain};
+use super::{Failure, connect, distrust_schema, explain};
 use crate::config::TableName;
 
 /// How long the look at one moment waits for a writer to commit.
@@ -38,17 +38,18 @@ impl Snapshot {
         database: &Path,
         while_held: impl FnOnce() -> T,
     ) -> Result<(Self, T), String> {
-        let failed = |e| explain(database, &e);
-        let holder = connect(database).map_err(failed)?;
-        holder.busy_timeout(WRITER_LIMIT).map_err(failed)?;
-        holder.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let done = while_held();
-        let snapshot = connect(database).map_err(failed)?;
-        // A transaction begins with its first read, not with BEGIN.
-        let begun = snapshot.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;");
-        begun.map_err(failed)?;
-        holder.execute_batch("ROLLBACK").map_err(failed)?;
-        Ok((Self(snapshot), done))
+        let look = || -> Result<_, Failure> {
+            let holder = connect(database)?;
+            holder.busy_timeout(WRITER_LIMIT)?;
+            holder.execute_batch("BEGIN IMMEDIATE")?;
+            let done = while_held();
+            let snapshot = connect(database)?;
+            // A transaction begins with its first read, not with BEGIN.
+            snapshot.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;")?;
+            holder.execute_batch("ROLLBACK")?;
+            Ok((Self(snapshot), done))
+        };
+        look().map_err(|e| explain(database, &e))
     }
 
     /// A restored copy, which nobody writes to.
@@ -56,8 +57,13 @@ impl Snapshot {
     /// # Errors
     /// Why it can't be opened, in words.
     pub(crate) fn of_copy(database: &Path) -> Result<Self, String> {
-        let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE);
-        connection.map(Self).map_err(|e| explain(database, &e))
+        let open = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let connection = Connection::open_with_flags(database, flags)?;
+            distrust_schema(&connection)?;
+            Ok(Self(connection))
+        };
+        open().map_err(|e: rusqlite::Error| explain(database, &e.into()))
     }
 
     /// What `PRAGMA integrity_check` says: `ok`, or the first thing that is wrong.
