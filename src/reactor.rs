@@ -53,7 +53,7 @@ mod litestream;
 mod notify;
 mod voice;
 
-use children::{Chore, Errand, FetchChild, Leftovers, Step};
+use children::{Chore, Errand, FetchChild, Leftovers, Look, Step};
 use litestream::Litestream;
 use notify::Notifier;
 
@@ -96,7 +96,8 @@ struct Reactor {
     /// When the unit that runs Litestream was last asked to be restarted.
     unit_restarted: BootTime,
     fetch: Option<FetchChild>,
-    chore: Option<Chore>,
+    chore: Option<(Errand, Chore)>,
+    look: Option<(Look, Chore)>,
     leftovers: Leftovers,
     sync: Option<SyncRequest>,
     /// The last of Litestream's transactions that was looked at, and whether what it uploaded lacks the
@@ -157,6 +158,7 @@ impl Reactor {
             unit_restarted: BootTime::default(),
             fetch: None,
             chore: None,
+            look: None,
             leftovers: Leftovers::default(),
             sync: None,
             seen: 0,
@@ -252,7 +254,8 @@ impl Reactor {
         ];
         let children = [
             self.fetch.as_ref().map(FetchChild::pipes),
-            self.chore.as_ref().map(Chore::pipes),
+            self.chore.as_ref().map(|(_, chore)| chore.pipes()),
+            self.look.as_ref().map(|(_, look)| look.pipes()),
         ];
         let mut polled: Vec<PollFd<'_>> = sources
             .into_iter()
@@ -322,10 +325,10 @@ impl Reactor {
             self.sync = None;
             self.events.push_back(Event::Exited(how));
         }
-        if let Some(chore) = &mut self.chore
+        if let Some((errand, chore)) = &mut self.chore
             && let Some(result) = chore.poll()
         {
-            let event = match chore.errand() {
+            let event = match errand {
                 Errand::Probe => Event::Probed(result.and_then(|printed| {
                     delivery_for(&printed, &self.settings.replication.command)
                 })),
@@ -335,6 +338,13 @@ impl Reactor {
             self.chore = None;
             self.events.push_back(event);
         }
+        if let Some((look, chore)) = &mut self.look
+            && let Some(result) = chore.poll()
+        {
+            let look = *look;
+            self.look = None;
+            self.looked(look, result);
+        }
         self.leftovers.reap();
         collect_adopted(&self.own_children());
     }
@@ -343,9 +353,52 @@ impl Reactor {
     fn own_children(&self) -> Vec<u32> {
         let litestream = self.litestream.as_ref().map(Litestream::id);
         let fetch = self.fetch.as_ref().map(FetchChild::id);
-        let chore = self.chore.as_ref().map(Chore::id);
-        let known = litestream.into_iter().chain(fetch).chain(chore);
+        let chore = self.chore.as_ref().map(|(_, chore)| chore.id());
+        let look = self.look.as_ref().map(|(_, look)| look.id());
+        let known = litestream.into_iter().chain(fetch).chain(chore).chain(look);
         known.chain(self.leftovers.ids()).collect()
+    }
+
+    /// What Litestream said of a replica of the missing database.
+    fn looked(&mut self, look: Look, result: Result<String, String>) {
+        let found = match (look, result) {
+            (Look::Plan, Err(cause)) if cause.contains(command::KNOWS_NO_PLAN) => {
+                return self.look_for_replica(Look::List);
+            }
+            (_, Err(cause)) if cause.contains(command::NOTHING_TO_RESTORE) => Ok(false),
+            (_, Err(cause)) => Err(cause),
+            // Below its heading a list has a line for each.
+            (Look::List, Ok(printed)) => Ok(printed.trim().lines().count() > 1),
+            (_, Ok(_)) => Ok(true),
+        };
+        self.events.push_back(Event::Looked(found));
+    }
+
+    fn look_for_replica(&mut self, look: Look) {
+        match self.start_look(look) {
+            Ok(chore) => self.look = Some((look, chore)),
+            Err(cause) => self.events.push_back(Event::Looked(Err(cause))),
+        }
+    }
+
+    fn start_look(&self, look: Look) -> Result<Chore, String> {
+        let grant = self.grant.as_ref().ok_or("there are no credentials")?;
+        let litestream = Replicate::parse(&self.settings.replication.command)?;
+        let mut command = match look {
+            Look::List => litestream.snapshots(self.database()),
+            // Nothing is written there: a plan is made and not carried out.
+            Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
+        };
+        let values = Source::Values(&grant.credentials);
+        for name in delivery::UNWANTED {
+            command.env_remove(name);
+        }
+        command.envs(delivery::environment(
+            &grant.thing_name,
+            &self.settings.region,
+            values,
+        ));
+        Chore::start([command.into()])
     }
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
@@ -377,8 +430,8 @@ impl Reactor {
             Action::Probe => {
                 let litestream = Replicate::parse(&self.settings.replication.command);
                 let version = litestream.and_then(|litestream| litestream.version());
-                match version.and_then(|command| Chore::start(Errand::Probe, [command.into()])) {
-                    Ok(chore) => self.chore = Some(chore),
+                match version.and_then(|command| Chore::start([command.into()])) {
+                    Ok(chore) => self.chore = Some((Errand::Probe, chore)),
                     Err(cause) => self.events.push_back(Event::Probed(Err(cause))),
                 }
             }
@@ -388,7 +441,7 @@ impl Reactor {
                 }
             }
             Action::AbandonStart => {
-                if let Some(chore) = self.chore.take() {
+                if let Some((_, chore)) = self.chore.take() {
                     self.leftovers.add(chore.into_child());
                 }
             }
@@ -417,8 +470,21 @@ impl Reactor {
             Action::ResetState => self.reset_state(),
             Action::WriteRow => {
                 if let Some(store) = &mut self.store {
-                    let row = store.write_row();
-                    self.events.push_back(Event::Row(row));
+                    self.events.push_back(match store.is_missing() {
+                        true => Event::DatabaseMissing,
+                        false => Event::Row(store.write_row()),
+                    });
+                }
+            }
+            Action::WriteFirstRow => {
+                if let Some(store) = &mut self.store {
+                    self.events.push_back(Event::Row(store.write_first_row()));
+                }
+            }
+            Action::LookForReplica => self.look_for_replica(Look::Plan),
+            Action::AbandonLook => {
+                if let Some((_, look)) = self.look.take() {
+                    self.leftovers.add(look.into_child());
                 }
             }
             Action::Prune => {
@@ -501,7 +567,7 @@ impl Reactor {
             self.unit_restarted = BootTime::now();
             delivery::write_environment_file(environment_file, &variables)?;
             let step = Step::named(restart.name(unit), restart.command(unit));
-            self.chore = Some(Chore::start(Errand::RestartUnit, [step])?);
+            self.chore = Some((Errand::RestartUnit, Chore::start([step])?));
             return Ok(None);
         }
         let program = &self.settings.replication.command;
@@ -579,10 +645,10 @@ impl Reactor {
                 Supervisor::Systemd { unit, .. } => unit::stop(unit),
             };
             let steps = stop.into_iter().chain([reset]).map(Step::from);
-            Chore::start(Errand::ResetState, steps)
+            Chore::start(steps)
         });
         match started {
-            Ok(chore) => self.chore = Some(chore),
+            Ok(chore) => self.chore = Some((Errand::ResetState, chore)),
             Err(cause) => self.events.push_back(Event::StateReset(Err(cause))),
         }
     }

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior,
+};
 
 use crate::clock::WallTime;
 use crate::config::TableName;
@@ -67,13 +69,32 @@ impl Store {
         }
     }
 
-    /// Commits one row, durably, and answers with its id.
+    /// Whether there is no database, in a folder that is there: whoever makes one has to know that no
+    /// replica of it can be restored.
+    pub fn is_missing(&self) -> bool {
+        let folder = self.database.parent();
+        is_absent(&self.database) && folder.is_some_and(Path::is_dir)
+    }
+
+    /// Commits one row, durably, and answers with its id. Makes no database.
     ///
     /// # Errors
     /// Why it could not, in words: locked, full, damaged, missing, or the table is somebody else's.
     /// Nothing was written then.
     pub fn write_row(&mut self) -> Result<i64, String> {
-        let row = self.try_write_row();
+        self.write(Absent::IsRefused)
+    }
+
+    /// As [`Store::write_row`], in a database that is made where there is none.
+    ///
+    /// # Errors
+    /// As for [`Store::write_row`].
+    pub fn write_first_row(&mut self) -> Result<i64, String> {
+        self.write(Absent::IsMade)
+    }
+
+    fn write(&mut self, absent: Absent) -> Result<i64, String> {
+        let row = self.try_write_row(absent);
         if row.as_ref().is_err_and(|e| !is_passing(e)) {
             // What is wrong may be with the handle: a database that was replaced, a disk that came
             // back. The next row finds out.
@@ -95,14 +116,14 @@ impl Store {
         pruned.map_err(|e| explain(&self.database, &e))
     }
 
-    fn try_write_row(&mut self) -> Result<i64, Failure> {
+    fn try_write_row(&mut self, absent: Absent) -> Result<i64, Failure> {
         let stale = |open: &Open| FileIdentity::of(&self.database) != Some(open.file);
         if self.open.as_ref().is_none_or(stale) {
             self.open = None;
         }
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(Open::new(&self.database)?),
+            closed => closed.insert(Open::new(&self.database, absent)?),
         };
         let (table, first_id) = (&self.table, self.first_id);
         open.with_table(table, |transaction| insert(transaction, table, first_id))
@@ -110,9 +131,9 @@ impl Store {
 }
 
 impl Open {
-    fn new(database: &Path) -> Result<Self, Failure> {
+    fn new(database: &Path, absent: Absent) -> Result<Self, Failure> {
         Ok(Self {
-            connection: connect(database)?,
+            connection: connect_or(database, absent)?,
             file: FileIdentity::of(database).unwrap_or_default(),
             claimed_in: None,
         })
@@ -204,10 +225,30 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     }
 }
 
-/// A connection as all of ours are.
+/// What becomes of a database that isn't there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Absent {
+    IsRefused,
+    IsMade,
+}
+
+fn is_absent(database: &Path) -> bool {
+    let found = fs::symlink_metadata(database);
+    found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// A connection as all of ours are, to a database that is there.
 fn connect(database: &Path) -> Result<Connection, Failure> {
+    connect_or(database, Absent::IsRefused)
+}
+
+fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
     refuse_link(database)?;
-    let connection = Connection::open(database)?;
+    let mut flags = OpenFlags::default();
+    if absent == Absent::IsRefused {
+        flags.remove(OpenFlags::SQLITE_OPEN_CREATE);
+    }
+    let connection = Connection::open_with_flags(database, flags)?;
     connection.busy_timeout(BUSY_LIMIT)?;
     distrust_schema(&connection)?;
     // The last connection to close deletes the WAL otherwise, and with it what Litestream needs to
@@ -336,6 +377,7 @@ fn explain(database: &Path, failure: &Failure) -> String {
 mod tests {
     use super::*;
 
+    /// With an empty database in it, which is an empty file.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -343,6 +385,7 @@ mod tests {
             let path = std::env::temp_dir().join(format!("edgerepl-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             fs::create_dir(&path).expect("a folder");
+            fs::write(path.join("app.db"), "").expect("the file");
             Self(path)
         }
 
@@ -402,8 +445,27 @@ mod tests {
         for file in ["app.db", "app.db-wal", "app.db-shm"] {
             fs::remove_file(folder.0.join(file)).expect("the file");
         }
+        fs::write(folder.database(), "").expect("another one");
         assert_eq!(store.write_row(), Ok(1));
-        assert!(folder.database().exists());
+    }
+
+    #[test]
+    fn a_missing_database_is_made_by_one_alone_who_knows() {
+        let folder = Folder::new("missing");
+        fs::remove_file(folder.database()).expect("the file");
+        let mut store = store(&folder, 1);
+        assert!(store.is_missing());
+        assert!(store.write_row().is_err());
+        assert!(WalGuard::take(&folder.database()).is_err());
+        assert!(empty_wal(&folder.database()).is_err());
+        assert!(!folder.database().exists(), "it was made all the same");
+        assert_eq!(store.write_first_row(), Ok(1));
+        assert!(!store.is_missing());
+        assert_eq!(store.write_row(), Ok(2));
+        // A folder that isn't there may be a partition that is mounted later.
+        let nowhere = Path::new("/nowhere/app.db");
+        let table: TableName = "HealthCheck".parse().expect("a name");
+        assert!(!Store::new(nowhere, &table, WallTime::from_unix(1)).is_missing());
     }
 
     #[test]
@@ -668,6 +730,7 @@ mod tests {
     #[test]
     fn a_database_that_is_a_link_is_refused_by_name() {
         let folder = Folder::new("link");
+        fs::remove_file(folder.database()).expect("the file");
         let real = folder.0.join("real.db");
         for target_exists in [false, true] {
             if target_exists {
@@ -694,6 +757,7 @@ mod tests {
         let folder = Folder::new("parent");
         let (real, link) = (folder.0.join("real"), folder.0.join("link"));
         fs::create_dir(&real).expect("a folder");
+        fs::write(real.join("app.db"), "").expect("the file");
         std::os::unix::fs::symlink(&real, &link).expect("a link");
         let table: TableName = "HealthCheck".parse().expect("a name");
         let mut store = Store::new(&link.join("app.db"), &table, WallTime::from_unix(1));

@@ -146,10 +146,16 @@ pub(super) enum Errand {
     ResetState,
 }
 
+/// How it is looked whether there is a replica.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Look {
+    Plan,
+    List,
+}
+
 /// Commands, one after the other, as long as each succeeds.
 #[derive(Debug)]
 pub(super) struct Chore {
-    errand: Errand,
     running: Running,
     rest: VecDeque<Step>,
 }
@@ -177,21 +183,13 @@ impl From<Command> for Step {
 }
 
 impl Chore {
-    pub(super) fn start(
-        errand: Errand,
-        steps: impl IntoIterator<Item = Step>,
-    ) -> Result<Self, String> {
+    pub(super) fn start(steps: impl IntoIterator<Item = Step>) -> Result<Self, String> {
         let mut rest: VecDeque<Step> = steps.into_iter().collect();
         let first = rest.pop_front().ok_or("there is nothing to do")?;
         Ok(Self {
-            errand,
             running: Running::start(first)?,
             rest,
         })
-    }
-
-    pub(super) fn errand(&self) -> Errand {
-        self.errand
     }
 
     /// What to watch: what is printed and what else is said.

@@ -33,6 +33,12 @@ pub fn locate(program: &str) -> Result<PathBuf, String> {
 /// Where Litestream looks for its configuration unless it is told.
 const DEFAULT_CONFIGURATION: &str = "/etc/litestream.yml";
 
+/// Litestream's words where there is nothing to restore.
+pub const NOTHING_TO_RESTORE: &str = "no matching backup files";
+
+/// Its words where it is too old for [`Replicate::plan`].
+pub const KNOWS_NO_PLAN: &str = "flag provided but not defined";
+
 /// Litestream of this version and later asks for new credentials by itself, where it is told whom.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 
@@ -103,6 +109,24 @@ impl Replicate {
         }
         words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
         words
+    }
+
+    /// The command that says what it would restore of `database`, and restores nothing: 0.5 and later.
+    /// `output` is a path where nothing is.
+    pub fn plan(&self, database: &Path, output: &Path) -> Command {
+        let words = self.part("restore");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command.args(["-dry-run", "-o"]).arg(output).arg(database);
+        command
+    }
+
+    /// The command that lists what of `database` could be restored: before 0.5.
+    pub fn snapshots(&self, database: &Path) -> Command {
+        let words = self.part("snapshots");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(database);
+        command
     }
 
     /// The command that prints Litestream's version.

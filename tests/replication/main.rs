@@ -9,6 +9,7 @@
 
 mod crash;
 mod litestream;
+mod missing;
 mod refresh;
 mod rotation;
 mod s3;

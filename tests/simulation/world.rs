@@ -454,6 +454,8 @@ impl World {
             }
             Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
+            // There is a database here.
+            Action::LookForReplica | Action::AbandonLook | Action::WriteFirstRow => {}
             Action::Prune | Action::Log(..) => {}
         }
         None
