@@ -43,7 +43,7 @@ use crate::store::{self, Store, WalGuard};
 use crate::system::family::Seen;
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
-use crate::system::process::collect_adopted;
+use crate::system::process::{Process, collect_adopted};
 use crate::system::signals::Signals;
 use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
@@ -188,6 +188,8 @@ impl Reactor {
         loop {
             self.turn();
             if self.done {
+                let look = self.look.take().map(|(_, look)| look.into_child());
+                look.iter().for_each(Process::kill);
                 self.leftovers.kill_all();
                 return;
             }

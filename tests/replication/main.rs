@@ -9,6 +9,7 @@
 
 mod crash;
 mod litestream;
+mod members;
 mod missing;
 mod refresh;
 mod rotation;
