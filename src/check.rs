@@ -4,10 +4,11 @@
 //! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
 //! gives up on one that hangs.
 
+pub(crate) mod database;
 mod secure_element;
 
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -33,6 +34,9 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+/// How long a child that was killed has to be gone.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The next step where the token, or its key, is what failed.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
@@ -81,7 +85,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("litestream", litestream),
         Check::new("litestream_config", configuration),
         Check::new("sqlite", sqlite()),
-        Check::new("database", database(&settings.database.path)),
+        Check::new("database", database::check(settings, runtime)),
     ];
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
@@ -363,37 +367,6 @@ fn sqlite() -> Outcome {
     )
 }
 
-/// Reads the header by itself: SQLite would create what it does not find.
-fn database(path: &Path) -> Outcome {
-    let name = path.display();
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.is_dir() {
-        let cause = format!("the folder {} isn't there", folder.display());
-        return fail(cause, "create it, or mount the data partition");
-    }
-    let mut header = [0; 20];
-    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Outcome::Pass(format!(
-            "{name} isn't there yet; it will be created, in WAL mode"
-        )),
-        // SQLite's empty database is an empty file.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Outcome::Pass(format!("{name} is empty; it will be put into WAL mode"))
-        }
-        Err(e) => fail(format!("{name} can't be read: {e}"), "check who owns it"),
-        Ok(()) if !header.starts_with(b"SQLite format 3\0") => fail(
-            format!("{name} is no SQLite database"),
-            "check [database] path",
-        ),
-        // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
-        Ok(()) if header[18..] == [2, 2] => Outcome::Pass(format!("{name} is in WAL mode")),
-        Ok(()) => warn(
-            format!("{name} is not in WAL mode"),
-            "edgerepl will set it; the application must not set another one",
-        ),
-    }
-}
-
 fn in_memory(file: &Path) -> Outcome {
     let folder = file.parent().unwrap_or(Path::new("/"));
     match delivery::is_in_memory(folder) {
@@ -439,6 +412,10 @@ fn output_of(command: &mut Command) -> io::Result<String> {
     while child.try_wait()?.is_none() {
         if Instant::now() >= deadline {
             child.kill()?;
+        }
+        // Not even SIGKILL ends one that is stuck in the kernel.
+        if Instant::now() >= deadline + GRACE {
+            return Err(ErrorKind::TimedOut.into());
         }
         thread::sleep(Duration::from_millis(10));
     }

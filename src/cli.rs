@@ -60,6 +60,11 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
             Some(ExitCode::from(127))
         }
         (command, []) if command == FETCH => Some(fetch::child()),
+        (command, [order]) if command == check::database::COMMAND => {
+            let verdict = check::database::child(order)?;
+            let printed = writeln!(std::io::stdout(), "{verdict}");
+            Some(ExitCode::from(u8::from(printed.is_err())))
+        }
         (command, [unit, earlier @ ..]) if command == unit::AWAIT => {
             let earlier = earlier.first().map(String::as_str);
             let restarted = unit::await_restart(unit, earlier);
