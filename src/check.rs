@@ -7,6 +7,7 @@
 pub(crate) mod database;
 mod secure_element;
 
+use std::fmt::Write;
 use std::fs;
 use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
@@ -52,20 +53,16 @@ pub(crate) fn check(
         Ok(settings) => settings,
         Err(cause) => {
             let next = "mend that line and run the check again";
-            print(
-                &[Check::new("configuration", fail(cause.to_string(), next))],
-                as_json,
-            );
-            return ExitCode::from(EXIT_CONFIG);
+            let failed = Check::new("configuration", fail(cause.to_string(), next));
+            return print(&[failed], as_json, ExitCode::from(EXIT_CONFIG));
         }
     };
     let checks = all(config, &settings, runtime, online);
-    print(&checks, as_json);
-    if checks.iter().all(Check::passes) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let code = match checks.iter().all(Check::passes) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    print(&checks, as_json, code)
 }
 
 fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
@@ -426,16 +423,17 @@ fn output_of(command: &mut Command) -> io::Result<String> {
     Ok(printed)
 }
 
-fn print(checks: &[Check], as_json: bool) {
+fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
     if as_json {
         let passed = checks.iter().all(Check::passes);
         let checks: Vec<Value> = checks.iter().map(to_json).collect();
-        println!("{}", json!({"form": 1, "passed": passed, "checks": checks}));
-        return;
+        let document = json!({"form": 1, "passed": passed, "checks": checks});
+        return output::answer(format_args!("{document}\n"), code);
     }
+    let mut text = String::new();
     let colour = io::stdout().is_terminal();
     for Check { name, outcome } in checks {
-        let (word, paint, text, next) = match outcome {
+        let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", 32, text, None),
             Outcome::Warn { cause, next } => ("warn", 33, cause, Some(next)),
             Outcome::Fail { cause, next } => ("FAIL", 31, cause, Some(next)),
@@ -447,11 +445,12 @@ fn print(checks: &[Check], as_json: bool) {
         } else {
             word
         };
-        println!("{word} {name:<16} {text}");
+        let _ = writeln!(text, "{word} {name:<16} {said}");
         if let Some(next) = next {
-            println!("      {:<16} next: {next}", "");
+            let _ = writeln!(text, "      {:<16} next: {next}", "");
         }
     }
+    output::answer(text, code)
 }
 
 fn to_json(check: &Check) -> Value {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use log::{Level, LevelFilter};
+use nix::sys::prctl::set_dumpable;
 
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
@@ -18,6 +19,7 @@ use crate::system::leash;
 use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 mod arguments;
+pub(crate) mod output;
 
 pub use arguments::definition;
 use arguments::{Arguments, Command, Request};
@@ -34,6 +36,7 @@ const EXIT_USAGE: u8 = 64;
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     start_log();
+    keep_memory_private();
     if let Some(code) = for_edgerepl_itself() {
         return code;
     }
@@ -41,10 +44,20 @@ pub fn main() -> ExitCode {
         Ok(arguments) => execute(arguments),
         Err(answer) => {
             // The help and the version come this way, too.
-            let is_fault = answer.use_stderr();
-            let _ = answer.print();
-            ExitCode::from(if is_fault { EXIT_USAGE } else { 0 })
+            if !answer.use_stderr() {
+                return output::answer(answer.render(), ExitCode::SUCCESS);
+            }
+            output::tell(answer.render());
+            ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Whatever this process dies of, it leaves no core file, and no other process of its user may read
+/// its memory: each command may hold a credential or a PIN. What it executes begins anew.
+fn keep_memory_private() {
+    if let Err(e) = set_dumpable(false) {
+        log::debug!("a core file of this process would hold secrets: {e}");
     }
 }
 
@@ -62,8 +75,7 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
         (command, []) if command == FETCH => Some(fetch::child()),
         (command, [order]) if command == check::database::COMMAND => {
             let verdict = check::database::child(order)?;
-            let printed = writeln!(std::io::stdout(), "{verdict}");
-            Some(ExitCode::from(u8::from(printed.is_err())))
+            Some(output::answer(verdict, ExitCode::SUCCESS))
         }
         (command, [unit, earlier @ ..]) if command == unit::AWAIT => {
             let earlier = earlier.first().map(String::as_str);

@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
 use crate::agent::{Report, told_term};
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::patience;
@@ -178,8 +178,7 @@ pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
         log::error!("{why}");
         return ExitCode::FAILURE;
     }
-    println!("{answer}");
-    ExitCode::SUCCESS
+    output::answer(format_args!("{answer}\n"), ExitCode::SUCCESS)
 }
 
 /// Credentials for a command of ours: from the daemon where one runs, else by a fetch.

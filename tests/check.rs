@@ -299,7 +299,7 @@ fn the_database_is_tried_as_the_daemons_user() -> Outcome {
         let connection = site.connect()?;
         connection.execute_batch("CREATE TABLE a (b)")?;
         drop(connection);
-        chown(&site.database(), Some(file), Some(file))?;
+        chown(site.database(), Some(file), Some(file))?;
         fs::set_permissions(site.database(), Permissions::from_mode(mode))?;
         fs::set_permissions(site.root(), Permissions::from_mode(0o755))?;
         fs::set_permissions(lab.root().join("sites"), Permissions::from_mode(0o711))?;
@@ -373,8 +373,10 @@ fn database(site: &Site) -> Result<Value, Box<dyn Error>> {
     Ok(check.ok_or("no check of the database")?.clone())
 }
 
+type Files = BTreeMap<String, (u32, Vec<u8>)>;
+
 /// The database's files, with owner and content; SQLite's shared memory without it.
-fn files(site: &Site) -> Result<BTreeMap<String, (u32, Vec<u8>)>, Box<dyn Error>> {
+fn files(site: &Site) -> Result<Files, Box<dyn Error>> {
     let mut files = BTreeMap::new();
     for file in fs::read_dir(site.root())? {
         let file = file?;
