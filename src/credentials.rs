@@ -11,6 +11,7 @@
 mod answer;
 pub mod certificate;
 pub mod delivery;
+mod document;
 pub mod fetch;
 mod file;
 mod https;
@@ -21,9 +22,13 @@ pub mod tls;
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::clock::WallTime;
 
-/// One set of temporary credentials, as AWS STS grants them.
+pub(crate) use document::Document;
+
+/// One set of temporary credentials, as AWS STS grants them; wiped when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     /// Names the session; not a secret, but of no use to a reader either.
@@ -32,6 +37,14 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// Goes with each request. Secret.
     pub session_token: String,
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.access_key_id.zeroize();
+        self.secret_access_key.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -483,10 +483,8 @@ impl Reactor {
         for name in delivery::UNWANTED {
             command.env_remove(name);
         }
-        command.envs(variables);
         notify::withhold(&mut command);
-        let child = command
-            .spawn()
+        let child = leash::start(&mut command, &delivery::lines(&variables))
             .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
         self.litestream = Some(child);
         Ok(Some(()))

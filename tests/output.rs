@@ -102,10 +102,7 @@ fn the_daemon_goes_on_when_nobody_reads_its_log() -> Outcome {
     let site = site(&lab, &device)?;
     site.write_config()?;
     for stream in [without_reader()?, full_disk()?] {
-        let other = match stream.try_clone() {
-            Ok(other) => other,
-            Err(e) => return Err(e.into()),
-        };
+        let other = stream.try_clone()?;
         let mut daemon = command(&site, &["run"])
             .stdin(Stdio::null())
             .stdout(stream)

@@ -8,11 +8,13 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use zeroize::Zeroizing;
+
 /// Prints a command's whole answer, and says how the command ends: with `verdict`, also where the
 /// reader has gone; a failure where the answer can't be written.
 pub(crate) fn answer(text: impl Display, verdict: ExitCode) -> ExitCode {
     // Written at once, so that a reader gets all of it or knows that it did not.
-    let text = text.to_string();
+    let text = Zeroizing::new(text.to_string());
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => verdict,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use zeroize::Zeroizing;
 
 use super::notify;
 use crate::cli;
@@ -19,6 +20,9 @@ use crate::clock::BootTime;
 use crate::credentials::fetch::{FetchRequest, Reply, Stage};
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::system::this_program;
+
+/// How much is read from a child's pipe at a time.
+const PIECE: usize = 4096;
 
 /// Asks a child to end.
 pub(super) fn terminate(child: &Child) {
@@ -33,7 +37,8 @@ pub(super) fn terminate(child: &Child) {
 pub(super) struct FetchChild {
     child: Child,
     pipe: Option<ChildStdout>,
-    read: Vec<u8>,
+    /// With secrets in it. It never grows, which would leave a copy behind.
+    read: Zeroizing<Vec<u8>>,
     stage: Option<Stage>,
     killed: bool,
 }
@@ -64,7 +69,7 @@ impl FetchChild {
         Ok(Self {
             child,
             pipe,
-            read: Vec::new(),
+            read: Zeroizing::new(Vec::with_capacity(Reply::MAX_LINE + PIECE)),
             stage: None,
             killed: false,
         })
@@ -87,7 +92,7 @@ impl FetchChild {
         let exit = self.child.try_wait();
         self.read_pipe();
         while let Some(end) = self.read.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.read.drain(..=end).collect();
+            let line: Zeroizing<Vec<u8>> = Zeroizing::new(self.read.drain(..=end).collect());
             match Reply::parse(&String::from_utf8_lossy(&line)) {
                 Ok(Reply::Stage(stage)) => self.stage = Some(stage),
                 Ok(Reply::Granted(grant)) => return Some(Ok(grant)),
@@ -110,9 +115,9 @@ impl FetchChild {
 
     fn read_pipe(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        let mut piece = [0; 4096];
+        let mut piece = Zeroizing::new([0; PIECE]);
         while self.read.len() <= Reply::MAX_LINE {
-            match pipe.read(&mut piece) {
+            match pipe.read(&mut *piece) {
                 Ok(0) => {
                     self.pipe = None;
                     return;
