@@ -11,6 +11,7 @@
 mod answer;
 pub mod certificate;
 pub mod delivery;
+mod document;
 pub mod fetch;
 mod file;
 mod https;
@@ -22,12 +23,16 @@ pub mod witness;
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::clock::WallTime;
+
+pub(crate) use document::Document;
 
 /// The longest wait that is believed, whoever asks for it.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// One set of temporary credentials, as AWS STS grants them.
+/// One set of temporary credentials, as AWS STS grants them; wiped when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     /// Names the session; not a secret, but of no use to a reader either.
@@ -36,6 +41,14 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// Goes with each request. Secret.
     pub session_token: String,
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.access_key_id.zeroize();
+        self.secret_access_key.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -386,21 +386,20 @@ impl Reactor {
     fn start_look(&self, look: Look) -> Result<Chore, String> {
         let grant = self.grant.as_ref().ok_or("there are no credentials")?;
         let litestream = Replicate::parse(&self.settings.replication.command)?;
-        let mut command = match look {
+        let words = match look {
             Look::List => litestream.snapshots(self.database()),
             // Nothing is written there: a plan is made and not carried out.
             Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
         };
-        let values = Source::Values(&grant.credentials);
+        let mut command = leash::command(None, &words);
         for name in delivery::UNWANTED {
             command.env_remove(name);
         }
-        command.envs(delivery::environment(
-            &grant.thing_name,
-            &self.settings.region,
-            values,
-        ));
-        Chore::start([command.into()])
+        let values = Source::Values(&grant.credentials);
+        let variables = delivery::environment(&grant.thing_name, &self.settings.region, values);
+        let name = format!("`{}`", words.join(" "));
+        let step = Step::named(name, command).told(delivery::lines(&variables));
+        Chore::start([step])
     }
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
@@ -574,13 +573,12 @@ impl Reactor {
         }
         let program = &self.settings.replication.command;
         command::locate(&program[0])?;
-        let mut command = leash::command(&self.runtime.file("litestream.lock"), program);
+        let mut command = leash::command(Some(&self.runtime.file("litestream.lock")), program);
         for name in delivery::UNWANTED {
             command.env_remove(name);
         }
-        command.envs(variables);
         notify::withhold(&mut command);
-        let started = Litestream::start(&command);
+        let started = Litestream::start(&command, &delivery::lines(&variables));
         self.litestream =
             Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
         Ok(Some(()))

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
@@ -25,6 +26,78 @@ fn no_secret_shows_anywhere_with_restarts() -> Outcome {
 #[test]
 fn no_secret_shows_anywhere_with_refreshes() -> Outcome {
     no_secret_shows_anywhere("refresh")
+}
+
+#[test]
+fn no_secret_of_an_earlier_rotation_stays_in_memory_with_restarts() -> Outcome {
+    no_earlier_secret_stays_in_memory("restart")
+}
+
+#[test]
+fn no_secret_of_an_earlier_rotation_stays_in_memory_with_refreshes() -> Outcome {
+    no_earlier_secret_stays_in_memory("refresh")
+}
+
+/// Of those that were issued, the daemon's memory holds the last ones at the most.
+fn no_earlier_secret_stays_in_memory(rotation: &str) -> Outcome {
+    let lab = lab(9)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("forgetful-{rotation}"))?;
+    let mut site = site(&lab, &device)?;
+    site.set("replication", "rotation", format!("{rotation:?}"));
+    let mut daemon = site.start()?;
+    daemon.wait_for_rotations(4, LIMIT)?;
+    let issued = lab.provider().issued();
+    let Some(memory) = memory(daemon.pid())? else {
+        eprintln!("not tested: only root can read the memory of another process");
+        return Ok(());
+    };
+    // The last one may be on its way while the one before is in use.
+    let (earlier, last) = issued.split_at(issued.len() - 2);
+    assert!(earlier.len() >= 3, "{} sessions only", issued.len());
+    let holds = |part: &str| {
+        memory
+            .iter()
+            .any(|region| find(region, part.as_bytes()).is_some())
+    };
+    assert!(
+        last.iter().any(|session| holds(&session.secret_access_key)),
+        "what is in use was not found: the memory was not read"
+    );
+    for (turn, session) in earlier.iter().enumerate() {
+        let token = session.session_token.as_deref().unwrap_or_default();
+        for part in [session.secret_access_key.as_str(), token] {
+            // The allocator writes over the first bytes of what is freed.
+            let rest = &part[part.len() / 2..];
+            assert!(!holds(rest), "session {turn} of {}: {rest}", issued.len());
+        }
+    }
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
+/// All that a process can write to; nothing where that may not be read.
+fn memory(pid: u32) -> Outcome<Option<Vec<Vec<u8>>>> {
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
+        return Ok(None);
+    };
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut regions = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let range = line
+            .split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'));
+        let (start, end) = range.ok_or("a line without a range")?;
+        let (start, end) = (
+            u64::from_str_radix(start, 16)?,
+            u64::from_str_radix(end, 16)?,
+        );
+        let mut region = vec![0; usize::try_from(end - start)?];
+        // A mapping of a file may end before its pages do.
+        if memory.read_exact_at(&mut region, start).is_ok() {
+            regions.push(region);
+        }
+    }
+    Ok(Some(regions))
 }
 
 fn no_secret_shows_anywhere(rotation: &str) -> Outcome {

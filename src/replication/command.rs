@@ -111,22 +111,20 @@ impl Replicate {
         words
     }
 
-    /// The command that says what it would restore of `database`, and restores nothing: 0.5 and later.
-    /// `output` is a path where nothing is.
-    pub fn plan(&self, database: &Path, output: &Path) -> Command {
-        let words = self.part("restore");
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        command.args(["-dry-run", "-o"]).arg(output).arg(database);
-        command
+    /// The words of the command that says what it would restore of `database`, and restores nothing: 0.5
+    /// and later. `output` is a path where nothing is.
+    pub fn plan(&self, database: &Path, output: &Path) -> Vec<String> {
+        let mut words = self.part("restore");
+        let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
+        words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
+        words
     }
 
-    /// The command that lists what of `database` could be restored: before 0.5.
-    pub fn snapshots(&self, database: &Path) -> Command {
-        let words = self.part("snapshots");
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg(database);
-        command
+    /// The words of the command that lists what of `database` could be restored: before 0.5.
+    pub fn snapshots(&self, database: &Path) -> Vec<String> {
+        let mut words = self.part("snapshots");
+        words.push(database.to_string_lossy().into_owned());
+        words
     }
 
     /// The command that prints Litestream's version.

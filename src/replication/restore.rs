@@ -123,7 +123,7 @@ impl Aside {
         let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
         words.push(database.to_string_lossy().into_owned());
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(&self.folder.join("litestream.lock"), &words);
+        let mut litestream = leash::command(Some(&self.folder.join("litestream.lock")), &words);
         for name in delivery::UNWANTED {
             litestream.env_remove(name);
         }

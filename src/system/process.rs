@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -72,6 +72,25 @@ impl Process {
         let environment = environment(command)?;
         let pid = posix_spawnp(&program, &files, &attributes, &arguments, &environment)?;
         Ok(Self { pid, ended: None })
+    }
+
+    /// As [`Process::start`], and tells it `text` by its standard input, which it is to read at once.
+    ///
+    /// # Errors
+    /// As for [`Process::start`]; also where it does not listen.
+    pub fn start_told(command: &Command, streams: Streams<'_>, text: &str) -> io::Result<Self> {
+        let (read, mut write) = io::pipe()?;
+        let streams = Streams {
+            input: Some(read.as_fd()),
+            ..streams
+        };
+        let process = Self::start(command, streams)?;
+        drop(read);
+        if let Err(e) = write.write_all(text.as_bytes()) {
+            process.kill();
+            return Err(e);
+        }
+        Ok(process)
     }
 
     /// Its id.
