@@ -333,7 +333,7 @@ impl World {
                 match self.chance.below(8) {
                     0..2 => self.expect(Coming::Shutdown, SECOND),
                     2 => {
-                        let more = self.chance.scale(SECOND, HOUR).as_secs() as u32;
+                        let more = self.chance.scale(MINUTE, 3 * HOUR).as_secs() as u32;
                         self.expect(Coming::ReloadStorm(more), SECOND / 50);
                     }
                     _ => {}
