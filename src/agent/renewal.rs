@@ -327,6 +327,11 @@ impl Renewal {
         self.failure.as_ref()
     }
 
+    /// Those of a clock that is not set are none.
+    pub(super) fn failures_in_a_row(&self) -> usize {
+        usize::try_from(self.in_a_row).unwrap_or(usize::MAX)
+    }
+
     /// When the next fetch is due, unless one is in flight.
     pub(super) fn due(&self) -> Option<BootTime> {
         match self.state {
