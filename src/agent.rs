@@ -330,6 +330,11 @@ impl Agent {
             .min(rows)
     }
 
+    /// How many fetches failed since the last one that did not.
+    pub(crate) fn failures_in_a_row(&self) -> usize {
+        self.renewal.failures_in_a_row()
+    }
+
     /// What all this means for whoever asks.
     pub fn report(&self, now: Now) -> Report {
         Report::of(self, now)

@@ -10,6 +10,7 @@
 
 mod answer;
 pub mod certificate;
+mod connect;
 pub mod delivery;
 mod document;
 pub mod fetch;

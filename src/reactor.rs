@@ -521,6 +521,7 @@ impl Reactor {
             provider: self.settings.provider.clone(),
             witness: witness::path(&self.runtime),
             refused_pin: self.runtime.refused_pin(),
+            failures: self.agent.failures_in_a_row(),
         };
         match self
             .leftovers

@@ -42,6 +42,9 @@ pub struct FetchRequest {
     pub witness: PathBuf,
     /// The file that remembers a refused PIN, on tmpfs.
     pub refused_pin: PathBuf,
+    /// How many fetches failed since the last one that did not: each tries the server's addresses in
+    /// another order.
+    pub failures: usize,
 }
 
 impl FetchRequest {
@@ -60,6 +63,7 @@ impl FetchRequest {
             },
             "witness": self.witness.to_string_lossy(),
             "refused_pin": self.refused_pin.to_string_lossy(),
+            "failures": self.failures,
         })
         .to_string()
     }
@@ -92,6 +96,11 @@ impl FetchRequest {
             },
             witness: text(request, "witness")?.into(),
             refused_pin: text(request, "refused_pin")?.into(),
+            failures: request
+                .get("failures")
+                .and_then(Value::as_u64)
+                .and_then(|failures| failures.try_into().ok())
+                .ok_or("it has no number \"failures\"")?,
         })
     }
 }
@@ -405,6 +414,7 @@ mod tests {
             },
             witness: "/var/lib/edgerepl/server.pem".into(),
             refused_pin: "/run/edgerepl/refused-pin".into(),
+            failures: 77,
         }
     }
 
@@ -452,6 +462,7 @@ mod tests {
                 "names no key",
             ),
             ("[::1]:8443", "[::1]:0", "port"),
+            ("77", "-1", "failures"),
             ("\"/var/lib/edgerepl/server.pem\"", "7", "witness"),
         ] {
             assert!(good.contains(from), "{from}");
