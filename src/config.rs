@@ -16,6 +16,7 @@ mod value;
 
 use layers::{Layers, Section};
 pub use value::TableName;
+use value::shown;
 
 /// Where the main file is looked for unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
@@ -179,7 +180,9 @@ impl FromStr for Endpoint {
                 let port = port.parse().ok().filter(|p| *p != 0);
                 (
                     host,
-                    port.ok_or_else(|| format!("{text:?} has no usable port after the colon"))?,
+                    port.ok_or_else(|| {
+                        format!("has no usable port after the colon: {}", shown(text))
+                    })?,
                 )
             }
             _ => (authority, 443),
@@ -190,7 +193,7 @@ impl FromStr for Endpoint {
             .unwrap_or(host);
         let named = rustls::pki_types::ServerName::try_from(bare);
         if named.is_err() || (bare == host && bare.contains(':')) {
-            return Err(format!("{text:?} is not host[:port]"));
+            return Err(format!("is not host[:port]: {}", shown(text)));
         }
         Ok(Self {
             host: host.to_owned(),
@@ -550,6 +553,76 @@ mod tests {
             assert!(error.contains(wanted), "{text:?} gives {error:?}");
             assert!(error.starts_with("/etc/edgerepl.toml.d/x.toml:"), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_a_private_key_or_a_pin() {
+        const BODY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQghunter2";
+        let pem = |end: &str| {
+            format!(
+                "-----BEGIN PRIVATE KEY-----{end}{BODY}{end}{BODY}={end}-----END PRIVATE KEY-----"
+            )
+        };
+        let uri = "object=o?module-path=/m.so&pin-value=hunter2";
+        let values = [
+            format!("{:?}", pem("\n")),
+            format!("{:?}", pem("\r\n")),
+            format!("{:?}", pem(" ")),
+            format!("\"\"\"\n{}\n\"\"\"", pem("\n")),
+            format!("'''{}'''", pem("\n")),
+            format!("'''/{}'''", pem("\n")),
+            format!("[{:?}]", pem("\n")),
+            format!("{{ pem = {:?} }}", pem("\n")),
+            pem("\n"),
+            format!("\"{}", pem("\n")),
+            format!("'{}", pem("\n")),
+            format!("'{BODY}'"),
+            BODY.to_owned(),
+            format!("'pkcs11:{uri}'"),
+            format!("'PKCS11:{uri}'"),
+            format!("'Pkcs11:{uri}'"),
+            format!("' pkcs11:{uri}'"),
+            format!("'\tPKCS11:{uri}'"),
+            format!("'pkcs11 :{uri}'"),
+            format!("pkcs11:{uri}"),
+            "'pkcs11:object=o;pin-value=hunter2?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o;hunter2?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o;hunter2=1?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin=hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&hunter2=1&hunter2=1'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=file://hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=file:/run/p hunter2'".to_owned(),
+            "'hunter2'".to_owned(),
+            "hunter2".to_owned(),
+            "'''\n\nhunter2'''".to_owned(),
+        ];
+        for value in values {
+            for text in [
+                format!("[identity]\nprivate_key = {value}\n"),
+                format!("[identity]\nprivat_key = {value}\n"),
+                format!("[identity]\nprivate_key={value}\ncertificate='/x'\n"),
+                format!("[identity]\n{value} = 1\n"),
+                format!("[identity]\nprivate_key.{BODY} = {value}\n"),
+                format!("[{BODY}]\nprivate_key = {value}\n"),
+                format!("[identity]\ncertificate = {value}\n"),
+                format!("[credentials]\nendpoint = {value}\nca_file = {value}"),
+                format!("private_key = {value}\n"),
+            ] {
+                let files = [
+                    ("etc/edgerepl.toml", WHOLE),
+                    ("etc/edgerepl.toml.d/x.toml", &text),
+                ];
+                let error = Files::new("secret", &files).load().expect_err(&text);
+                let is_plain = text.contains("certificate = 'hunter2'")
+                    || text.contains("endpoint = 'hunter2'");
+                for secret in ["hunter2", "MIGH", "AwEH"].iter().filter(|_| !is_plain) {
+                    assert!(!error.contains(secret), "{text:?} gives {error:?}");
+                }
+                assert_eq!(error.lines().count(), 1, "{error}");
+            }
         }
     }
 

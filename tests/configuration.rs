@@ -67,13 +67,25 @@ fn a_configuration_that_cannot_work_is_refused_in_one_sentence() -> Outcome {
             "relative-key",
             "private_key = '/data/device.key'",
             "private_key = 'device.key'",
-            "[identity] private_key must be a path that begins with \"/\", not \"device.key\"",
+            "[identity] private_key must be a path that begins with \"/\", or a PKCS#11 URI, not",
         ),
         (
             "pin-in-uri",
             "private_key = '/data/device.key'",
             pin,
             "[identity] private_key",
+        ),
+        (
+            "key-instead-of-its-path",
+            "private_key = '/data/device.key'",
+            r#"private_key = "-----BEGIN PRIVATE KEY-----\n648219\n-----END PRIVATE KEY-----""#,
+            "not a PEM block: put it into a file, and name that",
+        ),
+        (
+            "pin-in-uri-of-another-spelling",
+            "private_key = '/data/device.key'",
+            "private_key = ' PKCS11:object=device?module-path=/m.so&pin=648219'",
+            "a URI that does not begin with",
         ),
         ("not-toml", "[database]", "[database", "is not TOML"),
     ] {
