@@ -18,6 +18,9 @@ use layers::{Layers, Section};
 pub use value::TableName;
 use value::shown;
 
+/// The longest path of a socket, in bytes (unix(7)).
+const LONGEST_SOCKET: usize = 107;
+
 /// Where the main file is looked for unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
 
@@ -244,7 +247,7 @@ impl Replication {
             rotation,
             supervisor,
             control_socket: section
-                .optional("control_socket", value::absolute_path)?
+                .optional("control_socket", value::socket_path)?
                 .unwrap_or_else(|| runtime.file("litestream.sock")),
         })
     }
@@ -342,6 +345,22 @@ impl RuntimeDirectory {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether the sockets in it can have their names.
+    ///
+    /// # Errors
+    /// One sentence, where the path is too long.
+    pub fn takes_sockets(&self) -> Result<(), String> {
+        let longest = self.file("credentials.sock").as_os_str().len();
+        if longest <= LONGEST_SOCKET {
+            return Ok(());
+        }
+        Err(format!(
+            "{} can't be used as the runtime directory (RUNTIME_DIRECTORY): its sockets' paths would \
+             have {longest} bytes, and the kernel takes {LONGEST_SOCKET}; choose a shorter one",
+            self.0.display()
+        ))
     }
 
     /// Where a PIN that the token refused is remembered until the next boot.
@@ -541,6 +560,10 @@ mod tests {
             (
                 "[identity]\nprivate_key = \"key.pem\"",
                 "[identity] private_key must be a path that begins",
+            ),
+            (
+                &format!("[replication]\ncontrol_socket = \"/{}\"", "x".repeat(107)),
+                "[replication] control_socket must be a path of 107 bytes at the most",
             ),
             ("a = [", ":1: is not TOML"),
         ];

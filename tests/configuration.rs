@@ -137,6 +137,33 @@ fn a_fault_in_a_devices_own_fragment_is_named_with_that_file() -> Outcome {
 }
 
 #[test]
+fn a_runtime_directory_that_no_socket_fits_into_is_named_by_run_and_check() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "deep")?;
+    let site = site(&lab, &device)?;
+    site.write_config()?;
+    let within = |bytes: usize, arguments: &[&str]| -> Outcome<Output> {
+        let folder = site.root().join("x");
+        let folder = folder.with_file_name("x".repeat(bytes + 1 - folder.as_os_str().len()));
+        let mut command = site.command(arguments);
+        Ok(command.env("RUNTIME_DIRECTORY", folder).output()?)
+    };
+    // With the slash and "credentials.sock" that is one more than fits.
+    let ran = within(91, &["run"])?;
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let said = String::from_utf8(ran.stderr)?;
+    let sentence = "its sockets' paths would have 108 bytes, and the kernel takes 107";
+    assert!(said.contains(sentence), "{said}");
+    let checked = within(91, &["check"])?;
+    let told = String::from_utf8(checked.stdout)?;
+    assert!(told.contains(sentence), "{told}");
+    let checked = within(90, &["check"])?;
+    let told = String::from_utf8(checked.stdout)?;
+    assert!(!told.contains("sockets' paths"), "{told}");
+    Ok(())
+}
+
+#[test]
 fn a_command_line_that_is_not_understood_is_no_configuration_fault() -> Outcome {
     for arguments in [
         &[][..],

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::LONGEST_SOCKET;
 use crate::credentials::fetch::is_thing_name;
 use crate::credentials::key::PrivateKey;
 
@@ -120,6 +121,17 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
         ));
     }
     Ok(PathBuf::from(text))
+}
+
+/// The path of a socket.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
+    match text.len() {
+        length if length > LONGEST_SOCKET => Err(format!(
+            "must be a path of {LONGEST_SOCKET} bytes at the most, which is all that the kernel takes \
+             for a socket, not of {length}"
+        )),
+        _ => absolute_path(text),
+    }
 }
 
 /// A PKCS#11 URI or the absolute path of a PEM file. What is neither may be the key itself, or a PIN:
