@@ -73,7 +73,10 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     let mut checks = vec![
         Check::new(
             "configuration",
-            Outcome::Pass(format!("{} can be used", config.display())),
+            match runtime.takes_sockets() {
+                Ok(()) => Outcome::Pass(format!("{} can be used", config.display())),
+                Err(cause) => fail(cause, "name a shorter RuntimeDirectory= in the unit"),
+            },
         ),
         Check::new("modes", modes(settings)),
         Check::new("certificate", certificate_dates(settings, &certificate)),

@@ -17,6 +17,7 @@ pub mod fetch;
 mod file;
 mod https;
 pub mod key;
+mod markers;
 pub(crate) mod patience;
 pub mod tls;
 pub mod witness;

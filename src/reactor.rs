@@ -120,6 +120,7 @@ struct Reactor {
 
 impl Reactor {
     fn new(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<Self, String> {
+        runtime.takes_sockets()?;
         let folder = runtime.path().display().to_string();
         let failed = |e: io::Error| format!("{folder} can't be used as the runtime directory: {e}");
         std::fs::create_dir_all(runtime.path()).map_err(failed)?;
