@@ -20,6 +20,8 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use super::THIS_PROGRAM;
+
 /// No turn of the loop collects more adopted children than this.
 const ADOPTED_AT_ONCE: usize = 64;
 
@@ -65,7 +67,12 @@ impl Process {
             files.add_dup2(stream.as_raw_fd(), number)?;
         }
         let program = text(command.get_program())?;
-        let mut arguments = vec![program.clone()];
+        // A command does not tell what it calls its program.
+        let called = match THIS_PROGRAM {
+            (path, name) if command.get_program() == path => name.as_ref(),
+            _ => command.get_program(),
+        };
+        let mut arguments = vec![text(called)?];
         for argument in command.get_args() {
             arguments.push(text(argument)?);
         }
