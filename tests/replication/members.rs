@@ -5,11 +5,10 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use edgerepl_lab::Site;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, Uid},
@@ -45,52 +44,55 @@ fn members_of_the_group_are_given_credentials_by_whichever_of_their_groups() -> 
     fs::set_permissions(&runtime, Permissions::from_mode(0o750))?;
 
     let run = site.command(&["run"]);
-    let mut daemon = Command::new("setpriv")
-        .args(["--reuid", USER, "--regid", GROUP, "--clear-groups"])
-        .arg(&program)
-        .args(run.get_args())
-        .env_clear()
-        .envs(
-            run.get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .stdin(Stdio::null())
-        .stderr(fs::File::create(site.root().join("log"))?)
-        .spawn()?;
-    let told = || -> Result {
-        let socket = site.runtime_file("credentials.sock");
-        wait_until("credentials", || {
-            asked(&socket, USER, GROUP, None).contains("SessionToken")
-        })?;
-        let member = asked(&socket, STRANGER, STRANGER, Some(GROUP));
-        assert!(member.contains("SessionToken"), "a member got {member:?}");
-        let member = asked(&socket, STRANGER, GROUP, None);
-        assert!(member.contains("SessionToken"), "a member got {member:?}");
-        let stranger = asked(&socket, STRANGER, STRANGER, None);
-        assert!(
-            stranger.contains("refused: Permission denied"),
-            "got {stranger:?}"
-        );
+    let _daemon = Ended(
+        Command::new("setpriv")
+            .args(["--reuid", USER, "--regid", GROUP, "--clear-groups"])
+            .arg(&program)
+            .args(run.get_args())
+            .env_clear()
+            .envs(
+                run.get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(site.root().join("log"))?)
+            .spawn()?,
+    );
+    let socket = site.runtime_file("credentials.sock");
+    wait_until("credentials", || {
+        asked(&socket, USER, GROUP, None).contains("SessionToken")
+    })?;
+    let member = asked(&socket, STRANGER, STRANGER, Some(GROUP));
+    assert!(member.contains("SessionToken"), "a member got {member:?}");
+    let member = asked(&socket, STRANGER, GROUP, None);
+    assert!(member.contains("SessionToken"), "a member got {member:?}");
+    let stranger = asked(&socket, STRANGER, STRANGER, None);
+    assert!(
+        stranger.contains("refused: Permission denied"),
+        "got {stranger:?}"
+    );
 
-        // Somebody opens the door: it is looked at who asks then.
-        fs::set_permissions(&runtime, Permissions::from_mode(0o755))?;
-        fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
-        let stranger = asked(&socket, STRANGER, STRANGER, None);
-        assert!(stranger.contains("nor of its group"), "got {stranger:?}");
-        assert!(!stranger.contains("SessionToken"));
-        let member = asked(&socket, STRANGER, STRANGER, Some(GROUP));
-        assert!(member.contains("SessionToken"), "a member got {member:?}");
-        Ok(())
-    };
-    let told = told();
-    kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
-    daemon.wait()?;
-    told.map_err(|e| log_of(&site, &e.to_string()).into())
+    // Somebody opens the door: it is looked at who asks then.
+    fs::set_permissions(&runtime, Permissions::from_mode(0o755))?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
+    let stranger = asked(&socket, STRANGER, STRANGER, None);
+    assert!(stranger.contains("nor of its group"), "got {stranger:?}");
+    assert!(!stranger.contains("SessionToken"));
+    let member = asked(&socket, STRANGER, STRANGER, Some(GROUP));
+    assert!(member.contains("SessionToken"), "a member got {member:?}");
+    Ok(())
 }
 
-fn log_of(site: &Site, what: &str) -> String {
-    let log = fs::read_to_string(site.root().join("log")).unwrap_or_default();
-    format!("{what}; the log:\n{log}")
+/// A daemon of another user's, ended with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _ = self.0.wait();
+    }
 }
 
 /// What a user with these groups is answered at `socket`.
