@@ -240,6 +240,28 @@ fn a_database_that_is_a_link_fails_by_name() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn what_is_no_database_fails_by_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-kind")?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let fails = |says: &str| -> Outcome {
+        let check = database(&site)?;
+        assert_eq!(check["outcome"], "fail", "{check}");
+        let detail = check["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(says), "{check}");
+        Ok(())
+    };
+    nix::unistd::mkfifo(&site.database(), nix::sys::stat::Mode::S_IRWXU)?;
+    fails("app.db is no file")?;
+    fs::remove_file(site.database())?;
+    fs::create_dir(site.database())?;
+    fails("app.db is no file")?;
+    fs::remove_dir(site.database())?;
+    fs::write(site.database(), "a text that is longer than a header")?;
+    fails("app.db is no SQLite database")
+}
+
 /// Whatever the state of the database: a check writes nothing, and leaves no file.
 #[test]
 fn a_trial_leaves_the_database_and_its_folder_as_they_were() -> Outcome {

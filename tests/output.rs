@@ -175,6 +175,33 @@ fn no_process_leaves_a_core_file() -> Outcome {
     Ok(())
 }
 
+/// It is told credentials, and what is executed can be dumped again.
+#[test]
+fn litestream_leaves_no_core_file_either() -> Outcome {
+    let lab = lab(600)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "core-litestream")?;
+    let site = site(&lab, &device)?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    let pid = daemon.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let mut seen = 0;
+    for child in children.split_whitespace() {
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline"))?;
+        if line.contains("litestream\0replicate") {
+            let limits = fs::read_to_string(format!("/proc/{child}/limits"))?;
+            let core = limits
+                .lines()
+                .find(|line| line.starts_with("Max core file size"));
+            let core: Vec<_> = core.unwrap_or_default().split_whitespace().collect();
+            assert_eq!(core[4..6], ["1", "1"], "{limits}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 1, "{children}");
+    Ok(())
+}
+
 fn command(site: &Site, words: &[&str]) -> Command {
     match words {
         // These read no configuration.

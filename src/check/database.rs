@@ -155,6 +155,10 @@ fn try_all(
         let there = state.ancestors().find(|folder| folder.exists());
         writable(there.unwrap_or(folder))?;
     }
+    // Another kind of file may keep who opens it waiting.
+    if fs::metadata(database).is_ok_and(|file| !file.is_file()) {
+        return Err(format!("{name} is no file; check [database] path"));
+    }
     let mut header = [0; 20];
     let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
     match &read {

@@ -347,8 +347,8 @@ pub fn is_thing_name(name: &str) -> bool {
 /// All that the child does: reads a [`FetchRequest`] from standard input up to its end, writes
 /// each [`Reply`] to standard output when it is known. Succeeds with a grant.
 ///
-/// For a process of its own, which it changes: it dies with its parent, leaves no core file, and
-/// its standard output becomes its standard error.
+/// For a process of its own, which it changes: it dies with its parent, and its standard output
+/// becomes its standard error.
 pub fn child() -> ExitCode {
     match answer_pipe() {
         Ok(true) => ExitCode::SUCCESS,
@@ -363,8 +363,6 @@ pub fn child() -> ExitCode {
 fn answer_pipe() -> io::Result<bool> {
     // Nobody would read the answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // A module that crashes must not leave PIN and credentials in a file.
-    prctl::set_dumpable(false)?;
     // Some modules print. The answer goes through a descriptor that they don't know of.
     let pipe = Arc::new(Mutex::new(File::from(
         io::stdout().as_fd().try_clone_to_owned()?,

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -63,6 +64,11 @@ pub fn run(arguments: &[String]) -> String {
     };
     if separator != "--" {
         return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
+    }
+    // What it is told is secret, and what it executes can be dumped again. At a limit of 1 the kernel
+    // starts no handler either.
+    if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        log::debug!("a core file of {program} would hold credentials: {e}");
     }
     if let Err(e) = set_pdeathsig(Signal::SIGTERM) {
         return format!("the kernel takes no parent-death signal: {e}");
