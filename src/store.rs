@@ -19,6 +19,7 @@ use crate::config::TableName;
 
 pub(crate) mod compare;
 mod guard;
+pub(crate) mod structure;
 pub mod version;
 
 pub use guard::WalGuard;
