@@ -5,7 +5,7 @@
 //! checked, synced; what an earlier database left is removed; and only then it gets its name. Never
 //! over one that is there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::restore::{Access, Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
+use crate::store::structure::Structure;
 
 /// With `--wait`: how soon it is tried again, at first and at the latest.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -66,25 +67,21 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
     let Some(copy) = restored else {
         return Ok(format!("S3 holds no replica of {name}: it begins anew"));
     };
-    let integrity = Snapshot::of_copy(copy)?.integrity();
-    if integrity != "ok" {
-        return Err(format!("the replica is damaged: {integrity}"));
+    let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);
+    if let Some(damage) = sound.damage {
+        return Err(format!("the replica is damaged: {damage}"));
     }
-    let failed = |e: io::Error| format!("{name} can't be put in its place: {e}");
-    File::open(copy)
-        .and_then(|file| file.sync_all())
-        .map_err(failed)?;
+    for unchecked in &sound.unchecked {
+        log::warn!("restored with its pages checked, without the application's code: {unchecked}");
+    }
     for left in remains(database) {
         remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
     }
-    sync(folder).map_err(failed)?;
-    // Not renamed: a name that somebody took meanwhile is not taken from him.
-    match fs::hard_link(copy, database) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(there()),
-        linked => linked.map_err(failed)?,
+    match aside.put(database) {
+        Ok(true) => Ok(format!("{name} was restored from its replica")),
+        Ok(false) => Ok(there()),
+        Err(e) => Err(format!("{name} can't be put in its place: {e}")),
     }
-    sync(folder).map_err(failed)?;
-    Ok(format!("{name} was restored from its replica"))
 }
 
 /// A link that leads nowhere is there, too.
@@ -119,8 +116,4 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

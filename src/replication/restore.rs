@@ -3,15 +3,19 @@
 //! Owns that folder, and how Litestream is run: on a leash, with nothing in its environment that would
 //! win over the credentials. Never touches the database itself.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirEntry, File};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use super::command::Replicate;
 use crate::config::{RuntimeDirectory, Settings};
@@ -61,9 +65,15 @@ pub(crate) enum Turn {
 }
 
 /// The folder beside a database for the copy of its replica; gone when this is dropped.
+///
+/// The database's folder may be somebody else's, who can put links there, and take the name of ours away
+/// at any moment. All is done through descriptors of the folders that were looked at.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    folder: PathBuf,
+    beside: File,
+    name: OsString,
+    folder: File,
+    /// By the descriptor: for this process and those that it starts.
     copy: PathBuf,
     _lock: Flock<File>,
 }
@@ -77,35 +87,69 @@ impl Aside {
         let mut name = OsString::from(".");
         name.push(database.file_name().unwrap_or_default());
         name.push(format!("-{purpose}"));
-        let folder = database.with_file_name(name);
-        let failed = |e: io::Error| format!("{} can't be used: {e}", folder.display());
-        let (wait, lock_file) = (turn == Turn::Next, folder.join("lock"));
-        let lock = loop {
-            fs::create_dir_all(&folder).map_err(failed)?;
-            let file = match File::create(&lock_file) {
+        let path = database.with_file_name(&name);
+        let failed = |e: io::Error| format!("{} can't be used: {e}", path.display());
+        let beside = File::open(database.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+        let (folder, lock) = loop {
+            let folder = private_folder(&beside, &name).map_err(failed)?;
+            let opened = openat(&folder, "lock", LOCK, Mode::from_bits_truncate(0o600));
+            let file = match opened {
                 // The one that was at work has just removed it all.
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                file => file.map_err(failed)?,
+                Err(Errno::ENOENT) => continue,
+                file => File::from(file.map_err(|e| failed(e.into()))?),
             };
-            let lock = match wait {
-                true => FlockArg::LockExclusive,
-                false => FlockArg::LockExclusiveNonblock,
+            let lock = match turn {
+                Turn::Next => FlockArg::LockExclusive,
+                Turn::OrNever => FlockArg::LockExclusiveNonblock,
             };
             let lock = Flock::lock(file, lock)
-                .map_err(|_| format!("another {purpose} is at work in {}", folder.display()))?;
+                .map_err(|_| format!("another {purpose} is at work in {}", path.display()))?;
             // Held, but maybe of a file that is no longer there.
             if lock.metadata().is_ok_and(|file| file.nlink() > 0) {
-                break lock;
+                break (folder, lock);
             }
         };
-        let copy = folder.join(format!("replica-{}.db", std::process::id()));
+        let copy = by_descriptor(&folder).join(format!("replica-{}.db", std::process::id()));
         let aside = Self {
+            beside,
+            name,
             folder,
             copy,
             _lock: lock,
         };
-        aside.clear();
+        // A lock that is a link was put there by somebody else.
+        aside.clear(|entry| {
+            let name = entry.file_name();
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            is_file && name.to_string_lossy().ends_with("lock")
+        });
         Ok(aside)
+    }
+
+    /// Gives the copy the database's name, where nobody has taken that meanwhile; answers whether it
+    /// did. A copy that root made belongs to the folder's owner, who is to use it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn put(&self, database: &Path) -> io::Result<bool> {
+        let copy = self.copy.file_name().unwrap_or_default();
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.folder, copy, flags, Mode::empty())?);
+        if Uid::effective().is_root() {
+            let owner = self.beside.metadata()?;
+            let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+            fchown(&file, Some(user), Some(group))?;
+        }
+        file.sync_all()?;
+        self.beside.sync_all()?;
+        let name = database.file_name().unwrap_or_default();
+        // Not renamed: a name that somebody took meanwhile is not taken from him.
+        match linkat(&self.folder, copy, &self.beside, name, AtFlags::empty()) {
+            Err(Errno::EEXIST) => return Ok(false),
+            linked => linked?,
+        }
+        self.beside.sync_all()?;
+        Ok(true)
     }
 
     /// Restores the replica of `database`, up to the transaction `upto` or to its end, and answers with
@@ -122,8 +166,9 @@ impl Aside {
     ) -> Result<Option<&Path>, String> {
         let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
         words.push(database.to_string_lossy().into_owned());
+        let lock = by_descriptor(&self.folder).join("litestream.lock");
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(Some(&self.folder.join("litestream.lock")), &words);
+        let mut litestream = leash::command(Some(&lock), &words);
         for name in delivery::UNWANTED {
             litestream.env_remove(name);
         }
@@ -157,11 +202,13 @@ impl Aside {
         Err(format!("Litestream can't restore the replica: {why}"))
     }
 
-    /// Removes all but the locks.
-    fn clear(&self) {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if !entry.file_name().to_string_lossy().ends_with("lock") {
-                let _ = fs::remove_file(entry.path());
+    /// Removes all but what is to be kept.
+    fn clear(&self, kept: impl Fn(&DirEntry) -> bool) {
+        let entries = fs::read_dir(by_descriptor(&self.folder));
+        for entry in entries.into_iter().flatten().flatten() {
+            if !kept(&entry) {
+                let name = entry.file_name();
+                let _ = unlinkat(&self.folder, &*name, UnlinkatFlags::NoRemoveDir);
             }
         }
     }
@@ -169,8 +216,54 @@ impl Aside {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        self.clear(|_| false);
+        let _ = unlinkat(&self.beside, &*self.name, UnlinkatFlags::RemoveDir);
     }
+}
+
+const LOCK: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
+
+/// A folder that is this user's own, and nobody else's to read or write.
+fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = loop {
+        match mkdirat(beside, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) | Ok(()) => {}
+            made => made?,
+        }
+        match openat(beside, name, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => {}
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                return Err(io::Error::other(
+                    "it is a link or no folder; remove it, and see who made it",
+                ));
+            }
+            opened => break File::from(opened?),
+        }
+    };
+    let found = folder.metadata()?;
+    if found.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to user {}; remove it where nobody is at work in it",
+            found.uid()
+        )));
+    }
+    // Whatever the umask took away, or one that was killed has left.
+    fchmod(&folder, Mode::S_IRWXU)?;
+    Ok(folder)
+}
+
+/// The path of what a descriptor of this process is open on, whatever has its name now.
+fn by_descriptor(folder: &File) -> PathBuf {
+    PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        folder.as_raw_fd()
+    ))
 }
 
 /// Sees that `folder` takes another `size` bytes and leaves the device some.
@@ -203,7 +296,58 @@ pub(crate) fn size_of(database: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
+
+    #[test]
+    fn a_link_in_the_databases_folder_leads_nowhere() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-aside-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a folder");
+        let (database, victim) = (folder.join("app.db"), folder.join("victim"));
+        let aside = folder.join(".app.db-verify");
+        fs::write(&victim, "precious").expect("a file");
+        let elsewhere = folder.join("elsewhere");
+        fs::create_dir(&elsewhere).expect("a folder");
+        let intact = || assert_eq!(fs::read_to_string(&victim).expect("the file"), "precious");
+
+        // The lock is a link,
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("lock")).expect("a link");
+        Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        intact();
+        fs::remove_dir_all(&aside).expect("the folder");
+        // the folder is,
+        symlink(&elsewhere, &aside).expect("a link");
+        let refused = Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        assert!(refused.contains("it is a link"), "{refused}");
+        assert_eq!(fs::read_dir(&elsewhere).expect("the folder").count(), 0);
+        fs::remove_file(&aside).expect("the link");
+        // Litestream's lock is, or what an earlier one left.
+        fs::create_dir(&aside).expect("a folder");
+        fs::set_permissions(&aside, Permissions::from_mode(0o777)).expect("a mode");
+        for name in ["litestream.lock", "replica-1.db"] {
+            symlink(&victim, aside.join(name)).expect("a link");
+        }
+        let made = Aside::make(&database, "verify", Turn::OrNever).expect("a folder");
+        let mode = aside.metadata().expect("the folder").mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&aside).expect("the folder").count(), 1);
+        // Taken away while it is at work, and another put in its place.
+        fs::rename(&aside, folder.join("taken")).expect("the folder");
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("replica.db")).expect("a link");
+        fs::write(&made.copy, "a copy").expect("the copy");
+        assert_eq!(made.put(&database).ok(), Some(true));
+        assert_eq!(made.put(&database).ok(), Some(false));
+        assert_eq!(fs::read_to_string(&database).expect("it"), "a copy");
+        drop(made);
+        assert!(aside.join("replica.db").is_symlink());
+        intact();
+        fs::remove_dir_all(&folder).expect("the folder");
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_figures() {

@@ -95,6 +95,11 @@ impl RefusedPin {
             .mode(0o600)
             .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path)?;
+        let found = file.metadata()?;
+        if !found.is_file() || found.nlink() != 1 {
+            // A second name of another's file: root would give that away.
+            return Err(io::Error::other("it is no file of its own; remove it"));
+        }
         if Uid::effective().is_root() {
             // The daemon has to be able to use what somebody's `check` has made.
             let owner = folder.metadata()?;
