@@ -6,7 +6,7 @@
 //! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over),
-//! `heartbeat` (the rows), `guard` (the WAL guard's bounds), `report` (what all that means).
+//! `heartbeat` (the rows), `creation` (a database that isn't there), `guard` (the WAL guard's bounds), `report` (what all that means).
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::config::Rotation;
 use crate::credentials::FetchFailure;
 
 mod backoff;
+mod creation;
 mod guard;
 mod heartbeat;
 mod renewal;
@@ -26,6 +27,7 @@ mod report;
 mod tests;
 
 use backoff::Jitter;
+use creation::Creation;
 use guard::Guard;
 use heartbeat::Heartbeat;
 use renewal::Renewal;
@@ -118,6 +120,10 @@ pub enum Event {
     StateReset(Result<(), String>),
     /// A heartbeat row was committed (its id), or could not be.
     Row(Result<i64, String>),
+    /// A heartbeat row was wanted, and there is no database.
+    DatabaseMissing,
+    /// It is known whether a replica of the missing database can be restored, or why it is not.
+    Looked(Result<bool, String>),
     /// The guard holds the WAL, or could not be taken.
     GuardTaken(Result<(), String>),
     /// The WAL has grown past what the guard may cost.
@@ -165,8 +171,14 @@ pub enum Action {
     Sync,
     /// Drop Litestream's local state, which it can't read; ends in [`Event::StateReset`].
     ResetState,
-    /// Write a heartbeat row; ends in [`Event::Row`].
+    /// Write a heartbeat row; ends in [`Event::Row`], or in [`Event::DatabaseMissing`].
     WriteRow,
+    /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
+    LookForReplica,
+    /// Give up on that: nothing more is heard of it.
+    AbandonLook,
+    /// Make the database, and write a heartbeat row; ends in [`Event::Row`].
+    WriteFirstRow,
     /// Delete some of the rows that are too old.
     Prune,
     /// Hold the WAL; ends in [`Event::GuardTaken`].
@@ -189,6 +201,7 @@ pub struct Agent {
     renewal: Renewal,
     replicator: Replicator,
     heartbeat: Heartbeat,
+    creation: Creation,
     guard: Guard,
     clock: ClockBelief,
     /// What the wall clock shows more than the boot clock, in seconds, as last seen.
@@ -205,6 +218,7 @@ impl Agent {
             renewal: Renewal::new(now.boot),
             replicator: Replicator::new(&policy, now.boot),
             heartbeat: Heartbeat::new(now.boot),
+            creation: Creation::new(),
             guard: Guard::default(),
             clock: ClockBelief::default(),
             offset: now.offset(),
@@ -256,7 +270,21 @@ impl Agent {
                     .synced(result, &mut self.jitter, now.boot, out);
             }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
+            Event::DatabaseMissing => {
+                self.replicator.row(None, now.boot);
+                let cause = "there is no database yet".to_owned();
+                self.heartbeat
+                    .row(Err(cause), self.policy.heartbeat, now.boot, out);
+                self.creation.missing(now.boot);
+            }
+            Event::Looked(result) => {
+                self.creation
+                    .looked(result, &mut self.jitter, now.boot, out);
+            }
             Event::Row(result) => {
+                if result.is_ok() {
+                    self.creation.there();
+                }
                 self.replicator.row(result.as_ref().ok(), now.boot);
                 self.heartbeat
                     .row(result, self.policy.heartbeat, now.boot, out);
@@ -290,16 +318,21 @@ impl Agent {
         if self.exited {
             return BootTime::NEVER;
         }
-        let heartbeat = if self.stopping {
+        let rows = if self.stopping {
             BootTime::NEVER
         } else {
-            self.heartbeat.deadline()
+            self.heartbeat.deadline().min(self.creation.deadline())
         };
         self.renewal
             .deadline()
             .min(self.replicator.deadline())
             .min(self.guard.deadline())
-            .min(heartbeat)
+            .min(rows)
+    }
+
+    /// How many fetches failed since the last one that did not.
+    pub(crate) fn failures_in_a_row(&self) -> usize {
+        self.renewal.failures_in_a_row()
     }
 
     /// What all this means for whoever asks.
@@ -317,6 +350,9 @@ impl Agent {
             self.replicator
                 .advance(self.policy.heartbeat.is_some(), now, out);
             if !self.stopping {
+                let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
+                self.creation
+                    .advance(has_credentials, &mut self.jitter, now, out);
                 let prune = self.policy.prune && self.clock.is_believed();
                 self.heartbeat
                     .advance(self.policy.heartbeat, prune, now, out);

@@ -4,10 +4,12 @@
 //! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
 //! gives up on one that hangs.
 
+pub(crate) mod database;
 mod secure_element;
 
+use std::fmt::Write;
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
@@ -34,6 +36,9 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
 
+/// How long a child that was killed has to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// The next step where the token, or its key, is what failed.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
 
@@ -48,20 +53,16 @@ pub(crate) fn check(
         Ok(settings) => settings,
         Err(cause) => {
             let next = "mend that line and run the check again";
-            print(
-                &[Check::new("configuration", fail(cause.to_string(), next))],
-                as_json,
-            );
-            return ExitCode::from(EXIT_CONFIG);
+            let failed = Check::new("configuration", fail(cause.to_string(), next));
+            return print(&[failed], as_json, ExitCode::from(EXIT_CONFIG));
         }
     };
     let checks = all(config, &settings, runtime, online);
-    print(&checks, as_json);
-    if checks.iter().all(Check::passes) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let code = match checks.iter().all(Check::passes) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    print(&checks, as_json, code)
 }
 
 fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
@@ -72,7 +73,10 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     let mut checks = vec![
         Check::new(
             "configuration",
-            Outcome::Pass(format!("{} can be used", config.display())),
+            match runtime.takes_sockets() {
+                Ok(()) => Outcome::Pass(format!("{} can be used", config.display())),
+                Err(cause) => fail(cause, "name a shorter RuntimeDirectory= in the unit"),
+            },
         ),
         Check::new("modes", modes(settings)),
         Check::new("certificate", certificate_dates(settings, &certificate)),
@@ -81,7 +85,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("litestream", litestream),
         Check::new("litestream_config", configuration),
         Check::new("sqlite", sqlite()),
-        Check::new("database", database(&settings.database.path)),
+        Check::new("database", database::check(settings, runtime)),
     ];
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
@@ -363,37 +367,6 @@ fn sqlite() -> Outcome {
     )
 }
 
-/// Reads the header by itself: SQLite would create what it does not find.
-fn database(path: &Path) -> Outcome {
-    let name = path.display();
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.is_dir() {
-        let cause = format!("the folder {} isn't there", folder.display());
-        return fail(cause, "create it, or mount the data partition");
-    }
-    let mut header = [0; 20];
-    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Outcome::Pass(format!(
-            "{name} isn't there yet; it will be created, in WAL mode"
-        )),
-        // SQLite's empty database is an empty file.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Outcome::Pass(format!("{name} is empty; it will be put into WAL mode"))
-        }
-        Err(e) => fail(format!("{name} can't be read: {e}"), "check who owns it"),
-        Ok(()) if !header.starts_with(b"SQLite format 3\0") => fail(
-            format!("{name} is no SQLite database"),
-            "check [database] path",
-        ),
-        // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
-        Ok(()) if header[18..] == [2, 2] => Outcome::Pass(format!("{name} is in WAL mode")),
-        Ok(()) => warn(
-            format!("{name} is not in WAL mode"),
-            "edgerepl will set it; the application must not set another one",
-        ),
-    }
-}
-
 fn in_memory(file: &Path) -> Outcome {
     let folder = file.parent().unwrap_or(Path::new("/"));
     match delivery::is_in_memory(folder) {
@@ -440,6 +413,10 @@ fn output_of(command: &mut Command) -> io::Result<String> {
         if Instant::now() >= deadline {
             child.kill()?;
         }
+        // Not even SIGKILL ends one that is stuck in the kernel.
+        if Instant::now() >= deadline + GRACE {
+            return Err(ErrorKind::TimedOut.into());
+        }
         thread::sleep(Duration::from_millis(10));
     }
     let mut printed = String::new();
@@ -449,16 +426,17 @@ fn output_of(command: &mut Command) -> io::Result<String> {
     Ok(printed)
 }
 
-fn print(checks: &[Check], as_json: bool) {
+fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
     if as_json {
         let passed = checks.iter().all(Check::passes);
         let checks: Vec<Value> = checks.iter().map(to_json).collect();
-        println!("{}", json!({"form": 1, "passed": passed, "checks": checks}));
-        return;
+        let document = json!({"form": 1, "passed": passed, "checks": checks});
+        return output::answer(format_args!("{document}\n"), code);
     }
+    let mut text = String::new();
     let colour = io::stdout().is_terminal();
     for Check { name, outcome } in checks {
-        let (word, paint, text, next) = match outcome {
+        let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", 32, text, None),
             Outcome::Warn { cause, next } => ("warn", 33, cause, Some(next)),
             Outcome::Fail { cause, next } => ("FAIL", 31, cause, Some(next)),
@@ -470,11 +448,12 @@ fn print(checks: &[Check], as_json: bool) {
         } else {
             word
         };
-        println!("{word} {name:<16} {text}");
+        let _ = writeln!(text, "{word} {name:<16} {said}");
         if let Some(next) = next {
-            println!("      {:<16} next: {next}", "");
+            let _ = writeln!(text, "      {:<16} next: {next}", "");
         }
     }
+    output::answer(text, code)
 }
 
 fn to_json(check: &Check) -> Value {

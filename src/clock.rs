@@ -4,8 +4,6 @@
 //! deadline runs on it; [`WallTime`] is what the device believes the date to be, which may be 1970.
 //! Never decides anything: what is believed, and what follows from it, is the agent's.
 
-pub mod anchor;
-
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
@@ -58,6 +56,12 @@ impl Add<Duration> for BootTime {
 pub struct WallTime(i64);
 
 impl WallTime {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
+    /// 9999-12-31T23:59:59Z: no later one can be written as a date.
+    pub const LAST: Self = Self(253_402_300_799);
+
     /// `seconds` after 1970-01-01T00:00:00Z.
     pub const fn from_unix(seconds: i64) -> Self {
         Self(seconds)

@@ -7,24 +7,24 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::agent::{Report, told_term};
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::patience;
-use crate::credentials::{Credentials, Grant};
-use crate::system::local;
+use crate::credentials::{Credentials, Document, Grant};
+use crate::system::local::{self, Door};
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "credentials.sock";
@@ -36,20 +36,20 @@ const SDK_CONFIG: &str = "aws-config";
 const ERROR: &str = "error";
 
 /// The daemon's answer. Without credentials it holds the reason.
-pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Value {
+pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
     match (grant, report.told_term) {
         (Some(grant), Some(term)) => credentials(&grant.credentials, term),
         _ => {
             let why = report.problems.first();
             let why = why.map_or("the first ones have not come yet", String::as_str);
-            json!({ ERROR: format!("edgerepl has no valid credentials: {why}") })
+            json!({ ERROR: format!("edgerepl has no valid credentials: {why}") }).into()
         }
     }
 }
 
 /// What an SDK reads. The time to ask again is told by this device's clock, which is the one that the
 /// SDK will look at.
-fn credentials(credentials: &Credentials, term: Duration) -> Value {
+fn credentials(credentials: &Credentials, term: Duration) -> Document {
     let ends = WallTime::now().unix() + i64::try_from(term.as_secs().max(1)).unwrap_or(i64::MAX);
     json!({
         "Version": 1,
@@ -58,11 +58,16 @@ fn credentials(credentials: &Credentials, term: Duration) -> Value {
         "SessionToken": credentials.session_token,
         "Expiration": WallTime::from_unix(ends).to_string(),
     })
+    .into()
 }
 
 /// The daemon's end of the socket.
 #[derive(Debug)]
-pub(crate) struct CredentialServer(UnixListener);
+pub(crate) struct CredentialServer {
+    door: Door,
+    /// The user that was refused last: one that asks over and over is told of once.
+    refused: Option<u32>,
+}
 
 impl CredentialServer {
     /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
@@ -70,52 +75,71 @@ impl CredentialServer {
     /// # Errors
     /// Where the directory can't be written to.
     pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
-        local::listen(&runtime.file(SOCKET), 0o660).map(Self)
+        let door = Door::open(&runtime.file(SOCKET), 0o660)?;
+        Ok(Self {
+            door,
+            refused: None,
+        })
+    }
+
+    /// Where they wait.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
     }
 
     /// Answers whoever waits and may know.
-    pub(crate) fn answer(&self, document: impl Fn() -> Value) {
-        while let Ok((mut stream, _)) = self.0.accept() {
-            let answer = match refusal(&stream) {
+    pub(crate) fn answer(&mut self, document: impl Fn() -> Document) {
+        for mut client in self.door.clients() {
+            let answer = match self.refusal(&client) {
                 None => document(),
-                Some(why) => {
-                    log::warn!("credentials were asked for and not given: {why}");
-                    json!({ ERROR: why })
-                }
+                Some(why) => json!({ ERROR: why }).into(),
             };
             // It fits a socket's buffer; a reader that does not read loses, not the loop.
-            let written = stream
-                .set_nonblocking(true)
-                .and_then(|()| stream.write_all(answer.to_string().as_bytes()));
-            if let Err(e) = written {
+            if let Err(e) = client.write_all(&answer.text()) {
                 log::debug!("somebody asked for credentials and did not take them: {e}");
             }
         }
     }
-}
 
-impl AsFd for CredentialServer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Why the process at the other end is not given credentials. The socket's mode keeps others out; this
-/// holds where somebody changed it.
-fn refusal(stream: &UnixStream) -> Option<String> {
-    let peer = match getsockopt(stream, PeerCredentials) {
-        Ok(peer) => peer,
-        Err(e) => return Some(format!("the kernel does not say who asks: {e}")),
-    };
-    let own = Uid::effective().as_raw();
-    let is_ours = peer.uid() == own || peer.gid() == Gid::effective().as_raw();
-    (peer.uid() != 0 && !is_ours).then(|| {
-        format!(
+    /// Why the process at the other end is not given credentials.
+    fn refusal(&mut self, client: &UnixStream) -> Option<String> {
+        let peer = match getsockopt(client, PeerCredentials) {
+            Ok(peer) => peer,
+            Err(e) => return Some(format!("the kernel does not say who asks: {e}")),
+        };
+        let own = Uid::effective().as_raw();
+        // The socket's mode keeps others out; where somebody changed that, it is looked at who asks.
+        if peer.uid() == 0
+            || peer.uid() == own
+            || self.door.is_as_made()
+            || is_in_group(&peer, Gid::effective().as_raw())
+        {
+            return None;
+        }
+        let why = format!(
             "user {} (process {}) is neither root, nor edgerepl's user, nor of its group",
             peer.uid(),
             peer.pid()
-        )
-    })
+        );
+        if self.refused.replace(peer.uid()) != Some(peer.uid()) {
+            log::warn!("credentials were asked for and not given: {why}");
+        }
+        Some(why)
+    }
+}
+
+/// Whether a process is in `group`, by its own group or by a supplementary one. Those of a process that
+/// is invisible here are not known.
+fn is_in_group(peer: &UnixCredentials, group: u32) -> bool {
+    let supplementary = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).ok()?;
+        let groups = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Groups:"))?;
+        let mut groups = groups.split_ascii_whitespace();
+        Some(groups.any(|other| other.parse() == Ok(group)))
+    };
+    peer.gid() == group || supplementary() == Some(true)
 }
 
 /// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no secret.
@@ -178,8 +202,7 @@ pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
         log::error!("{why}");
         return ExitCode::FAILURE;
     }
-    println!("{answer}");
-    ExitCode::SUCCESS
+    output::answer(format_args!("{}\n", *answer), ExitCode::SUCCESS)
 }
 
 /// Credentials for a command of ours: from the daemon where one runs, else by a fetch.
@@ -203,14 +226,17 @@ pub(crate) fn obtain(
 }
 
 /// The daemon's answer, or why there is none.
-fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
+fn ask(runtime: &RuntimeDirectory) -> Result<Document, String> {
     let path = runtime.file(SOCKET);
     let text =
         local::ask(&path).map_err(|e| format!("no edgerepl answers at {}: {e}", path.display()))?;
-    serde_json::from_str(&text).map_err(|_| "edgerepl ended before it answered".to_owned())
+    let answer: Result<Value, _> = serde_json::from_str(&Zeroizing::new(text));
+    answer
+        .map(Document::from)
+        .map_err(|_| "edgerepl ended before it answered".to_owned())
 }
 
-fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
+fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Document {
     match patience::fetch(settings, runtime) {
         Ok(grant) => {
             let spare = settings.renew_before.min(grant.lifetime / 3);
@@ -219,7 +245,7 @@ fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
         }
         Err(failure) => {
             let why = failure.message;
-            json!({ ERROR: format!("there are no credentials: {why}") })
+            json!({ ERROR: format!("there are no credentials: {why}") }).into()
         }
     }
 }

@@ -10,20 +10,31 @@
 
 mod answer;
 pub mod certificate;
+mod connect;
 pub mod delivery;
+mod document;
 pub mod fetch;
 mod file;
 mod https;
 pub mod key;
+mod markers;
 pub(crate) mod patience;
 pub mod tls;
+pub mod witness;
 
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::clock::WallTime;
 
-/// One set of temporary credentials, as AWS STS grants them.
+pub(crate) use document::Document;
+
+/// The longest wait that is believed, whoever asks for it.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// One set of temporary credentials, as AWS STS grants them; wiped when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     /// Names the session; not a secret, but of no use to a reader either.
@@ -32,6 +43,14 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// Goes with each request. Secret.
     pub session_token: String,
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.access_key_id.zeroize();
+        self.secret_access_key.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -50,8 +69,8 @@ pub struct Grant {
     /// How long they were good for when they were granted: `expiration` less the answer's `Date`,
     /// so that the device's own clock has no say.
     pub lifetime: Duration,
-    /// The provider's clock when it answered; a time that can be trusted, since TLS verified who
-    /// sent it. `None` where the answer carried no date.
+    /// The provider's clock when it answered, which may be wrong: nothing that outlives the grant may
+    /// depend on it. `None` where the answer carried no date.
     pub server_time: Option<WallTime>,
     /// The thing that they were granted to: from the configuration, else from the certificate.
     pub thing_name: String,
@@ -64,7 +83,7 @@ pub struct FetchFailure {
     pub class: FailureClass,
     /// Names the thing, the cause and, where there is one, the operator's next step.
     pub message: String,
-    /// The least wait that the server asked for.
+    /// The least wait that the server asked for, [`LONGEST_WAIT`] at the most.
     pub retry_after: Option<Duration>,
 }
 

@@ -13,25 +13,24 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::Duration;
 
 use log::{debug, error, info, log, warn};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::agent::{
     Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
 };
-use crate::clock::anchor::Anchor;
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
 use crate::credential_process::{self, CredentialServer};
 use crate::credentials::delivery::{self, Source};
 use crate::credentials::fetch::FetchRequest;
-use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::Configuration;
@@ -41,19 +40,28 @@ use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
 use crate::store::version::SqliteVersion;
 use crate::store::{self, Store, WalGuard};
+use crate::system::family::Seen;
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
+use crate::system::process::{Process, collect_adopted};
 use crate::system::signals::Signals;
+use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
 
 mod children;
+mod litestream;
 mod notify;
+mod voice;
 
-use children::{Chore, Errand, FetchChild, Leftovers, Step, terminate};
+use children::{Chore, Errand, FetchChild, Leftovers, Look, Step};
+use litestream::Litestream;
 use notify::Notifier;
 
 /// While the guard holds, the WAL's size is looked at so often.
 const GUARD_PACE: Duration = Duration::from_secs(1);
+
+/// How exactly the kernel tells when a process was started.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 /// Runs the daemon until somebody ends it.
 ///
@@ -64,6 +72,11 @@ pub(crate) fn run(
     settings: Settings,
     runtime: RuntimeDirectory,
 ) -> Result<(), String> {
+    stderr::never_wait();
+    // What a wrapper around Litestream leaves behind comes here, so that it is seen, and can be ended.
+    if let Err(e) = prctl::set_child_subreaper(true) {
+        warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
+    }
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.notifier.ready();
     reactor.run();
@@ -76,13 +89,15 @@ struct Reactor {
     runtime: RuntimeDirectory,
     started: WallTime,
     agent: Agent,
-    anchor: Anchor,
     grant: Option<Grant>,
     store: Option<Store>,
     guard: Option<WalGuard>,
-    litestream: Option<Child>,
+    litestream: Option<Litestream>,
+    /// When the unit that runs Litestream was last asked to be restarted.
+    unit_restarted: BootTime,
     fetch: Option<FetchChild>,
-    chore: Option<Chore>,
+    chore: Option<(Errand, Chore)>,
+    look: Option<(Look, Chore)>,
     leftovers: Leftovers,
     sync: Option<SyncRequest>,
     /// The last of Litestream's transactions that was looked at, and whether what it uploaded lacks the
@@ -105,6 +120,7 @@ struct Reactor {
 
 impl Reactor {
     fn new(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<Self, String> {
+        runtime.takes_sockets()?;
         let folder = runtime.path().display().to_string();
         let failed = |e: io::Error| format!("{folder} can't be used as the runtime directory: {e}");
         std::fs::create_dir_all(runtime.path()).map_err(failed)?;
@@ -136,17 +152,14 @@ impl Reactor {
             config: config.to_owned(),
             started: now.wall,
             agent: Agent::new(policy(&settings), seed(), now),
-            anchor: Anchor::load(
-                std::env::var_os("STATE_DIRECTORY")
-                    .map(PathBuf::from)
-                    .as_deref(),
-            ),
             grant: None,
             store: store(&settings, now.wall),
             guard: None,
             litestream: None,
+            unit_restarted: BootTime::default(),
             fetch: None,
             chore: None,
+            look: None,
             leftovers: Leftovers::default(),
             sync: None,
             seen: 0,
@@ -176,6 +189,8 @@ impl Reactor {
         loop {
             self.turn();
             if self.done {
+                let look = self.look.take().map(|(_, look)| look.into_child());
+                look.iter().for_each(Process::kill);
                 self.leftovers.kill_all();
                 return;
             }
@@ -196,14 +211,9 @@ impl Reactor {
         }
         let now = now();
         let report = self.agent.report(now);
-        self.status.answer(|| {
-            status::document(
-                &report,
-                self.grant.as_ref(),
-                self.started,
-                self.litestream_pid(),
-            )
-        });
+        let litestream = self.litestream.as_ref().map(Litestream::id);
+        self.status
+            .answer(|| status::document(&report, self.grant.as_ref(), self.started, litestream));
         self.credentials
             .answer(|| credential_process::document(&report, self.grant.as_ref()));
         self.metrics.show(&report, now.boot);
@@ -224,6 +234,13 @@ impl Reactor {
             .deadline()
             .min(self.notifier.deadline())
             .min(self.leftovers.deadline())
+            .min(
+                self.litestream
+                    .as_ref()
+                    .map_or(BootTime::NEVER, Litestream::deadline),
+            )
+            .min(self.status.door().deadline())
+            .min(self.credentials.door().deadline())
             .min(guarded);
         if let Err(e) = self.alarm.set(deadline) {
             error!("the alarm can't be set: {e}");
@@ -232,14 +249,20 @@ impl Reactor {
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
-            Some(self.status.as_fd()),
-            Some(self.credentials.as_fd()),
+            self.status.door().source(),
+            self.credentials.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
-            self.fetch.as_ref().and_then(FetchChild::pipe),
             self.sync.as_ref().map(AsFd::as_fd),
+            self.litestream.as_ref().and_then(Litestream::pipe),
+        ];
+        let children = [
+            self.fetch.as_ref().map(FetchChild::pipes),
+            self.chore.as_ref().map(|(_, chore)| chore.pipes()),
+            self.look.as_ref().map(|(_, look)| look.pipes()),
         ];
         let mut polled: Vec<PollFd<'_>> = sources
             .into_iter()
+            .chain(children.into_iter().flatten().flatten())
             .flatten()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
@@ -297,17 +320,18 @@ impl Reactor {
             }
             self.fetched(outcome);
         }
-        if let Some(child) = &mut self.litestream
-            && let Ok(Some(status)) = child.try_wait()
+        let own = self.own_children();
+        if let Some(litestream) = &mut self.litestream
+            && let Some(how) = litestream.poll(&own, &secrets(self.grant.as_ref()))
         {
             self.litestream = None;
             self.sync = None;
-            self.events.push_back(Event::Exited(status.to_string()));
+            self.events.push_back(Event::Exited(how));
         }
-        if let Some(chore) = &mut self.chore
+        if let Some((errand, chore)) = &mut self.chore
             && let Some(result) = chore.poll()
         {
-            let event = match chore.errand() {
+            let event = match errand {
                 Errand::Probe => Event::Probed(result.and_then(|printed| {
                     delivery_for(&printed, &self.settings.replication.command)
                 })),
@@ -317,14 +341,70 @@ impl Reactor {
             self.chore = None;
             self.events.push_back(event);
         }
+        if let Some((look, chore)) = &mut self.look
+            && let Some(result) = chore.poll()
+        {
+            let look = *look;
+            self.look = None;
+            self.looked(look, result);
+        }
         self.leftovers.reap();
+        collect_adopted(&self.own_children());
+    }
+
+    /// All processes that this one started itself and did not collect yet.
+    fn own_children(&self) -> Vec<u32> {
+        let litestream = self.litestream.as_ref().map(Litestream::id);
+        let fetch = self.fetch.as_ref().map(FetchChild::id);
+        let chore = self.chore.as_ref().map(|(_, chore)| chore.id());
+        let look = self.look.as_ref().map(|(_, look)| look.id());
+        let known = litestream.into_iter().chain(fetch).chain(chore).chain(look);
+        known.chain(self.leftovers.ids()).collect()
+    }
+
+    /// What Litestream said of a replica of the missing database.
+    fn looked(&mut self, look: Look, result: Result<String, String>) {
+        let found = match (look, result) {
+            (Look::Plan, Err(cause)) if cause.contains(command::KNOWS_NO_PLAN) => {
+                return self.look_for_replica(Look::List);
+            }
+            (_, Err(cause)) if cause.contains(command::NOTHING_TO_RESTORE) => Ok(false),
+            (_, Err(cause)) => Err(cause),
+            // Below its heading a list has a line for each.
+            (Look::List, Ok(printed)) => Ok(printed.trim().lines().count() > 1),
+            (_, Ok(_)) => Ok(true),
+        };
+        self.events.push_back(Event::Looked(found));
+    }
+
+    fn look_for_replica(&mut self, look: Look) {
+        match self.start_look(look) {
+            Ok(chore) => self.look = Some((look, chore)),
+            Err(cause) => self.events.push_back(Event::Looked(Err(cause))),
+        }
+    }
+
+    fn start_look(&self, look: Look) -> Result<Chore, String> {
+        let grant = self.grant.as_ref().ok_or("there are no credentials")?;
+        let litestream = Replicate::parse(&self.settings.replication.command)?;
+        let words = match look {
+            Look::List => litestream.snapshots(self.database()),
+            // Nothing is written there: a plan is made and not carried out.
+            Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
+        };
+        let mut command = leash::command(None, &words);
+        for name in delivery::UNWANTED {
+            command.env_remove(name);
+        }
+        let values = Source::Values(&grant.credentials);
+        let variables = delivery::environment(&grant.thing_name, &self.settings.region, values);
+        let name = format!("`{}`", words.join(" "));
+        let step = Step::named(name, command).told(delivery::lines(&variables));
+        Chore::start([step])
     }
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
         let event = outcome.map(|grant| {
-            if let Some(time) = grant.server_time {
-                self.anchor.advance(time);
-            }
             let lease = Lease {
                 lifetime: grant.lifetime,
                 server_time: grant.server_time,
@@ -352,9 +432,8 @@ impl Reactor {
             Action::Probe => {
                 let litestream = Replicate::parse(&self.settings.replication.command);
                 let version = litestream.and_then(|litestream| litestream.version());
-                let step = version.map(|command| Step::from(command).heard());
-                match step.and_then(|step| Chore::start(Errand::Probe, [step])) {
-                    Ok(chore) => self.chore = Some(chore),
+                match version.and_then(|command| Chore::start([command.into()])) {
+                    Ok(chore) => self.chore = Some((Errand::Probe, chore)),
                     Err(cause) => self.events.push_back(Event::Probed(Err(cause))),
                 }
             }
@@ -364,23 +443,25 @@ impl Reactor {
                 }
             }
             Action::AbandonStart => {
-                if let Some(chore) = self.chore.take() {
+                if let Some((_, chore)) = self.chore.take() {
                     self.leftovers.add(chore.into_child());
                 }
             }
             Action::Terminate => {
-                if let Some(child) = &self.litestream {
-                    terminate(child);
+                let own = self.own_children();
+                if let Some(litestream) = &mut self.litestream {
+                    litestream.terminate(&own);
                 }
             }
             Action::Kill => {
-                if let Some(child) = &mut self.litestream {
-                    let _ = child.kill();
+                if let Some(litestream) = &self.litestream {
+                    litestream.kill(&self.own_children());
                 }
             }
             Action::Sync => {
                 let socket = &self.settings.replication.control_socket;
-                match SyncRequest::send(socket, &self.settings.database.path) {
+                let may_answer = |pid| self.may_answer(pid);
+                match SyncRequest::send(socket, &self.settings.database.path, may_answer) {
                     Ok(request) => self.sync = Some(request),
                     Err(failure) => {
                         self.sync = None;
@@ -391,8 +472,21 @@ impl Reactor {
             Action::ResetState => self.reset_state(),
             Action::WriteRow => {
                 if let Some(store) = &mut self.store {
-                    let row = store.write_row();
-                    self.events.push_back(Event::Row(row));
+                    self.events.push_back(match store.is_missing() {
+                        true => Event::DatabaseMissing,
+                        false => Event::Row(store.write_row()),
+                    });
+                }
+            }
+            Action::WriteFirstRow => {
+                if let Some(store) = &mut self.store {
+                    self.events.push_back(Event::Row(store.write_first_row()));
+                }
+            }
+            Action::LookForReplica => self.look_for_replica(Look::Plan),
+            Action::AbandonLook => {
+                if let Some((_, look)) = self.look.take() {
+                    self.leftovers.add(look.into_child());
                 }
             }
             Action::Prune => {
@@ -426,8 +520,9 @@ impl Reactor {
         let request = FetchRequest {
             identity: self.settings.identity.clone(),
             provider: self.settings.provider.clone(),
-            not_before: self.anchor.latest(),
+            witness: witness::path(&self.runtime),
             refused_pin: self.runtime.refused_pin(),
+            failures: self.agent.failures_in_a_row(),
         };
         match self
             .leftovers
@@ -472,24 +567,36 @@ impl Reactor {
         } = &self.settings.replication.supervisor
         {
             let restart = Restart::prepare(unit);
+            self.unit_restarted = BootTime::now();
             delivery::write_environment_file(environment_file, &variables)?;
             let step = Step::named(restart.name(unit), restart.command(unit));
-            self.chore = Some(Chore::start(Errand::RestartUnit, [step])?);
+            self.chore = Some((Errand::RestartUnit, Chore::start([step])?));
             return Ok(None);
         }
         let program = &self.settings.replication.command;
         command::locate(&program[0])?;
-        let mut command = leash::command(&self.runtime.file("litestream.lock"), program);
+        let mut command = leash::command(Some(&self.runtime.file("litestream.lock")), program);
         for name in delivery::UNWANTED {
             command.env_remove(name);
         }
-        command.envs(variables);
         notify::withhold(&mut command);
-        let child = command
-            .spawn()
-            .map_err(|e| format!("{} can't be started: {e}", program[0]))?;
-        self.litestream = Some(child);
+        let started = Litestream::start(&command, &delivery::lines(&variables));
+        self.litestream =
+            Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
         Ok(Some(()))
+    }
+
+    /// Whether the process that listens on the control socket is the Litestream that was started, and not
+    /// one that was left behind by an earlier start.
+    fn may_answer(&self, pid: u32) -> bool {
+        match (&self.settings.replication.supervisor, &self.litestream) {
+            (Supervisor::Child, Some(litestream)) => litestream.includes(pid),
+            (Supervisor::Child, None) => false,
+            // It may be invisible from here; where it is not, it is younger than the last restart.
+            (Supervisor::Systemd { .. }, _) => Seen::of(pid)
+                .and_then(|process| process.started_at())
+                .is_none_or(|started| started + CLOCK_TICK >= self.unit_restarted),
+        }
     }
 
     /// The folder in which Litestream remembers what it has read.
@@ -540,10 +647,10 @@ impl Reactor {
                 Supervisor::Systemd { unit, .. } => unit::stop(unit),
             };
             let steps = stop.into_iter().chain([reset]).map(Step::from);
-            Chore::start(Errand::ResetState, steps)
+            Chore::start(steps)
         });
         match started {
-            Ok(chore) => self.chore = Some(chore),
+            Ok(chore) => self.chore = Some((Errand::ResetState, chore)),
             Err(cause) => self.events.push_back(Event::StateReset(Err(cause))),
         }
     }
@@ -577,10 +684,6 @@ impl Reactor {
 
     fn database(&self) -> &Path {
         &self.settings.database.path
-    }
-
-    fn litestream_pid(&self) -> Option<u32> {
-        self.litestream.as_ref().map(Child::id)
     }
 }
 
@@ -659,6 +762,13 @@ fn now() -> Now {
         boot: BootTime::now(),
         wall: WallTime::now(),
     }
+}
+
+/// What is never passed on of what Litestream says.
+fn secrets(grant: Option<&Grant>) -> Vec<&str> {
+    let credentials = grant.map(|grant| &grant.credentials);
+    let secrets = credentials.map(|c| [c.secret_access_key.as_str(), c.session_token.as_str()]);
+    secrets.into_iter().flatten().collect()
 }
 
 /// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names

@@ -6,18 +6,17 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::agent::{Delivery, Report, State, SupervisorKind};
+use crate::cli::output;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
-use crate::system::local;
+use crate::system::local::{self, Door};
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "status.sock";
@@ -101,7 +100,7 @@ pub(crate) fn line(report: &Report) -> String {
 
 /// The daemon's end of the socket.
 #[derive(Debug)]
-pub(crate) struct StatusServer(UnixListener);
+pub(crate) struct StatusServer(Door);
 
 impl StatusServer {
     /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
@@ -110,26 +109,27 @@ impl StatusServer {
     /// Where the directory can't be written to.
     pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
         // Whoever may enter the directory may know.
-        local::listen(&runtime.file(SOCKET), 0o666).map(Self)
+        Door::open(&runtime.file(SOCKET), 0o666).map(Self)
+    }
+
+    /// Where they wait.
+    pub(crate) fn door(&self) -> &Door {
+        &self.0
     }
 
     /// Answers whoever waits.
-    pub(crate) fn answer(&self, document: impl Fn() -> Value) {
-        while let Ok((mut stream, _)) = self.0.accept() {
-            // The document fits a socket's buffer; a reader that does not read loses, not the loop.
-            let written = stream
-                .set_nonblocking(true)
-                .and_then(|()| stream.write_all(format!("{}\n", document()).as_bytes()));
-            if let Err(e) = written {
+    pub(crate) fn answer(&mut self, document: impl FnOnce() -> Value) {
+        let clients = self.0.clients();
+        if clients.is_empty() {
+            return;
+        }
+        let text = format!("{}\n", document());
+        for mut client in clients {
+            // It fits a socket's buffer; a reader that does not read loses, not the loop.
+            if let Err(e) = client.write_all(text.as_bytes()) {
                 log::debug!("somebody asked for the status and did not take it: {e}");
             }
         }
-    }
-}
-
-impl AsFd for StatusServer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -138,28 +138,23 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     let document = match ask(runtime) {
         Ok(document) => document,
         Err(cause) => {
+            let code = ExitCode::from(3);
             if as_json {
-                println!(
-                    "{}",
-                    json!({"form": FORM, "state": "not running", "problems": [cause]})
-                );
-            } else {
-                eprintln!("edgerepl: {cause}");
+                let document = json!({"form": FORM, "state": "not running", "problems": [cause]});
+                return output::answer(format_args!("{document}\n"), code);
             }
-            return ExitCode::from(3);
+            output::tell(format_args!("edgerepl: {cause}\n"));
+            return code;
         }
     };
+    let code = match document["state"] == State::Healthy.name() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
     if as_json {
-        println!("{document}");
-    } else {
-        print!("{}", table(&document, io::stdout().is_terminal()));
+        return output::answer(format_args!("{document}\n"), code);
     }
-    let healthy = document["state"] == State::Healthy.name();
-    if healthy {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    output::answer(table(&document, io::stdout().is_terminal()), code)
 }
 
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {

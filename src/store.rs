@@ -2,7 +2,7 @@
 //!
 //! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
 //! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
-//! (`version`). Never changes another table, never has the daemon wait longer than [`BUSY_LIMIT`] for
+//! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait longer than [`BUSY_LIMIT`] for
 //! a lock, never checkpoints but to empty a WAL on request. Nothing else in this process may open the
 //! database's files: closing any descriptor of one drops SQLite's locks on it, of which a WAL has none.
 
@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior,
+};
 
 use crate::clock::WallTime;
 use crate::config::TableName;
@@ -20,15 +22,27 @@ use crate::config::TableName;
 pub(crate) mod compare;
 mod guard;
 pub(crate) mod structure;
+mod table;
 pub mod version;
 
 pub use guard::WalGuard;
+use table::{Claim, Taken};
 
 /// How long a row waits for another writer before it is tried again later, by the loop.
 pub const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
+/// How long a trial waits for another writer.
+const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
+
+/// Rows with this id or a later one are somebody else's. Ours begin with a time in seconds, and rise
+/// by one a row.
+const END_OF_IDS: i64 = 1 << 40;
+
+/// The last second of the year 9999: no clock is believed to be later.
+const LATEST_START: i64 = 253_402_300_799;
 
 /// The heartbeat table of the database.
 #[derive(Debug)]
@@ -44,7 +58,8 @@ pub struct Store {
 struct Open {
     connection: Connection,
     file: FileIdentity,
-    last_id: i64,
+    /// The schema by which the table was seen to be ours.
+    claimed_in: Option<i64>,
 }
 
 impl Store {
@@ -53,17 +68,37 @@ impl Store {
         Self {
             database: database.to_owned(),
             table: table.clone(),
-            first_id: started.unix(),
+            first_id: started.unix().clamp(1, LATEST_START),
             open: None,
         }
     }
 
-    /// Commits one row, durably, and answers with its id.
+    /// Whether there is no database, in a folder that is there: whoever makes one has to know that no
+    /// replica of it can be restored.
+    pub fn is_missing(&self) -> bool {
+        let folder = self.database.parent();
+        is_absent(&self.database) && folder.is_some_and(Path::is_dir)
+    }
+
+    /// Commits one row, durably, and answers with its id. Makes no database.
     ///
     /// # Errors
-    /// Why it could not, in words: locked, full, damaged, missing. Nothing was written then.
+    /// Why it could not, in words: locked, full, damaged, missing, or the table is somebody else's.
+    /// Nothing was written then.
     pub fn write_row(&mut self) -> Result<i64, String> {
-        let row = self.try_write_row();
+        self.write(Absent::IsRefused)
+    }
+
+    /// As [`Store::write_row`], in a database that is made where there is none.
+    ///
+    /// # Errors
+    /// As for [`Store::write_row`].
+    pub fn write_first_row(&mut self) -> Result<i64, String> {
+        self.write(Absent::IsMade)
+    }
+
+    fn write(&mut self, absent: Absent) -> Result<i64, String> {
+        let row = self.try_write_row(absent);
         if row.as_ref().is_err_and(|e| !is_passing(e)) {
             // What is wrong may be with the handle: a database that was replaced, a disk that came
             // back. The next row finds out.
@@ -77,42 +112,150 @@ impl Store {
     /// # Errors
     /// As for [`Store::write_row`].
     pub fn prune(&mut self, keep: Duration) -> Result<usize, String> {
-        let Some(open) = &self.open else { return Ok(0) };
-        let table = &self.table;
-        let sql = format!(
-            "DELETE FROM {table} WHERE id IN (SELECT id FROM (SELECT id, created_at FROM {table} \
-             ORDER BY id LIMIT {PRUNE_BATCH}) WHERE created_at < datetime('now', ?1))"
-        );
-        let age = format!("-{} seconds", keep.as_secs());
-        open.connection
-            .execute(&sql, [age])
-            .map_err(|e| explain(&self.database, &e))
+        let (table, file) = (&self.table, FileIdentity::of(&self.database));
+        let Some(open) = self.open.as_mut().filter(|open| Some(open.file) == file) else {
+            return Ok(0);
+        };
+        let pruned = open.with_table(table, |transaction| Ok(prune(transaction, table, keep)?));
+        pruned.map_err(|e| explain(&self.database, &e))
     }
 
-    fn try_write_row(&mut self) -> rusqlite::Result<i64> {
+    fn try_write_row(&mut self, absent: Absent) -> Result<i64, Failure> {
         let stale = |open: &Open| FileIdentity::of(&self.database) != Some(open.file);
         if self.open.as_ref().is_none_or(stale) {
             self.open = None;
         }
         let open = match &mut self.open {
             Some(open) => open,
-            closed => closed.insert(open_table(&self.database, &self.table)?),
+            closed => closed.insert(Open::new(&self.database, absent)?),
         };
-        let id = open.last_id.saturating_add(1).max(self.first_id);
-        let sql = format!("INSERT INTO {} (id) VALUES (?1)", self.table);
-        let inserted = open.connection.execute(&sql, [id]);
-        if matches!(&inserted, Err(e) if e.sqlite_error_code() == Some(ErrorCode::ConstraintViolation))
-        {
-            // Somebody else writes to the table too: go on after what is there now.
-            open.last_id = last_id(&open.connection, &self.table)?;
-            let id = open.last_id.saturating_add(1).max(self.first_id);
-            open.connection.execute(&sql, [id])?;
-            open.last_id = id;
-            return Ok(id);
+        let (table, first_id) = (&self.table, self.first_id);
+        open.with_table(table, |transaction| insert(transaction, table, first_id))
+    }
+}
+
+impl Open {
+    fn new(database: &Path, absent: Absent) -> Result<Self, Failure> {
+        Ok(Self {
+            connection: connect_or(database, absent)?,
+            file: FileIdentity::of(database).unwrap_or_default(),
+            claimed_in: None,
+        })
+    }
+
+    /// Does `what` in one transaction with a look at the table, so that nobody puts another one into
+    /// its place meanwhile.
+    fn with_table<T>(
+        &mut self,
+        table: &TableName,
+        what: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = self.connection.transaction_with_behavior(behavior)?;
+        let schema = transaction.pragma_query_value(None, "schema_version", |row| row.get(0))?;
+        let claimed = match self.claimed_in == Some(schema) {
+            true => Claim::Ours,
+            false => claim(&transaction, table)?,
+        };
+        let done = what(&transaction)?;
+        transaction.commit()?;
+        // The rows of one without a mark are looked at each time; one that was just made, once more.
+        self.claimed_in = (claimed == Claim::Ours).then_some(schema);
+        Ok(done)
+    }
+}
+
+/// Finds the table to be ours, or makes it.
+fn claim(transaction: &Transaction<'_>, table: &TableName) -> Result<Claim, Failure> {
+    let claim = table::claim(transaction, table)?.map_err(Failure::Taken)?;
+    if claim == Claim::Free {
+        transaction.execute_batch(&table::definition(table))?;
+    }
+    Ok(claim)
+}
+
+fn insert(transaction: &Transaction<'_>, table: &TableName, first_id: i64) -> Result<i64, Failure> {
+    let last = format!("SELECT id FROM main.{table} WHERE id < ?1 ORDER BY id DESC LIMIT 1");
+    let last: Option<i64> = transaction
+        .query_row(&last, [END_OF_IDS], |row| row.get(0))
+        .optional()?;
+    let id = last.map_or(first_id, |last| first_id.max(last.saturating_add(1)));
+    if id >= END_OF_IDS {
+        return Err(Failure::NoIdLeft(table.clone()));
+    }
+    let sql = format!("INSERT INTO main.{table} (id) VALUES (?1)");
+    transaction.execute(&sql, [id])?;
+    Ok(id)
+}
+
+/// Rows with another date than SQLite's own are not ours. Those of the future, of a clock that was
+/// wrong, are passed over: they would be in the way of all later ones.
+fn prune(
+    transaction: &Transaction<'_>,
+    table: &TableName,
+    keep: Duration,
+) -> rusqlite::Result<usize> {
+    const DATE: &str =
+        "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] [0-9][0-9]:[0-9][0-9]:[0-9][0-9]";
+    let sql = format!(
+        "DELETE FROM main.{table} WHERE id IN (SELECT id FROM (SELECT id, created_at \
+         FROM main.{table} WHERE id < {END_OF_IDS} AND created_at GLOB '{DATE}' \
+         AND created_at < datetime('now', '+1 day') ORDER BY id LIMIT {PRUNE_BATCH}) \
+         WHERE created_at < datetime('now', ?1))"
+    );
+    transaction.execute(&sql, [format!("-{} seconds", keep.as_secs())])
+}
+
+/// How a trial went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Tried {
+    /// A row can be written.
+    Works,
+    /// Somebody else writes, for longer than the trial waits.
+    Locked,
+}
+
+/// Tries what writing a row takes, without a table only the lock, and leaves all as it was: the
+/// journal mode, and no WAL where there was none.
+///
+/// # Errors
+/// Why no row can be written, in words.
+pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Tried, String> {
+    let attempt = || -> Result<(), Failure> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(database, flags)?;
+        connection.busy_timeout(TRIAL_LIMIT)?;
+        distrust_schema(&connection)?;
+        // A WAL that is there holds what Litestream still reads; one that is made for the trial goes
+        // with it.
+        let is_there = wal_of(database).exists();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_there)?;
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = connection.transaction_with_behavior(behavior)?;
+        if let Some(table) = table {
+            claim(&transaction, table)?;
+            insert(&transaction, table, 1)?;
         }
-        inserted?;
-        open.last_id = id;
-        Ok(id)
+        Ok(transaction.rollback()?)
+    };
+    match attempt() {
+        Ok(()) => Ok(Tried::Works),
+        Err(e) if matches!(e.code(), Some(ErrorCode::DatabaseBusy)) => Ok(Tried::Locked),
+        Err(e) => Err(explain(database, &e)),
+    }
+}
+
+/// Refuses a database that is a symbolic link.
+///
+/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the link:
+/// it would replicate no row, and never say so. A link in a parent folder leads both to one place.
+///
+/// # Errors
+/// Where the link leads to, in words.
+pub(crate) fn refuse_link(database: &Path) -> Result<(), String> {
+    match link(database) {
+        Some(target) => Err(explain(database, &Failure::Link(target))),
+        None => Ok(()),
     }
 }
 
@@ -130,7 +273,7 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     let checkpoint = |connection: Connection| {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        connection.query_row(sql, [], |row| row.get::<_, bool>(0))
+        Ok(connection.query_row(sql, [], |row| row.get::<_, bool>(0))?)
     };
     match connect(database).and_then(checkpoint) {
         Ok(false) => Ok(()),
@@ -139,30 +282,34 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     }
 }
 
-fn open_table(database: &Path, table: &TableName) -> rusqlite::Result<Open> {
-    let connection = connect(database)?;
-    connection.execute_batch(&format!(
-        "CREATE TABLE IF NOT EXISTS {table} \
-         (id INTEGER PRIMARY KEY, created_at TEXT DEFAULT CURRENT_TIMESTAMP)"
-    ))?;
-    let last_id = last_id(&connection, table)?;
-    let file = FileIdentity::of(database).unwrap_or_default();
-    Ok(Open {
-        connection,
-        file,
-        last_id,
-    })
+/// What becomes of a database that isn't there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Absent {
+    IsRefused,
+    IsMade,
 }
 
-fn last_id(connection: &Connection, table: &TableName) -> rusqlite::Result<i64> {
-    let sql = format!("SELECT coalesce(max(id), 0) FROM {table}");
-    connection.query_row(&sql, [], |row| row.get(0))
+fn is_absent(database: &Path) -> bool {
+    let found = fs::symlink_metadata(database);
+    found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// A connection as all of ours are.
-fn connect(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(database)?;
+/// A connection as all of ours are, to a database that is there.
+fn connect(database: &Path) -> Result<Connection, Failure> {
+    connect_or(database, Absent::IsRefused)
+}
+
+fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
+    if let Some(target) = link(database) {
+        return Err(Failure::Link(target));
+    }
+    let mut flags = OpenFlags::default();
+    if absent == Absent::IsRefused {
+        flags.remove(OpenFlags::SQLITE_OPEN_CREATE);
+    }
+    let connection = Connection::open_with_flags(database, flags)?;
     connection.busy_timeout(BUSY_LIMIT)?;
+    distrust_schema(&connection)?;
     // The last connection to close deletes the WAL otherwise, and with it what Litestream needs to
     // go on without a new snapshot.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -173,6 +320,22 @@ fn connect(database: &Path) -> rusqlite::Result<Connection> {
     // A committed row outlives a power cut.
     connection.pragma_update(None, "synchronous", "full")?;
     Ok(connection)
+}
+
+/// Where `database` leads to, if it is a symbolic link.
+fn link(database: &Path) -> Option<PathBuf> {
+    fs::symlink_metadata(database)
+        .is_ok_and(|file| file.is_symlink())
+        .then(|| fs::canonicalize(database).or_else(|_| fs::read_link(database)))
+        .map(Result::unwrap_or_default)
+}
+
+/// The schema is the application's: nothing in it makes this process write elsewhere or call what
+/// only a person should.
+fn distrust_schema(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    Ok(())
 }
 
 /// Which file a path names at the moment, without opening it.
@@ -192,18 +355,63 @@ impl FileIdentity {
     }
 }
 
+/// Why nothing was done.
+#[derive(Debug)]
+enum Failure {
+    Sqlite(rusqlite::Error),
+    /// The heartbeat table is somebody else's.
+    Taken(Taken),
+    /// Somebody else's row has the last id.
+    NoIdLeft(TableName),
+    /// The path is a symbolic link to this.
+    Link(PathBuf),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Failure {
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            _ => None,
+        }
+    }
+}
+
 /// Whether the same connection may succeed in a moment.
-fn is_passing(error: &rusqlite::Error) -> bool {
+fn is_passing(failure: &Failure) -> bool {
     matches!(
-        error.sqlite_error_code(),
+        failure.code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
     )
 }
 
 /// One sentence: the database, the cause, the next step where there is one.
-fn explain(database: &Path, error: &rusqlite::Error) -> String {
+fn explain(database: &Path, failure: &Failure) -> String {
     let database = database.display();
-    match error.sqlite_error_code() {
+    let error = match failure {
+        Failure::Sqlite(error) => error,
+        Failure::Taken(taken) => return format!("{database}: {taken}"),
+        Failure::NoIdLeft(table) => {
+            return format!(
+                "{database}: {table} has a row of somebody else's with the id {}, and no id is left \
+                 after it; delete that row",
+                END_OF_IDS - 1
+            );
+        }
+        Failure::Link(target) => {
+            return format!(
+                "{database} is a symbolic link, beside which Litestream looks for the WAL in vain; \
+                 name {} in [database] path and in litestream.yml",
+                target.display()
+            );
+        }
+    };
+    match failure.code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             format!("{database} is locked by another writer")
         }
@@ -225,6 +433,7 @@ fn explain(database: &Path, error: &rusqlite::Error) -> String {
 mod tests {
     use super::*;
 
+    /// With an empty database in it, which is an empty file.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -232,6 +441,7 @@ mod tests {
             let path = std::env::temp_dir().join(format!("edgerepl-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             fs::create_dir(&path).expect("a folder");
+            fs::write(path.join("app.db"), "").expect("the file");
             Self(path)
         }
 
@@ -291,8 +501,27 @@ mod tests {
         for file in ["app.db", "app.db-wal", "app.db-shm"] {
             fs::remove_file(folder.0.join(file)).expect("the file");
         }
+        fs::write(folder.database(), "").expect("another one");
         assert_eq!(store.write_row(), Ok(1));
-        assert!(folder.database().exists());
+    }
+
+    #[test]
+    fn a_missing_database_is_made_by_one_alone_who_knows() {
+        let folder = Folder::new("missing");
+        fs::remove_file(folder.database()).expect("the file");
+        let mut store = store(&folder, 1);
+        assert!(store.is_missing());
+        assert!(store.write_row().is_err());
+        assert!(WalGuard::take(&folder.database()).is_err());
+        assert!(empty_wal(&folder.database()).is_err());
+        assert!(!folder.database().exists(), "it was made all the same");
+        assert_eq!(store.write_first_row(), Ok(1));
+        assert!(!store.is_missing());
+        assert_eq!(store.write_row(), Ok(2));
+        // A folder that isn't there may be a partition that is mounted later.
+        let nowhere = Path::new("/nowhere/app.db");
+        let table: TableName = "HealthCheck".parse().expect("a name");
+        assert!(!Store::new(nowhere, &table, WallTime::from_unix(1)).is_missing());
     }
 
     #[test]
@@ -322,6 +551,282 @@ mod tests {
             .query_row("SELECT id FROM HealthCheck", [], |r| r.get(0))
             .expect("a row");
         assert_eq!(left, 10);
+    }
+
+    /// The application's rows, and what becomes of them beside a store that is told to use their table.
+    #[test]
+    fn what_edgerepl_did_not_make_is_neither_written_to_nor_pruned() {
+        const OLD: &str =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 49)";
+        const OURS: &str = "(id INTEGER PRIMARY KEY, created_at TEXT DEFAULT CURRENT_TIMESTAMP)";
+        let cases = [
+            (
+                "its own form",
+                "CREATE TABLE HealthCheck (id INTEGER PRIMARY KEY, created_at, result)".to_owned(),
+                "is a table that edgerepl did not make",
+            ),
+            (
+                "another case",
+                "CREATE TABLE healthCHECK (id INTEGER PRIMARY KEY, created_at, result)".to_owned(),
+                "is a table that edgerepl did not make",
+            ),
+            (
+                "the form of the version without the mark",
+                format!("CREATE TABLE HealthCheck {OURS}"),
+                "is a table with rows that edgerepl did not write",
+            ),
+            (
+                "that form in another case",
+                format!("CREATE TABLE HEALTHCHECK {OURS}"),
+                "is a table with rows that edgerepl did not write",
+            ),
+            (
+                "a quoted name",
+                format!("CREATE TABLE \"HealthCheck\" {OURS}"),
+                "is a table that edgerepl did not make",
+            ),
+            (
+                "strict",
+                format!("CREATE TABLE HealthCheck {OURS} STRICT"),
+                "is a table that edgerepl did not make",
+            ),
+            (
+                "a view",
+                format!(
+                    "CREATE TABLE checks {OURS}; \
+                     CREATE VIEW HealthCheck AS SELECT id, created_at FROM checks; \
+                     CREATE TRIGGER writes INSTEAD OF INSERT ON HealthCheck BEGIN \
+                     INSERT INTO checks VALUES (new.id, new.created_at); END"
+                ),
+                "is a view",
+            ),
+            (
+                "an index",
+                format!("CREATE TABLE checks {OURS}; CREATE INDEX healthcheck ON checks (id)"),
+                "is an index",
+            ),
+            (
+                "a virtual table",
+                format!(
+                    "CREATE TABLE checks {OURS}; PRAGMA writable_schema = ON; \
+                     INSERT INTO sqlite_schema VALUES ('table', 'HealthCheck', 'HealthCheck', 0, \
+                     'create virtual table HealthCheck USING a_module_of_its_own (body)');"
+                ),
+                "is a virtual table",
+            ),
+        ];
+        for (case, schema, says) in cases {
+            let folder = Folder::new("foreign");
+            let application = Connection::open(folder.database()).expect("a connection");
+            application.execute_batch(&schema).expect(case);
+            let rows = match case {
+                "a view" | "an index" | "a virtual table" => "checks",
+                _ => "HealthCheck",
+            };
+            let insert = format!(
+                "INSERT INTO {rows} (id, created_at) {OLD} SELECT i, '2001-01-01 00:00:00' FROM n"
+            );
+            application.execute_batch(&insert).expect(case);
+            let mut store = store(&folder, 1_790_000_000);
+            for _ in 0..2 {
+                let refused = store.write_row().expect_err(case);
+                assert!(refused.contains(says), "{case}: {refused}");
+                let next = "set [heartbeat] table = \"edgerepl_heartbeat\"";
+                assert!(refused.ends_with(next), "{case}: {refused}");
+                let _ = store.prune(Duration::from_secs(1));
+            }
+            assert_eq!(count(&application, rows), 49, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_name_that_is_proposed_is_free() {
+        let folder = Folder::new("proposed");
+        let application = Connection::open(folder.database()).expect("a connection");
+        application
+            .execute_batch("CREATE TABLE HealthCheck (a); CREATE TABLE EDGEREPL_heartbeat (a)")
+            .expect("the tables");
+        let refused = store(&folder, 1).write_row().expect_err("it is taken");
+        assert!(refused.ends_with("\"edgerepl_heartbeat_2\""), "{refused}");
+    }
+
+    #[test]
+    fn a_table_of_the_version_without_the_mark_stays_in_use() {
+        for first in [None, Some(1_700_000_000)] {
+            let folder = Folder::new("unmarked");
+            let before = Connection::open(folder.database()).expect("a connection");
+            before
+                .execute_batch(
+                    "CREATE TABLE IF NOT EXISTS HealthCheck \
+                     (id INTEGER PRIMARY KEY, created_at TEXT DEFAULT CURRENT_TIMESTAMP)",
+                )
+                .expect("the table");
+            if let Some(first) = first {
+                let sql = "INSERT INTO HealthCheck VALUES (?1, '2023-11-14 22:13:20')";
+                before.execute(sql, [first]).expect("a row");
+            }
+            let mut store = store(&folder, 1_790_000_000);
+            assert_eq!(store.write_row(), Ok(1_790_000_000));
+            let pruned = store.prune(Duration::from_secs(3600));
+            assert_eq!(pruned, Ok(usize::from(first.is_some())));
+            // The application begins to use it.
+            before
+                .execute_batch("INSERT INTO HealthCheck VALUES (1, '2001-01-01 00:00:00')")
+                .expect("a row");
+            assert!(store.prune(Duration::from_secs(3600)).is_err());
+            assert!(store.write_row().is_err());
+            assert_eq!(count(&before, "HealthCheck"), 2);
+        }
+    }
+
+    #[test]
+    fn what_the_application_hangs_on_the_table_later_stops_rows_and_pruning() {
+        let cases = [
+            (
+                "CREATE TRIGGER copies AFTER INSERT ON healthcheck BEGIN DELETE FROM own; END",
+                "DROP TRIGGER copies",
+                "is a table with the trigger \"copies\" on it",
+            ),
+            (
+                "CREATE TRIGGER aborts BEFORE DELETE ON HealthCheck BEGIN DELETE FROM own; END",
+                "DROP TRIGGER aborts",
+                "is a table with the trigger \"aborts\" on it",
+            ),
+            (
+                "CREATE TABLE \"its own\" (at REFERENCES HEALTHCHECK ON DELETE CASCADE); \
+                 INSERT INTO \"its own\" VALUES (5)",
+                "DROP TABLE \"its own\"",
+                "is a table that \"its own\" refers to",
+            ),
+            (
+                "ALTER TABLE HealthCheck ADD COLUMN result",
+                "ALTER TABLE HealthCheck DROP COLUMN result",
+                "is a table that edgerepl did not make",
+            ),
+            (
+                "ALTER TABLE HealthCheck RENAME TO kept; \
+                 CREATE VIEW HealthCheck AS SELECT id, created_at FROM kept",
+                "DROP VIEW HealthCheck",
+                "is a view",
+            ),
+        ];
+        for (change, back, says) in cases {
+            let folder = Folder::new("later");
+            let mut store = store(&folder, 10);
+            assert_eq!(store.write_row(), Ok(10));
+            let application = Connection::open(folder.database()).expect("a connection");
+            application
+                .execute_batch(
+                    "CREATE TABLE own (a); INSERT INTO own VALUES (1); \
+                     INSERT INTO HealthCheck VALUES (5, '2001-01-01 00:00:00')",
+                )
+                .expect("the application's rows");
+            application.execute_batch(change).expect(change);
+            let refused = store.prune(Duration::from_secs(1)).expect_err(change);
+            assert!(refused.contains(says), "{refused}");
+            let refused = store.write_row().expect_err(change);
+            assert!(refused.contains(says), "{refused}");
+            assert_eq!(count(&application, "HealthCheck"), 2, "{change}");
+            assert_eq!(count(&application, "own"), 1, "{change}");
+            application.execute_batch(back).expect(back);
+            if !change.contains("COLUMN") {
+                assert!(store.write_row().is_ok(), "{change}");
+                assert!(store.prune(Duration::from_secs(1)).is_ok(), "{change}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_somebody_else_in_our_table_are_passed_over_and_never_pruned() {
+        let folder = Folder::new("strangers");
+        let mut store = store(&folder, 1_000);
+        assert_eq!(store.write_row(), Ok(1_000));
+        let other = Connection::open(folder.database()).expect("a connection");
+        let strangers = [
+            "(9223372036854775807, '2001-01-01 00:00:00')",
+            "(1790000000123, '2001-01-01 00:00:00')",
+            "(1, NULL)",
+            "(2, '')",
+            "(3, 'yesterday')",
+            "(4, 5)",
+            "(5, x'00')",
+            "(6, '2001-01-01')",
+            "(-9223372036854775808, 0.5)",
+        ];
+        for row in strangers {
+            let sql = format!("INSERT INTO HealthCheck VALUES {row}");
+            other.execute_batch(&sql).expect(row);
+        }
+        assert_eq!(store.write_row(), Ok(1_001));
+        assert_eq!(store.prune(Duration::from_secs(1)), Ok(0));
+        assert_eq!(count(&other, "HealthCheck"), 2 + strangers.len());
+        let last = format!("INSERT INTO HealthCheck (id) VALUES ({})", END_OF_IDS - 1);
+        other.execute_batch(&last).expect("the last id");
+        let refused = store.write_row().expect_err("no id is left");
+        assert!(refused.ends_with("delete that row"), "{refused}");
+    }
+
+    /// Neither rows that are not ours nor rows of a clock that was ahead keep the old ones for ever.
+    #[test]
+    fn pruning_gets_past_what_it_leaves() {
+        let folder = Folder::new("past");
+        let mut store = store(&folder, 5_000);
+        assert_eq!(store.write_row(), Ok(5_000));
+        let other = Connection::open(folder.database()).expect("a connection");
+        other
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1200) \
+                 INSERT INTO HealthCheck SELECT i, iif(i % 2, NULL, '9000-01-01 00:00:00') FROM n; \
+                 INSERT INTO HealthCheck VALUES (4000, '2001-01-01 00:00:00')",
+            )
+            .expect("the rows");
+        assert_eq!(store.prune(Duration::from_secs(3600)), Ok(1));
+    }
+
+    #[test]
+    fn a_database_that_is_a_link_is_refused_by_name() {
+        let folder = Folder::new("link");
+        fs::remove_file(folder.database()).expect("the file");
+        let real = folder.0.join("real.db");
+        for target_exists in [false, true] {
+            if target_exists {
+                fs::write(&real, "").expect("the file");
+            } else {
+                std::os::unix::fs::symlink(&real, folder.database()).expect("a link");
+            }
+            let mut store = store(&folder, 1);
+            let guard = WalGuard::take(&folder.database()).map(drop);
+            let empty = empty_wal(&folder.database());
+            for refused in [store.write_row().map(drop), guard, empty] {
+                let refused = refused.expect_err("it is a link");
+                assert!(refused.contains("is a symbolic link"), "{refused}");
+                let target = real.display().to_string();
+                assert!(refused.contains(&target), "{refused}");
+            }
+            let made = fs::read_dir(&folder.0).expect("the folder").count();
+            assert_eq!(made, 1 + usize::from(target_exists));
+        }
+    }
+
+    #[test]
+    fn a_link_in_a_parent_folder_is_fine() {
+        let folder = Folder::new("parent");
+        let (real, link) = (folder.0.join("real"), folder.0.join("link"));
+        fs::create_dir(&real).expect("a folder");
+        fs::write(real.join("app.db"), "").expect("the file");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        let table: TableName = "HealthCheck".parse().expect("a name");
+        let mut store = Store::new(&link.join("app.db"), &table, WallTime::from_unix(1));
+        assert_eq!(store.write_row(), Ok(1));
+        assert!(real.join("app.db-wal").exists());
+    }
+
+    fn count(connection: &Connection, table: &str) -> usize {
+        let sql = format!("SELECT count(*) FROM {table}");
+        let rows: isize = connection
+            .query_row(&sql, [], |row| row.get(0))
+            .expect("a count");
+        rows.unsigned_abs()
     }
 
     /// Parts are left out of the bundled SQLite; what an application has made with its own is no

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
+use crate::cli::output;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::control::SyncRequest;
 use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
@@ -28,22 +29,21 @@ const SYNC_LIMIT: Duration = Duration::from_secs(4);
 pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     match compared(settings, runtime) {
         Ok(verdict) => {
-            if as_json {
-                println!("{}", verdict.document());
-            } else {
-                print!("{}", verdict.table(io::stdout().is_terminal()));
-            }
-            match verdict.holds() {
+            let code = match verdict.holds() {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
+            };
+            if as_json {
+                return output::answer(format_args!("{}\n", verdict.document()), code);
             }
+            output::answer(verdict.table(io::stdout().is_terminal()), code)
         }
         Err(cause) => {
             if as_json {
-                println!("{}", json!({"form": 1, "holds": false, "cause": cause}));
-            } else {
-                log::error!("the replica is not verified: {cause}");
+                let document = json!({"form": 1, "holds": false, "cause": cause});
+                return output::answer(format_args!("{document}\n"), ExitCode::FAILURE);
             }
+            log::error!("the replica is not verified: {cause}");
             ExitCode::FAILURE
         }
     }
@@ -258,7 +258,7 @@ fn heartbeats(
 fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
     let socket = &settings.replication.control_socket;
     let begun = Instant::now();
-    let mut request = SyncRequest::send(socket, &settings.database.path)?;
+    let mut request = SyncRequest::send(socket, &settings.database.path, |_| true)?;
     loop {
         if let Some(answer) = request.poll() {
             return answer;

@@ -173,6 +173,11 @@ impl Lab {
         &self.ca_file
     }
 
+    /// A chain such as the provider shows, with a key that nobody has: PEM, leaf first.
+    pub fn server_chain(&self, certificate: ServerCertificate) -> Result<String> {
+        self.pki.server_pem(certificate)
+    }
+
     /// The credential provider.
     pub fn provider(&self) -> &Provider {
         &self.provider

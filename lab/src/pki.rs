@@ -1,6 +1,7 @@
 //! The lab's certificate authorities: one chain for the provider's server, one CA for devices. It
 //! owns keys and issues certificates; who may use which is the registry's business.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SigningKey, date_time_ymd,
@@ -22,6 +23,10 @@ pub enum ServerCertificate {
     /// Valid from 2020 to 2049, so that a client's clock may be years off, but not at 1970.
     #[default]
     Good,
+    /// Since a month and for a year, as those of AWS are.
+    Usual,
+    /// Since a moment ago: later than any program that is tested was built.
+    Latest,
     /// For another host.
     WrongName,
     /// From a root that is not in [`Lab::ca_file`](crate::Lab::ca_file).
@@ -104,6 +109,14 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         (params.not_before, params.not_after) = match which {
             ServerCertificate::Expired => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+            ServerCertificate::Usual => (
+                OffsetDateTime::now_utc() - time::Duration::days(30),
+                OffsetDateTime::now_utc() + time::Duration::days(365),
+            ),
+            ServerCertificate::Latest => (
+                OffsetDateTime::now_utc() - time::Duration::seconds(1),
+                date_time_ymd(2049, 1, 1),
+            ),
             ServerCertificate::NotYetValid => (
                 OffsetDateTime::now_utc() + time::Duration::days(365),
                 date_time_ymd(2049, 1, 1),
@@ -120,6 +133,22 @@ impl Pki {
             chain: vec![leaf.into(), issuer.der().clone()],
             key,
         })
+    }
+
+    /// Such a chain as PEM, leaf first.
+    pub(crate) fn server_pem(&self, which: ServerCertificate) -> Result<String> {
+        let chain = self.server(which)?.chain;
+        let pem = |der: &CertificateDer<'_>| {
+            let body = STANDARD.encode(der);
+            let lines: Vec<_> = body
+                .as_bytes()
+                .chunks(64)
+                .map(String::from_utf8_lossy)
+                .collect();
+            let lines = lines.join("\n");
+            format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n")
+        };
+        Ok(chain.iter().map(pem).collect())
     }
 
     /// Issues a device's certificate from its PKCS#10 request, as the cloud does at provisioning.

@@ -197,6 +197,7 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
         }
         _ => {}
     }
+    problems.extend(agent.creation.trouble().map(str::to_owned));
     if let Some(interval) = agent.policy.heartbeat {
         let last = agent
             .heartbeat

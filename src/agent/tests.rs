@@ -212,6 +212,82 @@ fn a_server_that_names_a_wait_is_given_it() {
 }
 
 #[test]
+fn no_number_puts_the_next_fetch_off_for_ever() {
+    for class in FailureClass::ALL {
+        let mut story = Story::begin(SupervisorKind::Child);
+        story.tell(Event::Tick);
+        story.tell(failed(class, Some(Duration::MAX)));
+        assert_eq!(story.next_fetch(HOUR), Some(15 * MINUTE), "{class:?}");
+    }
+}
+
+/// How many fetches an hour sees whose answers are all the same, with something happening each tenth
+/// of a second.
+fn fetches_in_an_hour(answer: &Event, happens: Option<&Event>) -> usize {
+    let mut story = Story::begin(SupervisorKind::Child);
+    let mut fetches = 0;
+    for _ in 0..36_000 {
+        let mut actions = story.tell(Event::Tick);
+        actions.extend(
+            happens
+                .into_iter()
+                .flat_map(|event| story.tell(event.clone())),
+        );
+        while actions.contains(&Action::Fetch) {
+            fetches += 1;
+            actions = story.tell(answer.clone());
+        }
+        story.now.boot = story.now.boot + SECOND / 10;
+    }
+    fetches
+}
+
+#[test]
+fn no_hour_sees_more_than_120_fetches_whatever_happens_in_it() {
+    let policy = Story::begin(SupervisorKind::Child).agent.policy;
+    let reloads = Event::Reloaded(policy);
+    let grants = granted(HOUR);
+    for answer in FailureClass::ALL
+        .map(|class| failed(class, None))
+        .iter()
+        .chain([&grants])
+    {
+        for happens in [
+            None,
+            Some(&reloads),
+            Some(&Event::NetworkChanged),
+            Some(&Event::ClockStepped),
+        ] {
+            let fetches = fetches_in_an_hour(answer, happens);
+            assert!(
+                (1..=120).contains(&fetches),
+                "{fetches} fetches by {answer:?} and {happens:?}"
+            );
+        }
+    }
+    // Credentials that are good, and somebody who reloads in a loop.
+    assert!(fetches_in_an_hour(&grants, Some(&reloads)) <= 61);
+    // Nor does a lifetime of a second make a storm.
+    assert!(fetches_in_an_hour(&granted(SECOND), None) <= 120);
+}
+
+#[test]
+fn a_reload_brings_one_fetch_forward_and_the_next_a_minute_later() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(failed(FailureClass::Refused, None));
+    let reloads = Event::Reloaded(story.agent.policy.clone());
+    story.now.boot = story.now.boot + 6 * SECOND;
+    assert!(story.tell(reloads.clone()).contains(&Action::Fetch));
+    story.tell(failed(FailureClass::Refused, None));
+    for _ in 0..1000 {
+        assert!(!story.tell(reloads.clone()).contains(&Action::Fetch));
+    }
+    let wait = story.report().renewal_in.expect("a fetch is due");
+    assert!((30 * SECOND..=MINUTE).contains(&wait), "{wait:?}");
+}
+
+#[test]
 fn whether_a_refused_pin_was_mended_is_looked_at_now_and_then() {
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
@@ -683,4 +759,67 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
             .tell(Event::Exited("exit status: 0".to_owned()))
             .contains(&Action::Exit)
     );
+}
+
+#[test]
+fn a_missing_database_is_made_once_no_replica_of_it_can_be_restored() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    assert!(story.tell(Event::Tick).contains(&Action::WriteRow));
+    let missing = story.tell(Event::DatabaseMissing);
+    assert!(
+        !missing.contains(&Action::LookForReplica),
+        "without credentials nobody can look"
+    );
+    assert!(story.tell(granted(HOUR)).contains(&Action::LookForReplica));
+    // S3 is away.
+    let later = story.tell(Event::Looked(Err("S3 is away".to_owned())));
+    assert!(!later.contains(&Action::WriteFirstRow));
+    let has_problem = |story: &Story, text: &str| {
+        let problems = story.report().problems;
+        problems.iter().any(|problem| problem.contains(text))
+    };
+    assert!(has_problem(&story, "S3 is away"));
+    let looks = |story: &mut Story, span| {
+        let done = pass_without_a_database(story, span);
+        done.into_iter()
+            .filter(|a| *a == Action::LookForReplica)
+            .count()
+    };
+    assert!(looks(&mut story, MINUTE) >= 1);
+    // There is one: nothing is made, and it is looked again now and then.
+    assert!(story.tell(Event::Looked(Ok(true))).is_empty());
+    assert!(has_problem(&story, "edgerepl restore"));
+    assert_eq!(looks(&mut story, 6 * MINUTE), 1);
+    assert!(
+        story
+            .tell(Event::Looked(Ok(false)))
+            .contains(&Action::WriteFirstRow)
+    );
+    story.tell(Event::Row(Ok(1)));
+    assert!(!has_problem(&story, "database"));
+    // One that is lost while the daemon runs is made no sooner.
+    story.tell(Event::DatabaseMissing);
+    let again = story.tell(Event::Tick);
+    assert!(!again.contains(&Action::WriteFirstRow));
+    // A look that never ends is given up, and another one made.
+    assert!(looks(&mut story, 10 * MINUTE) >= 2);
+}
+
+/// Lets time pass while each row that is wanted finds no database; what else was done.
+fn pass_without_a_database(story: &mut Story, span: Duration) -> Vec<Action> {
+    let end = story.now.boot + span;
+    let mut done = Vec::new();
+    while story.agent.deadline() <= end {
+        story.now.boot = story.agent.deadline();
+        let mut actions = VecDeque::from(story.tell(Event::Tick));
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::WriteRow => actions.extend(story.tell(Event::DatabaseMissing)),
+                Action::Fetch => actions.extend(story.tell(granted(HOUR))),
+                other => done.push(other),
+            }
+        }
+    }
+    story.now.boot = end;
+    done
 }

@@ -8,14 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Credentials, FailureClass, FetchFailure, Grant};
+use super::{Credentials, Document, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
 use crate::clock::WallTime;
 
 /// The longest body that is read, in bytes. AWS answers with little more than 1 KiB.
 pub(super) const MAX_BODY: u64 = 64 * 1024;
-
-/// The longest wait that a server may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// The longest lifetime that is believed. AWS grants 12 hours at most.
 const MAX_LIFETIME: Duration = Duration::from_secs(13 * 3600);
@@ -154,9 +151,10 @@ pub(super) fn check_lifetime(lifetime: Duration) -> Result<(), String> {
 }
 
 /// Parses JSON, and refuses a member that stands twice: readers differ in which one they take.
-pub(super) fn parse_strictly(text: &[u8]) -> Result<Value, String> {
+pub(super) fn parse_strictly(text: &[u8]) -> Result<Document, String> {
     let value: Value = serde_json::from_slice(text)
         .map_err(|e| format!("it is not JSON (line {}, column {})", e.line(), e.column()))?;
+    let value = Document::from(value);
     // Each member has exactly one colon outside of strings.
     let mut written = 0;
     let (mut in_string, mut escaped) = (false, false);
@@ -197,7 +195,7 @@ fn wait(text: &str, now: WallTime) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => WallTime::from_http_date(text)? - now,
     };
-    Some(wait.min(MAX_RETRY_AFTER))
+    Some(wait.min(LONGEST_WAIT))
 }
 
 fn refusal(answer: &Answer, asked: Asked<'_>) -> FetchFailure {

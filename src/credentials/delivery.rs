@@ -11,6 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use zeroize::Zeroizing;
 
 use super::Credentials;
 
@@ -33,6 +34,9 @@ pub const UNWANTED: [&str; 12] = [
     "LITESTREAM_SECRET_ACCESS_KEY",
 ];
 
+/// A name and its value; the value is wiped when it is dropped.
+pub type Variable = (&'static str, Zeroizing<String>);
+
 /// Where Litestream's SDK finds credentials.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
@@ -43,31 +47,25 @@ pub enum Source<'a> {
 }
 
 /// What Litestream's environment holds beside its own.
-pub fn environment(
-    thing_name: &str,
-    region: &str,
-    source: Source<'_>,
-) -> Vec<(&'static str, String)> {
+pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Variable> {
+    let variable = |name, value: &str| (name, Zeroizing::new(value.to_owned()));
     let mut variables = match source {
         Source::Values(credentials) => vec![
-            ("AWS_ACCESS_KEY_ID", credentials.access_key_id.clone()),
-            (
-                "AWS_SECRET_ACCESS_KEY",
-                credentials.secret_access_key.clone(),
-            ),
-            ("AWS_SESSION_TOKEN", credentials.session_token.clone()),
+            variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+            variable("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+            variable("AWS_SESSION_TOKEN", &credentials.session_token),
         ],
         Source::Config(file) => vec![
-            ("AWS_CONFIG_FILE", file.display().to_string()),
+            variable("AWS_CONFIG_FILE", &file.to_string_lossy()),
             // A file of that kind in somebody's home would win.
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
+            variable("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
         ],
     };
     variables.extend([
-        ("AWS_REGION", region.to_owned()),
-        ("AWS_DEFAULT_REGION", region.to_owned()),
-        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ("EDGEREPL_THING_NAME", thing_name.to_owned()),
+        variable("AWS_REGION", region),
+        variable("AWS_DEFAULT_REGION", region),
+        variable("AWS_EC2_METADATA_DISABLED", "true"),
+        variable("EDGEREPL_THING_NAME", thing_name),
     ]);
     variables
 }
@@ -77,10 +75,7 @@ pub fn environment(
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.
-pub fn write_environment_file(
-    path: &Path,
-    variables: &[(&'static str, String)],
-) -> Result<(), String> {
+pub fn write_environment_file(path: &Path, variables: &[Variable]) -> Result<(), String> {
     let failed = |e: io::Error| format!("{} can't be written: {e}", path.display());
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !is_in_memory(folder).map_err(failed)? {
@@ -90,13 +85,24 @@ pub fn write_environment_file(
             path.display()
         ));
     }
-    // The values hold nothing that systemd's format gives a meaning to: they were checked on the way
-    // in, when they were read from the fetch child.
-    let text: String = variables
+    replace(path, folder, &lines(variables)).map_err(failed)
+}
+
+/// The variables as lines of `NAME=value`. The values hold nothing that a reader of such lines, systemd
+/// for one, gives a meaning to: they were checked on the way in, when they were read from the fetch
+/// child.
+pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
+    // As long as it becomes: what grows leaves a copy behind.
+    let length = variables
         .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect();
-    replace(path, folder, &text).map_err(failed)
+        .map(|(name, value)| name.len() + value.len() + 2);
+    let mut lines = Zeroizing::new(String::with_capacity(length.sum()));
+    for (name, value) in variables {
+        for part in [name, "=", value, "\n"] {
+            lines.push_str(part);
+        }
+    }
+    lines
 }
 
 /// Whether what is written in `folder` stays in memory.

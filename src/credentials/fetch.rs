@@ -19,8 +19,8 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Asked, check_lifetime, judge, parse_strictly, text};
 use super::certificate::Certificate;
-use super::tls::{self, Tls, believed};
-use super::{Credentials, FailureClass, FetchFailure, Grant, https, key};
+use super::tls::{self, Tls};
+use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT, https, key};
 use crate::clock::WallTime;
 use crate::config::{Identity, Provider};
 
@@ -37,10 +37,14 @@ pub struct FetchRequest {
     pub identity: Identity,
     /// Who is asked.
     pub provider: Provider,
-    /// Certificates are judged at the system's clock, but at no time before this.
-    pub not_before: WallTime,
+    /// The file with the server's certificate that passed last: certificates are judged at the
+    /// system's clock, but at no time before that one began.
+    pub witness: PathBuf,
     /// The file that remembers a refused PIN, on tmpfs.
     pub refused_pin: PathBuf,
+    /// How many fetches failed since the last one that did not: each tries the server's addresses in
+    /// another order.
+    pub failures: usize,
 }
 
 impl FetchRequest {
@@ -57,8 +61,9 @@ impl FetchRequest {
                 "role_alias": self.provider.role_alias,
                 "ca_file": self.provider.ca_file.to_string_lossy(),
             },
-            "not_before": self.not_before.unix(),
+            "witness": self.witness.to_string_lossy(),
             "refused_pin": self.refused_pin.to_string_lossy(),
+            "failures": self.failures,
         })
         .to_string()
     }
@@ -69,6 +74,7 @@ impl FetchRequest {
     /// A sentence that names what is missing or malformed.
     pub fn from_json(request: &[u8]) -> Result<Self, String> {
         let request = parse_strictly(request)?;
+        let request = request.as_object().ok_or("it is no object")?;
         let section = |name: &str| {
             let section = request.get(name).and_then(Value::as_object);
             section.ok_or_else(|| format!("it has no object {name:?}"))
@@ -88,15 +94,13 @@ impl FetchRequest {
                 role_alias: text(provider, "role_alias")?.to_owned(),
                 ca_file: text(provider, "ca_file")?.into(),
             },
-            not_before: request
-                .get("not_before")
-                .and_then(Value::as_i64)
-                .map(WallTime::from_unix)
-                .ok_or("it has no number \"not_before\"")?,
-            refused_pin: match request.get("refused_pin").and_then(Value::as_str) {
-                Some(path) => path.into(),
-                None => return Err("it has no text \"refused_pin\"".to_owned()),
-            },
+            witness: text(request, "witness")?.into(),
+            refused_pin: text(request, "refused_pin")?.into(),
+            failures: request
+                .get("failures")
+                .and_then(Value::as_u64)
+                .and_then(|failures| failures.try_into().ok())
+                .ok_or("it has no number \"failures\"")?,
         })
     }
 }
@@ -198,12 +202,6 @@ impl Reply {
 }
 
 fn read_grant(grant: &Map<String, Value>) -> Result<Grant, String> {
-    let time = |name: &str| {
-        grant
-            .get(name)
-            .and_then(Value::as_i64)
-            .map(WallTime::from_unix)
-    };
     let thing_name = text(grant, "thing_name")?;
     if !is_thing_name(thing_name) {
         return Err("its thing_name is not one".to_owned());
@@ -216,9 +214,9 @@ fn read_grant(grant: &Map<String, Value>) -> Result<Grant, String> {
             text(grant, "secret_access_key")?,
             text(grant, "session_token")?,
         )?,
-        expiration: time("expiration").ok_or("it has no expiration")?,
+        expiration: time(grant, "expiration")?.ok_or("it has no expiration")?,
         lifetime,
-        server_time: time("server_time"),
+        server_time: time(grant, "server_time")?,
         thing_name: thing_name.to_owned(),
     })
 }
@@ -234,8 +232,19 @@ fn read_failure(failure: &Map<String, Value>) -> Result<FetchFailure, String> {
             .filter(|c| !c.is_control())
             .take(MAX_MESSAGE)
             .collect(),
-        retry_after: seconds(failure, "retry_after"),
+        retry_after: seconds(failure, "retry_after").map(|wait| wait.min(LONGEST_WAIT)),
     })
+}
+
+/// A time that can be written as a date, which every one that a server tells can.
+fn time(object: &Map<String, Value>, name: &str) -> Result<Option<WallTime>, String> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => match time.as_i64().map(WallTime::from_unix) {
+            Some(time) if (WallTime::EPOCH..=WallTime::LAST).contains(&time) => Ok(Some(time)),
+            _ => Err(format!("its {name} is not a time")),
+        },
+    }
 }
 
 fn seconds(object: &Map<String, Value>, name: &str) -> Option<Duration> {
@@ -292,6 +301,7 @@ fn fetch_then<T>(
         }
         let key = certificate.prove(Arc::clone(&key));
         let tls = Tls::new(request, roots, &certificate, key)?;
+        let believed = tls.believed();
         on_stage(Stage::Network);
         let answer = https::get(request, &thing_name, &tls)?;
         let asked = Asked {
@@ -299,7 +309,7 @@ fn fetch_then<T>(
             role_alias: &request.provider.role_alias,
             thing_name: &thing_name,
         };
-        judge(&answer, asked, believed(request.not_before))
+        judge(&answer, asked, believed)
     };
     pass_on(exchange())
 }
@@ -337,8 +347,8 @@ pub fn is_thing_name(name: &str) -> bool {
 /// All that the child does: reads a [`FetchRequest`] from standard input up to its end, writes
 /// each [`Reply`] to standard output when it is known. Succeeds with a grant.
 ///
-/// For a process of its own, which it changes: it dies with its parent, leaves no core file, and
-/// its standard output becomes its standard error.
+/// For a process of its own, which it changes: it dies with its parent, and its standard output
+/// becomes its standard error.
 pub fn child() -> ExitCode {
     match answer_pipe() {
         Ok(true) => ExitCode::SUCCESS,
@@ -353,8 +363,6 @@ pub fn child() -> ExitCode {
 fn answer_pipe() -> io::Result<bool> {
     // Nobody would read the answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // A module that crashes must not leave PIN and credentials in a file.
-    prctl::set_dumpable(false)?;
     // Some modules print. The answer goes through a descriptor that they don't know of.
     let pipe = Arc::new(Mutex::new(File::from(
         io::stdout().as_fd().try_clone_to_owned()?,
@@ -402,8 +410,9 @@ mod tests {
                 role_alias: "edge,repl@=-".to_owned(),
                 ca_file: "/usr/share/ca.pem".into(),
             },
-            not_before: WallTime::from_unix(1_675_662_886),
+            witness: "/var/lib/edgerepl/server.pem".into(),
             refused_pin: "/run/edgerepl/refused-pin".into(),
+            failures: 77,
         }
     }
 
@@ -451,7 +460,8 @@ mod tests {
                 "names no key",
             ),
             ("[::1]:8443", "[::1]:0", "port"),
-            ("1675662886", "\"now\"", "not_before"),
+            ("77", "-1", "failures"),
+            ("\"/var/lib/edgerepl/server.pem\"", "7", "witness"),
         ] {
             assert!(good.contains(from), "{from}");
             let error = FetchRequest::from_json(good.replacen(from, to, 1).as_bytes());
@@ -517,10 +527,28 @@ mod tests {
             with("3600", "999999"),
             with("3600", "-1"),
             with("\"expiration\":1675662886", "\"expiration\":\"soon\""),
+            with(
+                "\"expiration\":1675662886",
+                "\"expiration\":9223372036854775807",
+            ),
+            with("\"expiration\":1675662886", "\"expiration\":-1"),
+            with("1675659286", "253402300800"),
+            with("1675659286", "18446744073709551615"),
+            with("1675659286", "1e300"),
+            with("3600", "18446744073709551615"),
         ] {
             let failure = Reply::parse(&line).expect_err(&line);
             assert_eq!(failure.class, FailureClass::Key);
             assert!(!failure.message.contains("reboot"), "{}", failure.message);
+        }
+        for wait in ["18446744073709551615", "9223372036854775808", "901"] {
+            let line = format!(
+                r#"{{"failure":{{"class":"transient","message":"","retry_after":{wait}}}}}"#
+            );
+            let Ok(Reply::Failed(failure)) = Reply::parse(&line) else {
+                panic!("it is a failure");
+            };
+            assert_eq!(failure.retry_after, Some(LONGEST_WAIT), "{wait}");
         }
         let shouting = Reply::Failed(FetchFailure::new(
             FailureClass::Key,

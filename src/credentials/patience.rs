@@ -3,15 +3,13 @@
 //! Owns the limit. What hangs is left behind on its thread, and ends with the process: good enough
 //! for a command that a person waits for; the daemon has a child for it.
 
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::fetch::{self, FetchRequest, OnStage, Stage};
-use super::{FailureClass, FetchFailure, Grant};
-use crate::clock::anchor::Anchor;
+use super::{FailureClass, FetchFailure, Grant, witness};
 use crate::config::{RuntimeDirectory, Settings};
 
 /// What may hang is given up on after this.
@@ -25,12 +23,12 @@ pub(crate) fn fetch(
     settings: &Settings,
     runtime: &RuntimeDirectory,
 ) -> Result<Grant, FetchFailure> {
-    let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
     let request = FetchRequest {
         identity: settings.identity.clone(),
         provider: settings.provider.clone(),
-        not_before: Anchor::load(state.as_deref()).latest(),
+        witness: witness::path(runtime),
         refused_pin: runtime.refused_pin(),
+        failures: 0,
     };
     patiently(move |on_stage| fetch::fetch(&request, on_stage))
 }

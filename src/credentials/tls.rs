@@ -13,14 +13,15 @@ use std::time::Duration;
 use rustls::client::{ClientConfig, ResolvesClientCert, Resumption};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, RootCertStore, SignatureScheme};
 
 use super::certificate::Certificate;
 use super::fetch::FetchRequest;
-use super::{FailureClass, FetchFailure, file, key};
+use super::witness::Witness;
+use super::{FailureClass, FetchFailure, file, key, markers};
 use crate::clock::WallTime;
 
 /// The longest bundle of roots, in bytes: four times that of a desktop system.
@@ -31,6 +32,7 @@ const MAX_BUNDLE: usize = 1024 * 1024;
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) device: Arc<Device>,
+    pub(super) witness: Arc<Witness>,
 }
 
 impl Tls {
@@ -45,7 +47,13 @@ impl Tls {
             certified: Arc::new(CertifiedKey::new(certificate.chain().to_vec(), key)),
             no_common_scheme: AtomicBool::new(false),
         });
-        let clock = Arc::new(NotBefore(request.not_before));
+        let roots = Arc::new(roots);
+        let witness = Arc::new(Witness::load(
+            request.witness.clone(),
+            Arc::clone(&roots),
+            server_name(&request.provider.endpoint.host)?,
+        ));
+        let clock = Arc::new(NotBefore(witness.time()));
         let mut config =
             ClientConfig::builder_with_details(Arc::new(ring::default_provider()), clock)
                 .with_safe_default_protocol_versions()
@@ -56,22 +64,37 @@ impl Tls {
         Ok(Self {
             config: Arc::new(config),
             device,
+            witness,
         })
+    }
+
+    /// The time that certificates are judged at.
+    pub(super) fn believed(&self) -> WallTime {
+        believed(self.witness.time())
     }
 }
 
-/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others.
+/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others; a file
+/// of which a part can't even be read is refused, for nobody knows what that part was.
 ///
 /// # Errors
-/// `Refused` where there is none that can be used.
+/// `Refused` where the file is no sound PEM, or holds no root that can be used.
 pub fn read_roots(path: &Path) -> Result<RootCertStore, FetchFailure> {
     let pem = file::read("the CA file", path, MAX_BUNDLE)?;
+    let refused = |why: String| {
+        let message = format!("the CA file {} {why}", path.display());
+        FetchFailure::new(FailureClass::Refused, message)
+    };
+    markers::check(&pem).map_err(|why| refused(format!("is malformed, {why}")))?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-        if let Err(error) = added {
+        let der = certificate.map_err(|_| {
+            let number = index + 1;
+            refused(format!(
+                "is malformed: its certificate {number} is not base64"
+            ))
+        })?;
+        if let Err(error) = roots.add(der) {
             log::warn!(
                 "certificate {} of {} is skipped: {error}",
                 index + 1,
@@ -80,10 +103,19 @@ pub fn read_roots(path: &Path) -> Result<RootCertStore, FetchFailure> {
         }
     }
     if roots.is_empty() {
-        let message = format!("the CA file {} holds no usable certificate", path.display());
-        return Err(FetchFailure::new(FailureClass::Refused, message));
+        return Err(refused("holds no usable certificate".to_owned()));
     }
     Ok(roots)
+}
+
+/// The name that the server has to show a certificate for: the host of a URI.
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, FetchFailure> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let name = ServerName::try_from(bare.unwrap_or(host)).map(|name| name.to_owned());
+    name.map_err(|_| {
+        let message = format!("{host:?} is no name that a server's certificate could be for");
+        FetchFailure::new(FailureClass::Refused, message)
+    })
 }
 
 /// The device's side of the handshake.
@@ -122,7 +154,7 @@ impl ResolvesClientCert for Device {
     }
 }
 
-/// The system's clock, but never a time before this one.
+/// Never a time before this one.
 #[derive(Debug)]
 struct NotBefore(WallTime);
 
@@ -133,8 +165,8 @@ impl TimeProvider for NotBefore {
     }
 }
 
-/// The time that certificates are judged at.
-pub(super) fn believed(not_before: WallTime) -> WallTime {
+/// The system's clock, unless it shows a time before the one that is vouched for.
+fn believed(not_before: WallTime) -> WallTime {
     WallTime::now().max(not_before)
 }
 
@@ -268,11 +300,33 @@ mod tests {
         );
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
+        let shipped = include_str!("../../dist/aws-iot-ca.pem");
+        let number = shipped.matches("BEGIN").count();
+        assert_eq!(
+            read_roots(&file("shipped", shipped)).expect("roots").len(),
+            number
+        );
         let bundle = file("bundle", &format!("# a comment\n{ec}{broken}{rsa}"));
         assert_eq!(read_roots(&bundle).expect("two roots").len(), 2);
         for (path, why) in [
             (file("broken", broken), "no usable certificate"),
             (file("text", "no PEM at all"), "no usable certificate"),
+            (
+                file("joined", &format!("{}{rsa}", ec.trim_end())),
+                "(of PEM block 1): a BEGIN or END marker does not stand alone",
+            ),
+            (
+                file("mark", &format!("\u{feff}{ec}{rsa}")),
+                "byte order mark",
+            ),
+            (file("cut", &format!("{rsa}{}", &ec[..60])), "is cut short"),
+            (
+                file(
+                    "text inside",
+                    &format!("{rsa}{}", broken.replace("AAAA", "A**A")),
+                ),
+                "certificate 2 is not base64",
+            ),
             (PathBuf::from("/nonexistent"), "No such file"),
         ] {
             let failure = read_roots(&path).expect_err(why);

@@ -4,36 +4,34 @@
 //! waited for. A child that outlives its use goes to the leftovers, which are killed and reaped.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use zeroize::Zeroizing;
 
 use super::notify;
+use super::voice::Voice;
 use crate::cli;
 use crate::clock::BootTime;
 use crate::credentials::fetch::{FetchRequest, Reply, Stage};
 use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::system::process::{Process, Streams};
 use crate::system::this_program;
 
-/// Asks a child to end.
-pub(super) fn terminate(child: &Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // It is ours and not reaped yet, so the number is still its own.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-    }
-}
+/// How much is read from a child's pipe at a time.
+const PIECE: usize = 4096;
 
 /// The child that fetches credentials.
 #[derive(Debug)]
 pub(super) struct FetchChild {
-    child: Child,
-    pipe: Option<ChildStdout>,
-    read: Vec<u8>,
+    child: Process,
+    pipe: Option<PipeReader>,
+    /// With secrets in it. It never grows, which would leave a copy behind.
+    read: Zeroizing<Vec<u8>>,
+    voice: Voice,
     stage: Option<Stage>,
     killed: bool,
 }
@@ -42,52 +40,54 @@ impl FetchChild {
     /// Starts it and tells it what is wanted.
     pub(super) fn start(request: &FetchRequest) -> Result<Self, String> {
         let mut command = this_program();
-        command
-            .arg(cli::FETCH)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg(cli::FETCH);
         notify::withhold(&mut command);
-        let mut child = command.spawn().map_err(|e| e.to_string())?;
-        let pipe = child.stdout.take();
-        let nonblocking = pipe
-            .as_ref()
-            .map(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
-        let told = child.stdin.take().map(|mut pipe| {
-            // Less than a pipe holds, so this does not wait for the child to read.
-            pipe.write_all(request.to_json().as_bytes())
-        });
-        if !matches!(nonblocking, Some(Ok(_))) || !matches!(told, Some(Ok(()))) {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err("its pipes can't be used".to_owned());
-        }
+        let (voice, errors) = Voice::new()?;
+        let start = || -> io::Result<_> {
+            let (answer, answered) = io::pipe()?;
+            fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            let streams = Streams {
+                output: Some(answered.as_fd()),
+                errors: Some(errors.as_fd()),
+                ..Streams::default()
+            };
+            let child = Process::start_told(&command, streams, &request.to_json())?;
+            Ok((child, answer))
+        };
+        let (child, pipe) = start().map_err(|e| e.to_string())?;
         Ok(Self {
             child,
-            pipe,
-            read: Vec::new(),
+            pipe: Some(pipe),
+            read: Zeroizing::new(Vec::with_capacity(Reply::MAX_LINE + PIECE)),
+            voice,
             stage: None,
             killed: false,
         })
     }
 
-    /// The pipe to watch, until it ends.
-    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
+    /// What to watch, until it ends: the answer, and what else is said.
+    pub(super) fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.pipe.as_ref().map(AsFd::as_fd), self.voice.pipe()]
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Past its deadline: it is killed, and its exit says so.
     pub(super) fn kill(&mut self) {
         self.killed = true;
-        let _ = self.child.kill();
+        self.child.kill();
     }
 
     /// The answer, or what became of a child that gave none.
     pub(super) fn poll(&mut self) -> Option<Result<Grant, FetchFailure>> {
         // In this order: an exit that is seen here comes after all that was written before it.
-        let exit = self.child.try_wait();
+        let exit = self.child.ended();
+        self.voice.hear(&[]);
         self.read_pipe();
         while let Some(end) = self.read.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.read.drain(..=end).collect();
+            let line: Zeroizing<Vec<u8>> = Zeroizing::new(self.read.drain(..=end).collect());
             match Reply::parse(&String::from_utf8_lossy(&line)) {
                 Ok(Reply::Stage(stage)) => self.stage = Some(stage),
                 Ok(Reply::Granted(grant)) => return Some(Ok(grant)),
@@ -95,24 +95,21 @@ impl FetchChild {
             }
         }
         if self.read.len() > Reply::MAX_LINE {
-            let _ = self.child.kill();
+            self.child.kill();
             return Some(Err(self.without_answer("answered without end")));
         }
-        match exit {
-            Ok(Some(status)) => Some(Err(self.died(status))),
-            _ => None,
-        }
+        exit.map(|status| Err(self.died(status)))
     }
 
-    pub(super) fn into_child(self) -> Child {
+    pub(super) fn into_child(self) -> Process {
         self.child
     }
 
     fn read_pipe(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        let mut piece = [0; 4096];
+        let mut piece = Zeroizing::new([0; PIECE]);
         while self.read.len() <= Reply::MAX_LINE {
-            match pipe.read(&mut piece) {
+            match pipe.read(&mut *piece) {
                 Ok(0) => {
                     self.pipe = None;
                     return;
@@ -152,12 +149,17 @@ pub(super) enum Errand {
     ResetState,
 }
 
+/// How it is looked whether there is a replica.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Look {
+    Plan,
+    List,
+}
+
 /// Commands, one after the other, as long as each succeeds.
 #[derive(Debug)]
 pub(super) struct Chore {
-    errand: Errand,
-    running: Child,
-    name: String,
+    running: Running,
     rest: VecDeque<Step>,
 }
 
@@ -166,16 +168,21 @@ pub(super) struct Chore {
 pub(super) struct Step {
     name: String,
     command: Command,
+    told: Zeroizing<String>,
 }
 
 impl Step {
     pub(super) fn named(name: String, command: Command) -> Self {
-        Self { name, command }
+        Self {
+            name,
+            command,
+            told: Zeroizing::default(),
+        }
     }
 
-    /// What it prints is wanted.
-    pub(super) fn heard(mut self) -> Self {
-        self.command.stdout(Stdio::piped());
+    /// What it is told by its standard input.
+    pub(super) fn told(mut self, text: Zeroizing<String>) -> Self {
+        self.told = text;
         self
     }
 }
@@ -190,74 +197,123 @@ impl From<Command> for Step {
 }
 
 impl Chore {
-    pub(super) fn start(
-        errand: Errand,
-        steps: impl IntoIterator<Item = Step>,
-    ) -> Result<Self, String> {
+    pub(super) fn start(steps: impl IntoIterator<Item = Step>) -> Result<Self, String> {
         let mut rest: VecDeque<Step> = steps.into_iter().collect();
         let first = rest.pop_front().ok_or("there is nothing to do")?;
-        let (running, name) = spawn(first)?;
         Ok(Self {
-            errand,
-            running,
-            name,
+            running: Running::start(first)?,
             rest,
         })
     }
 
-    pub(super) fn errand(&self) -> Errand {
-        self.errand
+    /// What to watch: what is printed and what else is said.
+    pub(super) fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let Running { pipe, voice, .. } = &self.running;
+        [pipe.as_ref().map(AsFd::as_fd), voice.pipe()]
     }
 
-    /// The outcome, once the last command has ended or one has failed: what the last one printed,
-    /// where that is wanted and as far as a pipe holds it.
+    pub(super) fn id(&self) -> u32 {
+        self.running.process.id()
+    }
+
+    /// The outcome, once the last command has ended or one has failed: what the last one printed, as far
+    /// as it is worth reading.
     pub(super) fn poll(&mut self) -> Option<Result<String, String>> {
-        let Ok(Some(status)) = self.running.try_wait() else {
-            return None;
-        };
+        let running = &mut self.running;
+        let ended = running.process.ended();
+        running.hear();
+        let status = ended?;
         if !status.success() {
-            return Some(Err(format!("{} failed ({status})", self.name)));
+            let how = format!("{} failed ({status})", running.name);
+            return Some(Err(running.voice.with_last_words(how)));
         }
         let Some(next) = self.rest.pop_front() else {
-            return Some(Ok(self.printed()));
+            return Some(Ok(String::from_utf8_lossy(&running.printed).into_owned()));
         };
-        match spawn(next) {
-            Ok((running, name)) => {
-                (self.running, self.name) = (running, name);
+        match Running::start(next) {
+            Ok(running) => {
+                self.running = running;
                 None
             }
             Err(cause) => Some(Err(cause)),
         }
     }
 
-    pub(super) fn into_child(self) -> Child {
-        self.running
-    }
-
-    /// The command has ended, so that nothing more comes: one read takes it all. A child that it left
-    /// behind may still hold the pipe, and is not waited for.
-    fn printed(&mut self) -> String {
-        let mut piece = [0; 4096];
-        let read = self.running.stdout.as_mut().and_then(|pipe| {
-            fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
-            pipe.read(&mut piece).ok()
-        });
-        String::from_utf8_lossy(&piece[..read.unwrap_or(0)]).into_owned()
+    pub(super) fn into_child(self) -> Process {
+        self.running.process
     }
 }
 
-fn spawn(step: Step) -> Result<(Child, String), String> {
-    let Step { name, mut command } = step;
-    notify::withhold(&mut command);
-    match command.stdin(Stdio::null()).spawn() {
-        Ok(child) => Ok((child, name)),
-        Err(e) => Err(format!("{name} can't be run: {e}")),
+/// A command that runs.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    process: Process,
+    pipe: Option<PipeReader>,
+    printed: Vec<u8>,
+    voice: Voice,
+}
+
+impl Running {
+    /// No more of what a command prints is kept, in bytes.
+    const KEPT: usize = 4096;
+
+    fn start(step: Step) -> Result<Self, String> {
+        let Step {
+            name,
+            mut command,
+            told,
+        } = step;
+        notify::withhold(&mut command);
+        let (voice, errors) = Voice::new()?;
+        let start = || -> io::Result<_> {
+            let (pipe, output) = io::pipe()?;
+            fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            let streams = Streams {
+                output: Some(output.as_fd()),
+                errors: Some(errors.as_fd()),
+                ..Streams::default()
+            };
+            let process = match told.is_empty() {
+                true => Process::start(&command, streams),
+                false => Process::start_told(&command, streams, &told),
+            };
+            Ok((process?, pipe))
+        };
+        let (process, pipe) = start().map_err(|e| format!("{name} can't be run: {e}"))?;
+        Ok(Self {
+            name,
+            process,
+            pipe: Some(pipe),
+            printed: Vec::new(),
+            voice,
+        })
+    }
+
+    /// Takes in what there is: a pipe that nobody empties would hold the command up. A child that it left
+    /// behind may still hold the pipe, and is not waited for.
+    fn hear(&mut self) {
+        self.voice.hear(&[]);
+        let mut piece = [0; 4096];
+        // What a pipe holds, and no more in one turn.
+        for _ in 0..16 {
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.read(&mut piece) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => {
+                    let room = Self::KEPT.saturating_sub(self.printed.len());
+                    self.printed.extend_from_slice(&piece[..length.min(room)]);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 
 /// Children that nobody waits for any more.
 #[derive(Debug, Default)]
-pub(super) struct Leftovers(Vec<(Child, BootTime)>);
+pub(super) struct Leftovers(Vec<(Process, BootTime)>);
 
 impl Leftovers {
     /// How long such a child has to end by itself.
@@ -266,7 +322,7 @@ impl Leftovers {
     /// More than this many that survive SIGKILL, stuck in the kernel, are not added to.
     const MOST: usize = 4;
 
-    pub(super) fn add(&mut self, child: Child) {
+    pub(super) fn add(&mut self, child: Process) {
         self.0.push((child, BootTime::now() + Self::GRACE));
     }
 
@@ -290,22 +346,26 @@ impl Leftovers {
             .unwrap_or(BootTime::NEVER)
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(child, _)| child.id())
+    }
+
     /// Forgets those that have ended, kills those that should have.
     pub(super) fn reap(&mut self) {
         let now = BootTime::now();
         self.0.retain_mut(|(child, deadline)| {
-            let alive = matches!(child.try_wait(), Ok(None));
+            let alive = child.ended().is_none();
             if alive && *deadline <= now {
-                let _ = child.kill();
+                child.kill();
                 *deadline = BootTime::NEVER;
             }
             alive
         });
     }
 
-    pub(super) fn kill_all(&mut self) {
-        for (child, _) in &mut self.0 {
-            let _ = child.kill();
+    pub(super) fn kill_all(&self) {
+        for (child, _) in &self.0 {
+            child.kill();
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::agent::Report;
 use crate::clock::BootTime;
 use crate::status;
 
+/// A limit that is shorter than any loop could keep must not have this one spin.
+const LEAST_PACE: Duration = Duration::from_millis(100);
+
 /// A child must not speak in our name.
 pub(super) fn withhold(command: &mut Command) {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
@@ -29,7 +32,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     pub(super) fn new() -> Self {
-        let pace = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let pace = sd_notify::watchdog_enabled().map(|limit| (limit / 2).max(LEAST_PACE));
         let due = if pace.is_some() {
             BootTime::default()
         } else {

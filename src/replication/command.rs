@@ -33,6 +33,12 @@ pub fn locate(program: &str) -> Result<PathBuf, String> {
 /// Where Litestream looks for its configuration unless it is told.
 const DEFAULT_CONFIGURATION: &str = "/etc/litestream.yml";
 
+/// Litestream's words where there is nothing to restore.
+pub const NOTHING_TO_RESTORE: &str = "no matching backup files";
+
+/// Its words where it is too old for [`Replicate::plan`].
+pub const KNOWS_NO_PLAN: &str = "flag provided but not defined";
+
 /// Litestream of this version and later asks for new credentials by itself, where it is told whom.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 
@@ -102,6 +108,22 @@ impl Replicate {
             None => words.push("-if-replica-exists".to_owned()),
         }
         words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
+        words
+    }
+
+    /// The words of the command that says what it would restore of `database`, and restores nothing: 0.5
+    /// and later. `output` is a path where nothing is.
+    pub fn plan(&self, database: &Path, output: &Path) -> Vec<String> {
+        let mut words = self.part("restore");
+        let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
+        words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
+        words
+    }
+
+    /// The words of the command that lists what of `database` could be restored: before 0.5.
+    pub fn snapshots(&self, database: &Path) -> Vec<String> {
+        let mut words = self.part("snapshots");
+        words.push(database.to_string_lossy().into_owned());
         words
     }
 

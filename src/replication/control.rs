@@ -9,13 +9,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt::PeerCredentials,
+};
 use serde_json::{Value, json};
 
 use crate::agent::{Position, SyncFailure};
 
 /// No answer that is worth reading is longer.
 const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// One each microsecond for 285 years; readers of JSON are exact up to here.
+const LAST_TRANSACTION: u64 = 1 << 53;
 
 /// No time limit, in Litestream's terms: its requests have one unless they name a number below zero.
 ///
@@ -33,11 +38,16 @@ pub struct SyncRequest {
 }
 
 impl SyncRequest {
-    /// Asks for `database` to be replicated up to now.
+    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where `may_answer`
+    /// takes its process's id: zero where the kernel does not know one here.
     ///
     /// # Errors
-    /// [`SyncFailure::NoSocket`] where nobody listens.
-    pub fn send(socket: &Path, database: &Path) -> Result<Self, SyncFailure> {
+    /// [`SyncFailure::NoSocket`] where nobody listens, `Failed` where a stranger does.
+    pub fn send(
+        socket: &Path,
+        database: &Path,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
         let body = json!({"path": database, "wait": true, "timeout": NO_TIMEOUT}).to_string();
         // HTTP/1.0: the answer ends where the connection does.
         let request = format!(
@@ -45,13 +55,20 @@ impl SyncRequest {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let send = || {
-            let mut stream = connect(socket)?;
-            stream.write_all(request.as_bytes())?;
-            Ok(stream)
-        };
+        let mut stream = connect(socket).map_err(|e| no_connection(&e))?;
+        let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        if !may_answer(u32::try_from(listener).unwrap_or(0)) {
+            return Err(SyncFailure::Failed(format!(
+                "process {listener} listens on its control socket {}, and is not the Litestream that \
+                 was started; end it, or give each its own socket",
+                socket.display()
+            )));
+        }
+        stream
+            .write_all(request.as_bytes())
+            .map_err(|e| no_connection(&e))?;
         Ok(Self {
-            stream: send().map_err(|e| no_connection(&e))?,
+            stream,
             answer: Vec::new(),
         })
     }
@@ -101,7 +118,7 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
 /// Where a sync has led.
 fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
     let body = parse(answer)?;
-    let number = |key: &str| body.get(key).and_then(Value::as_u64);
+    let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
     match (number("txid"), number("replicated_txid")) {
         (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
         _ => Err(SyncFailure::Failed(
@@ -171,6 +188,8 @@ mod tests {
             "{}",
             r#"{"txid":"7","replicated_txid":6}"#,
             r#"{"txid":-7}"#,
+            r#"{"txid":18446744073709551615,"replicated_txid":18446744073709551615}"#,
+            r#"{"txid":1,"replicated_txid":9007199254740993}"#,
         ] {
             assert!(matches!(ok(odd), Err(SyncFailure::Failed(_))), "{odd}");
         }
@@ -212,7 +231,9 @@ mod tests {
         socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
             .expect("a queue");
         // Nobody accepts: the queue fills, and the next is an error instead of a wait.
-        let asked: Vec<_> = (0..8).map(|_| SyncRequest::send(&path, &path)).collect();
+        let asked: Vec<_> = (0..8)
+            .map(|_| SyncRequest::send(&path, &path, |_| true))
+            .collect();
         assert!(
             matches!(asked.last(), Some(Err(SyncFailure::Failed(_)))),
             "{asked:?}"

@@ -121,8 +121,10 @@ impl Transaction {
         }
         let page_of = |wal: &File, frame: u64| {
             let mut number = [0; 4];
-            let at = self.begin + frame * (self.page_size + FRAME_HEADER);
-            wal.read_exact_at(&mut number, at).map(|()| number)
+            let offset = frame.checked_mul(self.page_size + FRAME_HEADER);
+            let at = offset.and_then(|offset| self.begin.checked_add(offset));
+            wal.read_exact_at(&mut number, at.ok_or(io::ErrorKind::InvalidData)?)?;
+            Ok(number)
         };
         let distinct = File::open(wal).and_then(|wal| {
             (0..self.frames())
@@ -138,19 +140,27 @@ impl Transaction {
 fn pages(file: &File, at_most: u64) -> io::Result<u64> {
     const LENGTH: u64 = 8;
     const TRAILER: u64 = 16;
+    /// That of a database of 20 GiB: more would hold the loop up.
+    const LONGEST_INDEX: u64 = 64 << 20;
     let end = file.metadata()?.len().saturating_sub(LENGTH + TRAILER);
     let mut length = [0; LENGTH as usize];
     file.read_exact_at(&mut length, end)?;
     let length = u64::from_be_bytes(length);
     // No number takes more than ten bytes.
-    if length > end || length / 30 > at_most {
+    if length > end || length / 30 > at_most || length > LONGEST_INDEX {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut index = vec![0; length as usize];
-    file.read_exact_at(&mut index, end - length)?;
-    // A number ends with the byte whose highest bit is not set.
-    let numbers = index.iter().filter(|byte| **byte < 0x80).count();
-    Ok(numbers as u64 / 3)
+    let mut numbers = 0;
+    let mut piece = [0; 16 * 1024];
+    let mut left = length;
+    while left > 0 {
+        let piece = &mut piece[..left.min(16 * 1024) as usize];
+        file.read_exact_at(piece, end - left)?;
+        left -= piece.len() as u64;
+        // A number ends with the byte whose highest bit is not set.
+        numbers += piece.iter().filter(|byte| **byte < 0x80).count() as u64;
+    }
+    Ok(numbers / 3)
 }
 
 /// Where Litestream has its local state unless it is told.
@@ -214,6 +224,50 @@ mod tests {
         assert!(reset(), "the newest can't be read");
         fs::write(folder.join("app.db-wal"), b"").expect("an empty WAL");
         assert!(!reset());
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn numbers_that_no_litestream_wrote_say_nothing() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-odd-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let mut wal = vec![0; 4096];
+        wal[IN_WAL..IN_WAL + 8].copy_from_slice(b"the salt");
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        let path = state.join("ltx/0/0000000000000001-0000000000000001.ltx");
+        let most = u64::MAX;
+        for (page_size, pages, begin, length) in [
+            (4096, 1, most, 4120),
+            (4096, 1, most - 4120, 3 * 4120),
+            (0, 1, most - 1, 4096 * 24),
+            (u32::MAX, 1, most >> 1, most),
+            (u32::MAX, u32::MAX, most, most),
+            (0, 0, 0, most),
+        ] {
+            let mut file = b"LTX1\0\0\0\0".to_vec();
+            file.extend([page_size, pages].iter().flat_map(|n| n.to_be_bytes()));
+            file.resize(48, 0);
+            file.extend([begin, length].iter().flat_map(|n| n.to_be_bytes()));
+            file.extend(b"the salt");
+            file.extend([1, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
+            file.extend([7; 16]);
+            fs::write(&path, &file).expect("a file");
+            assert!(
+                !lacks_beginning(&database, &state, 0, 1),
+                "{begin} {length}"
+            );
+            // An index as long as a file without blocks seems to be is not taken into memory.
+            let huge = 100 << 30_u64;
+            let file = File::options().write(true).open(&path).expect("the file");
+            file.set_len(huge).expect("a file with a hole");
+            let end = (huge - 24).to_be_bytes();
+            file.write_all_at(&end, huge - 24).expect("its length");
+            assert!(
+                !lacks_beginning(&database, &state, 0, 1),
+                "{begin} {length}"
+            );
+        }
         fs::remove_dir_all(folder).expect("the folder");
     }
 

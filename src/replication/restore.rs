@@ -168,7 +168,7 @@ impl Aside {
         words.push(database.to_string_lossy().into_owned());
         let lock = by_descriptor(&self.folder).join("litestream.lock");
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(&lock, &words);
+        let mut litestream = leash::command(Some(&lock), &words);
         for name in delivery::UNWANTED {
             litestream.env_remove(name);
         }

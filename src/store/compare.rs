@@ -17,7 +17,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::structure::{HEADER, Object, PageFile, Structure, lock_page};
-use super::{BUSY_LIMIT, connect, explain};
+use super::{BUSY_LIMIT, Failure, connect, distrust_schema, explain};
 use crate::config::TableName;
 
 #[cfg(test)]
@@ -85,17 +85,18 @@ impl Snapshot {
         database: &Path,
         while_held: impl FnOnce() -> T,
     ) -> Result<(Self, T), String> {
-        let failed = |e| explain(database, &e);
-        let holder = connect(database).and_then(distrusting).map_err(failed)?;
-        holder.busy_timeout(WRITER_LIMIT).map_err(failed)?;
-        holder.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        let done = while_held();
-        let snapshot = reader(database).map_err(failed)?;
-        // A transaction begins with its first read, not with BEGIN.
-        let begun = snapshot.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;");
-        begun.map_err(failed)?;
-        holder.execute_batch("ROLLBACK").map_err(failed)?;
-        Ok((Self(snapshot), done))
+        let look = || -> Result<_, Failure> {
+            let holder = distrusting(connect(database)?)?;
+            holder.busy_timeout(WRITER_LIMIT)?;
+            holder.execute_batch("BEGIN IMMEDIATE")?;
+            let done = while_held();
+            let snapshot = reader(database)?;
+            // A transaction begins with its first read, not with BEGIN.
+            snapshot.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;")?;
+            holder.execute_batch("ROLLBACK")?;
+            Ok((Self(snapshot), done))
+        };
+        look().map_err(|e| explain(database, &e))
     }
 
     /// A restored copy, which nobody writes to.
@@ -118,7 +119,9 @@ impl Snapshot {
         uri += "?immutable=1";
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri, flags).and_then(distrusting);
-        connection.map(Self).map_err(|e| explain(database, &e))
+        connection
+            .map(Self)
+            .map_err(|e| explain(database, &e.into()))
     }
 
     /// All pages; none where the linked SQLite does not give them.
@@ -542,8 +545,7 @@ fn header_difference(live: &[u8], replica: &[u8]) -> String {
 /// A connection for which the database is somebody else's: its schema runs nothing that has effects,
 /// and what it stores is looked at before it is used.
 fn distrusting(connection: Connection) -> rusqlite::Result<Connection> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    distrust_schema(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)

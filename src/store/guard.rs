@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{connect, explain, wal_of};
+use super::{Failure, connect, explain, wal_of};
 
 /// The WAL can't be reset as long as this lives.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl WalGuard {
     /// # Errors
     /// Why it could not, in words.
     pub fn take(database: &Path) -> Result<Self, String> {
-        let begin = || {
+        let begin = || -> Result<_, Failure> {
             let connection = connect(database)?;
             // A transaction begins with its first read, not with BEGIN.
             connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;")?;

@@ -14,6 +14,9 @@ use nix::sys::socket::{
 /// `linux/rtnetlink.h`: what changes when a cable or a modem comes back.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100;
 
+/// No more is read in one turn of the loop: a network that changes without end holds nothing else up.
+const MESSAGES_AT_ONCE: usize = 64;
+
 /// A subscription to changes of the network.
 #[derive(Debug)]
 pub struct NetworkWatch(OwnedFd);
@@ -35,7 +38,7 @@ impl NetworkWatch {
     pub fn drain(&self) -> bool {
         let mut changed = false;
         let mut message = [0; 4096];
-        loop {
+        for _ in 0..MESSAGES_AT_ONCE {
             match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
                 // More changed than the kernel could queue.
                 Ok(1..) | Err(Errno::ENOBUFS) => changed = true,
@@ -43,6 +46,7 @@ impl NetworkWatch {
                 Ok(_) | Err(_) => return changed,
             }
         }
+        changed
     }
 }
 

@@ -8,14 +8,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+/// No more are read in one turn of the loop.
+const READ_AT_ONCE: usize = 16;
+
 /// The signals that a daemon lives by.
 #[derive(Debug)]
 pub struct Signals(SignalFd);
 
 impl Signals {
     /// Takes SIGTERM, SIGINT, SIGHUP and SIGCHLD away from their defaults. To be called before any
-    /// child is started, so that no exit is missed; the standard library gives children an empty
-    /// mask.
+    /// child is started, so that no exit is missed. [`Process`](super::process::Process) gives children
+    /// an empty mask.
     ///
     /// # Errors
     /// Where the kernel has no descriptor left.
@@ -38,9 +41,14 @@ impl Signals {
     /// What has arrived since the last call; each signal once, however often it was sent.
     pub fn drain(&self) -> Vec<Signal> {
         let mut arrived = Vec::new();
-        while let Ok(Some(info)) = self.0.read_signal() {
+        // A sender that never pauses fills the queue anew as it is read: the rest is for the next turn.
+        for _ in 0..READ_AT_ONCE {
+            let Ok(Some(info)) = self.0.read_signal() else {
+                break;
+            };
             let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            arrived.extend(Signal::try_from(number));
+            let signal = Signal::try_from(number);
+            arrived.extend(signal.ok().filter(|signal| !arrived.contains(signal)));
         }
         arrived
     }

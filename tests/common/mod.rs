@@ -9,7 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use edgerepl::clock::WallTime;
 use edgerepl::config::{Identity, Provider};
 use edgerepl::credentials::fetch::FetchRequest;
 use edgerepl_lab::{Device, Lab, LabOptions, Site, tools};
@@ -54,8 +53,9 @@ pub(crate) fn request(
             role_alias: lab.provider().role_alias().to_owned(),
             ca_file: lab.ca_file().to_owned(),
         },
-        not_before: WallTime::of_build(),
+        witness: refused_pin.with_file_name("server.pem"),
         refused_pin,
+        failures: 0,
     })
 }
 

@@ -5,10 +5,12 @@
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
-//! (`crash`) and its end (`shutdown`).
+//! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`).
 
 mod crash;
 mod litestream;
+mod members;
+mod missing;
 mod refresh;
 mod rotation;
 mod s3;
@@ -17,4 +19,5 @@ mod store;
 mod support;
 mod unit;
 mod wal_guard;
+mod wrapper;
 mod writer;

@@ -34,10 +34,11 @@ rm -f {pid:?}
 [ "$1" = restart ] || exit 2
 # As systemd does: no shell ever looks at the values.
 variables=$(cat {environment:?}) || exit 1
-setsid env -i $variables {litestream:?} replicate -config {config:?} < /dev/null &
+setsid env -i $variables {litestream:?} replicate -config {config:?} < /dev/null >> {log:?} 2>&1 &
 echo $! > {pid:?}
 "#,
             pid = site.root().join("litestream.pid"),
+            log = site.root().join("log"),
             environment = site.runtime_file("litestream.env"),
         );
         let systemctl = script(site, "systemctl", &text)?;

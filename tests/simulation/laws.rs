@@ -29,6 +29,9 @@ const LATE_STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;
 
+/// No lease is longer, and none is renewed later.
+const LONGEST_LEASE: Duration = Duration::from_secs(13 * 3600);
+
 /// The longest that the guard may hold.
 const GUARD_LIMIT: Duration = Duration::from_secs(300);
 
@@ -336,6 +339,10 @@ impl Laws {
             None
         };
         self.rows_go_on(time);
+        assert!(
+            sight.fetch_is_in_flight || report.renewal_in.is_some_and(|wait| wait <= LONGEST_LEASE),
+            "no fetch is due, or not while any credentials could live: {report:?}"
+        );
 
         let Some(fine) = self.fine_since else {
             return;

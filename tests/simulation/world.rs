@@ -41,6 +41,7 @@ pub(crate) struct Tally {
     pub(crate) power_cuts: u64,
     pub(crate) clock_steps: u64,
     pub(crate) wrong_pins: u64,
+    pub(crate) reloads: u64,
     pub(crate) snapshots: u64,
 }
 
@@ -55,6 +56,7 @@ impl AddAssign for Tally {
         self.power_cuts += other.power_cuts;
         self.clock_steps += other.clock_steps;
         self.wrong_pins += other.wrong_pins;
+        self.reloads += other.reloads;
         self.snapshots += other.snapshots;
     }
 }
@@ -73,10 +75,13 @@ enum Coming {
     ResetEnds(u64),
     Weather(Part),
     ClockStep,
+    ClockMended,
     Checkpoint,
     PowerCut,
     Sleep,
     Reload,
+    /// And so many more.
+    ReloadStorm(u32),
     Shutdown,
 }
 
@@ -107,6 +112,8 @@ enum Provider {
     Throttling,
     Refusing,
     Hanging,
+    /// Its clock is wrong, and so is each number that it or the fetch's process tells.
+    Lying,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -306,6 +313,10 @@ impl World {
             }
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
+            Coming::ClockMended => {
+                self.set_clock(0);
+                self.tell(Event::ClockStepped);
+            }
             Coming::Checkpoint => self.checkpoint(),
             Coming::PowerCut => {
                 self.tally.power_cuts += 1;
@@ -318,11 +329,24 @@ impl World {
                 self.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
             }
             Coming::Reload => {
-                self.tell(Event::Reloaded(self.policy.clone()));
-                if self.chance.one_in(4) {
-                    self.expect(Coming::Shutdown, SECOND);
+                self.reload();
+                match self.chance.below(8) {
+                    0..2 => self.expect(Coming::Shutdown, SECOND),
+                    2 => {
+                        let more = self.chance.scale(MINUTE, 3 * HOUR).as_secs() as u32;
+                        self.expect(Coming::ReloadStorm(more), SECOND / 50);
+                    }
+                    _ => {}
                 }
                 self.expect_sometime(Coming::Reload, DAY, 90 * DAY);
+            }
+            Coming::ReloadStorm(more) => {
+                self.tally.reloads += 1;
+                self.tell(Event::Reloaded(self.policy.clone()));
+                if more > 0 {
+                    let wait = self.chance.scale(SECOND / 100, 10 * SECOND);
+                    self.expect(Coming::ReloadStorm(more - 1), wait);
+                }
             }
             Coming::Shutdown => {
                 self.laws.asked_to_end(self.time);
@@ -454,6 +478,8 @@ impl World {
             }
             Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
+            // There is a database here.
+            Action::LookForReplica | Action::AbandonLook | Action::WriteFirstRow => {}
             Action::Prune | Action::Log(..) => {}
         }
         None
@@ -498,6 +524,20 @@ impl World {
                 failure(FailureClass::Transient, Some(wait))
             }
             (_, Provider::Refusing) => failure(FailureClass::Refused, None),
+            (_, Provider::Lying) if self.chance.one_in(2) => {
+                let waits = [Duration::ZERO, 15 * MINUTE, Duration::MAX];
+                failure(FailureClass::Transient, Some(self.chance.pick(&waits)))
+            }
+            (_, Provider::Lying) => {
+                let lifetime = self.chance.pick(&[SECOND, MINUTE, HOUR, 13 * HOUR]);
+                let times = [i64::MIN, 0, BEGAN - 200_000_000, 2 * BEGAN, i64::MAX];
+                self.granted_until = self.time + lifetime;
+                Ok(Lease {
+                    lifetime,
+                    server_time: Some(WallTime::from_unix(self.chance.pick(&times))),
+                    phase: self.phase,
+                })
+            }
             (_, Provider::Well) => {
                 self.granted_until = self.time + self.lifetime;
                 Ok(Lease {
@@ -606,14 +646,25 @@ impl World {
         let seconds = self.chance.below(7200) as i64 - 3600;
         self.set_clock(years * 365 * 86_400 + seconds);
         self.tell(Event::ClockStepped);
-        // Time synchronisation puts it right before long.
-        if self.chance.one_in(3) {
-            self.expect_sometime(Coming::ClockStep, DAY, 60 * DAY);
+        // Time synchronisation puts it right before long, as a rule.
+        let wrong = if self.chance.one_in(20) {
+            self.chance.scale(6 * HOUR, 20 * DAY)
         } else {
-            self.set_clock(0);
-            self.tell(Event::ClockStepped);
-            self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
+            self.chance.scale(SECOND, 6 * HOUR)
+        };
+        self.expect(Coming::ClockMended, wrong);
+        self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
+    }
+
+    /// Somebody reads the configuration anew, and had changed it, perhaps.
+    fn reload(&mut self) {
+        self.tally.reloads += 1;
+        if self.chance.one_in(2) {
+            let policy = policy(&mut self.chance);
+            self.policy.renew_before = policy.renew_before;
+            self.policy.prune = policy.prune;
         }
+        self.tell(Event::Reloaded(self.policy.clone()));
     }
 
     fn set_clock(&mut self, offset: i64) {
@@ -640,6 +691,7 @@ impl World {
                     Provider::Throttling,
                     Provider::Refusing,
                     Provider::Hanging,
+                    Provider::Lying,
                 ];
                 let was_well = weather.provider == Provider::Well;
                 weather.provider = if was_well {
@@ -681,7 +733,7 @@ impl World {
             self.tell(Event::NetworkChanged);
             if well && self.clock_is_behind() {
                 let wait = self.chance.between(SECOND, MINUTE);
-                self.expect(Coming::ClockStep, wait);
+                self.expect(Coming::ClockMended, wait);
             }
         }
         self.expect_weather(part, well);
@@ -712,7 +764,7 @@ impl World {
         if self.chance.one_in(2) {
             self.wall_offset = -self.true_wall().unix();
             let wait = self.chance.between(SECOND, 5 * MINUTE);
-            self.expect(Coming::ClockStep, wait);
+            self.expect(Coming::ClockMended, wait);
         }
         let now = self.now();
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);

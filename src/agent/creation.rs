@@ -1,0 +1,142 @@
+//! A database that isn't there: whether it may be made.
+//!
+//! Owns one rule: a database is made only once it is known that no replica of it can be restored. A new
+//! one would be replicated over the old one's newest state, and a Litestream that is told to restore what
+//! is missing would find nothing missing. Knows nothing of how a replica is looked for.
+
+use std::time::Duration;
+
+use super::backoff::{Backoff, Jitter};
+use super::{Action, Actions};
+use crate::clock::BootTime;
+
+/// A look takes a few requests; one that takes longer is given up.
+const LOOK_LIMIT: Duration = Duration::from_secs(120);
+
+/// A look that failed: S3 is away, most often.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(300),
+    least: Duration::from_secs(1),
+};
+
+/// Where there is a replica somebody restores, or removes it: looked at again after this.
+const PACE: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub(super) struct Creation {
+    state: State,
+    failures: u32,
+    /// Why nothing is made, where that is known.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The database is there, as far as is known.
+    There,
+    /// It is missing, and there are no credentials to look with.
+    Blocked,
+    /// A look is due then.
+    Due(BootTime),
+    /// A look is under way, and late from then on.
+    Looking(BootTime),
+}
+
+impl Creation {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::There,
+            failures: 0,
+            trouble: None,
+        }
+    }
+
+    /// A row was wanted, and there is no database for it.
+    pub(super) fn missing(&mut self, now: BootTime) {
+        if matches!(self.state, State::There) {
+            self.state = State::Due(now);
+        }
+    }
+
+    /// A row was committed.
+    pub(super) fn there(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(super) fn advance(
+        &mut self,
+        has_credentials: bool,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        match self.state {
+            State::Blocked if has_credentials => self.look(now, out),
+            State::Due(at) if at <= now && !has_credentials => self.state = State::Blocked,
+            State::Due(at) if at <= now => self.look(now, out),
+            State::Looking(limit) if limit <= now => {
+                out.push(Action::AbandonLook);
+                self.looked(Err("it takes too long".to_owned()), jitter, now, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// It is known whether a replica can be restored, or why it is not known.
+    pub(super) fn looked(
+        &mut self,
+        result: Result<bool, String>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        if !matches!(self.state, State::Looking(_)) {
+            return;
+        }
+        let trouble = match result {
+            Ok(false) => {
+                out.info("the database isn't there, and no replica of it: it is made".to_owned());
+                self.there();
+                return out.push(Action::WriteFirstRow);
+            }
+            Ok(true) => {
+                self.failures = 0;
+                self.state = State::Due(now + PACE);
+                "the database isn't there, and S3 holds a replica of it, which a new one would \
+                 replace: restore it with `edgerepl restore` (edgerepl-restore.service does so before \
+                 the start), or give the device another prefix"
+                    .to_owned()
+            }
+            Err(cause) => {
+                self.failures = self.failures.saturating_add(1);
+                self.state = State::Due(now + RETRY.wait(self.failures, jitter));
+                format!(
+                    "the database isn't there, and is not made before it is known whether S3 holds a \
+                     replica of it: {cause}"
+                )
+            }
+        };
+        if self.trouble.as_ref() != Some(&trouble) {
+            out.warn(trouble.clone());
+        }
+        self.trouble = Some(trouble);
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match self.state {
+            State::There | State::Blocked => BootTime::NEVER,
+            State::Due(at) | State::Looking(at) => at,
+        }
+    }
+
+    /// Why there is no database, and what is to be done.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn look(&mut self, now: BootTime, out: &mut Actions) {
+        self.state = State::Looking(now + LOOK_LIMIT);
+        out.push(Action::LookForReplica);
+    }
+}

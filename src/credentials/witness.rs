@@ -1,0 +1,112 @@
+//! A certificate of the server's that passed: a witness to the time that has certainly passed.
+//!
+//! Owns the file that keeps it, for devices that boot in 1970. A CA signed when the certificate
+//! begins, so that no certificate of the server's is judged at an earlier time. Nothing but that
+//! signature is believed: the file is verified each time that it is read, against the roots and the
+//! host of this fetch. A `Date` has no say, and neither has what an earlier version wrote of one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::debug;
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_cert::der::pem::{LineEnding, encode_string};
+
+use super::certificate::Certificate;
+use super::file;
+use crate::clock::WallTime;
+use crate::config::RuntimeDirectory;
+
+/// In systemd's `STATE_DIRECTORY`, which outlives a boot, or else in the runtime directory.
+pub fn path(runtime: &RuntimeDirectory) -> PathBuf {
+    const NAME: &str = "server.pem";
+    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
+    match given.split(':').next().filter(|d| d.starts_with('/')) {
+        Some(first) => Path::new(first).join(NAME),
+        None => runtime.file(NAME),
+    }
+}
+
+/// What is kept, and by whom it has to be signed to count.
+#[derive(Clone, Debug)]
+pub(super) struct Witness {
+    file: PathBuf,
+    roots: Arc<RootCertStore>,
+    host: ServerName<'static>,
+    time: WallTime,
+}
+
+impl Witness {
+    /// The one in `file`, where that holds a chain which these roots sign for this host.
+    pub(super) fn load(
+        file: PathBuf,
+        roots: Arc<RootCertStore>,
+        host: ServerName<'static>,
+    ) -> Self {
+        let mut witness = Self {
+            file,
+            roots,
+            host,
+            time: WallTime::of_build(),
+        };
+        let kept = file::read("the witness", &witness.file, file::SMALL);
+        let begins = kept.ok().and_then(|pem| witness.begins(&pem));
+        witness.time = witness.time.max(begins.unwrap_or_default());
+        witness
+    }
+
+    /// The time that has certainly passed: when this program was built, or the certificate began.
+    pub(super) fn time(&self) -> WallTime {
+        self.time
+    }
+
+    /// Keeps a chain that passed, if it begins later.
+    pub(super) fn hear(&self, chain: &[CertificateDer<'_>]) {
+        let pem: Option<String> = chain
+            .iter()
+            .map(|der| encode_string("CERTIFICATE", LineEnding::LF, der).ok())
+            .collect();
+        // What can't be read back would be written anew at each fetch, and flash is spared.
+        let pem = pem.filter(|pem| pem.len() <= file::SMALL);
+        let Some(pem) = pem.filter(|pem| self.begins(pem.as_bytes()) > Some(self.time)) else {
+            return;
+        };
+        if let Err(e) = self.keep(&pem) {
+            debug!("{} can't be written: {e}", self.file.display());
+        }
+    }
+
+    /// When the leaf of a chain begins, if the chain passed at that time.
+    fn begins(&self, pem: &[u8]) -> Option<WallTime> {
+        let certificate = Certificate::parse(pem).ok()?;
+        let (leaf, intermediates) = certificate.chain().split_first()?;
+        let begins = certificate.not_before();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(begins.unix().try_into().ok()?));
+        let provider = Arc::new(ring::default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider)
+            .build()
+            .ok()?
+            .verify_server_cert(leaf, intermediates, &self.host, &[], at)
+            .ok()?;
+        Some(begins)
+    }
+
+    /// Torn or missing, it costs nothing but the time that it vouches for.
+    fn keep(&self, pem: &str) -> io::Result<()> {
+        let beside = self.file.with_extension("new");
+        // A command of root's may do this in a folder of somebody else's: no link is followed.
+        let _ = fs::remove_file(&beside);
+        File::create_new(&beside)?.write_all(pem.as_bytes())?;
+        fs::rename(&beside, &self.file)?;
+        // Where an earlier version kept a `Date`, which anybody's clock could spoil.
+        let _ = fs::remove_file(self.file.with_file_name("last-good-time"));
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What a child says: the end of a pipe that edgerepl reads, and passes on to its own log.
+//!
+//! Owns the pipe and the last line. A child that wrote to edgerepl's standard error itself would die
+//! with whoever reads that, or hang with them. Never waits, and hears no more in a turn than a pipe
+//! holds; a secret that a child says is not passed on.
+
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::system::stderr;
+
+/// No more is heard in one turn, in bytes.
+const HEARD_AT_ONCE: usize = 64 * 1024;
+
+/// A longer line is taken for several, in bytes.
+const LONGEST_LINE: usize = 4096;
+
+/// So much of the last line is told, in characters.
+const TOLD: usize = 500;
+
+#[derive(Debug)]
+pub(super) struct Voice {
+    pipe: Option<PipeReader>,
+    line: Vec<u8>,
+    last: Option<String>,
+}
+
+impl Voice {
+    /// A voice, and what the child is to write to.
+    ///
+    /// # Errors
+    /// Where the kernel has no descriptor left.
+    pub(super) fn new() -> Result<(Self, PipeWriter), String> {
+        let made = || -> io::Result<_> {
+            let (read, write) = io::pipe()?;
+            fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            Ok((read, write))
+        };
+        let (read, write) = made().map_err(|e| format!("the kernel gives no pipe: {e}"))?;
+        let voice = Self {
+            pipe: Some(read),
+            line: Vec::new(),
+            last: None,
+        };
+        Ok((voice, write))
+    }
+
+    /// What to watch, until nobody can say anything any more.
+    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Passes on what was said since the last call, with none of `secrets` in it.
+    pub(super) fn hear(&mut self, secrets: &[&str]) {
+        let mut piece = [0; 4096];
+        let mut heard = 0;
+        while heard < HEARD_AT_ONCE {
+            let Some(pipe) = &mut self.pipe else { break };
+            match pipe.read(&mut piece) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => {
+                    heard += length;
+                    self.take(&piece[..length], secrets);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.pipe = None,
+            }
+        }
+        if self.pipe.is_none() && !self.line.is_empty() {
+            self.pass_on(secrets);
+        }
+    }
+
+    /// What ended, and how, with the last line of it.
+    pub(super) fn with_last_words(&self, how: impl Into<String>) -> String {
+        let how = how.into();
+        match &self.last {
+            Some(last) => format!("{how}; it said last: {last}"),
+            None => how,
+        }
+    }
+
+    fn take(&mut self, piece: &[u8], secrets: &[&str]) {
+        for byte in piece {
+            if *byte == b'\n' || self.line.len() >= LONGEST_LINE - 1 {
+                self.pass_on(secrets);
+            }
+            if *byte != b'\n' {
+                self.line.push(*byte);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, secrets: &[&str]) {
+        let mut line = String::from_utf8_lossy(&self.line).into_owned();
+        self.line.clear();
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            if line.contains(secret) {
+                line = line.replace(secret, "(secret)");
+            }
+        }
+        let told: String = line.chars().filter(|c| !c.is_control()).collect();
+        if !told.trim().is_empty() {
+            self.last = Some(told.trim().chars().take(TOLD).collect());
+        }
+        line.push('\n');
+        stderr::line(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_known_and_holds_no_secret() {
+        let (mut voice, mut write) = Voice::new().expect("a pipe");
+        assert_eq!(voice.with_last_words("it ended"), "it ended");
+        write
+            .write_all(b"first\nthe key is s3cr3t\x1b[2J!\n \n\n")
+            .expect("said");
+        voice.hear(&["s3cr3t"]);
+        assert_eq!(
+            voice.with_last_words("it ended"),
+            "it ended; it said last: the key is (secret)[2J!"
+        );
+        write.write_all(b"no newline at the end").expect("said");
+        drop(write);
+        voice.hear(&[]);
+        assert!(voice.pipe().is_none());
+        assert!(voice.with_last_words("").ends_with("no newline at the end"));
+    }
+
+    #[test]
+    fn a_line_without_end_is_heard_in_parts() {
+        let (mut voice, mut write) = Voice::new().expect("a pipe");
+        write.write_all(&[b'x'; LONGEST_LINE + 9]).expect("said");
+        voice.hear(&[]);
+        assert_eq!(voice.line.len(), 10);
+        assert_eq!(voice.last.as_ref().map(String::len), Some(TOLD));
+    }
+}
