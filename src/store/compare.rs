@@ -86,7 +86,7 @@ impl Snapshot {
         while_held: impl FnOnce() -> T,
     ) -> Result<(Self, T), String> {
         let look = || -> Result<_, Failure> {
-            let holder = connect(database)?;
+            let holder = distrusting(connect(database)?)?;
             holder.busy_timeout(WRITER_LIMIT)?;
             holder.execute_batch("BEGIN IMMEDIATE")?;
             let done = while_held();
