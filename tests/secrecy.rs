@@ -56,7 +56,6 @@ fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
     // Answers with secrets in them that are not believed, and messages of every kind of failure.
     lab.provider().set_lifetime(Duration::from_secs(600));
     let grants = granted(&daemon.status().unwrap_or_default());
-    daemon.signal(Signal::SIGHUP);
     daemon.wait_for("longer lease", LIMIT, |s| granted(s) > grants)?;
     let rows = [
         "secret with a line of its own",
@@ -86,6 +85,7 @@ fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
     let process = site.run(&["credential-process"])?.stderr;
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
     // One who asks and goes away is worth a line to a debugger: so RUST_LOG is in force.
+    let began = Instant::now();
     while !daemon.log().contains("debug: ") {
         drop(UnixStream::connect(site.runtime_file("status.sock"))?);
         assert!(began.elapsed() < LIMIT, "{}", daemon.log());
