@@ -24,8 +24,9 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 /// A reload brings no more than one fetch forward in so long: whoever reloads in a loop mends nothing.
 const RELOAD_PACE: Duration = Duration::from_secs(60);
 
-/// What a fetch takes of the allowance, and all that is in it when it is full: 110 fetches in an hour at
-/// the most, whatever asks for them, and one at each 45 s in the long run.
+/// What a fetch after a failure, or one that was brought forward, takes of the allowance, and all that
+/// is in it when it is full: 110 in an hour at the most, and one at each 45 s in the long run. What the
+/// end of a lease makes due is free: it can't wait, and comes six times in an hour with AWS's shortest.
 const COST: Duration = Duration::from_secs(45);
 const ALLOWANCE: Duration = Duration::from_secs(30 * COST.as_secs());
 
@@ -105,8 +106,9 @@ pub(super) struct Renewal {
     in_a_row: u32,
     /// In vain, for the clock is not set.
     looks: u32,
-    /// When the allowance is full again.
+    /// When the allowance is full again, and whether the next fetch is free of it.
     full_at: BootTime,
+    free: bool,
     /// What a reload brought forward last.
     hastened: Option<BootTime>,
     pub(super) fetch_time: Option<Duration>,
@@ -144,6 +146,7 @@ impl Renewal {
             in_a_row: 0,
             looks: 0,
             full_at: now,
+            free: true,
             hastened: None,
             fetch_time: None,
             granted: 0,
@@ -159,7 +162,9 @@ impl Renewal {
                     deadline: now + FETCH_LIMIT,
                 };
                 self.last_attempt = Some(now);
-                self.full_at = self.full_at.max(now) + COST;
+                if !self.free {
+                    self.full_at = self.full_at.max(now) + COST;
+                }
                 out.push(Action::Fetch);
             }
             State::InFlight { deadline, .. } if deadline <= now => {
@@ -211,8 +216,8 @@ impl Renewal {
             ends: begins + lease.lifetime,
         };
         let age = renewal_age(lease.lifetime, policy.renew_before, lease.phase);
-        let due = (begins + age).max(begins + LEAST_INTERVAL);
-        self.state = State::Due(due.max(self.allowed()));
+        self.state = State::Due((begins + age).max(begins + LEAST_INTERVAL));
+        self.free = true;
         self.in_force = Some(term);
         self.fetch_time = Some(now.boot.since(begins));
         self.granted += 1;
@@ -257,6 +262,7 @@ impl Renewal {
         let message = &failure.message;
         let due = (now + wait).max(self.allowed());
         self.state = State::Due(due);
+        self.free = false;
         let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
         // Once is enough for a state that can last for months: who asks finds it in the status.
         if !said_before {
@@ -345,7 +351,10 @@ impl Renewal {
         if let State::Due(due) = self.state {
             let earliest = self.last_attempt.map_or(when, |last| last + apart);
             let soonest = when.max(earliest).max(self.allowed());
-            self.state = State::Due(due.min(soonest));
+            if soonest < due {
+                self.state = State::Due(soonest);
+                self.free = false;
+            }
         }
     }
 
