@@ -1,0 +1,69 @@
+//! Files of ours that others read: replaced whole, or not at all.
+//!
+//! Owns how: beside, with its mode before its first byte whatever the umask, synced, renamed. A link that
+//! somebody put there leads nowhere.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Has `path` hold `content`, with that mode.
+///
+/// # Errors
+/// What the kernel says; the old file is as it was then.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let beside = beside(path);
+    // Left by a process that was killed in the middle of this; or a link of somebody else's.
+    match fs::remove_file(&beside) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    // Whatever the umask took away or the file system made of it.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_leads_nowhere_and_the_mode_is_what_was_asked_for() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-replace-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (path, victim) = (folder.join("file"), folder.join("victim"));
+        fs::write(&victim, "precious").expect("somebody else's file");
+        for link in [path.clone(), beside(&path)] {
+            symlink(&victim, link).expect("a link");
+        }
+        for (mode, content) in [(0o644, "first"), (0o600, "second"), (0o666, "third")] {
+            replace(&path, mode, content.as_bytes()).expect("replaced");
+            let file = fs::symlink_metadata(&path).expect("the file");
+            assert!(file.is_file());
+            assert_eq!(file.permissions().mode() & 0o7777, mode);
+            assert_eq!(fs::read_to_string(&path).expect("text"), content);
+        }
+        assert_eq!(fs::read_to_string(&victim).expect("it"), "precious");
+        assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 2);
+        fs::remove_dir_all(folder).expect("removed");
+    }
+}
