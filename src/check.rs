@@ -18,14 +18,14 @@ use serde_json::{Value, json};
 
 use crate::cli::EXIT_CONFIG;
 use crate::clock::WallTime;
-use crate::config::{RuntimeDirectory, Settings, Supervisor};
+use crate::config::{Rotation, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
 use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::{Configuration, Surroundings};
+use crate::replication::configuration::{Configuration, Surroundings, Variables};
 use crate::store::version::SqliteVersion;
 
 /// A certificate that ends sooner than this is worth a warning.
@@ -319,17 +319,26 @@ fn litestream_config(
     certificate: &Result<Certificate, FetchFailure>,
     version: Option<(u32, u32, u32)>,
 ) -> Outcome {
-    let configuration = match Configuration::of(&settings.replication.command) {
+    let thing_name = certificate
+        .as_ref()
+        .ok()
+        .and_then(|certificate| fetch::thing_name(&settings.identity, certificate).ok());
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let named = thing_name.as_deref().unwrap_or("THING");
+    let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
+    if replication.rotation == Rotation::Restart
+        || version.is_some_and(|version| version < command::REFRESHES)
+    {
+        variables = variables.with_credentials();
+    }
+    let configuration = match Configuration::of(&replication.command, &variables) {
         Ok(configuration) => configuration,
         Err(cause) => {
             let next = "put Litestream's configuration there, or name it in [replication] command";
             return fail(cause, next);
         }
     };
-    let thing_name = certificate
-        .as_ref()
-        .ok()
-        .and_then(|certificate| fetch::thing_name(&settings.identity, certificate).ok());
     let findings = configuration.lint(Surroundings {
         database: &settings.database.path,
         control_socket: &settings.replication.control_socket,

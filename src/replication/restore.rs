@@ -124,9 +124,7 @@ impl Aside {
         words.push(database.to_string_lossy().into_owned());
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
         let mut litestream = leash::command(&self.folder.join("litestream.lock"), &words);
-        for name in delivery::UNWANTED {
-            litestream.env_remove(name);
-        }
+        delivery::keep_out(&mut litestream);
         let source = delivery::Source::Values(&access.credentials);
         litestream.envs(delivery::environment(
             &access.thing_name,
