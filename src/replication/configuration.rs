@@ -149,7 +149,10 @@ impl Configuration {
         let others = databases(&self.root)
             .filter(|(_, node)| watched.is_none_or(|watched| !std::ptr::eq(watched, *node)));
         let names = others.filter_map(|(_, node)| {
-            let path = node.text("path").map(|path| self.expanded.shown(path));
+            let path = node.text("path").map(|path| match is_unknown(path) {
+                true => self.expanded.shown(path),
+                false => absolute(path).display().to_string(),
+            });
             path.or_else(|| {
                 let folder = self.expanded.shown(node.text("dir")?);
                 Some(format!("the databases in {folder}"))
