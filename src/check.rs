@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,9 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+/// Of what a program says so many bytes are kept, the last ones.
+const HEARD: usize = 4096;
 
 /// The next step where the token, or its key, is what failed.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
@@ -277,17 +281,17 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     let name = program.display();
     let asked =
         Replicate::parse(&settings.replication.command).and_then(|command| command.version());
-    let mut ask = match asked {
+    let ask = match asked {
         Ok(ask) => ask,
         Err(cause) => {
             let next = "make sure that what it runs is Litestream 0.5.17 or later";
             return (None, warn(cause, next));
         }
     };
-    let printed = match output_of(&mut ask) {
+    let printed = match output_of(ask, "THING", &settings.region) {
         Ok(printed) => printed,
         Err(e) => {
-            let cause = format!("`{name} version` gives nothing: {e}");
+            let cause = format!("`{name} version` fails: {e}");
             return (None, fail(cause, "run it by hand"));
         }
     };
@@ -339,6 +343,18 @@ fn litestream_config(
             return fail(cause, next);
         }
     };
+    // A unit's own environment is not known here, and what is expanded with it neither.
+    if version.is_some()
+        && !is_unit
+        && let Ok(litestream) = Replicate::parse(&replication.command)
+        && let Err(said) = output_of(litestream.databases(), named, &settings.region)
+    {
+        let cause = format!(
+            "Litestream does not accept {}: {said}",
+            configuration.path().display()
+        );
+        return fail(cause, "correct what Litestream says");
+    }
     let findings = configuration.lint(Surroundings {
         database: &settings.database.path,
         control_socket: &settings.replication.control_socket,
@@ -438,24 +454,69 @@ fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
     }
 }
 
-fn output_of(command: &mut Command) -> io::Result<String> {
+/// What `command` of Litestream's prints, in the environment that Litestream gets.
+///
+/// # Errors
+/// The last line that it said, or what kept it from saying anything.
+fn output_of(mut command: Command, thing_name: &str, region: &str) -> Result<String, String> {
+    delivery::keep_out(&mut command);
+    let nobody = delivery::Source::Config(Path::new("/dev/null"));
+    command.envs(delivery::environment(thing_name, region, nobody));
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let printed = child.stdout.take().map(heard);
+    let said = child.stderr.take().map(heard);
     let deadline = Instant::now() + PATIENCE;
-    while child.try_wait()?.is_none() {
-        if Instant::now() >= deadline {
-            child.kill()?;
+    let ended = loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) => break Some(status),
+            None if Instant::now() >= deadline => break None,
+            None => thread::sleep(Duration::from_millis(10)),
         }
-        thread::sleep(Duration::from_millis(10));
+    };
+    if ended.is_none() {
+        // Where it has just ended by itself there is nobody to end.
+        let _ = child.kill();
+        let _ = child.wait();
     }
-    let mut printed = String::new();
-    if let Some(pipe) = child.stdout {
-        pipe.take(4096).read_to_string(&mut printed)?;
+    // What it has started may hold the pipes open for ever.
+    let all = |from: Option<Receiver<String>>| {
+        let text = from.and_then(|from| from.recv_timeout(Duration::from_secs(1)).ok());
+        text.unwrap_or_default()
+    };
+    match ended {
+        Some(status) if status.success() => Ok(all(printed)),
+        Some(status) => Err(last_line(&all(said)).unwrap_or_else(|| status.to_string())),
+        None => Err(format!("it does not end within {} s", PATIENCE.as_secs())),
     }
-    Ok(printed)
+}
+
+/// The end of what comes out of `pipe`, read while it comes.
+fn heard(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut chunk = [0; HEARD];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            kept.extend_from_slice(&chunk[..length]);
+            let surplus = kept.len().saturating_sub(HEARD);
+            kept.drain(..surplus);
+        }
+        // Nobody waits any more where it took too long.
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    receiver
+}
+
+/// The last line with something in it, fit for a terminal.
+fn last_line(said: &str) -> Option<String> {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
+    let readable = last.trim().chars().filter(|c| !c.is_control());
+    Some(readable.take(500).collect())
 }
 
 fn print(checks: &[Check], as_json: bool) {

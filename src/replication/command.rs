@@ -112,6 +112,14 @@ impl Replicate {
         self.executes
     }
 
+    /// The command that lists the databases of the configuration: it reads that, and nothing else.
+    pub fn databases(&self) -> Command {
+        let words = self.part("databases");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+
     /// The command that drops Litestream's local state for `database`.
     pub fn reset(&self, database: &Path) -> Command {
         let words = self.part("reset");

@@ -5,8 +5,9 @@
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
-//! (`crash`) and its end (`shutdown`).
+//! (`crash`) and its end (`shutdown`), what Litestream is led by (`configured`).
 
+mod configured;
 mod crash;
 mod litestream;
 mod refresh;
