@@ -34,7 +34,7 @@ use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::Configuration;
+use crate::replication::configuration::{Configuration, Variables};
 use crate::replication::control::SyncRequest;
 use crate::replication::lineage;
 use crate::replication::unit::{self, Restart};
@@ -79,6 +79,7 @@ pub(crate) fn run(
         warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
+    reactor.understand();
     reactor.notifier.ready();
     reactor.run();
     Ok(())
@@ -105,6 +106,8 @@ struct Reactor {
     /// beginning of the WAL.
     seen: u64,
     misses_beginning: bool,
+    /// The folder in which the Litestream that was last started remembers what it has read.
+    local_state: PathBuf,
     signals: Signals,
     alarm: Alarm,
     clock_watch: ClockWatch,
@@ -167,6 +170,7 @@ impl Reactor {
             sync: None,
             seen: 0,
             misses_beginning: false,
+            local_state: PathBuf::new(),
             signals: Signals::take().map_err(kernel)?,
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
@@ -336,7 +340,8 @@ impl Reactor {
         {
             let event = match errand {
                 Errand::Probe => Event::Probed(result.and_then(|printed| {
-                    delivery_for(&printed, &self.settings.replication.command)
+                    let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
+                    delivery_for(&printed, configuration(&self.settings, thing_name))
                 })),
                 Errand::RestartUnit => Event::Started(result.map(drop)),
                 Errand::ResetState => Event::StateReset(result.map(drop)),
@@ -396,9 +401,7 @@ impl Reactor {
             Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
         };
         let mut command = leash::command(None, &words);
-        for name in delivery::UNWANTED {
-            command.env_remove(name);
-        }
+        delivery::keep_out(&mut command);
         let values = Source::Values(&grant.credentials);
         let variables = delivery::environment(&grant.thing_name, &self.settings.region, values);
         let name = format!("`{}`", words.join(" "));
@@ -441,6 +444,7 @@ impl Reactor {
                 }
             }
             Action::Start(delivery) => {
+                self.understand();
                 if let Some(result) = self.start_litestream(delivery).transpose() {
                     self.events.push_back(Event::Started(result));
                 }
@@ -549,14 +553,14 @@ impl Reactor {
         let source = match delivery {
             Delivery::Environment => Source::Values(&grant.credentials),
             Delivery::Process => {
-                asks_for_credentials(&self.settings.replication.command)?;
+                asks_for_credentials(self.configuration())?;
                 sdk_config =
                     credential_process::write_sdk_config(&self.runtime, &self.config, region)?;
                 Source::Config(&sdk_config)
             }
         };
         let variables = delivery::environment(&grant.thing_name, region, source);
-        if lineage::wal_was_reset(self.database(), &self.local_state()) {
+        if lineage::wal_was_reset(self.database(), &self.local_state) {
             self.empty_wal("the WAL was reset while Litestream did not hold it")?;
             self.misses_beginning = false;
         } else if self.misses_beginning {
@@ -579,9 +583,7 @@ impl Reactor {
         let program = &self.settings.replication.command;
         command::locate(&program[0])?;
         let mut command = leash::command(Some(&self.runtime.file("litestream.lock")), program);
-        for name in delivery::UNWANTED {
-            command.env_remove(name);
-        }
+        delivery::keep_out(&mut command);
         notify::withhold(&mut command);
         let started = Litestream::start(&command, &delivery::lines(&variables));
         self.litestream =
@@ -602,20 +604,33 @@ impl Reactor {
         }
     }
 
-    /// The folder in which Litestream remembers what it has read.
-    fn local_state(&self) -> PathBuf {
-        Configuration::of(&self.settings.replication.command)
-            .ok()
-            .and_then(|configuration| configuration.meta_path(self.database()))
-            .unwrap_or_else(|| lineage::default_state(self.database()))
+    /// Litestream's configuration as one that starts now would understand it.
+    fn configuration(&self) -> Result<Configuration, String> {
+        let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
+        configuration(&self.settings, thing_name)
+    }
+
+    /// Reads Litestream's configuration for what a Litestream that is about to start makes of it.
+    fn understand(&mut self) {
+        let configuration = self.configuration();
+        let known = configuration.as_ref().ok();
+        let state = known.and_then(|known| known.meta_path(self.database()));
+        self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
+        let unwatched = known.map_or(Vec::new(), |known| known.unwatched(self.database()));
+        if let Err(cause) = configuration {
+            warn!("nobody can tell whether Litestream replicates other databases, too: {cause}");
+        }
+        for other in &unwatched {
+            warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
+        }
+        self.events.push_back(Event::Understood { unwatched });
     }
 
     /// What Litestream says that it replicated, unless its own files show that it is not all.
     fn examine(&mut self, position: Position) -> Result<Position, SyncFailure> {
         let seen = std::mem::replace(&mut self.seen, position.local);
-        let state = self.local_state();
         if self.misses_beginning
-            || lineage::lacks_beginning(self.database(), &state, seen, position.local)
+            || lineage::lacks_beginning(self.database(), &self.local_state, seen, position.local)
         {
             return Err(SyncFailure::BeginningMissed);
         }
@@ -678,6 +693,7 @@ impl Reactor {
                     self.store = store(&self.settings, self.started);
                 }
                 info!("the configuration was reloaded");
+                self.understand();
                 self.events
                     .push_back(Event::Reloaded(policy(&self.settings)));
             }
@@ -691,10 +707,13 @@ impl Reactor {
 }
 
 /// What a Litestream of the printed version understands.
-fn delivery_for(printed: &str, replicate: &[String]) -> Result<Delivery, String> {
+fn delivery_for(
+    printed: &str,
+    configuration: Result<Configuration, String>,
+) -> Result<Delivery, String> {
     let version = command::version(printed).ok_or("it does not say its version")?;
     let able = match version >= command::REFRESHES {
-        true => asks_for_credentials(replicate),
+        true => asks_for_credentials(configuration),
         false => Err("this version can't ask for credentials".to_owned()),
     };
     let (major, minor, patch) = version;
@@ -714,8 +733,8 @@ fn delivery_for(printed: &str, replicate: &[String]) -> Result<Delivery, String>
 
 /// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand
 /// there, and never asks for others.
-fn asks_for_credentials(replicate: &[String]) -> Result<(), String> {
-    let configuration = Configuration::of(replicate)?;
+fn asks_for_credentials(configuration: Result<Configuration, String>) -> Result<(), String> {
+    let configuration = configuration?;
     let keys = configuration.static_keys();
     if keys.is_empty() {
         return Ok(());
@@ -725,6 +744,13 @@ fn asks_for_credentials(replicate: &[String]) -> Result<(), String> {
         configuration.path().display(),
         keys.join(" and ")
     ))
+}
+
+fn configuration(settings: &Settings, thing_name: &str) -> Result<Configuration, String> {
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let variables = Variables::of_litestream(thing_name, &settings.region, is_unit);
+    Configuration::of(&replication.command, &variables)
 }
 
 fn policy(settings: &Settings) -> Policy {

@@ -170,6 +170,46 @@ fn an_old_litestream_and_a_database_without_wal_are_worth_a_warning() -> Outcome
 }
 
 #[test]
+fn the_last_thing_that_litestream_says_is_in_the_sentence() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-said")?;
+    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let detail = |site: &Site, name: &str| -> Result<String, Box<dyn Error>> {
+        let report = report(&site.run(&["check", "--json"])?)?;
+        let found = checks(&report).find(|check| check["name"] == name);
+        let found = found.ok_or("no such check")?;
+        assert_eq!(found["outcome"], "fail", "{found}");
+        Ok(found["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    // More than a pipe holds, and then what matters.
+    let script = site.root().join("litestream.sh");
+    let talk = "i=0; while [ $i -lt 4000 ]; do echo 'a line of sixty characters or thereabouts, on \
+                both pipes' | tee /dev/stderr; i=$((i+1)); done";
+    let text = format!("#!/bin/sh\n{talk}\nprintf 'it \\033[31mbroke\\n\\n' >&2; exit 3\n");
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    site.set(
+        "replication",
+        "command",
+        format!("[{script:?}, \"replicate\"]"),
+    );
+    let said = detail(&site, "litestream")?;
+    assert!(said.ends_with("fails: it [31mbroke"), "{said}");
+
+    let refused = site.root().join("refused.yml");
+    fs::write(&refused, "dbs:\n  - path: /a\n    monitor-interval: soon\n")?;
+    let program = tools::litestream("0.5.17")?;
+    let command = format!("[{program:?}, \"replicate\", \"-config\", {refused:?}]");
+    site.set("replication", "command", command);
+    let said = detail(&site, "litestream_config")?;
+    assert!(
+        said.contains("does not accept") && said.contains("soon"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_is_exit_code_78() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-config")?;

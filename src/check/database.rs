@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, fail, output_of, warn};
 use crate::config::{RuntimeDirectory, Settings, Supervisor, TableName};
-use crate::replication::configuration::Configuration;
+use crate::replication::configuration::{Configuration, Variables};
 use crate::replication::lineage;
 use crate::store::{self, Tried};
 use crate::system::this_program;
@@ -31,11 +31,13 @@ pub(crate) const COMMAND: &str = "try-database";
 const USER: &str = "edgerepl";
 
 /// Has a child try what the daemon will do.
-pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
+pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name: &str) -> Outcome {
     let database = &settings.database.path;
     let user = daemon_user(runtime);
     let mut child = this_program();
-    child.arg(COMMAND).arg(trial(settings, user).to_string());
+    child
+        .arg(COMMAND)
+        .arg(trial(settings, thing_name, user).to_string());
     let printed = output_of(&mut child).unwrap_or_default();
     let verdict: Value = serde_json::from_str(&printed).unwrap_or_default();
     let word = |name: &str| verdict[name].as_str();
@@ -82,12 +84,13 @@ enum Verdict {
     Warns(String, &'static str),
 }
 
-fn trial(settings: &Settings, user: Option<(u32, u32)>) -> Value {
+fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Value {
     let database = &settings.database.path;
+    let variables = Variables::of_litestream(thing_name, &settings.region, false);
     // With a unit of its own Litestream may have another user.
     let state = match settings.replication.supervisor {
         Supervisor::Systemd { .. } => None,
-        Supervisor::Child => Configuration::of(&settings.replication.command)
+        Supervisor::Child => Configuration::of(&settings.replication.command, &variables)
             .ok()
             .and_then(|configuration| configuration.meta_path(database))
             .or_else(|| Some(lineage::default_state(database))),

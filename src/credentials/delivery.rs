@@ -5,37 +5,112 @@
 //! on a file system in memory or not at all. The one other place that ever holds the values is the
 //! memory of this process.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::env;
+use std::io;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use super::Credentials;
+use crate::system::file;
 
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
 
-/// Variables that would win over ours, or lead Litestream's SDK somewhere else.
-pub const UNWANTED: [&str; 12] = [
+/// The beginnings of variables by which Litestream or its SDK is led: to credentials, a profile, a
+/// file, an endpoint, a CA bundle. None of them reaches Litestream but those that are set here.
+const KEPT_OUT: [&str; 2] = ["AWS_", "LITESTREAM_"];
+
+/// Of those the ones that are known, for an environment that can be added to but not taken from: they
+/// are set to nothing, which the SDK takes as unset.
+pub const EMPTIED: [&str; 53] = [
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ACCOUNT_ID",
+    "AWS_ACCOUNT_ID_ENDPOINT_MODE",
+    "AWS_AUTH_SCHEME_PREFERENCE",
+    "AWS_CA_BUNDLE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CSM_CLIENT_ID",
+    "AWS_CSM_ENABLED",
+    "AWS_CSM_HOST",
+    "AWS_CSM_PORT",
+    "AWS_DEFAULTS_MODE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_DISABLE_REQUEST_COMPRESSION",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_EC2_METADATA_V1_DISABLED",
+    "AWS_ENABLE_ENDPOINT_DISCOVERY",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SIGNIN",
+    "AWS_ENDPOINT_URL_SSO",
+    "AWS_ENDPOINT_URL_SSO_OIDC",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_MAX_ATTEMPTS",
+    "AWS_PROFILE",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_RETRY_MODE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_S3_DISABLE_EXPRESS_SESSION_AUTH",
+    "AWS_S3_DISABLE_MULTIREGION_ACCESS_POINTS",
+    "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT",
+    "AWS_S3_USE_ARN_REGION",
+    "AWS_SDK_LOAD_CONFIG",
+    "AWS_SDK_UA_APP_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "LITESTREAM_ACCESS_KEY_ID",
+    "LITESTREAM_CONFIG",
+    "LITESTREAM_S3_ENDPOINT",
+    "LITESTREAM_SECRET_ACCESS_KEY",
+];
+
+/// The variables of this process that a Litestream which it starts gets, too.
+pub fn inherited() -> impl Iterator<Item = (String, String)> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !is_kept_out(name))
+}
+
+/// Keeps from `litestream` what would lead it somewhere else.
+pub fn keep_out(litestream: &mut Command) {
+    for (name, _) in env::vars_os().filter(|(name, _)| is_kept_out(&name.to_string_lossy())) {
+        litestream.env_remove(name);
+    }
+}
+
+fn is_kept_out(name: &str) -> bool {
+    KEPT_OUT.iter().any(|beginning| name.starts_with(beginning))
+}
+
+/// The variables that hold credentials.
+pub const CREDENTIALS: [&str; 3] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
-    "AWS_CONFIG_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "LITESTREAM_ACCESS_KEY_ID",
-    "LITESTREAM_SECRET_ACCESS_KEY",
 ];
 
 /// A name and its value; the value is wiped when it is dropped.
 pub type Variable = (&'static str, Zeroizing<String>);
+
+/// The file in which nothing is to be found.
+const NOTHING: &str = "/dev/null";
 
 /// Where Litestream's SDK finds credentials.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +129,13 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
             variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
             variable("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
             variable("AWS_SESSION_TOKEN", &credentials.session_token),
+            variable("AWS_CONFIG_FILE", NOTHING),
         ],
-        Source::Config(file) => vec![
-            variable("AWS_CONFIG_FILE", &file.to_string_lossy()),
-            // A file of that kind in somebody's home would win.
-            variable("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
-        ],
+        Source::Config(file) => vec![variable("AWS_CONFIG_FILE", &file.to_string_lossy())],
     };
     variables.extend([
+        // A file of that kind in somebody's home would win.
+        variable("AWS_SHARED_CREDENTIALS_FILE", NOTHING),
         variable("AWS_REGION", region),
         variable("AWS_DEFAULT_REGION", region),
         variable("AWS_EC2_METADATA_DISABLED", "true"),
@@ -70,7 +144,7 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
     variables
 }
 
-/// Writes the environment file with these variables, whole or not at all: beside, mode 0600 before the
+/// Writes the environment file with these variables and [`EMPTIED`], whole or not at all: beside, mode 0600 before the
 /// first byte, synced, renamed.
 ///
 /// # Errors
@@ -85,7 +159,11 @@ pub fn write_environment_file(path: &Path, variables: &[Variable]) -> Result<(),
             path.display()
         ));
     }
-    replace(path, folder, &lines(variables)).map_err(failed)
+    let is_set = |name: &str| variables.iter().any(|(set, _)| *set == name);
+    let emptied = EMPTIED.iter().filter(|name| !is_set(name));
+    let emptied = emptied.map(|name| (*name, Zeroizing::default()));
+    let all: Vec<Variable> = emptied.chain(variables.iter().cloned()).collect();
+    file::replace(path, 0o600, lines(&all).as_bytes()).map_err(failed)
 }
 
 /// The variables as lines of `NAME=value`. The values hold nothing that a reader of such lines, systemd
@@ -112,31 +190,4 @@ pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
 pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     let kind = statfs(folder)?.filesystem_type();
     Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
-}
-
-fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    let beside = beside(path);
-    // Left by a daemon that was killed in the middle of this.
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    // Whatever the umask took away or the file system made of it.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    path.with_file_name(name)
 }

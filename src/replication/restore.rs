@@ -169,9 +169,7 @@ impl Aside {
         let lock = by_descriptor(&self.folder).join("litestream.lock");
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
         let mut litestream = leash::command(Some(&lock), &words);
-        for name in delivery::UNWANTED {
-            litestream.env_remove(name);
-        }
+        delivery::keep_out(&mut litestream);
         let source = delivery::Source::Values(&access.credentials);
         litestream.envs(delivery::environment(
             &access.thing_name,
