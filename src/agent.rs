@@ -306,7 +306,15 @@ impl Agent {
                 self.renewal.clock_stepped(now.boot);
                 self.replicator.hasten(now.boot);
             }
-            Event::Understood { unwatched } => self.unwatched = unwatched,
+            Event::Understood { unwatched } => {
+                // One that runs goes on by what it read when it was started.
+                if !self.replicator.runs() {
+                    self.unwatched.clear();
+                }
+                self.unwatched.extend(unwatched);
+                self.unwatched.sort_unstable();
+                self.unwatched.dedup();
+            }
             Event::Reloaded(policy) => {
                 self.replicator.reloaded(&policy);
                 self.policy = policy;

@@ -79,7 +79,7 @@ pub(crate) fn run(
         warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
-    reactor.understand();
+    reactor.understand_for_a_start();
     reactor.notifier.ready();
     reactor.run();
     Ok(())
@@ -444,7 +444,7 @@ impl Reactor {
                 }
             }
             Action::Start(delivery) => {
-                self.understand();
+                self.understand_for_a_start();
                 if let Some(result) = self.start_litestream(delivery).transpose() {
                     self.events.push_back(Event::Started(result));
                 }
@@ -610,20 +610,30 @@ impl Reactor {
         configuration(&self.settings, thing_name)
     }
 
-    /// Reads Litestream's configuration for what a Litestream that is about to start makes of it.
-    fn understand(&mut self) {
+    /// Reads Litestream's configuration, by which the next one will go that is started.
+    fn understand(&mut self) -> Result<Configuration, String> {
         let configuration = self.configuration();
-        let known = configuration.as_ref().ok();
-        let state = known.and_then(|known| known.meta_path(self.database()));
-        self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
-        let unwatched = known.map_or(Vec::new(), |known| known.unwatched(self.database()));
-        if let Err(cause) = configuration {
-            warn!("nobody can tell whether Litestream replicates other databases, too: {cause}");
-        }
+        let unwatched = match &configuration {
+            Ok(known) => known.unwatched(self.database()),
+            Err(cause) => {
+                warn!(
+                    "nobody can tell whether Litestream replicates other databases, too: {cause}"
+                );
+                Vec::new()
+            }
+        };
         for other in &unwatched {
             warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
         }
         self.events.push_back(Event::Understood { unwatched });
+        configuration
+    }
+
+    /// Litestream is about to be started, by what its configuration says now.
+    fn understand_for_a_start(&mut self) {
+        let configuration = self.understand().ok();
+        let state = configuration.and_then(|known| known.meta_path(self.database()));
+        self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
     }
 
     /// What Litestream says that it replicated, unless its own files show that it is not all.
@@ -693,7 +703,8 @@ impl Reactor {
                     self.store = store(&self.settings, self.started);
                 }
                 info!("the configuration was reloaded");
-                self.understand();
+                // What can't be read was told.
+                let _ = self.understand();
                 self.events
                     .push_back(Event::Reloaded(policy(&self.settings)));
             }

@@ -62,6 +62,8 @@ struct Verdict {
     tables: Vec<Table>,
     /// Heartbeat rows that the replica did not hold yet.
     behind: u64,
+    /// What Litestream replicates beside it: nobody has compared that.
+    not_compared: Vec<String>,
     took: Duration,
 }
 
@@ -91,6 +93,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let folder = database.parent().unwrap_or(Path::new("/"));
     has_room(folder, size_of(database))?;
     let access = Access::obtain(settings, runtime)?;
+    let not_compared = access.litestream_config(settings)?.unwatched(database);
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
     let (live, synced) = Snapshot::of_live(database, || sync(settings))?;
@@ -139,6 +142,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         soundness: replica.judge(&structure),
         tables: Vec::new(),
         behind: 0,
+        not_compared,
         took: Duration::ZERO,
     };
     match &live {
@@ -284,6 +288,7 @@ impl Verdict {
         self.soundness.damage.is_none()
             && self.pages_different == 0
             && self.differences.is_empty()
+            && self.not_compared.is_empty()
             && !self.tables.iter().any(differs)
     }
 
@@ -311,6 +316,7 @@ impl Verdict {
             "differences": self.differences,
             "integrity": self.soundness.integrity(),
             "unchecked": self.soundness.unchecked,
+            "not_compared": self.not_compared,
             "rows_behind": self.behind,
             "tables": tables,
             "took_s": self.took.as_millis() as f64 / 1000.0,
@@ -349,6 +355,9 @@ impl Verdict {
         );
         for difference in &self.differences {
             text += &format!("DIFFERS: {difference}\n");
+        }
+        for other in &self.not_compared {
+            text += &format!("NOT COMPARED: {other}, which Litestream replicates too\n");
         }
         for unchecked in &self.soundness.unchecked {
             text += &format!("needs the application's code to check: {unchecked}\n");

@@ -18,7 +18,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use super::command::Replicate;
-use crate::config::{RuntimeDirectory, Settings};
+use super::configuration::{Configuration, Variables};
+use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credential_process;
 use crate::credentials::certificate::Certificate;
 use crate::credentials::{Credentials, delivery, fetch};
@@ -52,6 +53,17 @@ impl<'a> Access<'a> {
             credentials: credential_process::obtain(settings, runtime)?,
             region: &settings.region,
         })
+    }
+
+    /// Litestream's configuration, as it is understood with this.
+    ///
+    /// # Errors
+    /// Why it can't be read, in one sentence.
+    pub(crate) fn litestream_config(&self, settings: &Settings) -> Result<Configuration, String> {
+        let replication = &settings.replication;
+        let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+        let variables = Variables::of_litestream(&self.thing_name, self.region, is_unit);
+        Configuration::of(&replication.command, &variables)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What Litestream is led by: its own configuration, and the environment that edgerepl gives it.
 
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    LIMIT, Result, assert_nothing_lost, has_problem, site, wait_until_replicating,
+    LIMIT, Result, assert_nothing_lost, has_problem, site, wait_until, wait_until_replicating,
 };
 use crate::unit::Unit;
 
@@ -90,8 +91,23 @@ fn a_database_that_nobody_watches_is_a_problem() -> Result {
     daemon.wait_for("the problem", LIMIT, |status| {
         status["state"] == "unhealthy" && has_problem(status, "second.db")
     })?;
+    let verified = site.run(&["verify"])?;
+    let verified = (
+        verified.status.code(),
+        String::from_utf8_lossy(&verified.stdout).into_owned(),
+    );
+    assert_eq!(verified.0, Some(1), "{}", verified.1);
+    assert!(verified.1.contains("NOT COMPARED"), "{}", verified.1);
+    assert!(verified.1.contains("second.db"), "{}", verified.1);
+    // The Litestream that runs goes on by the file that it read.
     fs::write(&file, &one)?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    wait_until("the reload", || daemon.log().contains("was reloaded"))?;
+    thread::sleep(Duration::from_secs(1));
+    let status = daemon.status().ok_or("it does not answer")?;
+    assert!(has_problem(&status, "second.db"), "{status:#}");
+    assert!(daemon.terminate()?.success());
+    let mut daemon = site.start()?;
     daemon.wait_for("its end", LIMIT, |status| status["state"] == "healthy")?;
     assert!(daemon.terminate()?.success());
     Ok(())
