@@ -91,6 +91,7 @@ fn a_database_that_nobody_watches_is_a_problem() -> Result {
     daemon.wait_for("the problem", LIMIT, |status| {
         status["state"] == "unhealthy" && has_problem(status, "second.db")
     })?;
+    wait_until_replicating(&mut daemon)?;
     let verified = site.run(&["verify"])?;
     let verified = (
         verified.status.code(),
