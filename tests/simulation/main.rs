@@ -84,6 +84,7 @@ fn whatever_happens_the_laws_hold() {
         "{sum:?}"
     );
     assert!(often(sum.reloads, 100), "{sum:?}");
+    assert!(sum.databases * 4 > years, "{sum:?}");
 }
 
 fn number(variable: &str) -> Option<u64> {

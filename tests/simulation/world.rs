@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     pub(crate) wrong_pins: u64,
     pub(crate) reloads: u64,
     pub(crate) snapshots: u64,
+    /// Databases that edgerepl made.
+    pub(crate) databases: u64,
 }
 
 impl AddAssign for Tally {
@@ -58,6 +60,7 @@ impl AddAssign for Tally {
         self.wrong_pins += other.wrong_pins;
         self.reloads += other.reloads;
         self.snapshots += other.snapshots;
+        self.databases += other.databases;
     }
 }
 
@@ -82,6 +85,9 @@ enum Coming {
     Reload,
     /// And so many more.
     ReloadStorm(u32),
+    LookEnds(u64),
+    /// Somebody restores the database.
+    Restored,
     Shutdown,
 }
 
@@ -166,7 +172,11 @@ pub(crate) struct World {
     granted_until: Time,
     sync: Option<u64>,
     reset: Option<u64>,
+    look: Option<u64>,
     guard: bool,
+    /// It is there; and what of it can be restored.
+    database: bool,
+    replica: bool,
     rows: i64,
     processes: u64,
     coming: BinaryHeap<Reverse<(Time, u64, Coming)>>,
@@ -229,7 +239,11 @@ impl World {
             granted_until: Duration::ZERO,
             sync: None,
             reset: None,
+            look: None,
             guard: false,
+            // A device that is new has none, and where nobody else makes it edgerepl does.
+            database: policy.heartbeat.is_none() || chance.one_in(2),
+            replica: false,
             rows: 0,
             processes: 0,
             coming: BinaryHeap::new(),
@@ -347,6 +361,19 @@ impl World {
                     let wait = self.chance.scale(SECOND / 100, 10 * SECOND);
                     self.expect(Coming::ReloadStorm(more - 1), wait);
                 }
+            }
+            Coming::LookEnds(process) if self.look == Some(process) => {
+                self.look = None;
+                let asked = self.weather.s3 && self.weather.network;
+                if asked && self.replica {
+                    self.expect_sometime(Coming::Restored, MINUTE, 2 * DAY);
+                }
+                let found = asked.then_some(self.replica);
+                self.tell(Event::Looked(found.ok_or("S3 is away".to_owned())));
+            }
+            Coming::Restored => {
+                self.database = true;
+                self.laws.weather_changed(self.is_fine(), self.time);
             }
             Coming::Shutdown => {
                 self.laws.asked_to_end(self.time);
@@ -466,11 +493,37 @@ impl World {
                 if !self.weather.disk {
                     return Some(Event::Row(Err("it is locked".to_owned())));
                 }
+                if !self.database {
+                    return Some(Event::DatabaseMissing);
+                }
+                self.rows += 1;
+                return Some(Event::Row(Ok(self.rows)));
+            }
+            Action::LookForReplica => {
+                let process = self.new_process();
+                self.look = Some(process);
+                if !self.chance.one_in(20) {
+                    let wait = self.chance.scale(SECOND / 10, MINUTE);
+                    self.expect(Coming::LookEnds(process), wait);
+                }
+            }
+            Action::AbandonLook => self.look = None,
+            Action::WriteFirstRow => {
+                let lost = !self.database && self.replica;
+                assert!(
+                    !lost,
+                    "a new database in the place of one that can be restored"
+                );
+                if !self.weather.disk {
+                    return Some(Event::Row(Err("it is locked".to_owned())));
+                }
+                self.tally.databases += u64::from(!self.database);
+                self.database = true;
                 self.rows += 1;
                 return Some(Event::Row(Ok(self.rows)));
             }
             Action::TakeGuard => {
-                if !self.weather.disk && self.chance.one_in(2) {
+                if !self.database || !self.weather.disk && self.chance.one_in(2) {
                     return Some(Event::GuardTaken(Err("the disk is gone".to_owned())));
                 }
                 self.guard = true;
@@ -478,8 +531,6 @@ impl World {
             }
             Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
-            // There is a database here.
-            Action::LookForReplica | Action::AbandonLook | Action::WriteFirstRow => {}
             Action::Prune | Action::Log(..) => {}
         }
         None
@@ -607,6 +658,7 @@ impl World {
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
         } else if self.can_replicate() {
+            self.replica = true;
             self.litestream.position += 1;
             let at = self.litestream.position;
             Ok(Position {
@@ -728,7 +780,7 @@ impl World {
                 weather.disk
             }
         };
-        self.laws.weather_changed(self.weather.is_fine(), self.time);
+        self.laws.weather_changed(self.is_fine(), self.time);
         if part == Part::Network {
             self.tell(Event::NetworkChanged);
             if well && self.clock_is_behind() {
@@ -756,7 +808,10 @@ impl World {
         self.fetch = None;
         self.sync = None;
         self.reset = None;
+        self.look = None;
         self.guard = false;
+        // A data partition that was lost.
+        self.database &= self.policy.heartbeat.is_none() || !self.chance.one_in(20);
         self.granted_until = Duration::ZERO;
         self.litestream.process = self.new_process();
         self.litestream.up = false;
@@ -768,7 +823,7 @@ impl World {
         }
         let now = self.now();
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
-        self.laws.booted(self.weather.is_fine(), self.time);
+        self.laws.booted(self.is_fine(), self.time);
         self.tell(Event::Tick);
     }
 
@@ -786,7 +841,12 @@ impl World {
         };
         let weather = &self.weather;
         let able = !self.litestream.corrupt && !self.litestream.stuck;
-        weather.s3 && weather.network && living && !skewed && able
+        weather.s3 && weather.network && living && !skewed && able && self.database
+    }
+
+    /// Nothing stands between the device and its replica, and nobody has to restore anything.
+    fn is_fine(&self) -> bool {
+        self.weather.is_fine() && (self.database || !self.replica)
     }
 
     fn child_is_up(&self, process: u64) -> bool {
@@ -801,7 +861,7 @@ impl World {
                 && !self.litestream.clock_went_back,
             stop_was_asked: self.litestream.terminated > 0,
             guard_is_held: self.guard,
-            disk_is_well: self.weather.disk,
+            disk_is_well: self.weather.disk && self.database,
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
             litestream_is_stuck: self.litestream.stuck,
