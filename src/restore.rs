@@ -72,7 +72,9 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
         return Err(format!("the replica is damaged: {damage}"));
     }
     for unchecked in &sound.unchecked {
-        log::warn!("restored with its pages checked, without the application's code: {unchecked}");
+        log::warn!(
+            "{name}: its pages are sound; not checked without the application's code: {unchecked}"
+        );
     }
     for left in remains(database) {
         remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
