@@ -380,7 +380,8 @@ impl Reactor {
             (_, Err(cause)) => Err(cause),
             // Below its heading a list has a line for each.
             (Look::List, Ok(printed)) => Ok(printed.trim().lines().count() > 1),
-            (_, Ok(_)) => Ok(true),
+            // A plan names what it would fetch; one that names nothing is none.
+            (Look::Plan, Ok(printed)) => Ok(!printed.trim().is_empty()),
         };
         self.events.push_back(Event::Looked(found));
     }
