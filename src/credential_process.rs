@@ -5,9 +5,8 @@
 //! is for root, for edgerepl's user and for its group, and nothing of it is ever written to a file.
 //! Where no daemon runs, the process fetches by itself.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +22,7 @@ use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::patience;
 use crate::credentials::{Credentials, Grant};
+use crate::system::file;
 use crate::system::local::{self, Door};
 
 /// The socket's name in the runtime directory.
@@ -172,12 +172,8 @@ pub(crate) fn write_sdk_config(
         runtime.path().display(),
         config.display()
     );
-    let beside = runtime.file(".aws-config.new");
-    let failed = |e: io::Error| format!("{} can't be written: {e}", file.display());
-    fs::write(&beside, text)
-        .and_then(|()| fs::set_permissions(&beside, Permissions::from_mode(0o640)))
-        .and_then(|()| fs::rename(&beside, &file))
-        .map_err(failed)?;
+    file::replace(&file, 0o640, &text)
+        .map_err(|e| format!("{} can't be written: {e}", file.display()))?;
     Ok(file)
 }
 

@@ -5,8 +5,7 @@
 //! comes along anyway, and is gone when the daemon ends in order.
 
 use std::fmt;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::agent::{Report, State};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
+use crate::system::file;
 
 /// The file's name.
 const FILE: &str = "edgerepl.prom";
@@ -25,7 +25,6 @@ const PACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Metrics {
     path: PathBuf,
-    beside: PathBuf,
     due: BootTime,
     failed: bool,
 }
@@ -37,7 +36,6 @@ impl Metrics {
         let _ = fs::remove_file(&path);
         Self {
             path,
-            beside: runtime.file(".edgerepl.prom.new"),
             due: BootTime::default(),
             failed: false,
         }
@@ -49,10 +47,7 @@ impl Metrics {
             return;
         }
         self.due = now + PACE;
-        let written = fs::write(&self.beside, text(report))
-            .and_then(|()| fs::set_permissions(&self.beside, Permissions::from_mode(0o644)))
-            .and_then(|()| fs::rename(&self.beside, &self.path));
-        match written {
+        match file::replace(&self.path, 0o644, &text(report)) {
             Err(e) if !self.failed => {
                 log::warn!("{} can't be written: {e}", self.path.display());
                 self.failed = true;

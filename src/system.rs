@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 pub mod family;
+pub(crate) mod file;
 pub mod leash;
 pub mod local;
 pub mod network;

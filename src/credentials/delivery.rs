@@ -5,14 +5,13 @@
 //! on a file system in memory or not at all. The one other place that ever holds the values is the
 //! memory of this process.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 
 use super::Credentials;
+use crate::system::file;
 
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
@@ -96,7 +95,7 @@ pub fn write_environment_file(
         .iter()
         .map(|(name, value)| format!("{name}={value}\n"))
         .collect();
-    replace(path, folder, &text).map_err(failed)
+    file::replace(path, 0o600, &text).map_err(failed)
 }
 
 /// Whether what is written in `folder` stays in memory.
@@ -106,31 +105,4 @@ pub fn write_environment_file(
 pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     let kind = statfs(folder)?.filesystem_type();
     Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
-}
-
-fn replace(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    let beside = beside(path);
-    // Left by a daemon that was killed in the middle of this.
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)?;
-    // Whatever the umask took away or the file system made of it.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    path.with_file_name(name)
 }

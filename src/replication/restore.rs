@@ -3,15 +3,19 @@
 //! Owns that folder, and how Litestream is run: on a leash, with nothing in its environment that would
 //! win over the credentials. Never touches the database itself.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 
 use super::command::Replicate;
 use crate::config::{RuntimeDirectory, Settings};
@@ -23,6 +27,13 @@ use crate::system::leash;
 
 /// Free space that is left to the device whatever happens, in bytes: its rows go on.
 const SPARE: u64 = 16 * 1024 * 1024;
+
+/// Who is at work in the folder holds this.
+const LOCK: &str = "lock";
+
+/// What the kernel says of a name that is no folder.
+const LINK: i32 = Errno::ELOOP as i32;
+const NO_FOLDER: i32 = Errno::ENOTDIR as i32;
 
 /// Where credentials are for, and the name that Litestream expands in its file.
 #[derive(Debug)]
@@ -61,9 +72,16 @@ pub(crate) enum Turn {
 }
 
 /// The folder beside a database for the copy of its replica; gone when this is dropped.
+///
+/// The database's folder may be somebody else's, who can rename what is in there and put links in its
+/// place. So this one is opened once, is this user's and nobody else's, and all that happens in it and
+/// beside it goes through the two descriptors.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    folder: PathBuf,
+    /// The folder of the database.
+    beside: File,
+    name: OsString,
+    folder: File,
     copy: PathBuf,
     _lock: Flock<File>,
 }
@@ -72,40 +90,49 @@ impl Aside {
     /// Makes the folder of `database` for this purpose. What one that was killed has left is removed.
     ///
     /// # Errors
-    /// Where the folder can't be used, or another one is at work.
+    /// Where the folder can't be used or is somebody else's, or another one is at work.
     pub(crate) fn make(database: &Path, purpose: &str, turn: Turn) -> Result<Self, String> {
         let mut name = OsString::from(".");
         name.push(database.file_name().unwrap_or_default());
         name.push(format!("-{purpose}"));
-        let folder = database.with_file_name(name);
-        let failed = |e: io::Error| format!("{} can't be used: {e}", folder.display());
-        let (wait, lock_file) = (turn == Turn::Next, folder.join("lock"));
-        let lock = loop {
-            fs::create_dir_all(&folder).map_err(failed)?;
-            let file = match File::create(&lock_file) {
-                // The one that was at work has just removed it all.
+        let shown = database.with_file_name(&name).display().to_string();
+        let failed = |e: io::Error| format!("{shown} can't be used: {e}");
+        let beside = File::open(database.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+        loop {
+            // The one that was at work may remove it at any moment.
+            let folder = match private_folder(&beside, &name) {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                folder => folder.map_err(failed)?,
+            };
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+            let file = match open_in(&folder, OsStr::new(LOCK), flags) {
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 file => file.map_err(failed)?,
             };
-            let lock = match wait {
-                true => FlockArg::LockExclusive,
-                false => FlockArg::LockExclusiveNonblock,
+            let lock = match turn {
+                Turn::Next => FlockArg::LockExclusive,
+                Turn::OrNever => FlockArg::LockExclusiveNonblock,
             };
             let lock = Flock::lock(file, lock)
-                .map_err(|_| format!("another {purpose} is at work in {}", folder.display()))?;
+                .map_err(|_| format!("another {purpose} is at work in {shown}"))?;
             // Held, but maybe of a file that is no longer there.
             if lock.metadata().is_ok_and(|file| file.nlink() > 0) {
-                break lock;
+                clear(&folder, |name| name.as_encoded_bytes().ends_with(b"lock"));
+                let copy = format!("replica-{}.db", std::process::id());
+                return Ok(Self {
+                    copy: through(&folder).join(copy),
+                    beside,
+                    name,
+                    folder,
+                    _lock: lock,
+                });
             }
-        };
-        let copy = folder.join(format!("replica-{}.db", std::process::id()));
-        let aside = Self {
-            folder,
-            copy,
-            _lock: lock,
-        };
-        aside.clear();
-        Ok(aside)
+        }
+    }
+
+    /// The folder of the database, whatever its name leads to by now.
+    pub(crate) fn beside(&self) -> PathBuf {
+        through(&self.beside)
     }
 
     /// Restores the replica of `database`, up to the transaction `upto` or to its end, and answers with
@@ -123,7 +150,7 @@ impl Aside {
         let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
         words.push(database.to_string_lossy().into_owned());
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(&self.folder.join("litestream.lock"), &words);
+        let mut litestream = leash::command(&through(&self.folder).join("litestream.lock"), &words);
         for name in delivery::UNWANTED {
             litestream.env_remove(name);
         }
@@ -145,7 +172,8 @@ impl Aside {
         }
         let ended = running.wait();
         if ended.is_ok_and(|status| status.success()) {
-            return Ok(self.copy.is_file().then_some(&*self.copy));
+            let is_there = fs::symlink_metadata(&self.copy).is_ok_and(|copy| copy.is_file());
+            return Ok(is_there.then_some(&*self.copy));
         }
         let last = said.lines().rev().find(|line| !line.trim().is_empty());
         let why: String = last
@@ -156,20 +184,70 @@ impl Aside {
             .collect();
         Err(format!("Litestream can't restore the replica: {why}"))
     }
-
-    /// Removes all but the locks.
-    fn clear(&self) {
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            if !entry.file_name().to_string_lossy().ends_with("lock") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        clear(&self.folder, |name| name == LOCK);
+        // From here on it may be the next one's.
+        let _ = unlinkat(&self.folder, LOCK, UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.beside, &*self.name, UnlinkatFlags::RemoveDir);
+    }
+}
+
+/// The folder of this name in `parent`, which nobody but this user has ever been able to write to.
+fn private_folder(parent: &File, name: &OsStr) -> io::Result<File> {
+    match mkdirat(parent, name, Mode::S_IRWXU) {
+        Err(Errno::EEXIST) => {}
+        made => made?,
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let folder = open_in(parent, name, flags).map_err(|e| match e.raw_os_error() {
+        Some(LINK | NO_FOLDER) => io::Error::other("it is a link or a file; remove it"),
+        _ => e,
+    })?;
+    let metadata = folder.metadata()?;
+    if metadata.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to the user {}; remove it",
+            metadata.uid()
+        )));
+    }
+    // A umask that took too much, or an earlier version that took too little.
+    if metadata.mode() & 0o777 != 0o700 {
+        fchmod(&folder, Mode::S_IRWXU)?;
+    }
+    if metadata.mode() & 0o022 != 0 {
+        clear(&folder, |_| false);
+    }
+    Ok(folder)
+}
+
+fn open_in(folder: &File, name: &OsStr, flags: OFlag) -> io::Result<File> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let opened = openat(folder, name, flags | OFlag::O_CLOEXEC, mode)?;
+    Ok(File::from(opened))
+}
+
+/// A path to the folder itself, for this process and for those that it starts.
+fn through(folder: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), folder.as_raw_fd()).into()
+}
+
+/// Removes all from a folder but what is to be kept.
+fn clear(folder: &File, is_kept: impl Fn(&OsStr) -> bool) {
+    for entry in fs::read_dir(through(folder))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if is_kept(&entry.file_name()) {
+            continue;
+        }
+        let _ = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+            _ => fs::remove_file(entry.path()),
+        };
     }
 }
 
@@ -204,6 +282,92 @@ pub(crate) fn size_of(database: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A link to a file of another's, a folder of another's, a pipe: whatever waits there under the names
+    /// that a command makes, it is refused or removed, and what it leads to is as before.
+    #[test]
+    fn what_waits_under_our_names_is_never_followed() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let folder = std::env::temp_dir().join(format!("edgerepl-aside-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a folder");
+        let (database, ours) = (folder.join("app.db"), folder.join(".app.db-verify"));
+        let (other, others) = (folder.join("other"), folder.join("others"));
+        fs::create_dir(&others).expect("a folder");
+        for file in [&other, &others.join("lock")] {
+            fs::write(file, "another's").expect("a file");
+        }
+        let make = || Aside::make(&database, "verify", Turn::OrNever);
+        let refusal = || make().expect_err("not ours");
+
+        symlink(&others, &ours).expect("a link");
+        assert!(
+            refusal().contains("a link or a file; remove it"),
+            "{}",
+            refusal()
+        );
+        fs::remove_file(&ours).expect("the link");
+        fs::write(&ours, "").expect("a file");
+        assert!(
+            refusal().contains("a link or a file; remove it"),
+            "{}",
+            refusal()
+        );
+        fs::remove_file(&ours).expect("the file");
+
+        // In one that others could write to, nothing is believed.
+        fs::create_dir(&ours).expect("a folder");
+        fs::set_permissions(&ours, fs::Permissions::from_mode(0o777)).expect("a mode");
+        symlink(&other, ours.join("lock")).expect("a link");
+        fs::hard_link(&other, ours.join("litestream.lock")).expect("a link");
+        symlink(&others, ours.join("replica-1.db")).expect("a link");
+        let aside = make().expect("a folder");
+        let mode = |path: &Path| fs::symlink_metadata(path).expect("it").permissions().mode();
+        assert_eq!(mode(&ours), 0o40_700);
+        assert_eq!(mode(&ours.join("lock")), 0o100_600);
+        assert!(!ours.join("litestream.lock").exists());
+        // Another one is put in its place meanwhile.
+        fs::rename(&ours, folder.join("moved")).expect("moved");
+        symlink(&others, &ours).expect("a link");
+        fs::write(&aside.copy, "the replica").expect("a file");
+        assert!(
+            !others
+                .join(aside.copy.file_name().expect("a name"))
+                .exists()
+        );
+        drop(aside);
+        for file in [&other, &others.join("lock")] {
+            assert_eq!(fs::read_to_string(file).expect("a file"), "another's");
+        }
+        assert_eq!(
+            fs::read_dir(folder.join("moved")).expect("moved").count(),
+            0
+        );
+        fs::remove_dir_all(folder).expect("removed");
+    }
+
+    #[test]
+    fn another_users_folder_is_refused() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-whose-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join(".app.db-verify")).expect("a folder");
+        // Only root can give it to somebody.
+        let given = nix::unistd::chown(
+            &folder.join(".app.db-verify"),
+            Some(Uid::from_raw(65_534)),
+            None,
+        );
+        if given.is_ok() {
+            let made = Aside::make(&folder.join("app.db"), "verify", Turn::OrNever);
+            let refused = made.expect_err("another's");
+            assert!(
+                refused.contains("belongs to the user 65534; remove it"),
+                "{refused}"
+            );
+        }
+        fs::remove_dir_all(folder).expect("removed");
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_figures() {
