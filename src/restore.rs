@@ -18,6 +18,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::restore::{Access, Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
+use crate::store::structure::Structure;
 
 /// With `--wait`: how soon it is tried again, at first and at the latest.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -72,9 +73,12 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
     let Some(copy) = restored else {
         return Ok(format!("S3 holds no replica of {name}: it begins anew"));
     };
-    let integrity = Snapshot::of_copy(copy)?.integrity();
-    if integrity != "ok" {
-        return Err(format!("the replica is damaged: {integrity}"));
+    let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);
+    if let Some(damage) = sound.damage {
+        return Err(format!("the replica is damaged: {damage}"));
+    }
+    for unchecked in &sound.unchecked {
+        log::warn!("restored with its pages checked, without the application's code: {unchecked}");
     }
     let failed = |e: io::Error| format!("{name} can't be put in its place: {e}");
     let beside = aside.beside();

@@ -21,6 +21,7 @@ use crate::config::TableName;
 
 pub(crate) mod compare;
 mod guard;
+pub(crate) mod structure;
 mod table;
 pub mod version;
 

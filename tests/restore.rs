@@ -58,6 +58,39 @@ fn without_a_replica_there_is_nothing_to_do() -> Outcome {
 }
 
 #[test]
+fn what_only_the_application_can_judge_is_no_damage() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "restore-own")?;
+    let site = site(&lab, &device)?;
+    let database = site.connect()?;
+    database.execute_batch(
+        "CREATE TABLE names (name TEXT, CHECK (length(name) > 0));
+         CREATE INDEX by_name ON names (name COLLATE NOCASE);
+         CREATE INDEX folded ON names (lower(name));
+         INSERT INTO names VALUES ('Ärger'), ('zwei'), ('Drei');
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(replace(replace(sql, 'NOCASE', 'UNI'),
+         'lower', 'own_fold'), 'length', 'own_length');",
+    )?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    drop(database);
+    let lost = fs::read(site.database())?;
+    fs::remove_file(site.database())?;
+    let restored = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert!(
+        said.contains("without the application's code: table names: "),
+        "{said}"
+    );
+    assert!(fs::read(site.database())? == lost);
+    Ok(())
+}
+
+#[test]
 fn a_damaged_replica_is_not_put_in_the_databases_place() -> Outcome {
     let (_lab, mut site) = lost("restore-damaged")?;
     damage_restores(&mut site)?;

@@ -3,7 +3,9 @@
 mod common;
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
 use edgerepl_lab::{KeyKind, Lab, Site, tools};
+use rusqlite::Connection;
 use serde_json::Value;
 
 #[test]
@@ -120,6 +123,53 @@ fn a_replica_that_is_gone_or_damaged_is_not_believed() -> Outcome {
     leaves_nothing(&site)
 }
 
+#[test]
+fn a_table_that_lost_all_its_rows_is_not_believed_whatever_it_computes() -> Outcome {
+    let (_lab, mut site) = device("verify-computed")?;
+    let database = site.connect()?;
+    database.execute_batch(
+        "CREATE TABLE positions (id INTEGER PRIMARY KEY, lat REAL, cell AS (abs(lat * 10)));
+         CREATE TABLE names (name TEXT);
+         CREATE INDEX by_name ON names (name COLLATE NOCASE);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO positions (lat) SELECT i / 7.0 FROM n;
+         INSERT INTO names VALUES ('Ärger'), ('zwei'), ('Drei');
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, 'abs', 'own_cell') WHERE name = 'positions';
+         UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'UNI') WHERE name = 'by_name';",
+    )?;
+    drop(database);
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    let sound = report(&site.run(&["verify", "--json"])?)?;
+    assert_eq!(sound["holds"], true, "{sound:#}");
+    assert_eq!(sound["compared"], "pages", "{sound:#}");
+    assert!(sound["pages"].as_u64() > Some(0), "{sound:#}");
+    assert_eq!(sound["pages_different"], 0, "{sound:#}");
+    assert!(sound["unchecked"].to_string().contains("UNI"), "{sound:#}");
+
+    // The same copy again and again, changed in one way.
+    let [saved, altered] = ["restored.db", "altered.db"].map(|name| site.root().join(name));
+    wrap_restores(&mut site, &saved, &altered)?;
+    assert!(site.run(&["verify"])?.status.success());
+    let changes = [
+        ("DELETE FROM positions", "table positions: "),
+        ("DROP INDEX covers", "index covers is missing"),
+        ("PRAGMA user_version = 9", "user_version"),
+    ];
+    for (change, named) in changes {
+        fs::copy(&saved, &altered)?;
+        Connection::open(&altered)?.execute_batch(change)?;
+        let report = report(&site.run(&["verify", "--json"])?)?;
+        assert_eq!(report["holds"], false, "{change}: {report:#}");
+        let told = report["differences"].to_string();
+        assert!(told.contains(named), "{change}: {report:#}");
+        assert_eq!(table(&report, "names")?["equal"], true, "{report:#}");
+    }
+    daemon.terminate()?;
+    leaves_nothing(&site)
+}
+
 /// A device whose application has tables with what SQLite can hold.
 fn device(thing_name: &str) -> Result<(Lab, Site), Box<dyn Error>> {
     let lab = lab(900)?;
@@ -133,6 +183,22 @@ fn device(thing_name: &str) -> Result<(Lab, Site), Box<dyn Error>> {
          INSERT INTO \"odd \"\"name\" VALUES (1.5, x'00ff'), ('text', NULL), (7, '');",
     )?;
     Ok((lab, site))
+}
+
+/// Gives the site a Litestream whose restores are kept in `saved`, and are `altered` where that exists.
+fn wrap_restores(site: &mut Site, saved: &Path, altered: &Path) -> Outcome {
+    let real = tools::litestream("0.5.17")?;
+    let script = site.root().join("altering");
+    let text = format!(
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+         [ -e {altered:?} ] || cp $o {saved:?}; [ ! -e {altered:?} ] || cp {altered:?} $o;; esac; done\n"
+    );
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
+    site.set("replication", "command", command);
+    Ok(())
 }
 
 fn write_until(site: &Site, done: &AtomicBool) -> Result<(), rusqlite::Error> {

@@ -1,0 +1,762 @@
+//! The structure of a database's file: whose each page is, and whether they fit together.
+//!
+//! Owns SQLite's file format as far as pages, b-trees and records are concerned. Knows neither
+//! collations nor functions nor modules, so that it needs none of the application's code. Believes no
+//! number in the file, takes no page twice, and never writes.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The bytes before the first page's b-tree.
+pub(crate) const HEADER: usize = 100;
+
+/// How many faults are told of one file.
+const MOST_FAULTS: usize = 20;
+
+/// Deeper than any tree of 2^32 pages.
+const DEEPEST: u32 = 40;
+
+/// Longer than any record's header, and than any definition.
+const LONGEST_RECORD_HEADER: u64 = 1024 * 1024;
+const LONGEST_DEFINITION: u64 = 8 * 1024 * 1024;
+
+/// Where SQLite puts its locks: the page there is never written.
+const LOCKS_AT: u64 = 1 << 30;
+
+/// Owners of pages; from [`FIRST_OBJECT`] on: an object's place in the list.
+const NOBODY: u32 = 0;
+const SCHEMA: u32 = 1;
+const FREE: u32 = 2;
+const POINTER_MAP: u32 = 3;
+const LOCK_PAGE: u32 = 4;
+const FIRST_OBJECT: u32 = 5;
+
+/// A row of the schema.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Object {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) table: String,
+    pub(crate) root: u32,
+    /// A checksum of the SQL that made it.
+    pub(crate) definition: u64,
+}
+
+impl Object {
+    pub(crate) fn new(kind: &str, name: &str, table: &str, root: u32, sql: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        sql.hash(&mut hasher);
+        Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            table: table.to_owned(),
+            root,
+            definition: hasher.finish(),
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |c: &char| !c.is_control();
+        let kind: String = self.kind.chars().filter(shown).take(20).collect();
+        let name: String = self.name.chars().filter(shown).take(100).collect();
+        write!(f, "{kind} {name}")
+    }
+}
+
+/// What was found in a file.
+#[derive(Debug)]
+pub(crate) struct Structure {
+    pub(crate) objects: Vec<Object>,
+    /// How many rows or entries each object's tree has.
+    entries: Vec<u64>,
+    owners: Vec<u32>,
+    /// What is wrong, each with its page and owner.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Structure {
+    /// Walks the whole file. What is wrong with it is in `faults`.
+    ///
+    /// # Errors
+    /// Where the file can't be opened, in words.
+    pub(crate) fn of(database: &Path) -> Result<Self, String> {
+        let pages = PageFile::open(database)?;
+        Ok(Walker::new(pages).walk())
+    }
+
+    /// Whose a page is, in words.
+    pub(crate) fn owner(&self, page: u32) -> String {
+        let index = usize::try_from(page).unwrap_or(usize::MAX);
+        let owner = self.owners.get(index).copied().unwrap_or(NOBODY);
+        name_of(owner, &self.objects)
+    }
+
+    /// How many rows a table has, or how many entries an index.
+    pub(crate) fn entries(&self, kind: &str, name: &str) -> Option<u64> {
+        let mut all = self.objects.iter().zip(&self.entries);
+        let found = all.find(|(o, _)| o.kind == kind && o.name == name && o.root != 0);
+        found.map(|(_, entries)| *entries)
+    }
+}
+
+fn name_of(owner: u32, objects: &[Object]) -> String {
+    match owner {
+        NOBODY => "no table or index".to_owned(),
+        SCHEMA => "the schema".to_owned(),
+        FREE => "free pages".to_owned(),
+        POINTER_MAP => "the pointer map".to_owned(),
+        LOCK_PAGE => "the lock page".to_owned(),
+        _ => usize::try_from(owner - FIRST_OBJECT)
+            .ok()
+            .and_then(|index| objects.get(index))
+            .map_or_else(String::new, Object::to_string),
+    }
+}
+
+/// The number of the page that is never written, where a file reaches that far.
+pub(crate) fn lock_page(page_size: usize) -> u32 {
+    let before = LOCKS_AT / (page_size.max(512) as u64);
+    u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// A database's file, page by page; the first one has number 1.
+#[derive(Debug)]
+pub(crate) struct PageFile {
+    file: File,
+    pub(crate) page_size: usize,
+    /// Whole pages in the file.
+    pub(crate) pages: u32,
+    /// Bytes after the last whole page.
+    pub(crate) rest: u64,
+    /// Too short for a header, or with one that is none.
+    no_database: bool,
+}
+
+impl PageFile {
+    /// # Errors
+    /// Where it can't be read, in words.
+    pub(crate) fn open(database: &Path) -> Result<Self, String> {
+        let failed = |e: std::io::Error| format!("{} can't be read: {e}", database.display());
+        let file = File::open(database).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut header = [0; HEADER];
+        let whole = size >= HEADER as u64 && file.read_exact_at(&mut header, 0).is_ok();
+        let page_size = match number(&header, 16, 2) {
+            1 => 65_536,
+            page_size => page_size as usize,
+        };
+        let no_database = !whole
+            || &header[..16] != b"SQLite format 3\0"
+            || !page_size.is_power_of_two()
+            || page_size < 512;
+        let page_size = if no_database { 4096 } else { page_size };
+        Ok(Self {
+            file,
+            page_size,
+            pages: u32::try_from(size / page_size as u64).unwrap_or(u32::MAX - 1),
+            rest: size % page_size as u64,
+            no_database,
+        })
+    }
+
+    /// # Errors
+    /// What is wrong, in words.
+    pub(crate) fn read(&self, page: u32) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; self.page_size];
+        let at = u64::from(page.saturating_sub(1)) * self.page_size as u64;
+        self.file
+            .read_exact_at(&mut bytes, at)
+            .map_err(|e| format!("it can't be read: {e}"))?;
+        Ok(bytes)
+    }
+}
+
+/// A tree on its way.
+struct Tree {
+    owner: u32,
+    /// Of rows with numbers, or of keys.
+    of_rows: bool,
+    last: Option<i64>,
+    leaf_depth: Option<u32>,
+    entries: u64,
+}
+
+struct Cell {
+    left: u32,
+    key: i64,
+    payload: u64,
+    local: Range<usize>,
+    overflow: u32,
+    size: usize,
+}
+
+struct Walker {
+    file: PageFile,
+    usable: usize,
+    has_pointer_map: bool,
+    encoding: u64,
+    owners: Vec<u32>,
+    objects: Vec<Object>,
+    faults: Vec<String>,
+    /// The page of the pointer map that was read last.
+    map: (u32, Vec<u8>),
+}
+
+impl Walker {
+    fn new(file: PageFile) -> Self {
+        let pages = if file.no_database { 0 } else { file.pages };
+        Self {
+            usable: file.page_size,
+            file,
+            has_pointer_map: false,
+            encoding: 1,
+            owners: vec![NOBODY; pages as usize + 1],
+            objects: Vec::new(),
+            faults: Vec::new(),
+            map: (0, Vec::new()),
+        }
+    }
+
+    fn walk(mut self) -> Structure {
+        let mut entries = Vec::new();
+        match self.header() {
+            Ok((free, free_count)) => {
+                let mut schema = Tree::new(SCHEMA, true);
+                self.child(1, 0, 1, &mut schema, 0);
+                if let Err(fault) = self.free_list(free, free_count) {
+                    self.fault(FREE, 0, &fault);
+                }
+                for index in 0..self.objects.len() {
+                    entries.push(self.object(index));
+                }
+                self.reserve();
+            }
+            Err(fault) => self.faults.push(fault),
+        }
+        Structure {
+            objects: self.objects,
+            entries,
+            owners: self.owners,
+            faults: self.faults,
+        }
+    }
+
+    /// Checks the header, and answers with the free list's first page and its length.
+    fn header(&mut self) -> Result<(u32, u32), String> {
+        if self.file.no_database || self.file.pages == 0 {
+            return Err("the file's header is none of a database".to_owned());
+        }
+        let first = self.file.read(1)?;
+        self.usable = self.file.page_size - usize::from(first[20]);
+        if self.usable < 480 {
+            return Err("the header keeps more of each page free than SQLite can".to_owned());
+        }
+        if first[21..24] != [64, 32, 32] || first[18] > 2 || first[19] > 2 {
+            return Err("the header is of a format that SQLite does not know".to_owned());
+        }
+        self.encoding = number(&first, 56, 4);
+        self.has_pointer_map = number(&first, 52, 4) != 0;
+        // SQLite believes the size only where the one who wrote it last knew of it.
+        let said = page_at(&first, 28);
+        let pages = match first[24..28] == first[92..96] && said != 0 {
+            true => said,
+            false => self.file.pages,
+        };
+        if pages > self.file.pages {
+            return Err(format!(
+                "the file ends with page {} of {pages}",
+                self.file.pages
+            ));
+        }
+        self.owners.truncate(pages as usize + 1);
+        Ok((page_at(&first, 32), page_at(&first, 36)))
+    }
+
+    fn fault(&mut self, owner: u32, page: u32, what: &str) {
+        if self.faults.len() < MOST_FAULTS {
+            let owner = name_of(owner, &self.objects);
+            self.faults.push(match page {
+                0 => format!("{owner}: {what}"),
+                page => format!("page {page} of {owner}: {what}"),
+            });
+        }
+    }
+
+    /// The last page that belongs to the database.
+    fn last_page(&self) -> u32 {
+        u32::try_from(self.owners.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn is_pointer_map(&self, page: u32) -> bool {
+        self.has_pointer_map && page > 1 && self.map_of(page) == page
+    }
+
+    /// The page of the pointer map where `page` is entered.
+    fn map_of(&self, page: u32) -> u32 {
+        let each = self.usable as u32 / 5 + 1;
+        let map = (page - 2) / each * each + 2;
+        match map == lock_page(self.file.page_size) {
+            true => map + 1,
+            false => map,
+        }
+    }
+
+    fn take(&mut self, page: u32, owner: u32) -> Result<(), String> {
+        if page == 0 || page > self.last_page() {
+            return Err(format!("it leads to page {page}, which does not exist"));
+        }
+        if page == lock_page(self.file.page_size) || self.is_pointer_map(page) {
+            return Err(format!("it leads to page {page}, which is not for data"));
+        }
+        let taken = self.owners[page as usize];
+        if taken != NOBODY {
+            let other = name_of(taken, &self.objects);
+            return Err(format!(
+                "it leads to page {page}, which belongs to {other} already"
+            ));
+        }
+        self.owners[page as usize] = owner;
+        Ok(())
+    }
+
+    /// The pointer map says of `page` what it is, and which page leads to it.
+    fn mapped(&mut self, page: u32, kind: u8, parent: u32) -> Result<(), String> {
+        if !self.has_pointer_map || page < 2 {
+            return Ok(());
+        }
+        let map = self.map_of(page);
+        if self.map.0 != map {
+            self.map = (map, self.file.read(map)?);
+        }
+        let at = (page.saturating_sub(map).saturating_sub(1) as usize).saturating_mul(5);
+        let entry = self.map.1.get(at..at + 5).filter(|_| page > map);
+        let entry = entry.ok_or("the pointer map has no place for it")?;
+        if entry[0] != kind || page_at(entry, 1) != parent {
+            return Err(format!("the pointer map is wrong about page {page}"));
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, index: usize) -> u64 {
+        let (root, of_table) = (
+            self.objects[index].root,
+            self.objects[index].kind == "table",
+        );
+        // A view, a trigger, a table of a module.
+        if root == 0 {
+            return 0;
+        }
+        let owner = FIRST_OBJECT.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
+        // A table WITHOUT ROWID is a tree of keys, too.
+        let kind = match root <= self.last_page() {
+            true => self.file.read(root).map_or(0, |page| page[0]),
+            false => 0,
+        };
+        let mut tree = Tree::new(owner, of_table && matches!(kind, 5 | 13));
+        self.child(root, 0, 1, &mut tree, 0);
+        tree.entries
+    }
+
+    /// Walks what is below a page; a fault there is told, and the rest is walked on.
+    fn child(&mut self, page: u32, parent: u32, kind: u8, tree: &mut Tree, depth: u32) {
+        let walked = self
+            .take(page, tree.owner)
+            .map_err(|fault| (parent, fault))
+            .and_then(|()| {
+                self.mapped(page, kind, parent)
+                    .and_then(|()| self.page(page, tree, depth))
+                    .map_err(|fault| (page, fault))
+            });
+        if let Err((at, fault)) = walked {
+            self.fault(tree.owner, at, &fault);
+        }
+    }
+
+    fn page(&mut self, page: u32, tree: &mut Tree, depth: u32) -> Result<(), String> {
+        let bytes = self.file.read(page)?;
+        let at = if page == 1 { HEADER } else { 0 };
+        let (is_leaf, of_rows) = match bytes[at] {
+            2 => (false, false),
+            5 => (false, true),
+            10 => (true, false),
+            13 => (true, true),
+            _ => return Err("it is no page of a b-tree".to_owned()),
+        };
+        if of_rows != tree.of_rows {
+            return Err("it is a page of another kind of b-tree".to_owned());
+        }
+        if depth > DEEPEST || is_leaf && *tree.leaf_depth.get_or_insert(depth) != depth {
+            return Err("it is at another depth than the other leaves".to_owned());
+        }
+        let cells = self.cells(&bytes, at, is_leaf, of_rows)?;
+        for cell in cells {
+            if !is_leaf {
+                self.child(cell.left, page, 5, tree, depth + 1);
+            }
+            if of_rows {
+                let follows = match is_leaf {
+                    true => tree.last.is_none_or(|last| last < cell.key),
+                    false => tree.last.is_none_or(|last| last <= cell.key),
+                };
+                if !follows {
+                    let fault = format!("row {} is not in order", cell.key);
+                    self.fault(tree.owner, page, &fault);
+                }
+                tree.last = Some(cell.key);
+            }
+            if is_leaf || !of_rows {
+                tree.entries += 1;
+                if let Err(fault) = self.content(&bytes, &cell, page, tree) {
+                    self.fault(tree.owner, page, &fault);
+                }
+            }
+        }
+        if !is_leaf {
+            self.child(page_at(&bytes, at + 8), page, 5, tree, depth + 1);
+        }
+        Ok(())
+    }
+
+    /// The cells of a page, none of which covers another or what is free.
+    fn cells(
+        &self,
+        bytes: &[u8],
+        at: usize,
+        is_leaf: bool,
+        of_rows: bool,
+    ) -> Result<Vec<Cell>, String> {
+        let count = number(bytes, at + 3, 2) as usize;
+        let content = match number(bytes, at + 5, 2) as usize {
+            0 => 65_536,
+            content => content,
+        };
+        let first = at + if is_leaf { 8 } else { 12 };
+        if first + 2 * count > content || content > self.usable {
+            return Err("its cells begin where there is no place for them".to_owned());
+        }
+        let mut covered: Vec<(usize, usize)> = Vec::with_capacity(count);
+        let mut free = number(bytes, at + 1, 2) as usize;
+        let mut before = content;
+        while free != 0 {
+            if free < before || free + 4 > self.usable {
+                return Err("its free space is not in order".to_owned());
+            }
+            let size = (number(bytes, free + 2, 2) as usize).max(4);
+            covered.push((free, size));
+            before = free + size;
+            free = number(bytes, free, 2) as usize;
+        }
+        let mut cells = Vec::with_capacity(count);
+        for index in 0..count {
+            let start = number(bytes, first + 2 * index, 2) as usize;
+            let cell = match start >= content {
+                true => cell_at(&bytes[..self.usable], start, is_leaf, of_rows),
+                false => None,
+            };
+            let cell = cell.ok_or_else(|| format!("its cell {index} is outside of it"))?;
+            covered.push((start, cell.size.max(4)));
+            cells.push(cell);
+        }
+        covered.sort_unstable();
+        let (mut end, mut gaps) = (content, 0);
+        for (start, size) in covered {
+            if start < end {
+                return Err(format!("byte {start} of it is used twice"));
+            }
+            gaps += start - end;
+            end = start + size;
+        }
+        if end > self.usable || gaps + (self.usable - end) != usize::from(bytes[at + 7]) {
+            return Err("its free bytes do not add up".to_owned());
+        }
+        Ok(cells)
+    }
+
+    /// Whether a cell's record is one, with the pages that it goes on in.
+    fn content(&mut self, bytes: &[u8], cell: &Cell, page: u32, tree: &Tree) -> Result<(), String> {
+        let chain = self.overflow(cell, page, tree.owner)?;
+        let local = &bytes[cell.local.clone()];
+        let (length, _) = varint(local, 0).ok_or("a record has no header")?;
+        if length == 0 || length > cell.payload || length > LONGEST_RECORD_HEADER {
+            return Err("a record's header has no place in it".to_owned());
+        }
+        let wanted = match tree.owner {
+            SCHEMA => cell.payload.min(LONGEST_DEFINITION),
+            _ => length,
+        };
+        let gathered;
+        let record = match wanted as usize <= local.len() {
+            true => local,
+            false => {
+                gathered = self.gather(local, &chain, wanted)?;
+                &gathered
+            }
+        };
+        let columns = columns(record, length, cell.payload).ok_or("a record is damaged")?;
+        if tree.owner == SCHEMA {
+            let object = self.definition(record, &columns);
+            let object = object.ok_or("a row of the schema can't be read")?;
+            self.objects.push(object);
+        }
+        Ok(())
+    }
+
+    /// Takes the pages of a long record.
+    fn overflow(&mut self, cell: &Cell, page: u32, owner: u32) -> Result<Vec<u32>, String> {
+        let beyond = cell.payload - cell.local.len() as u64;
+        let count = beyond.div_ceil(self.usable as u64 - 4);
+        if count > u64::from(self.last_page()) {
+            return Err("a record is longer than the file".to_owned());
+        }
+        // Only the head of a long record is read again.
+        let mut chain = Vec::new();
+        let (mut next, mut parent) = (cell.overflow, page);
+        for index in 0..count {
+            self.take(next, owner)?;
+            self.mapped(next, if index == 0 { 3 } else { 4 }, parent)?;
+            if index * self.usable as u64 <= LONGEST_DEFINITION {
+                chain.push(next);
+            }
+            let mut bytes = [0; 4];
+            let at = u64::from(next - 1) * self.file.page_size as u64;
+            let read = self.file.file.read_exact_at(&mut bytes, at);
+            read.map_err(|e| format!("page {next} can't be read: {e}"))?;
+            parent = next;
+            next = u32::from_be_bytes(bytes);
+        }
+        if count > 0 && next != 0 {
+            return Err(format!("a record goes on after its end, on page {next}"));
+        }
+        Ok(chain)
+    }
+
+    fn gather(&self, local: &[u8], chain: &[u32], wanted: u64) -> Result<Vec<u8>, String> {
+        let mut bytes = local.to_vec();
+        for page in chain {
+            if bytes.len() as u64 >= wanted {
+                break;
+            }
+            bytes.extend_from_slice(&self.file.read(*page)?[4..self.usable]);
+        }
+        Ok(bytes)
+    }
+
+    fn definition(&self, record: &[u8], columns: &[(u64, Range<usize>)]) -> Option<Object> {
+        let [kind, name, table, root, sql] = columns else {
+            return None;
+        };
+        let text = |(serial, range): &(u64, Range<usize>)| -> Option<String> {
+            if *serial == 0 {
+                return Some(String::new());
+            }
+            let bytes = record.get(range.clone())?;
+            let units = |from: fn([u8; 2]) -> u16| -> String {
+                let pairs = bytes.chunks_exact(2).map(|pair| from([pair[0], pair[1]]));
+                let decoded = char::decode_utf16(pairs);
+                decoded.map(|c| c.unwrap_or('\u{fffd}')).collect()
+            };
+            Some(match self.encoding {
+                2 => units(u16::from_le_bytes),
+                3 => units(u16::from_be_bytes),
+                _ => String::from_utf8_lossy(bytes).into_owned(),
+            })
+        };
+        let root = match root {
+            // 0 and 1 are stored as no byte at all; the root of a view may be NULL.
+            (0 | 8, _) => 0,
+            (9, _) => 1,
+            (1..=6, range) => {
+                let bytes = record.get(range.clone())?;
+                let root = number(bytes, 0, bytes.len());
+                u32::try_from(root).unwrap_or(u32::MAX)
+            }
+            _ => return None,
+        };
+        Some(Object::new(
+            &text(kind)?,
+            &text(name)?,
+            &text(table)?,
+            root,
+            &text(sql)?,
+        ))
+    }
+
+    fn free_list(&mut self, mut trunk: u32, said: u32) -> Result<(), String> {
+        let mut found = 0_u32;
+        while trunk != 0 {
+            self.take(trunk, FREE)?;
+            self.mapped(trunk, 2, 0)?;
+            let bytes = self.file.read(trunk)?;
+            let count = number(&bytes, 4, 4) as usize;
+            if count > self.usable / 4 - 2 {
+                return Err(format!("page {trunk} names more pages than it can"));
+            }
+            for index in 0..count {
+                let leaf = page_at(&bytes, 8 + 4 * index);
+                self.take(leaf, FREE)?;
+                self.mapped(leaf, 2, 0)?;
+            }
+            found = found.saturating_add(1 + count as u32);
+            trunk = page_at(&bytes, 0);
+        }
+        match found == said {
+            true => Ok(()),
+            false => Err(format!("there are {found}, and the header counts {said}")),
+        }
+    }
+
+    /// The pages that are nobody's by right; all others have to have an owner.
+    fn reserve(&mut self) {
+        let mut lost = (0_u32, 0_u32);
+        for page in 1..=self.last_page() {
+            let owner = if page == lock_page(self.file.page_size) {
+                LOCK_PAGE
+            } else if self.is_pointer_map(page) {
+                POINTER_MAP
+            } else {
+                if self.owners[page as usize] == NOBODY {
+                    lost = (if lost.1 == 0 { page } else { lost.0 }, lost.1 + 1);
+                }
+                continue;
+            };
+            self.owners[page as usize] = owner;
+        }
+        if lost.1 > 0 {
+            let (page, count) = lost;
+            self.fault(
+                NOBODY,
+                page,
+                &format!("nothing leads to it, nor to {} more", count - 1),
+            );
+        }
+    }
+}
+
+impl Tree {
+    fn new(owner: u32, of_rows: bool) -> Self {
+        Self {
+            owner,
+            of_rows,
+            last: None,
+            leaf_depth: None,
+            entries: 0,
+        }
+    }
+}
+
+/// Each column's serial type and place, where they fit into the record. What lies beyond `record` may
+/// still be within the payload.
+fn columns(record: &[u8], length: u64, payload: u64) -> Option<Vec<(u64, Range<usize>)>> {
+    let length_of_header = usize::try_from(length).ok()?;
+    let header = record.get(..length_of_header)?;
+    let (_, mut at) = varint(header, 0)?;
+    let mut end = length;
+    let mut columns = Vec::new();
+    while at < header.len() {
+        let (serial, next) = varint(header, at)?;
+        let size = match serial {
+            0 | 8 | 9 => 0,
+            1..=4 => serial,
+            5 => 6,
+            6 | 7 => 8,
+            10 | 11 => return None,
+            _ => (serial - 12) / 2,
+        };
+        let start = end;
+        end = end.checked_add(size)?;
+        columns.push((
+            serial,
+            usize::try_from(start).ok()?..usize::try_from(end).ok()?,
+        ));
+        at = next;
+    }
+    (at == header.len() && end <= payload).then_some(columns)
+}
+
+fn cell_at(page: &[u8], start: usize, is_leaf: bool, of_rows: bool) -> Option<Cell> {
+    let usable = page.len();
+    let mut at = start;
+    let mut left = 0;
+    if !is_leaf {
+        left = u32::try_from(number(page.get(at..at + 4)?, 0, 4)).ok()?;
+        at += 4;
+    }
+    if of_rows && !is_leaf {
+        let (key, end) = varint(page, at)?;
+        return Some(Cell {
+            left,
+            key: key.cast_signed(),
+            payload: 0,
+            local: 0..0,
+            overflow: 0,
+            size: end - start,
+        });
+    }
+    let (payload, mut at) = varint(page, at)?;
+    let mut key = 0;
+    if of_rows {
+        let (rowid, end) = varint(page, at)?;
+        (key, at) = (rowid.cast_signed(), end);
+    }
+    let most = match of_rows {
+        true => usable - 35,
+        false => (usable - 12) * 64 / 255 - 23,
+    };
+    let local = match usize::try_from(payload) {
+        Ok(payload) if payload <= most => payload,
+        _ => {
+            let least = (usable - 12) * 32 / 255 - 23;
+            let beyond = (payload - least as u64) % (usable as u64 - 4);
+            let local = least + usize::try_from(beyond).ok()?;
+            if local <= most { local } else { least }
+        }
+    };
+    let end = at + local;
+    let mut overflow = 0;
+    let mut size = end - start;
+    if (local as u64) < payload {
+        overflow = u32::try_from(number(page.get(end..end + 4)?, 0, 4)).ok()?;
+        size += 4;
+    }
+    (start + size <= usable).then_some(Cell {
+        left,
+        key,
+        payload,
+        local: at..end,
+        overflow,
+        size,
+    })
+}
+
+/// SQLite's number of one to nine bytes, and where it ends.
+fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let mut value = 0_u64;
+    for index in 0..8 {
+        let byte = *bytes.get(at + index)?;
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            return Some((value, at + index + 1));
+        }
+    }
+    let last = *bytes.get(at + 8)?;
+    Some((value << 8 | u64::from(last), at + 9))
+}
+
+/// A big-endian number of `size` bytes; what lies outside reads as 0.
+fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
+    let found = bytes.get(at..at + size).unwrap_or_default();
+    found
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn page_at(bytes: &[u8], at: usize) -> u32 {
+    u32::try_from(number(bytes, at, 4)).unwrap_or(u32::MAX)
+}
