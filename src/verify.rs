@@ -362,6 +362,7 @@ impl Verdict {
             let verdict = match (table.equal, table.binding) {
                 (true, _) => "equal",
                 (false, true) => "DIFFERS",
+                (false, false) if table.live.or(table.replica).is_none() => "can't be read",
                 (false, false) => "changed meanwhile",
             };
             text += &format!(

@@ -243,7 +243,9 @@ impl Snapshot {
             if said == "ok" {
                 continue;
             }
-            let of_foreign = foreign.iter().any(|name| said.ends_with(name.as_str()));
+            let of_foreign = foreign
+                .iter()
+                .any(|name| said.ends_with(&format!(" index {name}")));
             let of_rules = [
                 "CHECK constraint",
                 "NULL value",

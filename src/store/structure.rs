@@ -18,8 +18,8 @@ pub(crate) const HEADER: usize = 100;
 /// How many faults are told of one file.
 const MOST_FAULTS: usize = 20;
 
-/// Deeper than any tree of 2^32 pages.
-const DEEPEST: u32 = 40;
+/// As deep as SQLite follows a tree.
+const DEEPEST: u32 = 20;
 
 /// Longer than any record's header, and than any definition.
 const LONGEST_RECORD_HEADER: u64 = 1024 * 1024;
@@ -258,10 +258,12 @@ impl Walker {
         if self.usable < 480 {
             return Err("the header keeps more of each page free than SQLite can".to_owned());
         }
-        if first[21..24] != [64, 32, 32] || first[18] > 2 || first[19] > 2 {
+        let (format, encoding) = (number(&first, 44, 4), number(&first, 56, 4));
+        let is_known = first[18] <= 2 && first[19] <= 2 && format <= 4 && encoding <= 3;
+        if first[21..24] != [64, 32, 32] || !is_known {
             return Err("the header is of a format that SQLite does not know".to_owned());
         }
-        self.encoding = number(&first, 56, 4);
+        self.encoding = encoding;
         self.has_pointer_map = number(&first, 52, 4) != 0;
         // SQLite believes the size only where the one who wrote it last knew of it.
         let said = page_at(&first, 28);
@@ -760,3 +762,6 @@ fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
 fn page_at(bytes: &[u8], at: usize) -> u32 {
     u32::try_from(number(bytes, at, 4)).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
