@@ -4,6 +4,7 @@ mod common;
 
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -87,6 +88,62 @@ fn what_only_the_application_can_judge_is_no_damage() -> Outcome {
         "{said}"
     );
     assert!(fs::read(site.database())? == lost);
+    Ok(())
+}
+
+/// The folder is an application's user's, who has put a link where the command makes its own folder.
+#[test]
+fn a_folder_of_somebody_elses_leads_nowhere_and_gets_its_database() -> Outcome {
+    let (_lab, site) = lost("restore-others")?;
+    let (others, aside) = (
+        site.root().join("others"),
+        site.root().join(".app.db-restore"),
+    );
+    fs::create_dir(&others)?;
+    for name in ["lock", "litestream.lock", "kept"] {
+        fs::write(others.join(name), "another's")?;
+    }
+    symlink(&others, &aside)?;
+    let refused = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("a link or a file; remove it"), "{said}");
+    for name in ["lock", "litestream.lock", "kept"] {
+        assert_eq!(fs::read_to_string(others.join(name))?, "another's");
+    }
+    assert!(!site.database().exists());
+    fs::remove_file(&aside)?;
+
+    // Only root can give the folder away.
+    let owner = match chown(site.root(), Some(65_534), Some(65_533)) {
+        Ok(()) => (65_534, 65_533),
+        Err(_) => (
+            fs::metadata(site.root())?.uid(),
+            fs::metadata(site.root())?.gid(),
+        ),
+    };
+    for (umask, mode) in [("000", 0o644), ("022", 0o644), ("077", 0o600)] {
+        let _ = fs::remove_file(site.database());
+        let restore = site.command(&["restore"]);
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("umask {umask}; exec \"$0\" \"$@\""));
+        shell
+            .arg(restore.get_program())
+            .args(restore.get_args())
+            .env_clear();
+        for (name, value) in restore.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        let restored = shell.output()?;
+        let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+        assert!(restored.status.success(), "{said}");
+        let made = fs::symlink_metadata(site.database())?;
+        assert_eq!(made.mode() & 0o777, mode, "umask {umask}");
+        assert_eq!((made.uid(), made.gid()), owner);
+        assert!(aside.symlink_metadata().is_err());
+    }
     Ok(())
 }
 
