@@ -170,6 +170,42 @@ fn a_table_that_lost_all_its_rows_is_not_believed_whatever_it_computes() -> Outc
     leaves_nothing(&site)
 }
 
+#[test]
+fn pages_of_every_size_are_equal_after_deletions_and_vacuums() -> Outcome {
+    let lab = lab(900)?;
+    for (size, vacuum) in [(512, 1), (8192, 0), (65_536, 2)] {
+        let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("verify-{size}"))?;
+        let site = site(&lab, &device)?;
+        let database = site.connect()?;
+        database.execute_batch(&format!(
+            "PRAGMA journal_mode = delete; PRAGMA page_size = {size};
+             PRAGMA auto_vacuum = {vacuum}; VACUUM; PRAGMA journal_mode = wal;
+             CREATE TABLE filling (id INTEGER PRIMARY KEY, data BLOB);
+             CREATE INDEX by_data ON filling (data);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+             INSERT INTO filling SELECT i, randomblob(i * 8) FROM n;"
+        ))?;
+        let mut daemon = site.start()?;
+        daemon.wait_for("replication", LIMIT, replicates)?;
+        for change in [
+            "DELETE FROM filling WHERE id % 3 = 0",
+            "PRAGMA incremental_vacuum(3)",
+            "PRAGMA secure_delete = on; DELETE FROM filling WHERE id % 3 = 1",
+            "VACUUM",
+        ] {
+            database.execute_batch(change)?;
+            let report = report(&site.run(&["verify", "--json"])?)?;
+            assert_eq!(report["holds"], true, "{size} {change}: {report:#}");
+            assert_eq!(report["compared"], "pages", "{report:#}");
+        }
+        let page_size: i64 = database.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        assert_eq!(page_size, size);
+        daemon.terminate()?;
+        leaves_nothing(&site)?;
+    }
+    Ok(())
+}
+
 /// A device whose application has tables with what SQLite can hold.
 fn device(thing_name: &str) -> Result<(Lab, Site), Box<dyn Error>> {
     let lab = lab(900)?;

@@ -72,7 +72,7 @@ pub fn environment(
 }
 
 /// Writes the environment file with these variables, whole or not at all: beside, mode 0600 before the
-/// first byte, synced, renamed.
+/// first byte, renamed.
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.

@@ -1,10 +1,11 @@
 //! Files that replace others whole, in folders where somebody else may write, too.
 //!
 //! Owns the order: made anew beside, where no link is followed and nothing of another's is opened, with
-//! its mode from the start whatever the umask; and only then renamed.
+//! its mode from the start whatever the umask; and only then renamed. For what is on tmpfs and made anew
+//! at each start: nothing is synced.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,13 +29,11 @@ pub(crate) fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     // Whatever the umask took away or the file system made of it.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    fs::rename(&beside, path)
 }
 
 /// What is made beside `path` before it is renamed.
-pub(crate) fn beside(path: &Path) -> PathBuf {
+fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".new");
