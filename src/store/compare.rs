@@ -556,11 +556,17 @@ fn reader(database: &Path) -> rusqlite::Result<Connection> {
     distrusting(connection)
 }
 
+/// A definition that can't be read is damage, unless it is for a function or the like of the
+/// application's: one that has our function's name and more arguments is refused with it.
 fn says_damage(error: &rusqlite::Error) -> bool {
+    let said = error.to_string();
+    let is_of_code = ["function", "collation", "module", "unsafe use"]
+        .iter()
+        .any(|word| said.contains(word));
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure)
-    ) && !error.to_string().contains("malformed database schema")
+    ) && !(said.contains("malformed database schema") && is_of_code)
 }
 
 fn hash(value: ValueRef<'_>, hasher: &mut DefaultHasher) {

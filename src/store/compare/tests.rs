@@ -291,6 +291,21 @@ fn what_needs_the_applications_code_is_no_damage_and_is_told() {
     let rule = "CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA writable_schema = ON; \
         UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x CHECK (x > 1))';";
     assert_eq!(sound(&folder.database("", rule)).damage, None);
+    // A function of ours by its name, of the application's by its arguments: ICU's.
+    let more = "CREATE TABLE t (x); CREATE INDEX i ON t (lower(x)); INSERT INTO t VALUES ('I'); \
+        PRAGMA writable_schema = ON; \
+        UPDATE sqlite_schema SET sql = replace(sql, '(x))', '(x, ''tr''))') WHERE name = 'i';";
+    let found = sound(&folder.database("", more));
+    assert_eq!(found.damage, None);
+    assert!(found.unchecked[0].contains("lower()"), "{found:?}");
+    // What nobody can read is damage.
+    let torn = more.replace("'(x, ''tr''))'", "'(x'");
+    let found = sound(&folder.database("", &torn));
+    assert!(
+        found
+            .damage
+            .is_some_and(|said| said.contains("malformed database schema (i)"))
+    );
     // By the same columns in their plain order it is damage.
     let plain = own_order.replace("x COLLATE NOCASE", "x DESC");
     let found = sound(&folder.database("", &plain));
