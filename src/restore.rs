@@ -78,7 +78,9 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
         return Err(format!("the replica is damaged: {damage}"));
     }
     for unchecked in &sound.unchecked {
-        log::warn!("restored with its pages checked, without the application's code: {unchecked}");
+        log::warn!(
+            "{name}: its pages are sound; not checked without the application's code: {unchecked}"
+        );
     }
     let failed = |e: io::Error| format!("{name} can't be put in its place: {e}");
     let beside = aside.beside();

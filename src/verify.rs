@@ -354,7 +354,7 @@ impl Verdict {
             text += &format!("DIFFERS: {difference}\n");
         }
         for unchecked in &self.soundness.unchecked {
-            text += &format!("needs the application's code to check: {unchecked}\n");
+            text += &format!("not checked without the application's code: {unchecked}\n");
         }
         text += &format!("\n{:<32} {:>10} {:>10}\n", "table", "live", "replica");
         let shown = |rows: Option<u64>| rows.map_or("?".to_owned(), |rows| rows.to_string());

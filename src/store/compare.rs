@@ -246,14 +246,9 @@ impl Snapshot {
             let of_foreign = foreign
                 .iter()
                 .any(|name| said.ends_with(&format!(" index {name}")));
-            let of_rules = [
-                "CHECK constraint",
-                "NULL value",
-                "NUMERIC value",
-                "TEXT value",
-            ]
-            .iter()
-            .any(|rule| said.starts_with(rule));
+            let of_rules = ["NULL value", "NUMERIC value", "TEXT value"]
+                .iter()
+                .any(|rule| said.starts_with(rule));
             let of_order = said.starts_with("row not in PRIMARY KEY order") && !foreign.is_empty();
             match of_foreign || of_rules || of_order {
                 true => doubtful = Some(said),
@@ -262,12 +257,22 @@ impl Snapshot {
         }
         match doubtful {
             // Told, and not believed.
-            Some(said) => Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR),
-                Some(format!("{said}, by this SQLite's rules")),
-            )),
+            Some(said) => Err(unjudged(format!("{said}, by this SQLite's rules"))),
+            None if self.has_check(table)? => Err(unjudged("its CHECK constraints".to_owned())),
             None => Ok(None),
         }
+    }
+
+    /// Whether a table is made with CHECK constraints, which no read-only connection has SQLite judge.
+    fn has_check(&self, table: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT lower(sql) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        let made: String = self.0.query_row(sql, [table], |row| row.get(0))?;
+        let is_one = |(at, word): (usize, &str)| {
+            let before = made[..at].chars().next_back();
+            let after = made[at + word.len()..].trim_start();
+            after.starts_with('(') && !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+        };
+        Ok(made.match_indices("check").any(is_one))
     }
 
     /// The names of all tables but SQLite's and Litestream's own, in order.
@@ -554,6 +559,12 @@ fn reader(database: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(BUSY_LIMIT)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     distrusting(connection)
+}
+
+/// What SQLite says is no proof of damage.
+fn unjudged(why: String) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR);
+    rusqlite::Error::SqliteFailure(code, Some(why))
 }
 
 /// A definition that can't be read is damage, unless it is for a function or the like of the

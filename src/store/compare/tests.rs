@@ -290,7 +290,9 @@ fn what_needs_the_applications_code_is_no_damage_and_is_told() {
     // A rule that its rows broke before it was made.
     let rule = "CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA writable_schema = ON; \
         UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x CHECK (x > 1))';";
-    assert_eq!(sound(&folder.database("", rule)).damage, None);
+    let found = sound(&folder.database("", rule));
+    assert_eq!(found.damage, None);
+    assert_eq!(found.unchecked, ["table t: its CHECK constraints"]);
     // A function of ours by its name, of the application's by its arguments: ICU's.
     let more = "CREATE TABLE t (x); CREATE INDEX i ON t (lower(x)); INSERT INTO t VALUES ('I'); \
         PRAGMA writable_schema = ON; \
