@@ -132,6 +132,11 @@ pub enum Event {
     NetworkChanged,
     /// The wall clock was set.
     ClockStepped,
+    /// Litestream's configuration was read.
+    Understood {
+        /// What Litestream replicates beside the database that is watched.
+        unwatched: Vec<String>,
+    },
     /// The configuration was read anew.
     Reloaded(Policy),
     /// Somebody wants the daemon to end.
@@ -206,6 +211,8 @@ pub struct Agent {
     clock: ClockBelief,
     /// What the wall clock shows more than the boot clock, in seconds, as last seen.
     offset: i64,
+    /// What Litestream replicates that nobody guards or proves.
+    unwatched: Vec<String>,
     stopping: bool,
     exited: bool,
 }
@@ -222,6 +229,7 @@ impl Agent {
             guard: Guard::default(),
             clock: ClockBelief::default(),
             offset: now.offset(),
+            unwatched: Vec::new(),
             stopping: false,
             exited: false,
             policy,
@@ -298,6 +306,15 @@ impl Agent {
                 self.renewal.clock_stepped(now.boot);
                 self.replicator.hasten(now.boot);
             }
+            Event::Understood { unwatched } => {
+                // One that runs goes on by what it read when it was started.
+                if !self.replicator.runs() {
+                    self.unwatched.clear();
+                }
+                self.unwatched.extend(unwatched);
+                self.unwatched.sort_unstable();
+                self.unwatched.dedup();
+            }
             Event::Reloaded(policy) => {
                 self.replicator.reloaded(&policy);
                 self.policy = policy;
@@ -328,6 +345,11 @@ impl Agent {
             .min(self.replicator.deadline())
             .min(self.guard.deadline())
             .min(rows)
+    }
+
+    /// How many fetches failed since the last one that did not.
+    pub(crate) fn failures_in_a_row(&self) -> usize {
+        self.renewal.failures_in_a_row()
     }
 
     /// What all this means for whoever asks.

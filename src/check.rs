@@ -4,28 +4,31 @@
 //! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
 //! gives up on one that hangs.
 
+pub(crate) mod database;
 mod secure_element;
 
+use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
-use crate::config::{RuntimeDirectory, Settings, Supervisor};
+use crate::config::{Rotation, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
 use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::{Configuration, Surroundings};
+use crate::replication::configuration::{Configuration, Surroundings, Variables};
 use crate::store::version::SqliteVersion;
 
 /// A certificate that ends sooner than this is worth a warning.
@@ -33,6 +36,12 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
 /// Litestream before this version has SQLite's WAL-reset race in it.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+/// How long a child that was killed has to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Of what a program says so many bytes are kept, the last ones.
+const HEARD: usize = 4096;
 
 /// The next step where the token, or its key, is what failed.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
@@ -48,20 +57,16 @@ pub(crate) fn check(
         Ok(settings) => settings,
         Err(cause) => {
             let next = "mend that line and run the check again";
-            print(
-                &[Check::new("configuration", fail(cause.to_string(), next))],
-                as_json,
-            );
-            return ExitCode::from(EXIT_CONFIG);
+            let failed = Check::new("configuration", fail(cause.to_string(), next));
+            return print(&[failed], as_json, ExitCode::from(EXIT_CONFIG));
         }
     };
     let checks = all(config, &settings, runtime, online);
-    print(&checks, as_json);
-    if checks.iter().all(Check::passes) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let code = match checks.iter().all(Check::passes) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    print(&checks, as_json, code)
 }
 
 fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
@@ -69,10 +74,14 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     let certificate = Certificate::read(&settings.identity.certificate);
     let (version, litestream) = litestream(settings);
     let configuration = litestream_config(settings, &certificate, version);
+    let named = thing_name(settings, &certificate).unwrap_or_default();
     let mut checks = vec![
         Check::new(
             "configuration",
-            Outcome::Pass(format!("{} can be used", config.display())),
+            match runtime.takes_sockets() {
+                Ok(()) => Outcome::Pass(format!("{} can be used", config.display())),
+                Err(cause) => fail(cause, "name a shorter RuntimeDirectory= in the unit"),
+            },
         ),
         Check::new("modes", modes(settings)),
         Check::new("certificate", certificate_dates(settings, &certificate)),
@@ -81,7 +90,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("litestream", litestream),
         Check::new("litestream_config", configuration),
         Check::new("sqlite", sqlite()),
-        Check::new("database", database(&settings.database.path)),
+        Check::new("database", database::check(settings, runtime, &named)),
     ];
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
@@ -277,17 +286,17 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     let name = program.display();
     let asked =
         Replicate::parse(&settings.replication.command).and_then(|command| command.version());
-    let mut ask = match asked {
+    let ask = match asked {
         Ok(ask) => ask,
         Err(cause) => {
             let next = "make sure that what it runs is Litestream 0.5.17 or later";
             return (None, warn(cause, next));
         }
     };
-    let printed = match output_of(&mut ask) {
+    let printed = match litestream_prints(ask, "THING", &settings.region) {
         Ok(printed) => printed,
         Err(e) => {
-            let cause = format!("`{name} version` gives nothing: {e}");
+            let cause = format!("`{name} version` fails: {e}");
             return (None, fail(cause, "run it by hand"));
         }
     };
@@ -312,6 +321,15 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     (version, outcome)
 }
 
+/// The thing, where its name is known.
+fn thing_name(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+) -> Option<String> {
+    let certificate = certificate.as_ref().ok()?;
+    fetch::thing_name(&settings.identity, certificate).ok()
+}
+
 /// What in Litestream's own file does not go together with credentials that end: the first fault, or
 /// all that is worth a warning.
 fn litestream_config(
@@ -319,17 +337,35 @@ fn litestream_config(
     certificate: &Result<Certificate, FetchFailure>,
     version: Option<(u32, u32, u32)>,
 ) -> Outcome {
-    let configuration = match Configuration::of(&settings.replication.command) {
+    let thing_name = thing_name(settings, certificate);
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let named = thing_name.as_deref().unwrap_or("THING");
+    let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
+    if replication.rotation == Rotation::Restart
+        || version.is_some_and(|version| version < command::REFRESHES)
+    {
+        variables = variables.with_credentials();
+    }
+    let configuration = match Configuration::of(&replication.command, &variables) {
         Ok(configuration) => configuration,
         Err(cause) => {
             let next = "put Litestream's configuration there, or name it in [replication] command";
             return fail(cause, next);
         }
     };
-    let thing_name = certificate
-        .as_ref()
-        .ok()
-        .and_then(|certificate| fetch::thing_name(&settings.identity, certificate).ok());
+    // A unit's own environment is not known here, and what is expanded with it neither.
+    if version.is_some()
+        && !is_unit
+        && let Ok(litestream) = Replicate::parse(&replication.command)
+        && let Err(said) = litestream_prints(litestream.databases(), named, &settings.region)
+    {
+        let cause = format!(
+            "Litestream does not accept {}: {said}",
+            configuration.path().display()
+        );
+        return fail(cause, "correct what Litestream says");
+    }
     let findings = configuration.lint(Surroundings {
         database: &settings.database.path,
         control_socket: &settings.replication.control_socket,
@@ -361,37 +397,6 @@ fn sqlite() -> Outcome {
         format!("SQLite {version} can corrupt a database that another process checkpoints"),
         "link SQLite 3.51.3 or later, or build with the feature bundled-sqlite",
     )
-}
-
-/// Reads the header by itself: SQLite would create what it does not find.
-fn database(path: &Path) -> Outcome {
-    let name = path.display();
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.is_dir() {
-        let cause = format!("the folder {} isn't there", folder.display());
-        return fail(cause, "create it, or mount the data partition");
-    }
-    let mut header = [0; 20];
-    match fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Outcome::Pass(format!(
-            "{name} isn't there yet; it will be created, in WAL mode"
-        )),
-        // SQLite's empty database is an empty file.
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Outcome::Pass(format!("{name} is empty; it will be put into WAL mode"))
-        }
-        Err(e) => fail(format!("{name} can't be read: {e}"), "check who owns it"),
-        Ok(()) if !header.starts_with(b"SQLite format 3\0") => fail(
-            format!("{name} is no SQLite database"),
-            "check [database] path",
-        ),
-        // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
-        Ok(()) if header[18..] == [2, 2] => Outcome::Pass(format!("{name} is in WAL mode")),
-        Ok(()) => warn(
-            format!("{name} is not in WAL mode"),
-            "edgerepl will set it; the application must not set another one",
-        ),
-    }
 }
 
 fn in_memory(file: &Path) -> Outcome {
@@ -429,36 +434,100 @@ fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
     }
 }
 
-fn output_of(command: &mut Command) -> io::Result<String> {
+/// What `command` of Litestream's prints, in the environment that Litestream gets.
+///
+/// # Errors
+/// As for [`output_of`].
+fn litestream_prints(
+    mut command: Command,
+    thing_name: &str,
+    region: &str,
+) -> Result<String, String> {
+    delivery::keep_out(&mut command);
+    let nobody = delivery::Source::Config(Path::new("/dev/null"));
+    let environment = delivery::environment(thing_name, region, nobody);
+    command.envs(
+        environment
+            .iter()
+            .map(|(name, value)| (name, value.as_str())),
+    );
+    output_of(&mut command)
+}
+
+/// What `command` prints, as far as it is worth reading.
+///
+/// # Errors
+/// The last line that it said, or what kept it from saying anything.
+fn output_of(command: &mut Command) -> Result<String, String> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    let printed = child.stdout.take().map(heard);
+    let said = child.stderr.take().map(heard);
     let deadline = Instant::now() + PATIENCE;
-    while child.try_wait()?.is_none() {
-        if Instant::now() >= deadline {
-            child.kill()?;
+    // Not even SIGKILL ends one that is stuck in the kernel.
+    let ended = loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) => break Some(status),
+            None if Instant::now() >= deadline + GRACE => break None,
+            None if Instant::now() >= deadline => child.kill().map_err(|e| e.to_string())?,
+            None => {}
         }
         thread::sleep(Duration::from_millis(10));
+    };
+    // What it has started may hold the pipes open for ever.
+    let all = |from: Option<Receiver<String>>| {
+        let text = from.and_then(|from| from.recv_timeout(Duration::from_secs(1)).ok());
+        text.unwrap_or_default()
+    };
+    match ended {
+        Some(status) if status.success() => Ok(all(printed)),
+        _ if Instant::now() >= deadline => {
+            Err(format!("it does not end within {} s", PATIENCE.as_secs()))
+        }
+        Some(status) => Err(last_line(&all(said)).unwrap_or_else(|| status.to_string())),
+        None => Err("it does not end".to_owned()),
     }
-    let mut printed = String::new();
-    if let Some(pipe) = child.stdout {
-        pipe.take(4096).read_to_string(&mut printed)?;
-    }
-    Ok(printed)
 }
 
-fn print(checks: &[Check], as_json: bool) {
+/// The end of what comes out of `pipe`, read while it comes.
+fn heard(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut chunk = [0; HEARD];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            kept.extend_from_slice(&chunk[..length]);
+            let surplus = kept.len().saturating_sub(HEARD);
+            kept.drain(..surplus);
+        }
+        // Nobody waits any more where it took too long.
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    receiver
+}
+
+/// The last line with something in it, fit for a terminal.
+fn last_line(said: &str) -> Option<String> {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
+    let readable = last.trim().chars().filter(|c| !c.is_control());
+    Some(readable.take(500).collect())
+}
+
+fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
     if as_json {
         let passed = checks.iter().all(Check::passes);
         let checks: Vec<Value> = checks.iter().map(to_json).collect();
-        println!("{}", json!({"form": 1, "passed": passed, "checks": checks}));
-        return;
+        let document = json!({"form": 1, "passed": passed, "checks": checks});
+        return output::answer(format_args!("{document}\n"), code);
     }
+    let mut text = String::new();
     let colour = io::stdout().is_terminal();
     for Check { name, outcome } in checks {
-        let (word, paint, text, next) = match outcome {
+        let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", 32, text, None),
             Outcome::Warn { cause, next } => ("warn", 33, cause, Some(next)),
             Outcome::Fail { cause, next } => ("FAIL", 31, cause, Some(next)),
@@ -470,11 +539,12 @@ fn print(checks: &[Check], as_json: bool) {
         } else {
             word
         };
-        println!("{word} {name:<16} {text}");
+        let _ = writeln!(text, "{word} {name:<16} {said}");
         if let Some(next) = next {
-            println!("      {:<16} next: {next}", "");
+            let _ = writeln!(text, "      {:<16} next: {next}", "");
         }
     }
+    output::answer(text, code)
 }
 
 fn to_json(check: &Check) -> Value {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use env_logger::Target;
 use log::{Level, LevelFilter};
+use nix::sys::prctl::set_dumpable;
 
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
@@ -20,6 +21,7 @@ use crate::system::stderr::StandardError;
 use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 mod arguments;
+pub(crate) mod output;
 
 pub use arguments::definition;
 use arguments::{Arguments, Command, Request};
@@ -36,6 +38,7 @@ const EXIT_USAGE: u8 = 64;
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     start_log();
+    keep_memory_private();
     if let Some(code) = for_edgerepl_itself() {
         return code;
     }
@@ -43,10 +46,20 @@ pub fn main() -> ExitCode {
         Ok(arguments) => execute(arguments),
         Err(answer) => {
             // The help and the version come this way, too.
-            let is_fault = answer.use_stderr();
-            let _ = answer.print();
-            ExitCode::from(if is_fault { EXIT_USAGE } else { 0 })
+            if !answer.use_stderr() {
+                return output::answer(answer.render(), ExitCode::SUCCESS);
+            }
+            output::tell(answer.render());
+            ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+/// Whatever this process dies of, it leaves no core file, and no other process of its user may read
+/// its memory: each command may hold a credential or a PIN. What it executes begins anew.
+fn keep_memory_private() {
+    if let Err(e) = set_dumpable(false) {
+        log::debug!("a core file of this process would hold secrets: {e}");
     }
 }
 
@@ -62,6 +75,10 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
             Some(ExitCode::from(127))
         }
         (command, []) if command == FETCH => Some(fetch::child()),
+        (command, [order]) if command == check::database::COMMAND => {
+            let verdict = check::database::child(order)?;
+            Some(output::answer(verdict, ExitCode::SUCCESS))
+        }
         (command, [unit, earlier @ ..]) if command == unit::AWAIT => {
             let earlier = earlier.first().map(String::as_str);
             let restarted = unit::await_restart(unit, earlier);

@@ -16,6 +16,10 @@ mod value;
 
 use layers::{Layers, Section};
 pub use value::TableName;
+use value::shown;
+
+/// The longest path of a socket, in bytes (unix(7)).
+const LONGEST_SOCKET: usize = 107;
 
 /// Where the main file is looked for unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
@@ -179,7 +183,9 @@ impl FromStr for Endpoint {
                 let port = port.parse().ok().filter(|p| *p != 0);
                 (
                     host,
-                    port.ok_or_else(|| format!("{text:?} has no usable port after the colon"))?,
+                    port.ok_or_else(|| {
+                        format!("has no usable port after the colon: {}", shown(text))
+                    })?,
                 )
             }
             _ => (authority, 443),
@@ -190,7 +196,7 @@ impl FromStr for Endpoint {
             .unwrap_or(host);
         let named = rustls::pki_types::ServerName::try_from(bare);
         if named.is_err() || (bare == host && bare.contains(':')) {
-            return Err(format!("{text:?} is not host[:port]"));
+            return Err(format!("is not host[:port]: {}", shown(text)));
         }
         Ok(Self {
             host: host.to_owned(),
@@ -241,7 +247,7 @@ impl Replication {
             rotation,
             supervisor,
             control_socket: section
-                .optional("control_socket", value::absolute_path)?
+                .optional("control_socket", value::socket_path)?
                 .unwrap_or_else(|| runtime.file("litestream.sock")),
         })
     }
@@ -339,6 +345,22 @@ impl RuntimeDirectory {
     /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Whether the sockets in it can have their names.
+    ///
+    /// # Errors
+    /// One sentence, where the path is too long.
+    pub fn takes_sockets(&self) -> Result<(), String> {
+        let longest = self.file("credentials.sock").as_os_str().len();
+        if longest <= LONGEST_SOCKET {
+            return Ok(());
+        }
+        Err(format!(
+            "{} can't be used as the runtime directory (RUNTIME_DIRECTORY): its sockets' paths would \
+             have {longest} bytes, and the kernel takes {LONGEST_SOCKET}; choose a shorter one",
+            self.0.display()
+        ))
     }
 
     /// Where a PIN that the token refused is remembered until the next boot.
@@ -539,6 +561,10 @@ mod tests {
                 "[identity]\nprivate_key = \"key.pem\"",
                 "[identity] private_key must be a path that begins",
             ),
+            (
+                &format!("[replication]\ncontrol_socket = \"/{}\"", "x".repeat(107)),
+                "[replication] control_socket must be a path of 107 bytes at the most",
+            ),
             ("a = [", ":1: is not TOML"),
         ];
         for (text, wanted) in cases {
@@ -550,6 +576,76 @@ mod tests {
             assert!(error.contains(wanted), "{text:?} gives {error:?}");
             assert!(error.starts_with("/etc/edgerepl.toml.d/x.toml:"), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_quotes_a_private_key_or_a_pin() {
+        const BODY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQghunter2";
+        let pem = |end: &str| {
+            format!(
+                "-----BEGIN PRIVATE KEY-----{end}{BODY}{end}{BODY}={end}-----END PRIVATE KEY-----"
+            )
+        };
+        let uri = "object=o?module-path=/m.so&pin-value=hunter2";
+        let values = [
+            format!("{:?}", pem("\n")),
+            format!("{:?}", pem("\r\n")),
+            format!("{:?}", pem(" ")),
+            format!("\"\"\"\n{}\n\"\"\"", pem("\n")),
+            format!("'''{}'''", pem("\n")),
+            format!("'''/{}'''", pem("\n")),
+            format!("[{:?}]", pem("\n")),
+            format!("{{ pem = {:?} }}", pem("\n")),
+            pem("\n"),
+            format!("\"{}", pem("\n")),
+            format!("'{}", pem("\n")),
+            format!("'{BODY}'"),
+            BODY.to_owned(),
+            format!("'pkcs11:{uri}'"),
+            format!("'PKCS11:{uri}'"),
+            format!("'Pkcs11:{uri}'"),
+            format!("' pkcs11:{uri}'"),
+            format!("'\tPKCS11:{uri}'"),
+            format!("'pkcs11 :{uri}'"),
+            format!("pkcs11:{uri}"),
+            "'pkcs11:object=o;pin-value=hunter2?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o;hunter2?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o;hunter2=1?module-path=/m.so'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin=hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&hunter2=1&hunter2=1'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=file://hunter2'".to_owned(),
+            "'pkcs11:object=o?module-path=/m.so&pin-source=file:/run/p hunter2'".to_owned(),
+            "'hunter2'".to_owned(),
+            "hunter2".to_owned(),
+            "'''\n\nhunter2'''".to_owned(),
+        ];
+        for value in values {
+            for text in [
+                format!("[identity]\nprivate_key = {value}\n"),
+                format!("[identity]\nprivat_key = {value}\n"),
+                format!("[identity]\nprivate_key={value}\ncertificate='/x'\n"),
+                format!("[identity]\n{value} = 1\n"),
+                format!("[identity]\nprivate_key.{BODY} = {value}\n"),
+                format!("[{BODY}]\nprivate_key = {value}\n"),
+                format!("[identity]\ncertificate = {value}\n"),
+                format!("[credentials]\nendpoint = {value}\nca_file = {value}"),
+                format!("private_key = {value}\n"),
+            ] {
+                let files = [
+                    ("etc/edgerepl.toml", WHOLE),
+                    ("etc/edgerepl.toml.d/x.toml", &text),
+                ];
+                let error = Files::new("secret", &files).load().expect_err(&text);
+                let is_plain = text.contains("certificate = 'hunter2'")
+                    || text.contains("endpoint = 'hunter2'");
+                for secret in ["hunter2", "MIGH", "AwEH"].iter().filter(|_| !is_plain) {
+                    assert!(!error.contains(secret), "{text:?} gives {error:?}");
+                }
+                assert_eq!(error.lines().count(), 1, "{error}");
+            }
         }
     }
 

@@ -15,13 +15,14 @@ use std::time::Duration;
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::agent::{Report, told_term};
-use crate::cli::EXIT_CONFIG;
+use crate::cli::{EXIT_CONFIG, output};
 use crate::clock::WallTime;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::patience;
-use crate::credentials::{Credentials, Grant};
+use crate::credentials::{Credentials, Document, Grant};
 use crate::system::file;
 use crate::system::local::{self, Door};
 
@@ -35,20 +36,20 @@ const SDK_CONFIG: &str = "aws-config";
 const ERROR: &str = "error";
 
 /// The daemon's answer. Without credentials it holds the reason.
-pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Value {
+pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
     match (grant, report.told_term) {
         (Some(grant), Some(term)) => credentials(&grant.credentials, term),
         _ => {
             let why = report.problems.first();
             let why = why.map_or("the first ones have not come yet", String::as_str);
-            json!({ ERROR: format!("edgerepl has no valid credentials: {why}") })
+            json!({ ERROR: format!("edgerepl has no valid credentials: {why}") }).into()
         }
     }
 }
 
 /// What an SDK reads. The time to ask again is told by this device's clock, which is the one that the
 /// SDK will look at.
-fn credentials(credentials: &Credentials, term: Duration) -> Value {
+fn credentials(credentials: &Credentials, term: Duration) -> Document {
     let ends = WallTime::now().unix() + i64::try_from(term.as_secs().max(1)).unwrap_or(i64::MAX);
     json!({
         "Version": 1,
@@ -57,6 +58,7 @@ fn credentials(credentials: &Credentials, term: Duration) -> Value {
         "SessionToken": credentials.session_token,
         "Expiration": WallTime::from_unix(ends).to_string(),
     })
+    .into()
 }
 
 /// The daemon's end of the socket.
@@ -86,14 +88,14 @@ impl CredentialServer {
     }
 
     /// Answers whoever waits and may know.
-    pub(crate) fn answer(&mut self, document: impl Fn() -> Value) {
+    pub(crate) fn answer(&mut self, document: impl Fn() -> Document) {
         for mut client in self.door.clients() {
             let answer = match self.refusal(&client) {
                 None => document(),
-                Some(why) => json!({ ERROR: why }),
+                Some(why) => json!({ ERROR: why }).into(),
             };
             // It fits a socket's buffer; a reader that does not read loses, not the loop.
-            if let Err(e) = client.write_all(answer.to_string().as_bytes()) {
+            if let Err(e) = client.write_all(&answer.text()) {
                 log::debug!("somebody asked for credentials and did not take them: {e}");
             }
         }
@@ -172,7 +174,7 @@ pub(crate) fn write_sdk_config(
         runtime.path().display(),
         config.display()
     );
-    file::replace(&file, 0o640, &text)
+    file::replace(&file, 0o640, text.as_bytes())
         .map_err(|e| format!("{} can't be written: {e}", file.display()))?;
     Ok(file)
 }
@@ -196,8 +198,7 @@ pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
         log::error!("{why}");
         return ExitCode::FAILURE;
     }
-    println!("{answer}");
-    ExitCode::SUCCESS
+    output::answer(format_args!("{}\n", *answer), ExitCode::SUCCESS)
 }
 
 /// Credentials for a command of ours: from the daemon where one runs, else by a fetch.
@@ -221,14 +222,17 @@ pub(crate) fn obtain(
 }
 
 /// The daemon's answer, or why there is none.
-fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
+fn ask(runtime: &RuntimeDirectory) -> Result<Document, String> {
     let path = runtime.file(SOCKET);
     let text =
         local::ask(&path).map_err(|e| format!("no edgerepl answers at {}: {e}", path.display()))?;
-    serde_json::from_str(&text).map_err(|_| "edgerepl ended before it answered".to_owned())
+    let answer: Result<Value, _> = serde_json::from_str(&Zeroizing::new(text));
+    answer
+        .map(Document::from)
+        .map_err(|_| "edgerepl ended before it answered".to_owned())
 }
 
-fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
+fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Document {
     match patience::fetch(settings, runtime) {
         Ok(grant) => {
             let spare = settings.renew_before.min(grant.lifetime / 3);
@@ -237,7 +241,7 @@ fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Value {
         }
         Err(failure) => {
             let why = failure.message;
-            json!({ ERROR: format!("there are no credentials: {why}") })
+            json!({ ERROR: format!("there are no credentials: {why}") }).into()
         }
     }
 }

@@ -10,11 +10,14 @@
 
 mod answer;
 pub mod certificate;
+mod connect;
 pub mod delivery;
+mod document;
 pub mod fetch;
 mod file;
 mod https;
 pub mod key;
+mod markers;
 pub(crate) mod patience;
 pub mod tls;
 pub mod witness;
@@ -22,12 +25,16 @@ pub mod witness;
 use std::fmt;
 use std::time::Duration;
 
+use zeroize::Zeroize;
+
 use crate::clock::WallTime;
+
+pub(crate) use document::Document;
 
 /// The longest wait that is believed, whoever asks for it.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// One set of temporary credentials, as AWS STS grants them.
+/// One set of temporary credentials, as AWS STS grants them; wiped when it is dropped.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     /// Names the session; not a secret, but of no use to a reader either.
@@ -36,6 +43,14 @@ pub struct Credentials {
     pub secret_access_key: String,
     /// Goes with each request. Secret.
     pub session_token: String,
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        self.access_key_id.zeroize();
+        self.secret_access_key.zeroize();
+        self.session_token.zeroize();
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -17,6 +17,7 @@ use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, Version};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use crate::cli::output;
 use crate::config::{Identity, RuntimeDirectory};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
@@ -47,10 +48,7 @@ pub(crate) fn csr(
         })
     });
     match made {
-        Ok(pem) => {
-            print!("{pem}");
-            ExitCode::SUCCESS
-        }
+        Ok(pem) => output::answer(pem, ExitCode::SUCCESS),
         Err(failure) => {
             log::error!("there is no certificate request: {}", failure.message);
             ExitCode::FAILURE

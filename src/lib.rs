@@ -15,6 +15,9 @@
 //! `agent` decides when; `reactor` is the only place that waits; `credentials`, `replication` and
 //! `store` know how. Whatever is slow or dangerous is a short-lived child with a deadline.
 
+// They panic where nobody reads; `cli::output` does not.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 pub mod agent;
 mod check;
 pub mod cli;

@@ -47,7 +47,7 @@ impl Metrics {
             return;
         }
         self.due = now + PACE;
-        match file::replace(&self.path, 0o644, &text(report)) {
+        match file::replace(&self.path, 0o644, text(report).as_bytes()) {
             Err(e) if !self.failed => {
                 log::warn!("{} can't be written: {e}", self.path.display());
                 self.failed = true;

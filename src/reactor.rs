@@ -12,12 +12,13 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{debug, error, info, log, warn};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -33,7 +34,7 @@ use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::Configuration;
+use crate::replication::configuration::{Configuration, Variables};
 use crate::replication::control::SyncRequest;
 use crate::replication::lineage;
 use crate::replication::unit::{self, Restart};
@@ -43,7 +44,7 @@ use crate::store::{self, Store, WalGuard};
 use crate::system::family::Seen;
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
-use crate::system::process::collect_adopted;
+use crate::system::process::{Process, collect_adopted};
 use crate::system::signals::Signals;
 use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
@@ -78,6 +79,7 @@ pub(crate) fn run(
         warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
+    reactor.understand_for_a_start();
     reactor.notifier.ready();
     reactor.run();
     Ok(())
@@ -104,6 +106,8 @@ struct Reactor {
     /// beginning of the WAL.
     seen: u64,
     misses_beginning: bool,
+    /// The folder in which the Litestream that was last started remembers what it has read.
+    local_state: PathBuf,
     signals: Signals,
     alarm: Alarm,
     clock_watch: ClockWatch,
@@ -120,6 +124,7 @@ struct Reactor {
 
 impl Reactor {
     fn new(config: &Path, settings: Settings, runtime: RuntimeDirectory) -> Result<Self, String> {
+        runtime.takes_sockets()?;
         let folder = runtime.path().display().to_string();
         let failed = |e: io::Error| format!("{folder} can't be used as the runtime directory: {e}");
         std::fs::create_dir_all(runtime.path()).map_err(failed)?;
@@ -127,6 +132,8 @@ impl Reactor {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(runtime.file("lock"))
             .map_err(failed)?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
@@ -163,6 +170,7 @@ impl Reactor {
             sync: None,
             seen: 0,
             misses_beginning: false,
+            local_state: PathBuf::new(),
             signals: Signals::take().map_err(kernel)?,
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
@@ -188,6 +196,8 @@ impl Reactor {
         loop {
             self.turn();
             if self.done {
+                let look = self.look.take().map(|(_, look)| look.into_child());
+                look.iter().for_each(Process::kill);
                 self.leftovers.kill_all();
                 return;
             }
@@ -330,7 +340,8 @@ impl Reactor {
         {
             let event = match errand {
                 Errand::Probe => Event::Probed(result.and_then(|printed| {
-                    delivery_for(&printed, &self.settings.replication.command)
+                    let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
+                    delivery_for(&printed, configuration(&self.settings, thing_name))
                 })),
                 Errand::RestartUnit => Event::Started(result.map(drop)),
                 Errand::ResetState => Event::StateReset(result.map(drop)),
@@ -384,21 +395,18 @@ impl Reactor {
     fn start_look(&self, look: Look) -> Result<Chore, String> {
         let grant = self.grant.as_ref().ok_or("there are no credentials")?;
         let litestream = Replicate::parse(&self.settings.replication.command)?;
-        let mut command = match look {
+        let words = match look {
             Look::List => litestream.snapshots(self.database()),
             // Nothing is written there: a plan is made and not carried out.
             Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
         };
+        let mut command = leash::command(None, &words);
+        delivery::keep_out(&mut command);
         let values = Source::Values(&grant.credentials);
-        for name in delivery::UNWANTED {
-            command.env_remove(name);
-        }
-        command.envs(delivery::environment(
-            &grant.thing_name,
-            &self.settings.region,
-            values,
-        ));
-        Chore::start([command.into()])
+        let variables = delivery::environment(&grant.thing_name, &self.settings.region, values);
+        let name = format!("`{}`", words.join(" "));
+        let step = Step::named(name, command).told(delivery::lines(&variables));
+        Chore::start([step])
     }
 
     fn fetched(&mut self, outcome: Result<Grant, FetchFailure>) {
@@ -436,6 +444,7 @@ impl Reactor {
                 }
             }
             Action::Start(delivery) => {
+                self.understand_for_a_start();
                 if let Some(result) = self.start_litestream(delivery).transpose() {
                     self.events.push_back(Event::Started(result));
                 }
@@ -520,6 +529,7 @@ impl Reactor {
             provider: self.settings.provider.clone(),
             witness: witness::path(&self.runtime),
             refused_pin: self.runtime.refused_pin(),
+            failures: self.agent.failures_in_a_row(),
         };
         match self
             .leftovers
@@ -543,14 +553,14 @@ impl Reactor {
         let source = match delivery {
             Delivery::Environment => Source::Values(&grant.credentials),
             Delivery::Process => {
-                asks_for_credentials(&self.settings.replication.command)?;
+                asks_for_credentials(self.configuration())?;
                 sdk_config =
                     credential_process::write_sdk_config(&self.runtime, &self.config, region)?;
                 Source::Config(&sdk_config)
             }
         };
         let variables = delivery::environment(&grant.thing_name, region, source);
-        if lineage::wal_was_reset(self.database(), &self.local_state()) {
+        if lineage::wal_was_reset(self.database(), &self.local_state) {
             self.empty_wal("the WAL was reset while Litestream did not hold it")?;
             self.misses_beginning = false;
         } else if self.misses_beginning {
@@ -572,13 +582,10 @@ impl Reactor {
         }
         let program = &self.settings.replication.command;
         command::locate(&program[0])?;
-        let mut command = leash::command(&self.runtime.file("litestream.lock"), program);
-        for name in delivery::UNWANTED {
-            command.env_remove(name);
-        }
-        command.envs(variables);
+        let mut command = leash::command(Some(&self.runtime.file("litestream.lock")), program);
+        delivery::keep_out(&mut command);
         notify::withhold(&mut command);
-        let started = Litestream::start(&command);
+        let started = Litestream::start(&command, &delivery::lines(&variables));
         self.litestream =
             Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
         Ok(Some(()))
@@ -597,20 +604,43 @@ impl Reactor {
         }
     }
 
-    /// The folder in which Litestream remembers what it has read.
-    fn local_state(&self) -> PathBuf {
-        Configuration::of(&self.settings.replication.command)
-            .ok()
-            .and_then(|configuration| configuration.meta_path(self.database()))
-            .unwrap_or_else(|| lineage::default_state(self.database()))
+    /// Litestream's configuration as one that starts now would understand it.
+    fn configuration(&self) -> Result<Configuration, String> {
+        let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
+        configuration(&self.settings, thing_name)
+    }
+
+    /// Reads Litestream's configuration, by which the next one will go that is started.
+    fn understand(&mut self) -> Result<Configuration, String> {
+        let configuration = self.configuration();
+        let unwatched = match &configuration {
+            Ok(known) => known.unwatched(self.database()),
+            Err(cause) => {
+                warn!(
+                    "nobody can tell whether Litestream replicates other databases, too: {cause}"
+                );
+                Vec::new()
+            }
+        };
+        for other in &unwatched {
+            warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
+        }
+        self.events.push_back(Event::Understood { unwatched });
+        configuration
+    }
+
+    /// Litestream is about to be started, by what its configuration says now.
+    fn understand_for_a_start(&mut self) {
+        let configuration = self.understand().ok();
+        let state = configuration.and_then(|known| known.meta_path(self.database()));
+        self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
     }
 
     /// What Litestream says that it replicated, unless its own files show that it is not all.
     fn examine(&mut self, position: Position) -> Result<Position, SyncFailure> {
         let seen = std::mem::replace(&mut self.seen, position.local);
-        let state = self.local_state();
         if self.misses_beginning
-            || lineage::lacks_beginning(self.database(), &state, seen, position.local)
+            || lineage::lacks_beginning(self.database(), &self.local_state, seen, position.local)
         {
             return Err(SyncFailure::BeginningMissed);
         }
@@ -673,6 +703,8 @@ impl Reactor {
                     self.store = store(&self.settings, self.started);
                 }
                 info!("the configuration was reloaded");
+                // What can't be read was told.
+                let _ = self.understand();
                 self.events
                     .push_back(Event::Reloaded(policy(&self.settings)));
             }
@@ -686,10 +718,13 @@ impl Reactor {
 }
 
 /// What a Litestream of the printed version understands.
-fn delivery_for(printed: &str, replicate: &[String]) -> Result<Delivery, String> {
+fn delivery_for(
+    printed: &str,
+    configuration: Result<Configuration, String>,
+) -> Result<Delivery, String> {
     let version = command::version(printed).ok_or("it does not say its version")?;
     let able = match version >= command::REFRESHES {
-        true => asks_for_credentials(replicate),
+        true => asks_for_credentials(configuration),
         false => Err("this version can't ask for credentials".to_owned()),
     };
     let (major, minor, patch) = version;
@@ -709,8 +744,8 @@ fn delivery_for(printed: &str, replicate: &[String]) -> Result<Delivery, String>
 
 /// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand
 /// there, and never asks for others.
-fn asks_for_credentials(replicate: &[String]) -> Result<(), String> {
-    let configuration = Configuration::of(replicate)?;
+fn asks_for_credentials(configuration: Result<Configuration, String>) -> Result<(), String> {
+    let configuration = configuration?;
     let keys = configuration.static_keys();
     if keys.is_empty() {
         return Ok(());
@@ -720,6 +755,13 @@ fn asks_for_credentials(replicate: &[String]) -> Result<(), String> {
         configuration.path().display(),
         keys.join(" and ")
     ))
+}
+
+fn configuration(settings: &Settings, thing_name: &str) -> Result<Configuration, String> {
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let variables = Variables::of_litestream(thing_name, &settings.region, is_unit);
+    Configuration::of(&replication.command, &variables)
 }
 
 fn policy(settings: &Settings) -> Policy {

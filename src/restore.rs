@@ -5,15 +5,12 @@
 //! checked, synced; what an earlier database left is removed; and only then it gets its name. Never
 //! over one that is there.
 
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
-
-use nix::unistd::{Gid, Uid, fchown};
 
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::restore::{Access, Aside, Turn, has_room};
@@ -23,9 +20,6 @@ use crate::store::structure::Structure;
 /// With `--wait`: how soon it is tried again, at first and at the latest.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
-/// The mode that SQLite gives a database, of which a umask may take away more.
-const MODE: u32 = 0o644;
 
 /// The command: 0 where the database was restored, or there is nothing to do; 1 where it could not be.
 /// With `wait` it is tried until it can be told which.
@@ -82,37 +76,14 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
             "{name}: its pages are sound; not checked without the application's code: {unchecked}"
         );
     }
-    let failed = |e: io::Error| format!("{name} can't be put in its place: {e}");
-    let beside = aside.beside();
-    hand_over(copy, &beside).map_err(failed)?;
-    let place = beside.join(database.file_name().unwrap_or_default());
-    for left in remains(&place) {
-        remove(&left).map_err(|e| {
-            let left = folder.join(left.file_name().unwrap_or_default());
-            format!("{} can't be removed: {e}", left.display())
-        })?;
+    for left in remains(database) {
+        remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
     }
-    sync(&beside).map_err(failed)?;
-    // Not renamed: a name that somebody took meanwhile is not taken from him.
-    match fs::hard_link(copy, &place) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(there()),
-        linked => linked.map_err(failed)?,
+    match aside.put(database) {
+        Ok(true) => Ok(format!("{name} was restored from its replica")),
+        Ok(false) => Ok(there()),
+        Err(e) => Err(format!("{name} can't be put in its place: {e}")),
     }
-    sync(&beside).map_err(failed)?;
-    Ok(format!("{name} was restored from its replica"))
-}
-
-/// Syncs the copy, with the owner and the mode of a database that whoever owns the folder had made.
-fn hand_over(copy: &Path, folder: &Path) -> io::Result<()> {
-    let file = File::open(copy)?;
-    if Uid::effective().is_root() {
-        let owner = fs::metadata(folder)?;
-        let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
-        fchown(&file, Some(user), Some(group))?;
-    }
-    let mode = file.metadata()?.mode() & MODE | 0o600;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.sync_all()
 }
 
 /// A link that leads nowhere is there, too.
@@ -147,8 +118,4 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::agent::{Delivery, Report, State, SupervisorKind};
+use crate::cli::output;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
@@ -137,28 +138,23 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     let document = match ask(runtime) {
         Ok(document) => document,
         Err(cause) => {
+            let code = ExitCode::from(3);
             if as_json {
-                println!(
-                    "{}",
-                    json!({"form": FORM, "state": "not running", "problems": [cause]})
-                );
-            } else {
-                eprintln!("edgerepl: {cause}");
+                let document = json!({"form": FORM, "state": "not running", "problems": [cause]});
+                return output::answer(format_args!("{document}\n"), code);
             }
-            return ExitCode::from(3);
+            output::tell(format_args!("edgerepl: {cause}\n"));
+            return code;
         }
     };
+    let code = match document["state"] == State::Healthy.name() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
     if as_json {
-        println!("{document}");
-    } else {
-        print!("{}", table(&document, io::stdout().is_terminal()));
+        return output::answer(format_args!("{document}\n"), code);
     }
-    let healthy = document["state"] == State::Healthy.name();
-    if healthy {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    output::answer(table(&document, io::stdout().is_terminal()), code)
 }
 
 fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {

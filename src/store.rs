@@ -31,6 +31,9 @@ use table::{Claim, Taken};
 /// How long a row waits for another writer before it is tried again later, by the loop.
 pub const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
+/// How long a trial waits for another writer.
+const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
 
@@ -203,6 +206,59 @@ fn prune(
     transaction.execute(&sql, [format!("-{} seconds", keep.as_secs())])
 }
 
+/// How a trial went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Tried {
+    /// A row can be written.
+    Works,
+    /// Somebody else writes, for longer than the trial waits.
+    Locked,
+}
+
+/// Tries what writing a row takes, without a table only the lock, and leaves all as it was: the
+/// journal mode, and no WAL where there was none.
+///
+/// # Errors
+/// Why no row can be written, in words.
+pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Tried, String> {
+    let attempt = || -> Result<(), Failure> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(database, flags)?;
+        connection.busy_timeout(TRIAL_LIMIT)?;
+        distrust_schema(&connection)?;
+        // A WAL that is there holds what Litestream still reads; one that is made for the trial goes
+        // with it.
+        let is_there = wal_of(database).exists();
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_there)?;
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = connection.transaction_with_behavior(behavior)?;
+        if let Some(table) = table {
+            claim(&transaction, table)?;
+            insert(&transaction, table, 1)?;
+        }
+        Ok(transaction.rollback()?)
+    };
+    match attempt() {
+        Ok(()) => Ok(Tried::Works),
+        Err(e) if matches!(e.code(), Some(ErrorCode::DatabaseBusy)) => Ok(Tried::Locked),
+        Err(e) => Err(explain(database, &e)),
+    }
+}
+
+/// Refuses a database that is a symbolic link.
+///
+/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the link:
+/// it would replicate no row, and never say so. A link in a parent folder leads both to one place.
+///
+/// # Errors
+/// Where the link leads to, in words.
+pub(crate) fn refuse_link(database: &Path) -> Result<(), String> {
+    match link(database) {
+        Some(target) => Err(explain(database, &Failure::Link(target))),
+        None => Ok(()),
+    }
+}
+
 /// Where SQLite has the WAL of `database`.
 pub(crate) fn wal_of(database: &Path) -> PathBuf {
     let mut wal = database.as_os_str().to_owned();
@@ -244,7 +300,9 @@ fn connect(database: &Path) -> Result<Connection, Failure> {
 }
 
 fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
-    refuse_link(database)?;
+    if let Some(target) = link(database) {
+        return Err(Failure::Link(target));
+    }
     let mut flags = OpenFlags::default();
     if absent == Absent::IsRefused {
         flags.remove(OpenFlags::SQLITE_OPEN_CREATE);
@@ -264,15 +322,12 @@ fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the link:
-/// it would replicate no row, and never say so. A link in a parent folder leads both to one place.
-fn refuse_link(database: &Path) -> Result<(), Failure> {
-    let is_link = fs::symlink_metadata(database).is_ok_and(|file| file.is_symlink());
-    if is_link {
-        let target = fs::canonicalize(database).or_else(|_| fs::read_link(database));
-        return Err(Failure::Link(target.unwrap_or_default()));
-    }
-    Ok(())
+/// Where `database` leads to, if it is a symbolic link.
+fn link(database: &Path) -> Option<PathBuf> {
+    fs::symlink_metadata(database)
+        .is_ok_and(|file| file.is_symlink())
+        .then(|| fs::canonicalize(database).or_else(|_| fs::read_link(database)))
+        .map(Result::unwrap_or_default)
 }
 
 /// The schema is the application's: nothing in it makes this process write elsewhere or call what

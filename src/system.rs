@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 pub mod family;
-pub(crate) mod file;
+pub mod file;
 pub mod leash;
 pub mod local;
 pub mod network;
@@ -16,9 +16,13 @@ pub mod signals;
 pub mod stderr;
 pub mod timer;
 
-/// This very program again, also after an update has replaced its file.
+/// Where this very program is, also after an update has replaced its file; and what it is called.
+const THIS_PROGRAM: (&str, &str) = ("/proc/self/exe", "edgerepl");
+
+/// This very program again.
 pub fn this_program() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("edgerepl");
+    let (path, name) = THIS_PROGRAM;
+    let mut command = Command::new(path);
+    command.arg0(name);
     command
 }

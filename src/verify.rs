@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
+use crate::cli::output;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::control::SyncRequest;
 use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
@@ -28,22 +29,21 @@ const SYNC_LIMIT: Duration = Duration::from_secs(4);
 pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     match compared(settings, runtime) {
         Ok(verdict) => {
-            if as_json {
-                println!("{}", verdict.document());
-            } else {
-                print!("{}", verdict.table(io::stdout().is_terminal()));
-            }
-            match verdict.holds() {
+            let code = match verdict.holds() {
                 true => ExitCode::SUCCESS,
                 false => ExitCode::FAILURE,
+            };
+            if as_json {
+                return output::answer(format_args!("{}\n", verdict.document()), code);
             }
+            output::answer(verdict.table(io::stdout().is_terminal()), code)
         }
         Err(cause) => {
             if as_json {
-                println!("{}", json!({"form": 1, "holds": false, "cause": cause}));
-            } else {
-                log::error!("the replica is not verified: {cause}");
+                let document = json!({"form": 1, "holds": false, "cause": cause});
+                return output::answer(format_args!("{document}\n"), ExitCode::FAILURE);
             }
+            log::error!("the replica is not verified: {cause}");
             ExitCode::FAILURE
         }
     }
@@ -62,6 +62,8 @@ struct Verdict {
     tables: Vec<Table>,
     /// Heartbeat rows that the replica did not hold yet.
     behind: u64,
+    /// What Litestream replicates beside it: nobody has compared that.
+    not_compared: Vec<String>,
     took: Duration,
 }
 
@@ -91,6 +93,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let folder = database.parent().unwrap_or(Path::new("/"));
     has_room(folder, size_of(database))?;
     let access = Access::obtain(settings, runtime)?;
+    let not_compared = access.litestream_config(settings)?.unwatched(database);
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
     let (live, synced) = Snapshot::of_live(database, || sync(settings))?;
@@ -142,6 +145,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         soundness: replica.judge(&structure),
         tables: Vec::new(),
         behind: 0,
+        not_compared,
         took: Duration::ZERO,
     };
     match &live {
@@ -287,6 +291,7 @@ impl Verdict {
         self.soundness.damage.is_none()
             && self.pages_different == 0
             && self.differences.is_empty()
+            && self.not_compared.is_empty()
             && !self.tables.iter().any(differs)
     }
 
@@ -314,6 +319,7 @@ impl Verdict {
             "differences": self.differences,
             "integrity": self.soundness.integrity(),
             "unchecked": self.soundness.unchecked,
+            "not_compared": self.not_compared,
             "rows_behind": self.behind,
             "tables": tables,
             "took_s": self.took.as_millis() as f64 / 1000.0,
@@ -352,6 +358,9 @@ impl Verdict {
         );
         for difference in &self.differences {
             text += &format!("DIFFERS: {difference}\n");
+        }
+        for other in &self.not_compared {
+            text += &format!("NOT COMPARED: {other}, which Litestream replicates too\n");
         }
         for unchecked in &self.soundness.unchecked {
             text += &format!("not checked without the application's code: {unchecked}\n");

@@ -1,9 +1,10 @@
 //! `edgerepl check` names what is wrong, says what to do next, and changes nothing.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::{Command, Output};
 
 use edgerepl_lab::{KeyKind, Lab, LabOptions, Site, tools};
 use serde_json::Value;
@@ -169,6 +170,46 @@ fn an_old_litestream_and_a_database_without_wal_are_worth_a_warning() -> Outcome
 }
 
 #[test]
+fn the_last_thing_that_litestream_says_is_in_the_sentence() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-said")?;
+    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let detail = |site: &Site, name: &str| -> Result<String, Box<dyn Error>> {
+        let report = report(&site.run(&["check", "--json"])?)?;
+        let found = checks(&report).find(|check| check["name"] == name);
+        let found = found.ok_or("no such check")?;
+        assert_eq!(found["outcome"], "fail", "{found}");
+        Ok(found["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    // More than a pipe holds, and then what matters.
+    let script = site.root().join("litestream.sh");
+    let talk = "i=0; while [ $i -lt 4000 ]; do echo 'a line of sixty characters or thereabouts, on \
+                both pipes' | tee /dev/stderr; i=$((i+1)); done";
+    let text = format!("#!/bin/sh\n{talk}\nprintf 'it \\033[31mbroke\\n\\n' >&2; exit 3\n");
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    site.set(
+        "replication",
+        "command",
+        format!("[{script:?}, \"replicate\"]"),
+    );
+    let said = detail(&site, "litestream")?;
+    assert!(said.ends_with("fails: it [31mbroke"), "{said}");
+
+    let refused = site.root().join("refused.yml");
+    fs::write(&refused, "dbs:\n  - path: /a\n    monitor-interval: soon\n")?;
+    let program = tools::litestream("0.5.17")?;
+    let command = format!("[{program:?}, \"replicate\", \"-config\", {refused:?}]");
+    site.set("replication", "command", command);
+    let said = detail(&site, "litestream_config")?;
+    assert!(
+        said.contains("does not accept") && said.contains("soon"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_is_exit_code_78() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-config")?;
@@ -182,6 +223,235 @@ fn a_configuration_that_cannot_be_read_is_exit_code_78() -> Outcome {
         "{text}"
     );
     Ok(())
+}
+
+/// The user that the daemon would have, where root runs the check.
+const NOBODY: u32 = 65_534;
+
+#[test]
+fn a_table_that_edgerepl_did_not_make_fails_by_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let cases = [
+        (
+            "CREATE TABLE healthcheck (id INTEGER PRIMARY KEY, created_at, result)",
+            "HealthCheck is a table that edgerepl did not make",
+        ),
+        (
+            "CREATE VIEW HealthCheck AS SELECT 1 AS id, NULL AS created_at",
+            "HealthCheck is a view",
+        ),
+    ];
+    for (turn, (schema, says)) in cases.into_iter().enumerate() {
+        let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-table-{turn}"))?;
+        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        site.connect()?.execute_batch(schema)?;
+        let check = database(&site)?;
+        assert_eq!(check["outcome"], "fail", "{check}");
+        assert!(
+            check["detail"].as_str().is_some_and(|d| d.contains(says)),
+            "{check}"
+        );
+        assert_eq!(
+            check["next_step"], "set [heartbeat] table = \"edgerepl_heartbeat\"",
+            "{check}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_database_that_is_a_link_fails_by_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-link")?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let real = site.root().join("real.db");
+    std::os::unix::fs::symlink(&real, site.database())?;
+    for exists in [false, true] {
+        if exists {
+            site.connect()?.execute_batch("CREATE TABLE a (b)")?;
+        }
+        let check = database(&site)?;
+        assert_eq!(check["outcome"], "fail", "{check}");
+        let detail = check["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("is a symbolic link"), "{check}");
+        let next = check["next_step"].as_str().unwrap_or_default();
+        assert!(next.contains(&real.display().to_string()), "{check}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_database_fails_by_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-kind")?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let fails = |says: &str| -> Outcome {
+        let check = database(&site)?;
+        assert_eq!(check["outcome"], "fail", "{check}");
+        let detail = check["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(says), "{check}");
+        Ok(())
+    };
+    nix::unistd::mkfifo(&site.database(), nix::sys::stat::Mode::S_IRWXU)?;
+    fails("app.db is no file")?;
+    fs::remove_file(site.database())?;
+    fs::create_dir(site.database())?;
+    fails("app.db is no file")?;
+    fs::remove_dir(site.database())?;
+    fs::write(site.database(), "a text that is longer than a header")?;
+    fails("app.db is no SQLite database")
+}
+
+/// Whatever the state of the database: a check writes nothing, and leaves no file.
+#[test]
+fn a_trial_leaves_the_database_and_its_folder_as_they_were() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    for case in ["delete", "wal, closed", "wal, left behind", "wal, open"] {
+        let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-{}", case.len()))?;
+        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let application = site.connect()?;
+        application.execute_batch("CREATE TABLE a (b); INSERT INTO a VALUES (1)")?;
+        let mut open = None;
+        match case {
+            "delete" => application.execute_batch("PRAGMA journal_mode = delete")?,
+            "wal, closed" => drop(application),
+            "wal, left behind" => {
+                // As a power cut leaves it.
+                let files = ["app.db", "app.db-wal", "app.db-shm"].map(|n| site.root().join(n));
+                let kept = files.each_ref().map(fs::read);
+                drop(application);
+                for (file, content) in files.iter().zip(kept) {
+                    fs::write(file, content?)?;
+                }
+                open = Some(None);
+            }
+            _ => open = Some(Some(application)),
+        }
+        let before = files(&site)?;
+        assert_eq!(before.contains_key("app.db-wal"), open.is_some(), "{case}");
+        let check = database(&site)?;
+        assert_ne!(check["outcome"], "fail", "{case}: {check}");
+        assert!(
+            files(&site)? == before,
+            "{case}: {:?}",
+            files(&site)?.keys()
+        );
+    }
+    Ok(())
+}
+
+/// Root may do what the daemon's user may not.
+#[test]
+fn the_database_is_tried_as_the_daemons_user() -> Outcome {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("not tested: only root can become another user");
+        return Ok(());
+    }
+    let lab = Lab::start(LabOptions::default())?;
+    fs::set_permissions(lab.root(), Permissions::from_mode(0o711))?;
+    let cases = [
+        ("root's folder", 0, NOBODY, 0o600, "the folder"),
+        ("root's database", NOBODY, 0, 0o644, "can't be written to"),
+        ("root's secret database", NOBODY, 0, 0o600, "can't be read"),
+        ("its own", NOBODY, NOBODY, 0o600, ""),
+    ];
+    for (turn, (case, folder, file, mode, says)) in cases.into_iter().enumerate() {
+        let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-user-{turn}"))?;
+        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let connection = site.connect()?;
+        connection.execute_batch("CREATE TABLE a (b)")?;
+        drop(connection);
+        chown(site.database(), Some(file), Some(file))?;
+        fs::set_permissions(site.database(), Permissions::from_mode(mode))?;
+        fs::set_permissions(site.root(), Permissions::from_mode(0o755))?;
+        fs::set_permissions(lab.root().join("sites"), Permissions::from_mode(0o711))?;
+        // As root all can be done,
+        assert_eq!(database(&site)?["outcome"], "pass", "{case}");
+        chown(site.root(), Some(folder), Some(folder))?;
+        chown(site.runtime_file(""), Some(NOBODY), Some(NOBODY))?;
+        // and as the owner of the daemon's directory what its user can do.
+        let before = files(&site)?;
+        let check = database(&site)?;
+        let detail = check["detail"].as_str().unwrap_or_default();
+        match says {
+            "" => assert_eq!(check["outcome"], "pass", "{case}: {check}"),
+            says => {
+                assert_eq!(check["outcome"], "fail", "{case}: {check}");
+                assert!(detail.contains(says), "{case}: {check}");
+                let next = check["next_step"].as_str().unwrap_or_default();
+                assert!(next.starts_with("check who owns it"), "{case}: {check}");
+            }
+        }
+        assert!(
+            files(&site)? == before,
+            "{case}: {:?}",
+            files(&site)?.keys()
+        );
+        // The folder may be there, and that of Litestream's memory be somebody else's.
+        if says.is_empty() {
+            fs::create_dir(site.root().join(".app.db-litestream"))?;
+            let check = database(&site)?;
+            let detail = check["detail"].as_str().unwrap_or_default();
+            assert_eq!(check["outcome"], "fail", "{check}");
+            assert!(detail.contains(".app.db-litestream can't be"), "{check}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_data_partition_that_is_read_only_fails_by_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-read-only")?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    site.connect()?.execute_batch("CREATE TABLE a (b)")?;
+    let mount = |options: &str| {
+        Command::new("mount")
+            .args(["-o", options])
+            .args([site.root(), site.root()])
+            .output()
+    };
+    if !mount("bind")?.status.success() {
+        eprintln!("not tested: only root can mount");
+        return Ok(());
+    }
+    let mounted = site.write_config().map(|()| mount("remount,bind,ro"));
+    let output = site.command(&["check", "--json"]).output();
+    let unmounted = Command::new("umount").arg("-l").arg(site.root()).output()?;
+    assert!(mounted??.status.success() && unmounted.status.success());
+    let report = report(&output?)?;
+    let check = checks(&report).find(|check| check["name"] == "database");
+    let check = check.ok_or("no check of the database")?;
+    assert_eq!(check["outcome"], "fail", "{check}");
+    let detail = check["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("Read-only file system"), "{check}");
+    Ok(())
+}
+
+/// The outcome of the check of the database.
+fn database(site: &Site) -> Result<Value, Box<dyn Error>> {
+    let report = report(&site.run(&["check", "--json"])?)?;
+    let check = checks(&report).find(|check| check["name"] == "database");
+    Ok(check.ok_or("no check of the database")?.clone())
+}
+
+type Files = BTreeMap<String, (u32, Vec<u8>)>;
+
+/// The database's files, with owner and content; SQLite's shared memory without it.
+fn files(site: &Site) -> Result<Files, Box<dyn Error>> {
+    let mut files = BTreeMap::new();
+    for file in fs::read_dir(site.root())? {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.contains("app.db") {
+            let content = match name.as_str() {
+                "app.db" | "app.db-wal" => fs::read(file.path())?,
+                _ => Vec::new(),
+            };
+            files.insert(name, (file.metadata()?.uid(), content));
+        }
+    }
+    Ok(files)
 }
 
 fn report(output: &Output) -> Result<Value, Box<dyn Error>> {

@@ -67,13 +67,25 @@ fn a_configuration_that_cannot_work_is_refused_in_one_sentence() -> Outcome {
             "relative-key",
             "private_key = '/data/device.key'",
             "private_key = 'device.key'",
-            "[identity] private_key must be a path that begins with \"/\", not \"device.key\"",
+            "[identity] private_key must be a path that begins with \"/\", or a PKCS#11 URI, not",
         ),
         (
             "pin-in-uri",
             "private_key = '/data/device.key'",
             pin,
             "[identity] private_key",
+        ),
+        (
+            "key-instead-of-its-path",
+            "private_key = '/data/device.key'",
+            r#"private_key = "-----BEGIN PRIVATE KEY-----\n648219\n-----END PRIVATE KEY-----""#,
+            "not a PEM block: put it into a file, and name that",
+        ),
+        (
+            "pin-in-uri-of-another-spelling",
+            "private_key = '/data/device.key'",
+            "private_key = ' PKCS11:object=device?module-path=/m.so&pin=648219'",
+            "a URI that does not begin with",
         ),
         ("not-toml", "[database]", "[database", "is not TOML"),
     ] {
@@ -121,6 +133,33 @@ fn a_fault_in_a_devices_own_fragment_is_named_with_that_file() -> Outcome {
     let said = String::from_utf8(output.stderr)?;
     let named = format!("{}: [heartbeat] interval", own.display());
     assert!(said.contains(&named), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_runtime_directory_that_no_socket_fits_into_is_named_by_run_and_check() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "deep")?;
+    let site = site(&lab, &device)?;
+    site.write_config()?;
+    let within = |bytes: usize, arguments: &[&str]| -> Outcome<Output> {
+        let folder = site.root().join("x");
+        let folder = folder.with_file_name("x".repeat(bytes + 1 - folder.as_os_str().len()));
+        let mut command = site.command(arguments);
+        Ok(command.env("RUNTIME_DIRECTORY", folder).output()?)
+    };
+    // With the slash and "credentials.sock" that is one more than fits.
+    let ran = within(91, &["run"])?;
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    let said = String::from_utf8(ran.stderr)?;
+    let sentence = "its sockets' paths would have 108 bytes, and the kernel takes 107";
+    assert!(said.contains(sentence), "{said}");
+    let checked = within(91, &["check"])?;
+    let told = String::from_utf8(checked.stdout)?;
+    assert!(told.contains(sentence), "{told}");
+    let checked = within(90, &["check"])?;
+    let told = String::from_utf8(checked.stdout)?;
+    assert!(!told.contains("sockets' paths"), "{told}");
     Ok(())
 }
 

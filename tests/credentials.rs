@@ -7,7 +7,7 @@ mod common;
 use std::error::Error;
 use std::fs;
 use std::io::{ErrorKind, Write};
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -269,6 +269,44 @@ fn no_time_is_believed_that_no_root_has_signed() -> Outcome {
 }
 
 #[test]
+fn an_address_that_leads_nowhere_costs_no_credentials() -> Outcome {
+    let lab = lab()?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
+    let address = lab.provider().address();
+    let silent = TcpListener::bind((Ipv6Addr::LOCALHOST, address.port()));
+    let hosts = lab.root().join("hosts");
+    fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n")?;
+    // A name with two addresses, by a file of hosts that this one process sees.
+    let misled = || {
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+        command.arg(&hosts);
+        command
+    };
+    let can = misled().args(["getent", "ahosts", "localhost"]).output();
+    let can = can.is_ok_and(|output| output.stdout.starts_with(b"::1"));
+    let (Ok(silent), true, true) = (silent, can, address.is_ipv4()) else {
+        println!("skipped: only root, with unshare and IPv6, can give a process such a name");
+        return Ok(());
+    };
+    let fetch = |what| {
+        let mut command = misled();
+        command.arg(env!("CARGO_BIN_EXE_edgerepl"));
+        fetch_by(command, &lab, &device)?.granted(what)
+    };
+    // It takes TCP by its queue, and then says nothing: as a path does that drops large packets.
+    fetch("a silent address")?;
+    silent.set_nonblocking(true)?;
+    assert!(silent.accept().is_ok(), "it was not tried first");
+    silent.set_nonblocking(false)?;
+    let slam = silent.try_clone()?;
+    thread::spawn(move || slam.incoming().for_each(drop));
+    fetch("an address that ends each connection")?;
+    Ok(())
+}
+
+#[test]
 fn the_certificate_that_passed_is_kept_once() -> Outcome {
     let lab = lab()?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
@@ -450,8 +488,12 @@ fn lab() -> Outcome<Lab> {
 
 /// Starts the child as the daemon does and reads its answer.
 fn fetch(lab: &Lab, device: &Device) -> Outcome<Answer> {
+    fetch_by(Command::new(env!("CARGO_BIN_EXE_edgerepl")), lab, device)
+}
+
+fn fetch_by(mut command: Command, lab: &Lab, device: &Device) -> Outcome<Answer> {
     let request = common::request(lab, device, lab.root().join("refused-pin"))?;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_edgerepl"))
+    let mut child = command
         .arg("fetch")
         .env_clear()
         .envs(device.env.iter().map(|(name, value)| (name, value)))

@@ -5,14 +5,14 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, failures, granted, lab, site};
-use edgerepl_lab::{Behaviour, KeyKind, Lab, ServerCertificate, odd_answers};
-use nix::sys::signal::Signal;
+use edgerepl_lab::{Behaviour, Daemon, KeyKind, Lab, ServerCertificate, odd_answers};
 
 /// The lab's PIN of every token.
 const PIN: &str = "648219";
@@ -25,6 +25,78 @@ fn no_secret_shows_anywhere_with_restarts() -> Outcome {
 #[test]
 fn no_secret_shows_anywhere_with_refreshes() -> Outcome {
     no_secret_shows_anywhere("refresh")
+}
+
+#[test]
+fn no_secret_of_an_earlier_rotation_stays_in_memory_with_restarts() -> Outcome {
+    no_earlier_secret_stays_in_memory("restart")
+}
+
+#[test]
+fn no_secret_of_an_earlier_rotation_stays_in_memory_with_refreshes() -> Outcome {
+    no_earlier_secret_stays_in_memory("refresh")
+}
+
+/// Of those that were issued, the daemon's memory holds the last ones at the most.
+fn no_earlier_secret_stays_in_memory(rotation: &str) -> Outcome {
+    let lab = lab(9)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("forgetful-{rotation}"))?;
+    let mut site = site(&lab, &device)?;
+    site.set("replication", "rotation", format!("{rotation:?}"));
+    let mut daemon = site.start()?;
+    daemon.wait_for_rotations(4, LIMIT)?;
+    let issued = lab.provider().issued();
+    let Some(memory) = memory(daemon.pid())? else {
+        eprintln!("not tested: only root can read the memory of another process");
+        return Ok(());
+    };
+    // The last one may be on its way while the one before is in use.
+    let (earlier, last) = issued.split_at(issued.len() - 2);
+    assert!(earlier.len() >= 3, "{} sessions only", issued.len());
+    let holds = |part: &str| {
+        memory
+            .iter()
+            .any(|region| find(region, part.as_bytes()).is_some())
+    };
+    assert!(
+        last.iter().any(|session| holds(&session.secret_access_key)),
+        "what is in use was not found: the memory was not read"
+    );
+    for (turn, session) in earlier.iter().enumerate() {
+        let token = session.session_token.as_deref().unwrap_or_default();
+        for part in [session.secret_access_key.as_str(), token] {
+            // The allocator writes over the first bytes of what is freed.
+            let rest = &part[part.len() / 2..];
+            assert!(!holds(rest), "session {turn} of {}: {rest}", issued.len());
+        }
+    }
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
+/// All that a process can write to; nothing where that may not be read.
+fn memory(pid: u32) -> Outcome<Option<Vec<Vec<u8>>>> {
+    let Ok(memory) = fs::File::open(format!("/proc/{pid}/mem")) else {
+        return Ok(None);
+    };
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let mut regions = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let range = line
+            .split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'));
+        let (start, end) = range.ok_or("a line without a range")?;
+        let (start, end) = (
+            u64::from_str_radix(start, 16)?,
+            u64::from_str_radix(end, 16)?,
+        );
+        let mut region = vec![0; usize::try_from(end - start)?];
+        // A mapping of a file may end before its pages do.
+        if memory.read_exact_at(&mut region, start).is_ok() {
+            regions.push(region);
+        }
+    }
+    Ok(Some(regions))
 }
 
 fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
@@ -53,11 +125,8 @@ fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
     }
     assert!(seen.contains("litestream") && seen.contains("edgerepl\0fetch"));
 
-    // Answers with secrets in them that are not believed, and messages of every kind of failure.
-    lab.provider().set_lifetime(Duration::from_secs(600));
-    let grants = granted(&daemon.status().unwrap_or_default());
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_for("longer lease", LIMIT, |s| granted(s) > grants)?;
+    // Answers with secrets in them that are not believed, and messages of every kind of failure: each in
+    // place of a renewal.
     let rows = [
         "secret with a line of its own",
         "cut-off JSON",
@@ -65,19 +134,25 @@ fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
         "gzip",
     ];
     let rows = odd_answers().into_iter().filter(|r| rows.contains(&r.name));
-    let mut count = failures(&daemon.status().unwrap_or_default(), "transient");
+    let mut fails = |daemon: &mut Daemon| -> Outcome {
+        let count = failures(&daemon.status().unwrap_or_default(), "transient");
+        let status = daemon.wait_for("failure", LIMIT, |s| failures(s, "transient") > count)?;
+        statuses.push_str(&status.to_string());
+        lab.provider().set_behaviour(Behaviour::Normal);
+        lab.provider()
+            .set_server_certificate(ServerCertificate::Good);
+        let grants = granted(&status);
+        daemon.wait_for("lease", LIMIT, |s| granted(s) > grants)?;
+        Ok(())
+    };
     for behaviour in rows.map(|r| r.behaviour).chain([Behaviour::CloseMidBody]) {
         lab.provider().set_behaviour(behaviour);
-        daemon.signal(Signal::SIGHUP);
-        let status = daemon.wait_for("failure", LIMIT, |s| failures(s, "transient") > count)?;
-        count = failures(&status, "transient");
-        statuses.push_str(&status.to_string());
+        fails(&mut daemon)?;
     }
+    lab.provider().set_lifetime(Duration::from_secs(600));
     lab.provider()
         .set_server_certificate(ServerCertificate::WrongCa);
-    daemon.signal(Signal::SIGHUP);
-    let status = daemon.wait_for("failure", LIMIT, |s| failures(s, "transient") > count)?;
-    statuses.push_str(&status.to_string());
+    fails(&mut daemon)?;
 
     let table = String::from_utf8(site.run(&["status"])?.stdout)?;
     let verify = site.run(&["verify"])?;
@@ -86,9 +161,10 @@ fn no_secret_shows_anywhere(rotation: &str) -> Outcome {
     let process = site.run(&["credential-process"])?.stderr;
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
     // One who asks and goes away is worth a line to a debugger: so RUST_LOG is in force.
+    let asked = Instant::now();
     while !daemon.log().contains("debug: ") {
         drop(UnixStream::connect(site.runtime_file("status.sock"))?);
-        assert!(began.elapsed() < LIMIT, "{}", daemon.log());
+        assert!(asked.elapsed() < LIMIT, "{}", daemon.log());
     }
     let log = daemon.log();
     let secrets = secrets(&lab);

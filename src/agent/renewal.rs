@@ -1,7 +1,7 @@
 //! When to fetch credentials: ahead of their end, and after a failure at a pace that fits its class.
 //!
-//! Owns the lease in force and the fetch in flight. Knows nothing of Litestream. Whatever happens,
-//! a fetch is in flight or one is due, up to the daemon's end.
+//! Owns the lease in force, the fetch in flight, and how many there may be. Knows nothing of
+//! Litestream. Whatever happens, a fetch is in flight or one is due, up to the daemon's end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +20,15 @@ const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Two fetches are never closer than this, whatever lifetimes or events say.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A reload brings no more than one fetch forward in so long: whoever reloads in a loop mends nothing.
+const RELOAD_PACE: Duration = Duration::from_secs(60);
+
+/// What a fetch after a failure, or one that was brought forward, takes of the allowance, and all that
+/// is in it when it is full: 110 in an hour at the most, and one at each 45 s in the long run. What the
+/// end of a lease makes due is free: it can't wait, and comes six times in an hour with AWS's shortest.
+const COST: Duration = Duration::from_secs(45);
+const ALLOWANCE: Duration = Duration::from_secs(30 * COST.as_secs());
 
 /// The network, the server: quick at first, for most outages are short.
 const TRANSIENT: Backoff = Backoff {
@@ -49,12 +58,14 @@ const WRONG_PIN: Backoff = Backoff {
     least: Duration::from_secs(10),
 };
 
-/// The clock is not set: time synchronisation needs seconds once there is a network.
+/// The clock is not set: time synchronisation needs seconds once there is a network. Where it does not
+/// come, so that so many looks were in vain, the bound is doubled; a clock that is set is news anyway.
 const CLOCK_NOT_SET: Backoff = Backoff {
     first: Duration::from_secs(10),
-    longest: Duration::from_secs(10),
+    longest: Duration::from_secs(90),
     least: Duration::from_secs(5),
 };
+const LOOKS_AT_ONE_PACE: u32 = 8;
 
 /// When, in the life of a lease of `lifetime`, the next one is fetched.
 ///
@@ -93,6 +104,13 @@ pub(super) struct Renewal {
     in_force: Option<Term>,
     failure: Option<FetchFailure>,
     in_a_row: u32,
+    /// In vain, for the clock is not set.
+    looks: u32,
+    /// When the allowance is full again, and whether the next fetch is free of it.
+    full_at: BootTime,
+    free: bool,
+    /// What a reload brought forward last.
+    hastened: Option<BootTime>,
     pub(super) fetch_time: Option<Duration>,
     pub(super) granted: u64,
     pub(super) failures: BTreeMap<FailureClass, u64>,
@@ -126,6 +144,10 @@ impl Renewal {
             in_force: None,
             failure: None,
             in_a_row: 0,
+            looks: 0,
+            full_at: now,
+            free: true,
+            hastened: None,
             fetch_time: None,
             granted: 0,
             failures: BTreeMap::new(),
@@ -140,6 +162,9 @@ impl Renewal {
                     deadline: now + FETCH_LIMIT,
                 };
                 self.last_attempt = Some(now);
+                if !self.free {
+                    self.full_at = self.full_at.max(now) + COST;
+                }
                 out.push(Action::Fetch);
             }
             State::InFlight { deadline, .. } if deadline <= now => {
@@ -192,10 +217,11 @@ impl Renewal {
         };
         let age = renewal_age(lease.lifetime, policy.renew_before, lease.phase);
         self.state = State::Due((begins + age).max(begins + LEAST_INTERVAL));
+        self.free = true;
         self.in_force = Some(term);
         self.fetch_time = Some(now.boot.since(begins));
         self.granted += 1;
-        self.in_a_row = 0;
+        (self.in_a_row, self.looks) = (0, 0);
         self.failure = None;
         let (lifetime, next) = (lease.lifetime.as_secs(), age.as_secs());
         out.info(format!(
@@ -215,12 +241,16 @@ impl Renewal {
         if !matches!(self.state, State::InFlight { .. } | State::Dying { .. }) {
             return;
         }
-        let in_a_row = self.in_a_row + 1;
+        let mut in_a_row = self.in_a_row.saturating_add(1);
         let backoff = match failure.class {
             FailureClass::Transient => TRANSIENT,
             FailureClass::Key => KEY,
             FailureClass::Refused => REFUSED,
-            FailureClass::ClockNotSet => CLOCK_NOT_SET,
+            FailureClass::ClockNotSet => {
+                in_a_row = 1 + self.looks / LOOKS_AT_ONE_PACE;
+                self.looks = self.looks.saturating_add(1);
+                CLOCK_NOT_SET
+            }
             FailureClass::WrongPin => WRONG_PIN,
         };
         let asked = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
@@ -230,11 +260,13 @@ impl Renewal {
     fn count(&mut self, failure: FetchFailure, wait: Duration, now: BootTime, out: &mut Actions) {
         *self.failures.entry(failure.class).or_default() += 1;
         let message = &failure.message;
-        self.state = State::Due(now + wait);
+        let due = (now + wait).max(self.allowed());
+        self.state = State::Due(due);
+        self.free = false;
         let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
         // Once is enough for a state that can last for months: who asks finds it in the status.
         if !said_before {
-            let wait = wait.as_secs_f32();
+            let wait = due.since(now).as_secs_f32();
             out.warn(format!(
                 "no credentials; tried again in {wait:.1} s: {message}"
             ));
@@ -248,6 +280,7 @@ impl Renewal {
 
     /// An outage of the network may be over.
     pub(super) fn network_changed(&mut self, jitter: &mut Jitter, now: BootTime) {
+        self.looks = 0;
         let waits_for_it = self.failure.as_ref().is_some_and(|f| {
             matches!(f.class, FailureClass::Transient | FailureClass::ClockNotSet)
                 && f.retry_after.is_none()
@@ -270,11 +303,17 @@ impl Renewal {
         }
     }
 
-    /// Somebody changed the configuration: whatever failed may work now.
+    /// Somebody changed the configuration: whatever failed may work now. Until that is seen to be so
+    /// the waits after failures are as long as before.
     pub(super) fn hasten(&mut self, now: BootTime) {
-        self.in_a_row = 0;
-        self.failure = None;
-        self.bring_forward(now, LEAST_INTERVAL);
+        let due = self.due();
+        let soon = self
+            .hastened
+            .map_or(now, |last| now.max(last + RELOAD_PACE));
+        self.bring_forward(soon, LEAST_INTERVAL);
+        if self.due() != due {
+            self.hastened = self.due();
+        }
     }
 
     pub(super) fn stop(&mut self, out: &mut Actions) {
@@ -294,6 +333,11 @@ impl Renewal {
         self.failure.as_ref()
     }
 
+    /// Those of a clock that is not set are none.
+    pub(super) fn failures_in_a_row(&self) -> usize {
+        usize::try_from(self.in_a_row).unwrap_or(usize::MAX)
+    }
+
     /// When the next fetch is due, unless one is in flight.
     pub(super) fn due(&self) -> Option<BootTime> {
         match self.state {
@@ -306,7 +350,17 @@ impl Renewal {
     fn bring_forward(&mut self, when: BootTime, apart: Duration) {
         if let State::Due(due) = self.state {
             let earliest = self.last_attempt.map_or(when, |last| last + apart);
-            self.state = State::Due(due.min(when.max(earliest)));
+            let soonest = when.max(earliest).max(self.allowed());
+            if soonest < due {
+                self.state = State::Due(soonest);
+                self.free = false;
+            }
         }
+    }
+
+    /// When the allowance has enough for another fetch.
+    fn allowed(&self) -> BootTime {
+        let enough = self.full_at.since_boot() + COST;
+        BootTime::new(enough.saturating_sub(ALLOWANCE))
     }
 }

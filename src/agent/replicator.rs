@@ -510,6 +510,14 @@ impl Replicator {
         }
     }
 
+    /// It runs, or is about to be stopped.
+    pub(super) fn runs(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Running(_) | Phase::Preparing(_) | Phase::Stopping(_)
+        )
+    }
+
     /// Nothing is left to stop.
     pub(super) fn is_down(&self) -> bool {
         matches!(self.phase, Phase::Down)

@@ -209,6 +209,13 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
             problems.push(format!("no heartbeat row can be written: {trouble}"));
         }
     }
+    if !agent.unwatched.is_empty() {
+        problems.push(format!(
+            "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
+             database of [database] path in Litestream's configuration",
+            agent.unwatched.join(" and ")
+        ));
+    }
     if agent.clock.is_wrong() {
         problems.push(
             "the clock is more than 5 min off the provider's, and S3 refuses requests that are \

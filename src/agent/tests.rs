@@ -212,6 +212,83 @@ fn a_server_that_names_a_wait_is_given_it() {
 }
 
 #[test]
+fn no_number_puts_the_next_fetch_off_for_ever() {
+    for class in FailureClass::ALL {
+        let mut story = Story::begin(SupervisorKind::Child);
+        story.tell(Event::Tick);
+        story.tell(failed(class, Some(Duration::MAX)));
+        assert_eq!(story.next_fetch(HOUR), Some(15 * MINUTE), "{class:?}");
+    }
+}
+
+/// How many fetches an hour sees whose answers are all the same, with something happening each tenth
+/// of a second.
+fn fetches_in_an_hour(answer: &Event, happens: Option<&Event>) -> usize {
+    let mut story = Story::begin(SupervisorKind::Child);
+    let mut fetches = 0;
+    for _ in 0..36_000 {
+        let mut actions = story.tell(Event::Tick);
+        actions.extend(
+            happens
+                .into_iter()
+                .flat_map(|event| story.tell(event.clone())),
+        );
+        while actions.contains(&Action::Fetch) {
+            fetches += 1;
+            actions = story.tell(answer.clone());
+        }
+        story.now.boot = story.now.boot + SECOND / 10;
+    }
+    fetches
+}
+
+#[test]
+fn no_hour_sees_more_than_120_fetches_whatever_happens_in_it() {
+    let policy = Story::begin(SupervisorKind::Child).agent.policy;
+    let reloads = Event::Reloaded(policy);
+    let grants = granted(HOUR);
+    for answer in FailureClass::ALL
+        .map(|class| failed(class, None))
+        .iter()
+        .chain([&grants])
+    {
+        for happens in [
+            None,
+            Some(&reloads),
+            Some(&Event::NetworkChanged),
+            Some(&Event::ClockStepped),
+        ] {
+            let fetches = fetches_in_an_hour(answer, happens);
+            assert!(
+                (1..=120).contains(&fetches),
+                "{fetches} fetches by {answer:?} and {happens:?}"
+            );
+        }
+    }
+    // Credentials that are good, and somebody who reloads in a loop.
+    assert!(fetches_in_an_hour(&grants, Some(&reloads)) <= 61);
+    // Whose leases are short has them renewed all the same, hour after hour.
+    let short = fetches_in_an_hour(&granted(30 * SECOND), None);
+    assert!((170..=180).contains(&short), "{short}");
+}
+
+#[test]
+fn a_reload_brings_one_fetch_forward_and_the_next_a_minute_later() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(failed(FailureClass::Refused, None));
+    let reloads = Event::Reloaded(story.agent.policy.clone());
+    story.now.boot = story.now.boot + 6 * SECOND;
+    assert!(story.tell(reloads.clone()).contains(&Action::Fetch));
+    story.tell(failed(FailureClass::Refused, None));
+    for _ in 0..1000 {
+        assert!(!story.tell(reloads.clone()).contains(&Action::Fetch));
+    }
+    let wait = story.report().renewal_in.expect("a fetch is due");
+    assert!((30 * SECOND..=MINUTE).contains(&wait), "{wait:?}");
+}
+
+#[test]
 fn whether_a_refused_pin_was_mended_is_looked_at_now_and_then() {
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);

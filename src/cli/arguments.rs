@@ -160,7 +160,7 @@ pub(super) struct Request {
 const ENVIRONMENT: &str = "\
 Environment:
   RUNTIME_DIRECTORY  what --runtime-directory says
-  STATE_DIRECTORY    where the last good time is kept; nothing is kept without it
+  STATE_DIRECTORY    where the last certificate of the server is kept, for its date
   RUST_LOG           what is logged [default: info]
 
 Exit status:

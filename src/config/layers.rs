@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::ConfigError;
+use super::value::shown;
 
 /// No configuration is larger; a device file given by mistake is.
 const FILE_LIMIT: u64 = 1 << 20;
@@ -150,7 +151,7 @@ impl<'a> Section<'a> {
             .map(|w| format!("{w:?}"))
             .collect::<Vec<_>>()
             .join(" or ");
-        Err(self.error(key, format!("must be {wanted}, not {word:?}")))
+        Err(self.error(key, format!("must be {wanted}, not {}", shown(word))))
     }
 
     /// A program and its arguments.
@@ -235,8 +236,14 @@ fn unknown<'a>(
         .min_by_key(|k| edit_distance(word, k))
         .unwrap_or_default();
     let file = file.display();
+    // A line of a private key that was pasted without quotes may be read as a key of this file.
+    let is_word = word.len() <= 32 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let word = match is_word {
+        true => format!("{word:?}"),
+        false => "a word that is not shown, for it may be a secret".to_owned(),
+    };
     ConfigError(format!(
-        "{file}: unknown {what}: {word:?}; the nearest known one is {nearest:?}"
+        "{file}: unknown {what}: {word}; the nearest known one is {nearest:?}"
     ))
 }
 

@@ -8,12 +8,18 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::LONGEST_SOCKET;
 use crate::credentials::fetch::is_thing_name;
 use crate::credentials::key::PrivateKey;
 
 /// `"500ms"`, `"5s"`, `"5m"`, `"12h"`, `"30d"`: one number, one unit.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("must be a number with ms, s, m, h or d, such as \"5m\", not {text:?}");
+    let wrong = || {
+        format!(
+            "must be a number with ms, s, m, h or d, such as \"5m\", not {}",
+            shown(text)
+        )
+    };
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let seconds = match unit {
         "ms" => return Ok(Duration::from_millis(number)),
@@ -31,8 +37,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `"65536"`, `"512KiB"`, `"64MiB"`, `"1GiB"`, in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let wrong =
-        || format!("must be a number with KiB, MiB or GiB, such as \"64MiB\", not {text:?}");
+    let wrong = || {
+        format!(
+            "must be a number with KiB, MiB or GiB, such as \"64MiB\", not {}",
+            shown(text)
+        )
+    };
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
     let bytes: u64 = match unit {
         "" => 1,
@@ -62,7 +72,8 @@ pub(super) fn thing_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {text:?}"
+        "must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {}",
+        shown(text)
     ))
 }
 
@@ -70,15 +81,22 @@ pub(super) fn thing_name(text: &str) -> Result<String, String> {
 pub(super) fn role_alias(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_=,@-".contains(&b);
     name(text, 128, allowed).ok_or_else(|| {
-        format!("must be the role alias's name (1 to 128 of A-Z a-z 0-9 _ = , @ -), not {text:?}")
+        format!(
+            "must be the role alias's name (1 to 128 of A-Z a-z 0-9 _ = , @ -), not {}",
+            shown(text)
+        )
     })
 }
 
 /// The name of an AWS region, such as `ap-northeast-1`.
 pub(super) fn region(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    name(text, 64, allowed)
-        .ok_or_else(|| format!("must be a region such as \"ap-northeast-1\", not {text:?}"))
+    name(text, 64, allowed).ok_or_else(|| {
+        format!(
+            "must be a region such as \"ap-northeast-1\", not {}",
+            shown(text)
+        )
+    })
 }
 
 /// The name of a systemd unit.
@@ -86,26 +104,80 @@ pub(super) fn unit(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
     name(text, 255, allowed)
         .filter(|n| n.contains('.') && !n.starts_with('-'))
-        .ok_or_else(|| format!("must be a unit such as \"litestream.service\", not {text:?}"))
+        .ok_or_else(|| {
+            format!(
+                "must be a unit such as \"litestream.service\", not {}",
+                shown(text)
+            )
+        })
 }
 
 /// A path from the root: the daemon's working directory means nothing.
 pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
-    if !text.starts_with('/') || text.contains('\0') {
+    if !is_absolute(text) {
         return Err(format!(
-            "must be a path that begins with \"/\", not {text:?}"
+            "must be a path that begins with \"/\", not {}",
+            shown(text)
         ));
     }
     Ok(PathBuf::from(text))
 }
 
-/// A PKCS#11 URI or the absolute path of a PEM file.
+/// The path of a socket.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
+    match text.len() {
+        length if length > LONGEST_SOCKET => Err(format!(
+            "must be a path of {LONGEST_SOCKET} bytes at the most, which is all that the kernel takes \
+             for a socket, not of {length}"
+        )),
+        _ => absolute_path(text),
+    }
+}
+
+/// A PKCS#11 URI or the absolute path of a PEM file. What is neither may be the key itself, or a PIN:
+/// it is never quoted, and only named by its kind.
 pub(super) fn private_key(text: &str) -> Result<PrivateKey, String> {
-    if !text.starts_with("pkcs11:") {
-        absolute_path(text)?;
+    if !PrivateKey::is_uri(text) && !is_absolute(text) {
+        return Err(format!(
+            "must be a path that begins with \"/\", or a PKCS#11 URI, not {}",
+            kind(text)
+        ));
     }
     text.parse::<PrivateKey>()
         .map_err(|cause| cause.to_string())
+}
+
+/// One line, and no PEM block: the second line of one may begin with a slash.
+fn is_absolute(text: &str) -> bool {
+    text.starts_with('/') && !text.contains("-----") && !text.contains(char::is_control)
+}
+
+/// What a text seems to be that is not what it should be.
+fn kind(text: &str) -> &'static str {
+    let begin = text.trim_start().to_ascii_lowercase();
+    match () {
+        () if begin.is_empty() => "an empty text",
+        () if text.contains("-----") => "a PEM block: put it into a file, and name that",
+        () if begin.starts_with("pkcs11") => "a URI that does not begin with \"pkcs11:\"",
+        () if text.contains(char::is_control) => "a text of several lines",
+        () => "a text of another kind",
+    }
+}
+
+/// A value as a message may show it: in quotes, unless it looks like what belongs to `private_key`.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 100;
+    let lower = text.to_ascii_lowercase();
+    let secret = ["-----", "pkcs11", "pin-", "\n"]
+        .iter()
+        .any(|word| lower.contains(word));
+    // The body of a PEM block, that is, or a part of it.
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+=".contains(c);
+    let dense = text.split(|c| !base64(c)).any(|run| run.len() >= 32);
+    if secret || dense || text.len() > LONGEST {
+        return "what was given, which may be a secret".to_owned();
+    }
+    format!("{text:?}")
 }
 
 fn name(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> Option<String> {
@@ -134,7 +206,10 @@ impl FromStr for TableName {
             .filter(|_| !lower.starts_with("sqlite_") && !lower.starts_with("_litestream"))
             .map(Self)
             .ok_or_else(|| {
-                format!("must be a table's name of letters, digits and \"_\", not {text:?}")
+                format!(
+                    "must be a table's name of letters, digits and \"_\", not {}",
+                    shown(text)
+                )
             })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
+use super::{Credentials, Document, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
 use crate::clock::WallTime;
 
 /// The longest body that is read, in bytes. AWS answers with little more than 1 KiB.
@@ -151,9 +151,10 @@ pub(super) fn check_lifetime(lifetime: Duration) -> Result<(), String> {
 }
 
 /// Parses JSON, and refuses a member that stands twice: readers differ in which one they take.
-pub(super) fn parse_strictly(text: &[u8]) -> Result<Value, String> {
+pub(super) fn parse_strictly(text: &[u8]) -> Result<Document, String> {
     let value: Value = serde_json::from_slice(text)
         .map_err(|e| format!("it is not JSON (line {}, column {})", e.line(), e.column()))?;
+    let value = Document::from(value);
     // Each member has exactly one colon outside of strings.
     let mut written = 0;
     let (mut in_string, mut escaped) = (false, false);

@@ -12,7 +12,7 @@ use rustls::sign::SigningKey;
 use rustls::{SignatureAlgorithm, crypto};
 use x509_cert::der::{Decode, Encode};
 
-use super::{FailureClass, FetchFailure, file, key};
+use super::{FailureClass, FetchFailure, file, key, markers};
 use crate::clock::WallTime;
 
 /// A chain whose leaf could be read.
@@ -42,9 +42,10 @@ impl Certificate {
     }
 
     pub(super) fn parse(pem: &[u8]) -> Result<Self, String> {
+        markers::check(pem)?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
-            .map_err(|_| "it holds a PEM block that is cut short or not base64")?;
+            .map_err(|_| "it holds a PEM block that is not base64")?;
         let leaf = chain
             .first()
             .ok_or("it holds no PEM block BEGIN CERTIFICATE")?;
@@ -179,6 +180,11 @@ mod tests {
             (KEY, "no PEM block"),
             ("\x30\x03abc", "no PEM block"),
             (cut, "cut short"),
+            (
+                &format!("{}{OTHER}", LEAF.trim_end()),
+                "does not stand alone",
+            ),
+            (&format!("\u{feff}{LEAF}"), "byte order mark"),
             (not_base64, "not base64"),
             (garbled, "malformed"),
         ] {

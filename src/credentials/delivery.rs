@@ -5,10 +5,13 @@
 //! on a file system in memory or not at all. The one other place that ever holds the values is the
 //! memory of this process.
 
+use std::env;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use zeroize::Zeroizing;
 
 use super::Credentials;
 use crate::system::file;
@@ -16,21 +19,98 @@ use crate::system::file;
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
 
-/// Variables that would win over ours, or lead Litestream's SDK somewhere else.
-pub const UNWANTED: [&str; 12] = [
+/// The beginnings of variables by which Litestream or its SDK is led: to credentials, a profile, a
+/// file, an endpoint, a CA bundle. None of them reaches Litestream but those that are set here.
+const KEPT_OUT: [&str; 2] = ["AWS_", "LITESTREAM_"];
+
+/// Of those the ones that are known, for an environment that can be added to but not taken from: they
+/// are set to nothing, which the SDK takes as unset.
+pub const EMPTIED: [&str; 53] = [
+    "AWS_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ACCOUNT_ID",
+    "AWS_ACCOUNT_ID_ENDPOINT_MODE",
+    "AWS_AUTH_SCHEME_PREFERENCE",
+    "AWS_CA_BUNDLE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CSM_CLIENT_ID",
+    "AWS_CSM_ENABLED",
+    "AWS_CSM_HOST",
+    "AWS_CSM_PORT",
+    "AWS_DEFAULTS_MODE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_DISABLE_REQUEST_COMPRESSION",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",
+    "AWS_EC2_METADATA_V1_DISABLED",
+    "AWS_ENABLE_ENDPOINT_DISCOVERY",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_SIGNIN",
+    "AWS_ENDPOINT_URL_SSO",
+    "AWS_ENDPOINT_URL_SSO_OIDC",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_MAX_ATTEMPTS",
+    "AWS_PROFILE",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_RETRY_MODE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_S3_DISABLE_EXPRESS_SESSION_AUTH",
+    "AWS_S3_DISABLE_MULTIREGION_ACCESS_POINTS",
+    "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT",
+    "AWS_S3_USE_ARN_REGION",
+    "AWS_SDK_LOAD_CONFIG",
+    "AWS_SDK_UA_APP_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "LITESTREAM_ACCESS_KEY_ID",
+    "LITESTREAM_CONFIG",
+    "LITESTREAM_S3_ENDPOINT",
+    "LITESTREAM_SECRET_ACCESS_KEY",
+];
+
+/// The variables of this process that a Litestream which it starts gets, too.
+pub fn inherited() -> impl Iterator<Item = (String, String)> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !is_kept_out(name))
+}
+
+/// Keeps from `litestream` what would lead it somewhere else.
+pub fn keep_out(litestream: &mut Command) {
+    for (name, _) in env::vars_os().filter(|(name, _)| is_kept_out(&name.to_string_lossy())) {
+        litestream.env_remove(name);
+    }
+}
+
+fn is_kept_out(name: &str) -> bool {
+    KEPT_OUT.iter().any(|beginning| name.starts_with(beginning))
+}
+
+/// The variables that hold credentials.
+pub const CREDENTIALS: [&str; 3] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
-    "AWS_CONFIG_FILE",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_PROFILE",
-    "AWS_ROLE_ARN",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "LITESTREAM_ACCESS_KEY_ID",
-    "LITESTREAM_SECRET_ACCESS_KEY",
 ];
+
+/// A name and its value; the value is wiped when it is dropped.
+pub type Variable = (&'static str, Zeroizing<String>);
+
+/// The file in which nothing is to be found.
+const NOTHING: &str = "/dev/null";
 
 /// Where Litestream's SDK finds credentials.
 #[derive(Clone, Copy, Debug)]
@@ -42,44 +122,34 @@ pub enum Source<'a> {
 }
 
 /// What Litestream's environment holds beside its own.
-pub fn environment(
-    thing_name: &str,
-    region: &str,
-    source: Source<'_>,
-) -> Vec<(&'static str, String)> {
+pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Variable> {
+    let variable = |name, value: &str| (name, Zeroizing::new(value.to_owned()));
     let mut variables = match source {
         Source::Values(credentials) => vec![
-            ("AWS_ACCESS_KEY_ID", credentials.access_key_id.clone()),
-            (
-                "AWS_SECRET_ACCESS_KEY",
-                credentials.secret_access_key.clone(),
-            ),
-            ("AWS_SESSION_TOKEN", credentials.session_token.clone()),
+            variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+            variable("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+            variable("AWS_SESSION_TOKEN", &credentials.session_token),
+            variable("AWS_CONFIG_FILE", NOTHING),
         ],
-        Source::Config(file) => vec![
-            ("AWS_CONFIG_FILE", file.display().to_string()),
-            // A file of that kind in somebody's home would win.
-            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null".to_owned()),
-        ],
+        Source::Config(file) => vec![variable("AWS_CONFIG_FILE", &file.to_string_lossy())],
     };
     variables.extend([
-        ("AWS_REGION", region.to_owned()),
-        ("AWS_DEFAULT_REGION", region.to_owned()),
-        ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
-        ("EDGEREPL_THING_NAME", thing_name.to_owned()),
+        // A file of that kind in somebody's home would win.
+        variable("AWS_SHARED_CREDENTIALS_FILE", NOTHING),
+        variable("AWS_REGION", region),
+        variable("AWS_DEFAULT_REGION", region),
+        variable("AWS_EC2_METADATA_DISABLED", "true"),
+        variable("EDGEREPL_THING_NAME", thing_name),
     ]);
     variables
 }
 
-/// Writes the environment file with these variables, whole or not at all: beside, mode 0600 before the
-/// first byte, renamed.
+/// Writes the environment file with these variables and [`EMPTIED`], whole or not at all: beside, mode 0600 before the
+/// first byte, synced, renamed.
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.
-pub fn write_environment_file(
-    path: &Path,
-    variables: &[(&'static str, String)],
-) -> Result<(), String> {
+pub fn write_environment_file(path: &Path, variables: &[Variable]) -> Result<(), String> {
     let failed = |e: io::Error| format!("{} can't be written: {e}", path.display());
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !is_in_memory(folder).map_err(failed)? {
@@ -89,13 +159,28 @@ pub fn write_environment_file(
             path.display()
         ));
     }
-    // The values hold nothing that systemd's format gives a meaning to: they were checked on the way
-    // in, when they were read from the fetch child.
-    let text: String = variables
+    let is_set = |name: &str| variables.iter().any(|(set, _)| *set == name);
+    let emptied = EMPTIED.iter().filter(|name| !is_set(name));
+    let emptied = emptied.map(|name| (*name, Zeroizing::default()));
+    let all: Vec<Variable> = emptied.chain(variables.iter().cloned()).collect();
+    file::replace(path, 0o600, lines(&all).as_bytes()).map_err(failed)
+}
+
+/// The variables as lines of `NAME=value`. The values hold nothing that a reader of such lines, systemd
+/// for one, gives a meaning to: they were checked on the way in, when they were read from the fetch
+/// child.
+pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
+    // As long as it becomes: what grows leaves a copy behind.
+    let length = variables
         .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect();
-    file::replace(path, 0o600, &text).map_err(failed)
+        .map(|(name, value)| name.len() + value.len() + 2);
+    let mut lines = Zeroizing::new(String::with_capacity(length.sum()));
+    for (name, value) in variables {
+        for part in [name, "=", value, "\n"] {
+            lines.push_str(part);
+        }
+    }
+    lines
 }
 
 /// Whether what is written in `folder` stays in memory.

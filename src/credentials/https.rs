@@ -1,33 +1,36 @@
 //! One HTTPS request to the credential provider.
 //!
-//! Owns the wire: name resolution, TCP, the hand-over to TLS, HTTP/1.1, time limits, and what each
+//! Owns the wire: name resolution, the hand-over to TCP and TLS, HTTP/1.1, time limits, and what each
 //! of their errors means. Never follows a redirection, keeps a connection or uses a proxy, and
 //! never lets a library trace what passes.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use log::LevelFilter;
 use rustls::{ClientConnection, StreamOwned};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector,
-    Transport, TransportAdapter,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
-use ureq::{Agent, Error};
+use ureq::{Agent, Error, Timeout};
 
 use super::answer::{Answer, MAX_BODY};
 use super::fetch::FetchRequest;
 use super::tls::{self, Tls};
-use super::{FailureClass, FetchFailure};
+use super::{FailureClass, FetchFailure, connect};
 
 /// The longest that a request may take, from the name's resolution to the body's end. The time in
 /// which the key signs counts, but does not end early: that is up to who started this process.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The longest that TCP may take to connect, and then TLS for its handshake.
+/// The longest that a server may take to answer TLS's first word, and then to finish the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks for credentials.
@@ -59,8 +62,10 @@ pub(super) fn get(
         .timeout_global(Some(TOTAL_TIMEOUT))
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .build();
-    let connector = ().chain(TcpConnector::default()).chain(TlsConnector(tls.clone()));
-    let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+    let addresses = Addresses {
+        failures: request.failures,
+    };
+    let agent = Agent::with_parts(config, TlsConnector(tls.clone()), addresses);
     let exchange = || {
         let mut response = agent
             .get(&uri)
@@ -122,24 +127,74 @@ fn explain(error: &Error, request: &FetchRequest) -> FetchFailure {
     FetchFailure::new(FailureClass::Transient, message)
 }
 
-/// Wraps the TCP connection in TLS.
+/// All addresses of a name, in the order in which they are tried.
+#[derive(Debug)]
+struct Addresses {
+    failures: usize,
+}
+
+impl Resolver for Addresses {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default();
+        let place = format!("{host}:{}", uri.port_u16().unwrap_or(443));
+        // The C library knows no time limit. A thread that is left behind ends with this process.
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(place.to_socket_addrs()));
+        let found = receiver
+            .recv_timeout(*timeout.after)
+            .map_err(|_| Error::Timeout(timeout.reason))??;
+        let mut addresses = self.empty();
+        // Of more than fit each family has its share.
+        for address in connect::order(found, self.failures).into_iter().take(16) {
+            addresses.push(address);
+        }
+        match addresses.is_empty() {
+            true => Err(Error::HostNotFound),
+            false => Ok(addresses),
+        }
+    }
+}
+
+/// Connects, and speaks TLS.
 #[derive(Debug)]
 struct TlsConnector(Tls);
 
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
+impl Connector<()> for TlsConnector {
+    type Out = TlsTransport;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
-        chained: Option<In>,
+        _: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
-        let Some(tcp) = chained else { return Ok(None) };
         let host = details.uri.host().unwrap_or_default();
         let name = tls::server_name(host).map_err(|_| Error::BadUri(host.to_owned()))?;
-        let mut connection = ClientConnection::new(Arc::clone(&self.0.config), name)?;
-        let mut socket = TransportAdapter::new(tcp.boxed(), Arc::clone(&details.current_time));
-        socket.set_timeout(details.timeout);
+        let hello = |stream: &mut TcpStream| {
+            let config = Arc::clone(&self.0.config);
+            let mut connection =
+                ClientConnection::new(config, name.clone()).map_err(io::Error::other)?;
+            connection.write_tls(stream)?;
+            Ok(connection)
+        };
+        let limit = (*details.timeout.after).min(CONNECT_TIMEOUT);
+        let (stream, mut connection) = connect::race(&details.addrs, limit, connect::begin, hello)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => Error::Timeout(details.timeout.reason),
+                _ => Error::Io(error),
+            })?;
+        stream.set_nodelay(true)?;
+        let buffers = || {
+            LazyBuffers::new(
+                details.config.input_buffer_size(),
+                details.config.output_buffer_size(),
+            )
+        };
+        let mut socket = Socket::new(stream, details.timeout);
         connection.complete_io(&mut socket)?;
         self.0
             .witness
@@ -147,19 +202,79 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if self.0.device.mismatch().is_some() {
             return Err(Error::Tls("no common signature scheme"));
         }
-        Ok(Some(Either::B(TlsTransport {
-            buffers: LazyBuffers::new(
-                details.config.input_buffer_size(),
-                details.config.output_buffer_size(),
-            ),
+        Ok(Some(TlsTransport {
+            buffers: buffers(),
             stream: StreamOwned::new(connection, socket),
-        })))
+        }))
+    }
+}
+
+/// A TCP connection with a time by which all must be done.
+struct Socket {
+    stream: TcpStream,
+    end: Option<Instant>,
+    reason: Timeout,
+}
+
+impl Socket {
+    fn new(stream: TcpStream, timeout: NextTimeout) -> Self {
+        let mut socket = Self {
+            stream,
+            end: None,
+            reason: timeout.reason,
+        };
+        socket.set_timeout(timeout);
+        socket
+    }
+
+    fn set_timeout(&mut self, timeout: NextTimeout) {
+        // None is for what is longer than any clock counts.
+        self.end = Instant::now().checked_add(*timeout.after);
+        self.reason = timeout.reason;
+    }
+
+    /// Does what may wait, for as long as there is time.
+    fn timely<T>(
+        &mut self,
+        limit: fn(&TcpStream, Option<Duration>) -> io::Result<()>,
+        mut act: impl FnMut(&mut TcpStream) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            let left = self
+                .end
+                .map(|end| end.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(Error::Timeout(self.reason).into_io());
+            }
+            limit(&self.stream, left)?;
+            match act(&mut self.stream) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.timely(TcpStream::set_read_timeout, |stream| stream.read(into))
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.timely(TcpStream::set_write_timeout, |stream| stream.write(from))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 struct TlsTransport {
     buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
+    stream: StreamOwned<ClientConnection, Socket>,
 }
 
 impl TlsTransport {
@@ -199,7 +314,8 @@ impl Transport for TlsTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
+        // Never kept for another request.
+        false
     }
 
     fn is_tls(&self) -> bool {

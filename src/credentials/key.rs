@@ -37,13 +37,20 @@ pub enum PrivateKey {
     Pkcs11(Pkcs11Uri),
 }
 
+impl PrivateKey {
+    /// Whether this is read as a PKCS#11 URI.
+    pub fn is_uri(text: &str) -> bool {
+        let scheme = text.get(..uri::SCHEME.len());
+        scheme.is_some_and(|s| s.eq_ignore_ascii_case(uri::SCHEME))
+    }
+}
+
 /// Reads a PKCS#11 URI where the text begins with `pkcs11:`, else a path.
 impl FromStr for PrivateKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let scheme = text.get(..uri::SCHEME.len());
-        if scheme.is_some_and(|s| s.eq_ignore_ascii_case(uri::SCHEME)) {
+        if Self::is_uri(text) {
             return text.parse().map(Self::Pkcs11);
         }
         if text.is_empty() || text.contains('\0') {

@@ -28,6 +28,7 @@ pub(crate) fn fetch(
         provider: settings.provider.clone(),
         witness: witness::path(runtime),
         refused_pin: runtime.refused_pin(),
+        failures: 0,
     };
     patiently(move |on_stage| fetch::fetch(&request, on_stage))
 }

@@ -21,7 +21,7 @@ use rustls::{AlertDescription, CertificateError, RootCertStore, SignatureScheme}
 use super::certificate::Certificate;
 use super::fetch::FetchRequest;
 use super::witness::Witness;
-use super::{FailureClass, FetchFailure, file, key};
+use super::{FailureClass, FetchFailure, file, key, markers};
 use crate::clock::WallTime;
 
 /// The longest bundle of roots, in bytes: four times that of a desktop system.
@@ -74,18 +74,27 @@ impl Tls {
     }
 }
 
-/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others.
+/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others; a file
+/// of which a part can't even be read is refused, for nobody knows what that part was.
 ///
 /// # Errors
-/// `Refused` where there is none that can be used.
+/// `Refused` where the file is no sound PEM, or holds no root that can be used.
 pub fn read_roots(path: &Path) -> Result<RootCertStore, FetchFailure> {
     let pem = file::read("the CA file", path, MAX_BUNDLE)?;
+    let refused = |why: String| {
+        let message = format!("the CA file {} {why}", path.display());
+        FetchFailure::new(FailureClass::Refused, message)
+    };
+    markers::check(&pem).map_err(|why| refused(format!("is malformed, {why}")))?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
-        let added = certificate
-            .map_err(|error| error.to_string())
-            .and_then(|der| roots.add(der).map_err(|error| error.to_string()));
-        if let Err(error) = added {
+        let der = certificate.map_err(|_| {
+            let number = index + 1;
+            refused(format!(
+                "is malformed: its certificate {number} is not base64"
+            ))
+        })?;
+        if let Err(error) = roots.add(der) {
             log::warn!(
                 "certificate {} of {} is skipped: {error}",
                 index + 1,
@@ -94,8 +103,7 @@ pub fn read_roots(path: &Path) -> Result<RootCertStore, FetchFailure> {
         }
     }
     if roots.is_empty() {
-        let message = format!("the CA file {} holds no usable certificate", path.display());
-        return Err(FetchFailure::new(FailureClass::Refused, message));
+        return Err(refused("holds no usable certificate".to_owned()));
     }
     Ok(roots)
 }
@@ -292,11 +300,33 @@ mod tests {
         );
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
+        let shipped = include_str!("../../dist/aws-iot-ca.pem");
+        let number = shipped.matches("BEGIN").count();
+        assert_eq!(
+            read_roots(&file("shipped", shipped)).expect("roots").len(),
+            number
+        );
         let bundle = file("bundle", &format!("# a comment\n{ec}{broken}{rsa}"));
         assert_eq!(read_roots(&bundle).expect("two roots").len(), 2);
         for (path, why) in [
             (file("broken", broken), "no usable certificate"),
             (file("text", "no PEM at all"), "no usable certificate"),
+            (
+                file("joined", &format!("{}{rsa}", ec.trim_end())),
+                "(of PEM block 1): a BEGIN or END marker does not stand alone",
+            ),
+            (
+                file("mark", &format!("\u{feff}{ec}{rsa}")),
+                "byte order mark",
+            ),
+            (file("cut", &format!("{rsa}{}", &ec[..60])), "is cut short"),
+            (
+                file(
+                    "text inside",
+                    &format!("{rsa}{}", broken.replace("AAAA", "A**A")),
+                ),
+                "certificate 2 is not base64",
+            ),
             (PathBuf::from("/nonexistent"), "No such file"),
         ] {
             let failure = read_roots(&path).expect_err(why);

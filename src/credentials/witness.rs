@@ -5,8 +5,8 @@
 //! signature is believed: the file is verified each time that it is read, against the roots and the
 //! host of this fetch. A `Date` has no say, and neither has what an earlier version wrote of one.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::certificate::Certificate;
 use super::file;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
+use crate::system::file::replace;
 
 /// In systemd's `STATE_DIRECTORY`, which outlives a boot, or else in the runtime directory.
 pub fn path(runtime: &RuntimeDirectory) -> PathBuf {
@@ -100,11 +101,8 @@ impl Witness {
 
     /// Torn or missing, it costs nothing but the time that it vouches for.
     fn keep(&self, pem: &str) -> io::Result<()> {
-        let beside = self.file.with_extension("new");
-        // A command of root's may do this in a folder of somebody else's: no link is followed.
-        let _ = fs::remove_file(&beside);
-        File::create_new(&beside)?.write_all(pem.as_bytes())?;
-        fs::rename(&beside, &self.file)?;
+        // A command of root's may do this for a daemon of another user's, who has to read it.
+        replace(&self.file, 0o644, pem.as_bytes())?;
         // Where an earlier version kept a `Date`, which anybody's clock could spoil.
         let _ = fs::remove_file(self.file.with_file_name("last-good-time"));
         Ok(())

@@ -4,12 +4,13 @@
 //! waited for. A child that outlives its use goes to the leftovers, which are killed and reaped.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use zeroize::Zeroizing;
 
 use super::notify;
 use super::voice::Voice;
@@ -20,12 +21,16 @@ use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::system::process::{Process, Streams};
 use crate::system::this_program;
 
+/// How much is read from a child's pipe at a time.
+const PIECE: usize = 4096;
+
 /// The child that fetches credentials.
 #[derive(Debug)]
 pub(super) struct FetchChild {
     child: Process,
     pipe: Option<PipeReader>,
-    read: Vec<u8>,
+    /// With secrets in it. It never grows, which would leave a copy behind.
+    read: Zeroizing<Vec<u8>>,
     voice: Voice,
     stage: Option<Stage>,
     killed: bool,
@@ -39,23 +44,21 @@ impl FetchChild {
         notify::withhold(&mut command);
         let (voice, errors) = Voice::new()?;
         let start = || -> io::Result<_> {
-            let (asked, mut ask) = io::pipe()?;
             let (answer, answered) = io::pipe()?;
             fcntl(&answer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-            // Less than a pipe holds, so this does not wait for the child to read.
-            ask.write_all(request.to_json().as_bytes())?;
             let streams = Streams {
-                input: Some(asked.as_fd()),
                 output: Some(answered.as_fd()),
                 errors: Some(errors.as_fd()),
+                ..Streams::default()
             };
-            Ok((Process::start(&command, streams)?, answer))
+            let child = Process::start_told(&command, streams, &request.to_json())?;
+            Ok((child, answer))
         };
         let (child, pipe) = start().map_err(|e| e.to_string())?;
         Ok(Self {
             child,
             pipe: Some(pipe),
-            read: Vec::new(),
+            read: Zeroizing::new(Vec::with_capacity(Reply::MAX_LINE + PIECE)),
             voice,
             stage: None,
             killed: false,
@@ -84,7 +87,7 @@ impl FetchChild {
         self.voice.hear(&[]);
         self.read_pipe();
         while let Some(end) = self.read.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.read.drain(..=end).collect();
+            let line: Zeroizing<Vec<u8>> = Zeroizing::new(self.read.drain(..=end).collect());
             match Reply::parse(&String::from_utf8_lossy(&line)) {
                 Ok(Reply::Stage(stage)) => self.stage = Some(stage),
                 Ok(Reply::Granted(grant)) => return Some(Ok(grant)),
@@ -104,9 +107,9 @@ impl FetchChild {
 
     fn read_pipe(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
-        let mut piece = [0; 4096];
+        let mut piece = Zeroizing::new([0; PIECE]);
         while self.read.len() <= Reply::MAX_LINE {
-            match pipe.read(&mut piece) {
+            match pipe.read(&mut *piece) {
                 Ok(0) => {
                     self.pipe = None;
                     return;
@@ -165,11 +168,22 @@ pub(super) struct Chore {
 pub(super) struct Step {
     name: String,
     command: Command,
+    told: Zeroizing<String>,
 }
 
 impl Step {
     pub(super) fn named(name: String, command: Command) -> Self {
-        Self { name, command }
+        Self {
+            name,
+            command,
+            told: Zeroizing::default(),
+        }
+    }
+
+    /// What it is told by its standard input.
+    pub(super) fn told(mut self, text: Zeroizing<String>) -> Self {
+        self.told = text;
+        self
     }
 }
 
@@ -245,18 +259,26 @@ impl Running {
     const KEPT: usize = 4096;
 
     fn start(step: Step) -> Result<Self, String> {
-        let Step { name, mut command } = step;
+        let Step {
+            name,
+            mut command,
+            told,
+        } = step;
         notify::withhold(&mut command);
         let (voice, errors) = Voice::new()?;
         let start = || -> io::Result<_> {
             let (pipe, output) = io::pipe()?;
             fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let streams = Streams {
-                input: None,
                 output: Some(output.as_fd()),
                 errors: Some(errors.as_fd()),
+                ..Streams::default()
             };
-            Ok((Process::start(&command, streams)?, pipe))
+            let process = match told.is_empty() {
+                true => Process::start(&command, streams),
+                false => Process::start_told(&command, streams, &told),
+            };
+            Ok((process?, pipe))
         };
         let (process, pipe) = start().map_err(|e| format!("{name} can't be run: {e}"))?;
         Ok(Self {

@@ -31,18 +31,18 @@ pub(super) struct Litestream {
 }
 
 impl Litestream {
-    /// Starts it.
+    /// Starts it on its leash, which is told what goes into its environment.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn start(command: &Command) -> Result<Self, String> {
+    pub(super) fn start(leash: &Command, environment: &str) -> Result<Self, String> {
         let (voice, writer) = Voice::new()?;
         let streams = Streams {
             input: None,
             output: Some(writer.as_fd()),
             errors: Some(writer.as_fd()),
         };
-        let leader = Process::start(command, streams).map_err(|e| e.to_string())?;
+        let leader = Process::start_told(leash, streams, environment).map_err(|e| e.to_string())?;
         let started = Seen::of(leader.id()).map_or(0, |seen| seen.started);
         Ok(Self {
             leader,

@@ -51,6 +51,8 @@ pub struct Replicate {
     configuration: PathBuf,
     /// Variables in the configuration are not expanded.
     is_literal: bool,
+    restores: bool,
+    executes: bool,
 }
 
 impl Replicate {
@@ -66,6 +68,8 @@ impl Replicate {
             litestream: words[..verb].to_vec(),
             configuration: DEFAULT_CONFIGURATION.into(),
             is_literal: false,
+            restores: false,
+            executes: false,
         };
         let mut rest = words[verb + 1..].iter();
         while let Some(word) = rest.next() {
@@ -74,8 +78,16 @@ impl Replicate {
                 .map(|flag| flag.trim_start_matches('-'))
             {
                 Some("config") => command.configuration = rest.next().ok_or(STRANGE)?.into(),
-                Some("no-expand-env") => command.is_literal = true,
+                Some("no-expand-env" | "no-expand-env=true") => command.is_literal = true,
+                Some("restore-if-db-not-exists" | "restore-if-db-not-exists=true") => {
+                    command.restores = true;
+                }
+                Some("exec") => {
+                    command.executes = true;
+                    rest.next();
+                }
                 Some(flag) => {
+                    command.executes |= flag.starts_with("exec=");
                     if let Some(path) = flag.strip_prefix("config=") {
                         command.configuration = path.into();
                     }
@@ -89,6 +101,29 @@ impl Replicate {
     /// Litestream's configuration file.
     pub fn configuration(&self) -> &Path {
         &self.configuration
+    }
+
+    /// Whether variables in the configuration stay as they are.
+    pub fn is_literal(&self) -> bool {
+        self.is_literal
+    }
+
+    /// Whether Litestream restores a database that is missing, before it replicates.
+    pub fn restores_missing(&self) -> bool {
+        self.restores
+    }
+
+    /// Whether Litestream runs an application as its child.
+    pub fn executes(&self) -> bool {
+        self.executes
+    }
+
+    /// The command that lists the databases of the configuration: it reads that, and nothing else.
+    pub fn databases(&self) -> Command {
+        let words = self.part("databases");
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
     }
 
     /// The command that drops Litestream's local state for `database`.
@@ -111,22 +146,20 @@ impl Replicate {
         words
     }
 
-    /// The command that says what it would restore of `database`, and restores nothing: 0.5 and later.
-    /// `output` is a path where nothing is.
-    pub fn plan(&self, database: &Path, output: &Path) -> Command {
-        let words = self.part("restore");
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        command.args(["-dry-run", "-o"]).arg(output).arg(database);
-        command
+    /// The words of the command that says what it would restore of `database`, and restores nothing: 0.5
+    /// and later. `output` is a path where nothing is.
+    pub fn plan(&self, database: &Path, output: &Path) -> Vec<String> {
+        let mut words = self.part("restore");
+        let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
+        words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
+        words
     }
 
-    /// The command that lists what of `database` could be restored: before 0.5.
-    pub fn snapshots(&self, database: &Path) -> Command {
-        let words = self.part("snapshots");
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg(database);
-        command
+    /// The words of the command that lists what of `database` could be restored: before 0.5.
+    pub fn snapshots(&self, database: &Path) -> Vec<String> {
+        let mut words = self.part("snapshots");
+        words.push(database.to_string_lossy().into_owned());
+        words
     }
 
     /// The command that prints Litestream's version.

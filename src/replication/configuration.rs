@@ -1,16 +1,23 @@
-//! Litestream's own configuration file: read, never written, for what in it does not go together with
+//! Litestream's own configuration file: read as Litestream reads it, never written, for what in it does not go together with
 //! credentials that live for minutes.
 //!
 //! Owns what is known to bite. Litestream itself says nothing of any of it: keys that it does not know
 //! it ignores, and those that it knows it takes over the environment's.
 
+mod document;
+mod expansion;
+
+use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
-use yaml_rust2::{Yaml, YamlLoader};
+use super::command::{self, Replicate};
+use document::Node;
+use expansion::{Expanded, is_unknown};
 
-use super::command;
+pub use expansion::Variables;
 
 /// No configuration that somebody wrote is longer, in bytes.
 const LONGEST: u64 = 1024 * 1024;
@@ -32,11 +39,20 @@ const SOONEST_ROTATION: Duration = Duration::from_secs(600);
 /// From this version on a snapshot is due by the age of the last one, not by Litestream's own.
 const SNAPSHOTS_BY_REPLICA: (u32, u32, u32) = (0, 3, 12);
 
+/// What of a replica decides where it is.
+const WHEREABOUTS: [&str; 5] = ["path", "url", "bucket", "endpoint", "region"];
+
 /// The file, as far as it could be read.
 #[derive(Debug)]
 pub struct Configuration {
     path: PathBuf,
-    root: Yaml,
+    root: Rc<Node>,
+    /// The same with a mark for each variable that is empty or not known.
+    marked: Rc<Node>,
+    expanded: Expanded,
+    is_open: bool,
+    restores: bool,
+    executes: bool,
 }
 
 /// What the file should agree with.
@@ -64,11 +80,13 @@ pub struct Finding {
 }
 
 impl Configuration {
-    /// Reads the file that `replicate`, a command line of Litestream's, names.
+    /// Reads the file that `replicate`, a command line of Litestream's, names; its variables have the
+    /// values that they have for Litestream.
     ///
     /// # Errors
     /// One sentence with the path where it can't be read or is no YAML.
-    pub fn of(replicate: &[String]) -> Result<Self, String> {
+    pub fn of(replicate: &[String], variables: &Variables) -> Result<Self, String> {
+        let command = Replicate::parse(replicate).ok();
         let path = command::configuration(replicate);
         let name = path.display();
         let unread = |e| format!("{name} can't be read: {e}");
@@ -77,18 +95,42 @@ impl Configuration {
             return Err(format!("{name} is no file that Litestream could read"));
         }
         let text = fs::read_to_string(&path).map_err(unread)?;
-        let mut documents =
-            YamlLoader::load_from_str(&text).map_err(|e| format!("{name} is not YAML: {e}"))?;
-        let root = documents.drain(..).next().unwrap_or(Yaml::Null);
-        Ok(Self { path, root })
+        let is_literal = command.as_ref().is_some_and(Replicate::is_literal);
+        let read = Self::read(&text, (!is_literal).then_some(variables));
+        let mut configuration = read.map_err(|e| format!("{name} can't be understood: {e}"))?;
+        configuration.restores = command.as_ref().is_some_and(Replicate::restores_missing);
+        configuration.executes = command.as_ref().is_some_and(Replicate::executes);
+        configuration.path = path;
+        Ok(configuration)
+    }
+
+    fn read(text: &str, variables: Option<&Variables>) -> Result<Self, String> {
+        let longest = LONGEST as usize;
+        let expanded = match variables {
+            Some(variables) => Expanded::of(text, variables, longest)
+                .ok_or("its variables make it longer than 1 MiB")?,
+            None => Expanded::literally(text),
+        };
+        let root = Node::parse(&expanded.text)?;
+        // Where the marks are in the way of YAML, what is missing can't be told by its place.
+        let marked = Node::parse(&expanded.marked).unwrap_or_else(|_| Rc::clone(&root));
+        Ok(Self {
+            path: PathBuf::new(),
+            root,
+            marked,
+            expanded,
+            is_open: variables.is_some_and(Variables::are_open),
+            restores: false,
+            executes: false,
+        })
     }
 
     /// The credentials in it, by their places: they win over whatever edgerepl provides, and end.
     pub fn static_keys(&self) -> Vec<String> {
-        let mut places: Vec<(String, &Yaml)> = vec![(String::new(), &self.root)];
-        places.extend(self.replicas());
+        let mut places: Vec<(String, &Node)> = vec![(String::new(), &*self.root)];
+        places.extend(replicas(&self.root));
         let found = places.iter().flat_map(|(place, node)| {
-            let keys = STATIC_KEYS.iter().filter(|key| !node[**key].is_badvalue());
+            let keys = STATIC_KEYS.iter().filter(|key| node.text(key).is_some());
             keys.map(move |key| format!("{place}{key}"))
         });
         found.collect()
@@ -97,12 +139,44 @@ impl Configuration {
     /// Where Litestream is told to have its local state for `database`; none where it has its own place,
     /// or one that only the environment tells.
     pub fn meta_path(&self, database: &Path) -> Option<PathBuf> {
-        let wanted = database.to_str()?;
-        let mut named = self
-            .databases()
-            .filter(|(_, node)| node["path"].as_str() == Some(wanted));
-        let path = named.find_map(|(_, node)| node["meta-path"].as_str())?;
-        (!path.contains('$')).then(|| path.into())
+        let path = self.entry(database)?.text("meta-path")?;
+        (!is_unknown(path)).then(|| absolute(path))
+    }
+
+    /// What Litestream replicates beside `database`, for people: nobody guards or proves it.
+    pub fn unwatched(&self, database: &Path) -> Vec<String> {
+        let watched = self.entry(database);
+        let others = databases(&self.root)
+            .filter(|(_, node)| watched.is_none_or(|watched| !std::ptr::eq(watched, *node)));
+        let names = others.filter_map(|(_, node)| {
+            let path = node.text("path").map(|path| match is_unknown(path) {
+                true => self.expanded.shown(path),
+                false => absolute(path).display().to_string(),
+            });
+            path.or_else(|| {
+                let folder = self.expanded.shown(node.text("dir")?);
+                Some(format!("the databases in {folder}"))
+            })
+        });
+        names.collect()
+    }
+
+    /// Whether Litestream itself restores `database` where it is missing, before it replicates.
+    pub fn restores_missing(&self, database: &Path) -> bool {
+        let entry = self.entry(database);
+        self.restores || entry.is_some_and(|node| node.is_true("restore-if-db-not-exists"))
+    }
+
+    /// The entry of `database`: the one that names it, else the first whose path is not known.
+    fn entry(&self, database: &Path) -> Option<&Node> {
+        let wanted = absolute(&database.to_string_lossy());
+        let named = |node: &&Node| {
+            node.text("path")
+                .is_some_and(|path| absolute(path) == wanted)
+        };
+        let unknown = |node: &&Node| node.text("path").is_some_and(is_unknown);
+        let nodes = || databases(&self.root).map(|(_, node)| node);
+        nodes().find(named).or_else(|| nodes().find(unknown))
     }
 
     /// Everything that bites.
@@ -110,7 +184,11 @@ impl Configuration {
         let mut findings = Vec::new();
         findings.extend(self.credentials());
         findings.extend(self.database(around));
+        findings.extend(self.others(around));
+        findings.extend(self.missing_variables());
         findings.extend(self.prefix(around));
+        findings.extend(self.application());
+        findings.extend(self.restore(around));
         match around.version {
             Some(version) if version < command::REFRESHES => {
                 findings.extend(self.intervals(version));
@@ -142,45 +220,110 @@ impl Configuration {
     }
 
     fn database(&self, around: Surroundings<'_>) -> Option<Finding> {
-        let wanted = around.database.to_string_lossy();
-        let paths: Vec<&str> = self
-            .databases()
-            .filter_map(|(_, node)| node["path"].as_str())
+        if self.entry(around.database).is_some() {
+            return None;
+        }
+        let paths: Vec<String> = databases(&self.root)
+            .filter_map(|(_, node)| node.text("path"))
+            .map(|path| self.expanded.shown(path))
             .collect();
-        // What comes from the environment is known to Litestream alone.
-        let is_there = paths
-            .iter()
-            .any(|path| *path == wanted || path.contains('$'));
-        (!is_there).then(|| {
+        Some(fault(
+            format!(
+                "it does not name the database {}, but {paths:?}",
+                around.database.display()
+            ),
+            "make it the path that [database] path is",
+        ))
+    }
+
+    fn others(&self, around: Surroundings<'_>) -> Option<Finding> {
+        self.entry(around.database)?;
+        let others = self.unwatched(around.database);
+        (!others.is_empty()).then(|| {
             fault(
-                format!("it does not name the database {wanted}, but {paths:?}"),
-                "make it the path that [database] path is",
+                format!(
+                    "it replicates {} too, which edgerepl neither guards nor proves: rows of it may \
+                     be missing on its replica, and nothing shows that",
+                    others.join(" and ")
+                ),
+                "leave only the database of [database] path in it",
             )
         })
     }
 
-    fn prefix(&self, around: Surroundings<'_>) -> Option<Finding> {
-        let (place, _) = self.replicas().into_iter().find(|(_, replica)| {
-            let words = ["path", "url"].map(|key| replica[key].as_str().unwrap_or_default());
-            let names_thing = words.iter().any(|word| {
-                word.contains('$') || around.thing_name.is_some_and(|name| word.contains(name))
+    /// A variable without a value makes many devices write to one place.
+    fn missing_variables(&self) -> Option<Finding> {
+        let found = replicas(&self.marked)
+            .into_iter()
+            .find_map(|(place, replica)| {
+                WHEREABOUTS.iter().find_map(|key| {
+                    let value = replica.text(key)?;
+                    let missing = self.expanded.missing_in(value).next()?;
+                    Some((format!("{place}{key}"), missing.to_owned()))
+                })
             });
-            let is_local = replica["type"].as_str() == Some("file");
+        let (place, name) = found?;
+        if self.is_open {
+            return Some(notice(
+                format!("{place} depends on ${{{name}}}, which only Litestream's unit can set"),
+                "make sure that the unit sets it, or put ${EDGEREPL_THING_NAME} there",
+            ));
+        }
+        Some(fault(
+            format!("{place} has the variable ${{{name}}} in it, which is unset or empty"),
+            "correct its name, set it where edgerepl is started, or use ${EDGEREPL_THING_NAME}",
+        ))
+    }
+
+    fn prefix(&self, around: Surroundings<'_>) -> Option<Finding> {
+        let (place, _) = replicas(&self.root).into_iter().find(|(_, replica)| {
+            let words = ["path", "url"].map(|key| replica.text(key).unwrap_or_default());
+            let names_thing = words.iter().any(|word| {
+                is_unknown(word) || around.thing_name.is_some_and(|name| word.contains(name))
+            });
+            let is_local = match replica.text("url") {
+                Some(url) => url.starts_with("file:"),
+                None => replica.text("type").is_none_or(|kind| kind == "file"),
+            };
             !names_thing && !is_local
         })?;
         Some(notice(
             format!(
-                "{}path does not name the thing: two devices with this file overwrite each \
-                 other's replica",
-                place
+                "{place}path does not name the thing: two devices with this file overwrite each \
+                 other's replica"
             ),
             "put ${EDGEREPL_THING_NAME} into it",
         ))
     }
 
+    fn application(&self) -> Option<Finding> {
+        let place = match self.root.text("exec") {
+            Some(_) => "it has exec",
+            None if self.executes => "Litestream's command line has -exec",
+            None => return None,
+        };
+        Some(notice(
+            format!(
+                "{place}: the application gets Litestream's credentials, and is stopped and started \
+                 with it"
+            ),
+            "let the init system start the application",
+        ))
+    }
+
+    fn restore(&self, around: Surroundings<'_>) -> Option<Finding> {
+        self.restores_missing(around.database).then(|| {
+            notice(
+                "restore-if-db-not-exists is set: a database that is missing when Litestream starts is \
+                 the replica's, not an empty one",
+                "leave it out where a new device must begin with an empty database",
+            )
+        })
+    }
+
     fn socket(&self, around: Surroundings<'_>) -> Option<Finding> {
-        let socket = &self.root["socket"];
-        if socket["enabled"].as_bool() != Some(true) {
+        let socket = self.root.get("socket");
+        if !socket.is_some_and(|socket| socket.is_true("enabled")) {
             return Some(notice(
                 "its control socket is not enabled: nothing shows that the replica follows",
                 format!(
@@ -189,10 +332,10 @@ impl Configuration {
                 ),
             ));
         }
-        let path = socket["path"]
-            .as_str()
+        let path = socket
+            .and_then(|socket| socket.text("path"))
             .unwrap_or("/var/run/litestream.sock");
-        let agrees = Path::new(path) == around.control_socket || path.contains('$');
+        let agrees = Path::new(path) == around.control_socket || is_unknown(path);
         (!agrees).then(|| {
             fault(
                 format!(
@@ -205,13 +348,11 @@ impl Configuration {
     }
 
     fn forgotten_keys(&self) -> Option<Finding> {
-        let replicas = self.replicas();
+        let replicas = replicas(&self.root);
         let forgotten: Vec<String> = replicas
             .iter()
             .flat_map(|(place, replica)| {
-                let keys = KEYS_OF_0_3
-                    .iter()
-                    .filter(|key| !replica[**key].is_badvalue());
+                let keys = KEYS_OF_0_3.iter().filter(|key| replica.text(key).is_some());
                 keys.map(move |key| format!("{place}{key}"))
             })
             .collect();
@@ -229,9 +370,9 @@ impl Configuration {
     /// What 0.3 counts from its start: a rotation starts it. 0.5 goes by what is on the replica.
     fn intervals(&self, version: (u32, u32, u32)) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (place, replica) in self.replicas() {
+        for (place, replica) in replicas(&self.root) {
             let too_long = |key: &str, default: Option<&str>| {
-                let interval = replica[key].as_str().or(default)?.to_owned();
+                let interval = replica.text(key).or(default)?.to_owned();
                 let length = go_duration(&interval);
                 length
                     .is_none_or(|length| length >= SOONEST_ROTATION)
@@ -262,31 +403,52 @@ impl Configuration {
         }
         findings
     }
+}
 
-    /// All databases, with where they are in the file.
-    fn databases(&self) -> impl Iterator<Item = (String, &Yaml)> {
-        let databases = self.root["dbs"].as_vec().into_iter().flatten();
-        databases
-            .enumerate()
-            .map(|(number, node)| (format!("dbs[{number}]."), node))
-    }
+/// All databases below `root`, with where they are in the file.
+fn databases(root: &Node) -> impl Iterator<Item = (String, &Node)> {
+    let databases = root.list("dbs");
+    databases
+        .enumerate()
+        .map(|(number, node)| (format!("dbs[{number}]."), node))
+}
 
-    /// All replicas of all databases.
-    fn replicas(&self) -> Vec<(String, &Yaml)> {
-        let mut replicas = Vec::new();
-        for (place, database) in self.databases() {
-            let one = &database["replica"];
-            if !one.is_badvalue() {
-                replicas.push((format!("{place}replica."), one));
-            }
-            let many = database["replicas"].as_vec().into_iter().flatten();
-            replicas.extend(
-                many.enumerate()
-                    .map(|(number, node)| (format!("{place}replicas[{number}]."), node)),
-            );
+/// All replicas of all databases.
+fn replicas(root: &Node) -> Vec<(String, &Node)> {
+    let mut replicas = Vec::new();
+    for (place, database) in databases(root) {
+        if let Some(one) = database.get("replica") {
+            replicas.push((format!("{place}replica."), one));
         }
-        replicas
+        let many = database.list("replicas").enumerate();
+        replicas.extend(many.map(|(number, node)| (format!("{place}replicas[{number}]."), node)));
     }
+    replicas
+}
+
+/// A path as Litestream takes it: without SQLite's prefix, from the root on, and nothing in it twice.
+fn absolute(path: &str) -> PathBuf {
+    let path = ["sqlite3://", "sqlite://"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix))
+        .unwrap_or(path);
+    let home = || env::home_dir().unwrap_or_default();
+    let whole = match path.strip_prefix('~') {
+        Some("") => home(),
+        Some(rest) if rest.starts_with('/') => home().join(rest.trim_start_matches('/')),
+        _ => env::current_dir().unwrap_or_default().join(path),
+    };
+    let mut clean = PathBuf::new();
+    for part in whole.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 fn fault(cause: impl Into<String>, next: impl Into<String>) -> Finding {
@@ -340,11 +502,9 @@ dbs:
 ";
 
     fn configuration(text: &str) -> Configuration {
-        let mut documents = YamlLoader::load_from_str(text).expect("YAML");
-        Configuration {
-            path: "/etc/litestream.yml".into(),
-            root: documents.pop().unwrap_or(Yaml::Null),
-        }
+        let known = [("EDGEREPL_THING_NAME", "thing-1"), ("EMPTY", "")];
+        let known = known.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Configuration::read(text, Some(&Variables::closed(known))).expect("YAML")
     }
 
     fn findings(text: &str, version: (u32, u32, u32)) -> Vec<Finding> {
@@ -427,6 +587,10 @@ dbs:
             Some("/data/meta".into())
         );
         assert_eq!(meta_path("meta-path: $META"), None);
+        assert_eq!(
+            meta_path("meta-path: /data//./x/../m"),
+            Some("/data/m".into())
+        );
         assert_eq!(meta_path("monitor-interval: 1s"), None);
     }
 
@@ -459,6 +623,113 @@ dbs:
         assert_eq!(seconds("500ms"), Some(0));
         for bad in ["", "h", "5", "5 m", "1d", "99999999999999999999h"] {
             assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn static_keys_are_seen_however_they_get_there() {
+        let merged = format!("defaults: &d {{ access-key-id: A }}\n{GOOD}      <<: *d\n");
+        let listed = format!("a: &a {{ secret-access-key: S }}\n{GOOD}      <<: [*a]\n");
+        let marked = format!("\u{feff}access-key-id: A\n{GOOD}");
+        let again = format!("{GOOD}    replica: {{ bucket: c, access-key-id: A }}\n");
+        let quoted = format!("\"access-key-id\": $EDGEREPL_THING_NAME\n{GOOD}");
+        for (text, place) in [
+            (merged, "dbs[0].replica.access-key-id"),
+            (listed, "dbs[0].replica.secret-access-key"),
+            (marked, "access-key-id"),
+            (again, "dbs[0].replica.access-key-id"),
+            (quoted, "access-key-id"),
+        ] {
+            assert_eq!(configuration(&text).static_keys(), [place], "{text}");
+        }
+        for nothing in ["${EMPTY}", "", "\"\"", "$UNSET", "~"] {
+            let text = format!("access-key-id: {nothing}\n{GOOD}");
+            assert_eq!(configuration(&text).static_keys(), [""; 0], "{nothing}");
+            assert_eq!(findings(&text, (0, 5, 17)), [], "{nothing}");
+        }
+    }
+
+    #[test]
+    fn what_litestream_accepts_is_accepted() {
+        for (from, to) in [
+            ("enabled: true", "enabled: yes"),
+            ("enabled: true", "enabled: On"),
+            ("/data/app.db", "//data/./x/..//app.db"),
+            ("/data/app.db", "sqlite:///data/app.db"),
+            ("bucket: b", "bucket: a\n      bucket: b"),
+            (
+                "bucket: b",
+                "tags: { a: ${EDGEREPL_THING_NAME} }\n      bucket: b",
+            ),
+            ("socket:", "--- # ${UNSET}\nsocket:"),
+            (
+                "app.db\n    replica",
+                "app.db\n    unknown: ${UNSET}\n    replica",
+            ),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let text = GOOD.replace(from, to);
+            assert_eq!(findings(&text, (0, 5, 17)), [], "{to}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_from_a_variable_that_is_unset_is_a_fault_that_names_it() {
+        for name in ["HOSTNAM", "EMPTY"] {
+            let text = GOOD.replace("EDGEREPL_THING_NAME", name);
+            let found = findings(&text, (0, 5, 17));
+            assert!(
+                found[0].is_fault && found[0].cause.contains(name),
+                "{found:?}"
+            );
+        }
+        let url = GOOD.replace("path: ${EDGEREPL_THING_NAME}", "url: s3://b/$NOBODY/x");
+        assert!(findings(&url, (0, 5, 17))[0].cause.contains("${NOBODY}"));
+        let open = Variables::open([]);
+        let unit = Configuration::read(&GOOD.replace("EDGEREPL_THING_NAME", "HOST"), Some(&open));
+        let found = unit.expect("YAML").missing_variables().expect("a finding");
+        assert!(
+            !found.is_fault && found.cause.contains("${HOST}"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn names_the_databases_that_nobody_watches() {
+        let database = Path::new("/data/app.db");
+        assert_eq!(configuration(GOOD).unwatched(database), [""; 0]);
+        let two = format!("{GOOD}  - path: /data/b.db\n  - dir: /data/more\n    pattern: '*'\n");
+        let others = ["/data/b.db", "the databases in /data/more"];
+        assert_eq!(configuration(&two).unwatched(database), others);
+        let found = findings(&two, (0, 5, 17));
+        assert!(
+            found[0].is_fault && found[0].cause.contains("/data/b.db"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn an_application_and_a_restore_by_litestream_are_said() {
+        let text = format!("exec: app\n{GOOD}");
+        assert!(findings(&text, (0, 5, 17))[0].cause.contains("it has exec"));
+        let text = GOOD.replace("replica:", "restore-if-db-not-exists: true\n    replica:");
+        assert!(configuration(&text).restores_missing(Path::new("/data//app.db")));
+        assert!(!configuration(GOOD).restores_missing(Path::new("/data/app.db")));
+    }
+
+    #[test]
+    fn aliases_and_depth_are_bounded() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for n in 1..12 {
+            let aliases = vec![format!("*a{}", n - 1); 9].join(",");
+            bomb += &format!("a{n}: &a{n} [{aliases}]\n");
+        }
+        let deep = "[".repeat(5000) + &"]".repeat(5000);
+        let long = "$LONG".repeat(9000);
+        let merges = "a: &a { <<: *a }";
+        let variables = Variables::closed([("LONG".to_owned(), "x".repeat(1000))]);
+        for text in [&*bomb, &deep, &long, merges, "a: { <<: 1 }", "[", "*nobody"] {
+            assert!(Configuration::read(text, Some(&variables)).is_err());
         }
     }
 }

@@ -4,21 +4,22 @@
 //! win over the credentials. Never touches the database itself.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::fs::{self, DirEntry, File};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use super::command::Replicate;
-use crate::config::{RuntimeDirectory, Settings};
+use super::configuration::{Configuration, Variables};
+use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credential_process;
 use crate::credentials::certificate::Certificate;
 use crate::credentials::{Credentials, delivery, fetch};
@@ -27,13 +28,6 @@ use crate::system::leash;
 
 /// Free space that is left to the device whatever happens, in bytes: its rows go on.
 const SPARE: u64 = 16 * 1024 * 1024;
-
-/// Who is at work in the folder holds this.
-const LOCK: &str = "lock";
-
-/// What the kernel says of a name that is no folder.
-const LINK: i32 = Errno::ELOOP as i32;
-const NO_FOLDER: i32 = Errno::ENOTDIR as i32;
 
 /// Where credentials are for, and the name that Litestream expands in its file.
 #[derive(Debug)]
@@ -60,6 +54,17 @@ impl<'a> Access<'a> {
             region: &settings.region,
         })
     }
+
+    /// Litestream's configuration, as it is understood with this.
+    ///
+    /// # Errors
+    /// Why it can't be read, in one sentence.
+    pub(crate) fn litestream_config(&self, settings: &Settings) -> Result<Configuration, String> {
+        let replication = &settings.replication;
+        let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+        let variables = Variables::of_litestream(&self.thing_name, self.region, is_unit);
+        Configuration::of(&replication.command, &variables)
+    }
 }
 
 /// What happens where another one is at work.
@@ -73,15 +78,14 @@ pub(crate) enum Turn {
 
 /// The folder beside a database for the copy of its replica; gone when this is dropped.
 ///
-/// The database's folder may be somebody else's, who can rename what is in there and put links in its
-/// place. So this one is opened once, is this user's and nobody else's, and all that happens in it and
-/// beside it goes through the two descriptors.
+/// The database's folder may be somebody else's, who can put links there, and take the name of ours away
+/// at any moment. All is done through descriptors of the folders that were looked at.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    /// The folder of the database.
     beside: File,
     name: OsString,
     folder: File,
+    /// By the descriptor: for this process and those that it starts.
     copy: PathBuf,
     _lock: Flock<File>,
 }
@@ -90,49 +94,77 @@ impl Aside {
     /// Makes the folder of `database` for this purpose. What one that was killed has left is removed.
     ///
     /// # Errors
-    /// Where the folder can't be used or is somebody else's, or another one is at work.
+    /// Where the folder can't be used, or another one is at work.
     pub(crate) fn make(database: &Path, purpose: &str, turn: Turn) -> Result<Self, String> {
         let mut name = OsString::from(".");
         name.push(database.file_name().unwrap_or_default());
         name.push(format!("-{purpose}"));
-        let shown = database.with_file_name(&name).display().to_string();
-        let failed = |e: io::Error| format!("{shown} can't be used: {e}");
+        let path = database.with_file_name(&name);
+        let failed = |e: io::Error| format!("{} can't be used: {e}", path.display());
         let beside = File::open(database.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-        loop {
-            // The one that was at work may remove it at any moment.
-            let folder = match private_folder(&beside, &name) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                folder => folder.map_err(failed)?,
-            };
-            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-            let file = match open_in(&folder, OsStr::new(LOCK), flags) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                file => file.map_err(failed)?,
+        let (folder, lock) = loop {
+            let folder = private_folder(&beside, &name).map_err(failed)?;
+            let opened = openat(&folder, "lock", LOCK, Mode::from_bits_truncate(0o600));
+            let file = match opened {
+                // The one that was at work has just removed it all.
+                Err(Errno::ENOENT) => continue,
+                file => File::from(file.map_err(|e| failed(e.into()))?),
             };
             let lock = match turn {
                 Turn::Next => FlockArg::LockExclusive,
                 Turn::OrNever => FlockArg::LockExclusiveNonblock,
             };
             let lock = Flock::lock(file, lock)
-                .map_err(|_| format!("another {purpose} is at work in {shown}"))?;
+                .map_err(|_| format!("another {purpose} is at work in {}", path.display()))?;
             // Held, but maybe of a file that is no longer there.
             if lock.metadata().is_ok_and(|file| file.nlink() > 0) {
-                clear(&folder, |name| name.as_encoded_bytes().ends_with(b"lock"));
-                let copy = format!("replica-{}.db", std::process::id());
-                return Ok(Self {
-                    copy: through(&folder).join(copy),
-                    beside,
-                    name,
-                    folder,
-                    _lock: lock,
-                });
+                break (folder, lock);
             }
-        }
+        };
+        let copy = by_descriptor(&folder).join(format!("replica-{}.db", std::process::id()));
+        let aside = Self {
+            beside,
+            name,
+            folder,
+            copy,
+            _lock: lock,
+        };
+        // A lock that is a link was put there by somebody else.
+        aside.clear(|entry| {
+            let name = entry.file_name();
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            is_file && name.to_string_lossy().ends_with("lock")
+        });
+        Ok(aside)
     }
 
-    /// The folder of the database, whatever its name leads to by now.
-    pub(crate) fn beside(&self) -> PathBuf {
-        through(&self.beside)
+    /// Gives the copy the database's name, where nobody has taken that meanwhile; answers whether it
+    /// did. A copy that root made belongs to the folder's owner, who is to use it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn put(&self, database: &Path) -> io::Result<bool> {
+        let copy = self.copy.file_name().unwrap_or_default();
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.folder, copy, flags, Mode::empty())?);
+        if Uid::effective().is_root() {
+            let owner = self.beside.metadata()?;
+            let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // Written by its owner alone, also where the umask lets everybody.
+        let mode = Mode::from_bits_truncate(file.metadata()?.mode() & 0o644 | 0o600);
+        fchmod(&file, mode)?;
+        file.sync_all()?;
+        self.beside.sync_all()?;
+        let name = database.file_name().unwrap_or_default();
+        // Not renamed: a name that somebody took meanwhile is not taken from him.
+        match linkat(&self.folder, copy, &self.beside, name, AtFlags::empty()) {
+            Err(Errno::EEXIST) => return Ok(false),
+            linked => linked?,
+        }
+        self.beside.sync_all()?;
+        Ok(true)
     }
 
     /// Restores the replica of `database`, up to the transaction `upto` or to its end, and answers with
@@ -149,11 +181,10 @@ impl Aside {
     ) -> Result<Option<&Path>, String> {
         let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
         words.push(database.to_string_lossy().into_owned());
+        let lock = by_descriptor(&self.folder).join("litestream.lock");
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(&through(&self.folder).join("litestream.lock"), &words);
-        for name in delivery::UNWANTED {
-            litestream.env_remove(name);
-        }
+        let mut litestream = leash::command(Some(&lock), &words);
+        delivery::keep_out(&mut litestream);
         let source = delivery::Source::Values(&access.credentials);
         litestream.envs(delivery::environment(
             &access.thing_name,
@@ -172,8 +203,7 @@ impl Aside {
         }
         let ended = running.wait();
         if ended.is_ok_and(|status| status.success()) {
-            let is_there = fs::symlink_metadata(&self.copy).is_ok_and(|copy| copy.is_file());
-            return Ok(is_there.then_some(&*self.copy));
+            return Ok(self.copy.is_file().then_some(&*self.copy));
         }
         let last = said.lines().rev().find(|line| !line.trim().is_empty());
         let why: String = last
@@ -184,71 +214,71 @@ impl Aside {
             .collect();
         Err(format!("Litestream can't restore the replica: {why}"))
     }
+
+    /// Removes all but what is to be kept.
+    fn clear(&self, kept: impl Fn(&DirEntry) -> bool) {
+        let entries = fs::read_dir(by_descriptor(&self.folder));
+        for entry in entries.into_iter().flatten().flatten() {
+            if !kept(&entry) {
+                let name = entry.file_name();
+                let _ = unlinkat(&self.folder, &*name, UnlinkatFlags::NoRemoveDir);
+            }
+        }
+    }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        clear(&self.folder, |name| name == LOCK);
-        // From here on it may be the next one's.
-        let _ = unlinkat(&self.folder, LOCK, UnlinkatFlags::NoRemoveDir);
+        self.clear(|entry| entry.file_name() == "lock");
+        // Once it is away, all that is in the folder may be the next one's.
+        let _ = unlinkat(&self.folder, "lock", UnlinkatFlags::NoRemoveDir);
         let _ = unlinkat(&self.beside, &*self.name, UnlinkatFlags::RemoveDir);
     }
 }
 
-/// The folder of this name in `parent`, which nobody but this user has ever been able to write to.
-fn private_folder(parent: &File, name: &OsStr) -> io::Result<File> {
-    match mkdirat(parent, name, Mode::S_IRWXU) {
-        Err(Errno::EEXIST) => {}
-        made => made?,
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    let folder = open_in(parent, name, flags).map_err(|e| match e.raw_os_error() {
-        Some(LINK | NO_FOLDER) => io::Error::other("it is a link or a file; remove it"),
-        _ => e,
-    })?;
-    let metadata = folder.metadata()?;
-    if metadata.uid() != Uid::effective().as_raw() {
+const LOCK: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
+
+/// A folder that is this user's own, and nobody else's to read or write.
+fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = loop {
+        match mkdirat(beside, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) | Ok(()) => {}
+            made => made?,
+        }
+        match openat(beside, name, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => {}
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                return Err(io::Error::other(
+                    "it is a link or no folder; remove it, and see who made it",
+                ));
+            }
+            opened => break File::from(opened?),
+        }
+    };
+    let found = folder.metadata()?;
+    if found.uid() != Uid::effective().as_raw() {
         return Err(io::Error::other(format!(
-            "it belongs to the user {}; remove it",
-            metadata.uid()
+            "it belongs to user {}; remove it where nobody is at work in it",
+            found.uid()
         )));
     }
-    // A umask that took too much, or an earlier version that took too little.
-    if metadata.mode() & 0o777 != 0o700 {
-        fchmod(&folder, Mode::S_IRWXU)?;
-    }
-    if metadata.mode() & 0o022 != 0 {
-        clear(&folder, |_| false);
-    }
+    // Whatever the umask took away, or one that was killed has left.
+    fchmod(&folder, Mode::S_IRWXU)?;
     Ok(folder)
 }
 
-fn open_in(folder: &File, name: &OsStr, flags: OFlag) -> io::Result<File> {
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let opened = openat(folder, name, flags | OFlag::O_CLOEXEC, mode)?;
-    Ok(File::from(opened))
-}
-
-/// A path to the folder itself, for this process and for those that it starts.
-fn through(folder: &File) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), folder.as_raw_fd()).into()
-}
-
-/// Removes all from a folder but what is to be kept.
-fn clear(folder: &File, is_kept: impl Fn(&OsStr) -> bool) {
-    for entry in fs::read_dir(through(folder))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if is_kept(&entry.file_name()) {
-            continue;
-        }
-        let _ = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
-            _ => fs::remove_file(entry.path()),
-        };
-    }
+/// The path of what a descriptor of this process is open on, whatever has its name now.
+fn by_descriptor(folder: &File) -> PathBuf {
+    PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        folder.as_raw_fd()
+    ))
 }
 
 /// Sees that `folder` takes another `size` bytes and leaves the device some.
@@ -281,92 +311,57 @@ pub(crate) fn size_of(database: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
-    /// A link to a file of another's, a folder of another's, a pipe: whatever waits there under the names
-    /// that a command makes, it is refused or removed, and what it leads to is as before.
     #[test]
-    fn what_waits_under_our_names_is_never_followed() {
-        use std::os::unix::fs::{PermissionsExt, symlink};
-
+    fn a_link_in_the_databases_folder_leads_nowhere() {
         let folder = std::env::temp_dir().join(format!("edgerepl-aside-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).expect("a folder");
-        let (database, ours) = (folder.join("app.db"), folder.join(".app.db-verify"));
-        let (other, others) = (folder.join("other"), folder.join("others"));
-        fs::create_dir(&others).expect("a folder");
-        for file in [&other, &others.join("lock")] {
-            fs::write(file, "another's").expect("a file");
-        }
-        let make = || Aside::make(&database, "verify", Turn::OrNever);
-        let refusal = || make().expect_err("not ours");
+        let (database, victim) = (folder.join("app.db"), folder.join("victim"));
+        let aside = folder.join(".app.db-verify");
+        fs::write(&victim, "precious").expect("a file");
+        let elsewhere = folder.join("elsewhere");
+        fs::create_dir(&elsewhere).expect("a folder");
+        let intact = || assert_eq!(fs::read_to_string(&victim).expect("the file"), "precious");
 
-        symlink(&others, &ours).expect("a link");
-        assert!(
-            refusal().contains("a link or a file; remove it"),
-            "{}",
-            refusal()
-        );
-        fs::remove_file(&ours).expect("the link");
-        fs::write(&ours, "").expect("a file");
-        assert!(
-            refusal().contains("a link or a file; remove it"),
-            "{}",
-            refusal()
-        );
-        fs::remove_file(&ours).expect("the file");
-
-        // In one that others could write to, nothing is believed.
-        fs::create_dir(&ours).expect("a folder");
-        fs::set_permissions(&ours, fs::Permissions::from_mode(0o777)).expect("a mode");
-        symlink(&other, ours.join("lock")).expect("a link");
-        fs::hard_link(&other, ours.join("litestream.lock")).expect("a link");
-        symlink(&others, ours.join("replica-1.db")).expect("a link");
-        let aside = make().expect("a folder");
-        let mode = |path: &Path| fs::symlink_metadata(path).expect("it").permissions().mode();
-        assert_eq!(mode(&ours), 0o40_700);
-        assert_eq!(mode(&ours.join("lock")), 0o100_600);
-        assert!(!ours.join("litestream.lock").exists());
-        // Another one is put in its place meanwhile.
-        fs::rename(&ours, folder.join("moved")).expect("moved");
-        symlink(&others, &ours).expect("a link");
-        fs::write(&aside.copy, "the replica").expect("a file");
-        assert!(
-            !others
-                .join(aside.copy.file_name().expect("a name"))
-                .exists()
-        );
-        drop(aside);
-        for file in [&other, &others.join("lock")] {
-            assert_eq!(fs::read_to_string(file).expect("a file"), "another's");
+        // The lock is a link,
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("lock")).expect("a link");
+        Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        intact();
+        fs::remove_dir_all(&aside).expect("the folder");
+        // the folder is,
+        symlink(&elsewhere, &aside).expect("a link");
+        let refused = Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        assert!(refused.contains("it is a link"), "{refused}");
+        assert_eq!(fs::read_dir(&elsewhere).expect("the folder").count(), 0);
+        fs::remove_file(&aside).expect("the link");
+        // Litestream's lock is, or what an earlier one left.
+        fs::create_dir(&aside).expect("a folder");
+        fs::set_permissions(&aside, Permissions::from_mode(0o777)).expect("a mode");
+        for name in ["litestream.lock", "replica-1.db"] {
+            symlink(&victim, aside.join(name)).expect("a link");
         }
-        assert_eq!(
-            fs::read_dir(folder.join("moved")).expect("moved").count(),
-            0
-        );
-        fs::remove_dir_all(folder).expect("removed");
-    }
-
-    #[test]
-    fn another_users_folder_is_refused() {
-        let folder = std::env::temp_dir().join(format!("edgerepl-whose-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(folder.join(".app.db-verify")).expect("a folder");
-        // Only root can give it to somebody.
-        let given = nix::unistd::chown(
-            &folder.join(".app.db-verify"),
-            Some(Uid::from_raw(65_534)),
-            None,
-        );
-        if given.is_ok() {
-            let made = Aside::make(&folder.join("app.db"), "verify", Turn::OrNever);
-            let refused = made.expect_err("another's");
-            assert!(
-                refused.contains("belongs to the user 65534; remove it"),
-                "{refused}"
-            );
-        }
-        fs::remove_dir_all(folder).expect("removed");
+        let made = Aside::make(&database, "verify", Turn::OrNever).expect("a folder");
+        let mode = aside.metadata().expect("the folder").mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&aside).expect("the folder").count(), 1);
+        // Taken away while it is at work, and another put in its place.
+        fs::rename(&aside, folder.join("taken")).expect("the folder");
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("replica.db")).expect("a link");
+        fs::write(&made.copy, "a copy").expect("the copy");
+        assert_eq!(made.put(&database).ok(), Some(true));
+        assert_eq!(made.put(&database).ok(), Some(false));
+        assert_eq!(fs::read_to_string(&database).expect("it"), "a copy");
+        drop(made);
+        assert!(aside.join("replica.db").is_symlink());
+        intact();
+        fs::remove_dir_all(&folder).expect("the folder");
     }
 
     #[test]

@@ -157,8 +157,10 @@ impl Snapshot {
         let mut objects = Vec::new();
         while let Some(row) = rows.next()? {
             let text = |column: usize| -> rusqlite::Result<String> {
-                let value: Option<String> = row.get(column)?;
-                Ok(value.unwrap_or_default())
+                // Whatever an application has put there.
+                let value = row.get_ref(column)?;
+                let bytes = value.as_bytes_or_null().ok().flatten().unwrap_or_default();
+                Ok(String::from_utf8_lossy(bytes).into_owned())
             };
             let root: Option<i64> = row.get(3)?;
             let root = u32::try_from(root.unwrap_or(0)).unwrap_or(u32::MAX);
@@ -466,6 +468,9 @@ impl Pages {
         let missing = self.count().saturating_sub(u64::from(file.pages));
         let beyond = u64::from(file.pages).saturating_sub(self.count());
         found.pages += missing + beyond;
+        if found.pages == 0 && file.rest == 0 {
+            return Ok(found);
+        }
         let (changes, tables) = changes(&self.objects, &structure.objects);
         found.tables = tables;
         for object in &structure.objects {

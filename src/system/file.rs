@@ -1,22 +1,21 @@
-//! Files that replace others whole, in folders where somebody else may write, too.
+//! Files of ours that others read: replaced whole, or not at all.
 //!
-//! Owns the order: made anew beside, where no link is followed and nothing of another's is opened, with
-//! its mode from the start whatever the umask; and only then renamed. For what is on tmpfs and made anew
-//! at each start: nothing is synced.
+//! Owns how: beside, with its mode before its first byte whatever the umask, synced, renamed. A link that
+//! somebody put there leads nowhere.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Puts a file with this text and this mode in the place of whatever is at `path`.
+/// Has `path` hold `content`, with that mode.
 ///
 /// # Errors
-/// Where the folder or its file system refuses. What was at `path` is there as before.
-pub(crate) fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+/// What the kernel says; the old file is as it was then.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let beside = beside(path);
-    // Left by a process that was killed in the middle of this.
+    // Left by a process that was killed in the middle of this; or a link of somebody else's.
     match fs::remove_file(&beside) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -24,15 +23,16 @@ pub(crate) fn replace(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(mode)
+        .mode(0o600)
         .open(&beside)?;
     // Whatever the umask took away or the file system made of it.
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&beside, path)
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// What is made beside `path` before it is renamed.
 fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -47,21 +47,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_waits_for_the_file_leads_nobody_to_another() {
-        let folder = std::env::temp_dir().join(format!("edgerepl-file-{}", std::process::id()));
+    fn a_link_leads_nowhere_and_the_mode_is_what_was_asked_for() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-replace-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let (path, other) = (folder.join("text"), folder.join("other"));
-        for link in [&path, &beside(&path)] {
-            fs::write(&other, "another's").expect("a file");
-            let _ = fs::remove_file(link);
-            symlink(&other, link).expect("a link");
-            replace(&path, 0o640, "ours").expect("replaced");
-            assert_eq!(fs::read_to_string(&other).expect("a file"), "another's");
-            assert_eq!(fs::read_to_string(&path).expect("a file"), "ours");
-            let made = path.symlink_metadata().expect("a file");
-            assert_eq!(made.permissions().mode(), 0o100_640);
+        let (path, victim) = (folder.join("file"), folder.join("victim"));
+        fs::write(&victim, "precious").expect("somebody else's file");
+        for link in [path.clone(), beside(&path)] {
+            symlink(&victim, link).expect("a link");
         }
-        assert!(!beside(&path).exists());
+        for (mode, content) in [(0o644, "first"), (0o600, "second"), (0o666, "third")] {
+            replace(&path, mode, content.as_bytes()).expect("replaced");
+            let file = fs::symlink_metadata(&path).expect("the file");
+            assert!(file.is_file());
+            assert_eq!(file.permissions().mode() & 0o7777, mode);
+            assert_eq!(fs::read_to_string(&path).expect("text"), content);
+        }
+        assert_eq!(fs::read_to_string(&victim).expect("it"), "precious");
+        assert_eq!(fs::read_dir(&folder).expect("the folder").count(), 2);
         fs::remove_dir_all(folder).expect("removed");
     }
 }

@@ -10,17 +10,18 @@
 //! lock or without. It is given time for a last sync, and then ended.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::Path;
-use std::process::{Command, exit};
+use std::process::{Command, Stdio, exit};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -29,19 +30,27 @@ use super::family::{self, Seen};
 /// The command's name on edgerepl's own command line.
 pub const COMMAND: &str = "leash";
 
+/// The most that a program is told, in bytes: several times what credentials take.
+const MOST: u64 = 64 * 1024;
+
 /// How long an earlier Litestream may take for its last sync before it is killed.
 const LAST_SYNC: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether it is gone.
 const PACE: Duration = Duration::from_millis(10);
 
-/// The command that runs `program` on a leash held by this process.
-pub fn command(lock: &Path, program: &[String]) -> Command {
+/// What stands for the lock where there is none.
+const NO_LOCK: &str = "-";
+
+/// The command that runs `program` on a leash held by this process, with a lock where nothing of its kind
+/// may run beside it. What its standard input says, in lines of `NAME=value`, goes into the program's
+/// environment: what goes into a [`Command`] can't be wiped afterwards.
+pub fn command(lock: Option<&Path>, program: &[String]) -> Command {
     let mut command = super::this_program();
     command
         .arg(COMMAND)
         .arg(std::process::id().to_string())
-        .arg(lock)
+        .arg(lock.unwrap_or(Path::new(NO_LOCK)))
         .arg("--")
         .args(program);
     command
@@ -56,6 +65,11 @@ pub fn run(arguments: &[String]) -> String {
     if separator != "--" {
         return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
     }
+    // What it is told is secret, and what it executes can be dumped again. At a limit of 1 the kernel
+    // starts no handler either.
+    if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
+        log::debug!("a core file of {program} would hold credentials: {e}");
+    }
     if let Err(e) = set_pdeathsig(Signal::SIGTERM) {
         return format!("the kernel takes no parent-death signal: {e}");
     }
@@ -63,20 +77,31 @@ pub fn run(arguments: &[String]) -> String {
         // It died before the line above.
         exit(0);
     }
-    let mut held = match take(lock) {
+    let mut environment = String::new();
+    if let Err(e) = io::stdin().take(MOST).read_to_string(&mut environment) {
+        return format!("the environment of {program} can't be read: {e}");
+    }
+    let _held = match (lock != NO_LOCK).then(|| hold(lock)).transpose() {
         Ok(held) => held,
         Err(e) => return format!("{lock} can't be locked: {e}"),
     };
-    // The program inherits the lock.
-    if let Err(e) = fcntl(&*held, FcntlArg::F_SETFD(FdFlag::empty())) {
-        return format!("{lock} can't be handed on: {e}");
-    }
-    sign(&mut held);
     for number in [1, 2] {
         hold_other_end(number);
     }
-    let error = Command::new(program).args(rest).exec();
+    let error = Command::new(program)
+        .args(rest)
+        .envs(environment.lines().filter_map(|line| line.split_once('=')))
+        .stdin(Stdio::null())
+        .exec();
     format!("{program} can't be run: {error}")
+}
+
+/// Takes the lock for the program, which inherits it.
+fn hold(lock: &str) -> Result<Flock<File>, String> {
+    let mut held = take(lock)?;
+    fcntl(&*held, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| e.to_string())?;
+    sign(&mut held);
+    Ok(held)
 }
 
 /// Takes the lock, once nothing is left of an earlier Litestream.

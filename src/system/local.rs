@@ -123,3 +123,30 @@ pub fn ask(path: &Path) -> io::Result<String> {
     stream.take(LONGEST_ANSWER).read_to_string(&mut text)?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_answers_a_few_of_those_who_wait_and_forgets_none() {
+        let path = std::env::temp_dir().join(format!("edgerepl-door-{}", std::process::id()));
+        let mut door = Door::open(&path, 0o640).expect("a door");
+        assert!(door.clients().is_empty());
+        let waiting: Vec<_> = (0..20)
+            .map(|_| UnixStream::connect(&path).expect("a client"))
+            .collect();
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let clients = door.clients();
+            assert!((1..=CLIENTS_AT_ONCE).contains(&clients.len()));
+            taken.extend(clients);
+        }
+        assert_eq!(taken.len(), waiting.len());
+        assert!(door.clients().is_empty());
+        assert!(door.source().is_some() && door.is_as_made());
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("another mode");
+        assert!(!door.is_as_made());
+        fs::remove_file(path).expect("removed");
+    }
+}

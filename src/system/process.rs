@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -19,6 +19,8 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+
+use super::THIS_PROGRAM;
 
 /// No turn of the loop collects more adopted children than this.
 const ADOPTED_AT_ONCE: usize = 64;
@@ -65,13 +67,37 @@ impl Process {
             files.add_dup2(stream.as_raw_fd(), number)?;
         }
         let program = text(command.get_program())?;
-        let mut arguments = vec![program.clone()];
+        // A command does not tell what it calls its program.
+        let called = match THIS_PROGRAM {
+            (path, name) if command.get_program() == path => name.as_ref(),
+            _ => command.get_program(),
+        };
+        let mut arguments = vec![text(called)?];
         for argument in command.get_args() {
             arguments.push(text(argument)?);
         }
         let environment = environment(command)?;
         let pid = posix_spawnp(&program, &files, &attributes, &arguments, &environment)?;
         Ok(Self { pid, ended: None })
+    }
+
+    /// As [`Process::start`], and tells it `text` by its standard input, which it is to read at once.
+    ///
+    /// # Errors
+    /// As for [`Process::start`]; also where it does not listen.
+    pub fn start_told(command: &Command, streams: Streams<'_>, text: &str) -> io::Result<Self> {
+        let (read, mut write) = io::pipe()?;
+        let streams = Streams {
+            input: Some(read.as_fd()),
+            ..streams
+        };
+        let process = Self::start(command, streams)?;
+        drop(read);
+        if let Err(e) = write.write_all(text.as_bytes()) {
+            process.kill();
+            return Err(e);
+        }
+        Ok(process)
     }
 
     /// Its id.

@@ -55,6 +55,7 @@ pub(crate) fn request(
         },
         witness: refused_pin.with_file_name("server.pem"),
         refused_pin,
+        failures: 0,
     })
 }
 

@@ -5,10 +5,13 @@
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
-//! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`).
+//! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`), what it is led by
+//! (`configured`), who is given credentials (`members`), a database that isn't there (`missing`).
 
+mod configured;
 mod crash;
 mod litestream;
+mod members;
 mod missing;
 mod refresh;
 mod rotation;

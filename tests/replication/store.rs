@@ -120,6 +120,36 @@ fn without_a_heartbeat_it_still_rotates() -> Result {
     Ok(())
 }
 
+/// The application's rows stay, replication goes on, and who looks is told.
+#[test]
+fn a_table_of_the_applications_is_left_alone_and_named() -> Result {
+    let (lab, mut site) = site("thing-taken", SHORT)?;
+    fill(&site)?;
+    site.set("heartbeat", "keep", "\"1s\"");
+    let rows = || -> Result<i64> {
+        let sql = "SELECT count(*) FROM healthcheck";
+        Ok(site.connect()?.query_row(sql, [], |row| row.get(0))?)
+    };
+    site.connect()?.execute_batch(
+        "CREATE TABLE healthcheck (id INTEGER PRIMARY KEY, created_at, result);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 49)
+         INSERT INTO healthcheck SELECT i, '2001-01-01 00:00:00', 'good' FROM n;",
+    )?;
+    let application = Application::writing(&site, Duration::from_millis(50))?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "HealthCheck is a table that edgerepl did not make")
+            && has_problem(status, "set [heartbeat] table = \"edgerepl_heartbeat\"")
+            && status["state"] == "unhealthy"
+            && number(status, "replication", "rotations") >= 2
+    })?;
+    wait_until_replicating(&mut daemon)?;
+    application.stop()?;
+    assert!(daemon.terminate()?.success());
+    assert_eq!(rows()?, 49);
+    assert_nothing_lost(&lab, &site)
+}
+
 /// The data partition is mounted when edgerepl runs already.
 #[test]
 fn a_folder_that_comes_late_is_named_and_then_used() -> Result {

@@ -53,8 +53,8 @@ fn wrappers(site: &Site) -> Result<Vec<(&'static str, PathBuf)>> {
                 site,
                 "closes",
                 &format!(
-                    "exec python3 -c 'import subprocess, sys; \
-                     sys.exit(subprocess.run(sys.argv[1:]).returncode)' {litestream:?} \"$@\"\n"
+                    "for n in 3 4 5 6 7 8 9; do eval \"exec $n>&-\"; done\n\
+                     {litestream:?} \"$@\"\nexit $?\n"
                 ),
             )?,
         ),
@@ -221,19 +221,13 @@ fn those_who_ask_without_end_do_not_stop_it() -> Result {
     fill(&site)?;
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;
-    let ask = "import socket, sys, os, signal\n\
-               while True:\n\
-               \x20   for path in sys.argv[1:3]:\n\
-               \x20       s = socket.socket(socket.AF_UNIX)\n\
-               \x20       s.setblocking(False)\n\
-               \x20       try: s.connect(path)\n\
-               \x20       except OSError: pass\n\
-               \x20   try: os.kill(int(sys.argv[3]), signal.SIGHUP)\n\
-               \x20   except OSError: break\n";
+    let ask = "while (1) {\n\
+               for (@ARGV[0, 1]) { IO::Socket::UNIX->new(Peer => $_, Blocking => 0) }\n\
+               kill(HUP => $ARGV[2]) or exit }";
     let mut clients = Vec::new();
     for _ in 0..2 {
-        let client = Command::new("python3")
-            .args(["-c", ask])
+        let client = Command::new("perl")
+            .args(["-MIO::Socket::UNIX", "-e", ask])
             .arg(site.runtime_file("status.sock"))
             .arg(site.runtime_file("credentials.sock"))
             .arg(daemon.pid().to_string())

@@ -29,6 +29,12 @@ const LATE_STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;
 
+/// AWS grants none that is shorter: it has to be renewed as often as it ends.
+const SHORTEST_LEASE: Duration = Duration::from_secs(900);
+
+/// No lease is longer, and none is renewed later.
+const LONGEST_LEASE: Duration = Duration::from_secs(13 * 3600);
+
 /// The longest that the guard may hold.
 const GUARD_LIMIT: Duration = Duration::from_secs(300);
 
@@ -144,8 +150,11 @@ impl Laws {
     pub(crate) fn before(&mut self, event: &Event, time: Time) {
         self.clock_was_set_now = matches!(event, Event::ClockStepped);
         match event {
-            Event::Fetched(Ok(_)) => {
+            Event::Fetched(Ok(lease)) => {
                 self.grants += 1;
+                if lease.lifetime < SHORTEST_LEASE {
+                    self.fetches.pop_back();
+                }
                 self.last_fetch_failed = false;
             }
             Event::Fetched(Err(_)) => self.last_fetch_failed = true,
@@ -336,6 +345,10 @@ impl Laws {
             None
         };
         self.rows_go_on(time);
+        assert!(
+            sight.fetch_is_in_flight || report.renewal_in.is_some_and(|wait| wait <= LONGEST_LEASE),
+            "no fetch is due, or not while any credentials could live: {report:?}"
+        );
 
         let Some(fine) = self.fine_since else {
             return;

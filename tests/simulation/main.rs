@@ -83,6 +83,8 @@ fn whatever_happens_the_laws_hold() {
         often(sum.wrong_pins, 1) && often(sum.clock_steps, 100),
         "{sum:?}"
     );
+    assert!(often(sum.reloads, 100), "{sum:?}");
+    assert!(sum.databases * 4 > years, "{sum:?}");
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -41,7 +41,10 @@ pub(crate) struct Tally {
     pub(crate) power_cuts: u64,
     pub(crate) clock_steps: u64,
     pub(crate) wrong_pins: u64,
+    pub(crate) reloads: u64,
     pub(crate) snapshots: u64,
+    /// Databases that edgerepl made.
+    pub(crate) databases: u64,
 }
 
 impl AddAssign for Tally {
@@ -55,7 +58,9 @@ impl AddAssign for Tally {
         self.power_cuts += other.power_cuts;
         self.clock_steps += other.clock_steps;
         self.wrong_pins += other.wrong_pins;
+        self.reloads += other.reloads;
         self.snapshots += other.snapshots;
+        self.databases += other.databases;
     }
 }
 
@@ -73,10 +78,16 @@ enum Coming {
     ResetEnds(u64),
     Weather(Part),
     ClockStep,
+    ClockMended,
     Checkpoint,
     PowerCut,
     Sleep,
     Reload,
+    /// And so many more.
+    ReloadStorm(u32),
+    LookEnds(u64),
+    /// Somebody restores the database.
+    Restored,
     Shutdown,
 }
 
@@ -107,6 +118,8 @@ enum Provider {
     Throttling,
     Refusing,
     Hanging,
+    /// Its clock is wrong, and so is each number that it or the fetch's process tells.
+    Lying,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -159,7 +172,11 @@ pub(crate) struct World {
     granted_until: Time,
     sync: Option<u64>,
     reset: Option<u64>,
+    look: Option<u64>,
     guard: bool,
+    /// It is there; and what of it can be restored.
+    database: bool,
+    replica: bool,
     rows: i64,
     processes: u64,
     coming: BinaryHeap<Reverse<(Time, u64, Coming)>>,
@@ -222,7 +239,11 @@ impl World {
             granted_until: Duration::ZERO,
             sync: None,
             reset: None,
+            look: None,
             guard: false,
+            // A device that is new has none, and where nobody else makes it edgerepl does.
+            database: policy.heartbeat.is_none() || chance.one_in(2),
+            replica: false,
             rows: 0,
             processes: 0,
             coming: BinaryHeap::new(),
@@ -306,6 +327,10 @@ impl World {
             }
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
+            Coming::ClockMended => {
+                self.set_clock(0);
+                self.tell(Event::ClockStepped);
+            }
             Coming::Checkpoint => self.checkpoint(),
             Coming::PowerCut => {
                 self.tally.power_cuts += 1;
@@ -318,11 +343,37 @@ impl World {
                 self.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
             }
             Coming::Reload => {
-                self.tell(Event::Reloaded(self.policy.clone()));
-                if self.chance.one_in(4) {
-                    self.expect(Coming::Shutdown, SECOND);
+                self.reload();
+                match self.chance.below(8) {
+                    0..2 => self.expect(Coming::Shutdown, SECOND),
+                    2 => {
+                        let more = self.chance.scale(MINUTE, 3 * HOUR).as_secs() as u32;
+                        self.expect(Coming::ReloadStorm(more), SECOND / 50);
+                    }
+                    _ => {}
                 }
                 self.expect_sometime(Coming::Reload, DAY, 90 * DAY);
+            }
+            Coming::ReloadStorm(more) => {
+                self.tally.reloads += 1;
+                self.tell(Event::Reloaded(self.policy.clone()));
+                if more > 0 {
+                    let wait = self.chance.scale(SECOND / 100, 10 * SECOND);
+                    self.expect(Coming::ReloadStorm(more - 1), wait);
+                }
+            }
+            Coming::LookEnds(process) if self.look == Some(process) => {
+                self.look = None;
+                let asked = self.weather.s3 && self.weather.network;
+                if asked && self.replica {
+                    self.expect_sometime(Coming::Restored, MINUTE, 2 * DAY);
+                }
+                let found = asked.then_some(self.replica);
+                self.tell(Event::Looked(found.ok_or("S3 is away".to_owned())));
+            }
+            Coming::Restored => {
+                self.database = true;
+                self.laws.weather_changed(self.is_fine(), self.time);
             }
             Coming::Shutdown => {
                 self.laws.asked_to_end(self.time);
@@ -442,11 +493,37 @@ impl World {
                 if !self.weather.disk {
                     return Some(Event::Row(Err("it is locked".to_owned())));
                 }
+                if !self.database {
+                    return Some(Event::DatabaseMissing);
+                }
+                self.rows += 1;
+                return Some(Event::Row(Ok(self.rows)));
+            }
+            Action::LookForReplica => {
+                let process = self.new_process();
+                self.look = Some(process);
+                if !self.chance.one_in(20) {
+                    let wait = self.chance.scale(SECOND / 10, MINUTE);
+                    self.expect(Coming::LookEnds(process), wait);
+                }
+            }
+            Action::AbandonLook => self.look = None,
+            Action::WriteFirstRow => {
+                let lost = !self.database && self.replica;
+                assert!(
+                    !lost,
+                    "a new database in the place of one that can be restored"
+                );
+                if !self.weather.disk {
+                    return Some(Event::Row(Err("it is locked".to_owned())));
+                }
+                self.tally.databases += u64::from(!self.database);
+                self.database = true;
                 self.rows += 1;
                 return Some(Event::Row(Ok(self.rows)));
             }
             Action::TakeGuard => {
-                if !self.weather.disk && self.chance.one_in(2) {
+                if !self.database || !self.weather.disk && self.chance.one_in(2) {
                     return Some(Event::GuardTaken(Err("the disk is gone".to_owned())));
                 }
                 self.guard = true;
@@ -454,8 +531,6 @@ impl World {
             }
             Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
-            // There is a database here.
-            Action::LookForReplica | Action::AbandonLook | Action::WriteFirstRow => {}
             Action::Prune | Action::Log(..) => {}
         }
         None
@@ -500,6 +575,20 @@ impl World {
                 failure(FailureClass::Transient, Some(wait))
             }
             (_, Provider::Refusing) => failure(FailureClass::Refused, None),
+            (_, Provider::Lying) if self.chance.one_in(2) => {
+                let waits = [Duration::ZERO, 15 * MINUTE, Duration::MAX];
+                failure(FailureClass::Transient, Some(self.chance.pick(&waits)))
+            }
+            (_, Provider::Lying) => {
+                let lifetime = self.chance.pick(&[SECOND, MINUTE, HOUR, 13 * HOUR]);
+                let times = [i64::MIN, 0, BEGAN - 200_000_000, 2 * BEGAN, i64::MAX];
+                self.granted_until = self.time + lifetime;
+                Ok(Lease {
+                    lifetime,
+                    server_time: Some(WallTime::from_unix(self.chance.pick(&times))),
+                    phase: self.phase,
+                })
+            }
             (_, Provider::Well) => {
                 self.granted_until = self.time + self.lifetime;
                 Ok(Lease {
@@ -569,6 +658,7 @@ impl World {
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
         } else if self.can_replicate() {
+            self.replica = true;
             self.litestream.position += 1;
             let at = self.litestream.position;
             Ok(Position {
@@ -608,14 +698,25 @@ impl World {
         let seconds = self.chance.below(7200) as i64 - 3600;
         self.set_clock(years * 365 * 86_400 + seconds);
         self.tell(Event::ClockStepped);
-        // Time synchronisation puts it right before long.
-        if self.chance.one_in(3) {
-            self.expect_sometime(Coming::ClockStep, DAY, 60 * DAY);
+        // Time synchronisation puts it right before long, as a rule.
+        let wrong = if self.chance.one_in(20) {
+            self.chance.scale(6 * HOUR, 20 * DAY)
         } else {
-            self.set_clock(0);
-            self.tell(Event::ClockStepped);
-            self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
+            self.chance.scale(SECOND, 6 * HOUR)
+        };
+        self.expect(Coming::ClockMended, wrong);
+        self.expect_sometime(Coming::ClockStep, MINUTE, 30 * DAY);
+    }
+
+    /// Somebody reads the configuration anew, and had changed it, perhaps.
+    fn reload(&mut self) {
+        self.tally.reloads += 1;
+        if self.chance.one_in(2) {
+            let policy = policy(&mut self.chance);
+            self.policy.renew_before = policy.renew_before;
+            self.policy.prune = policy.prune;
         }
+        self.tell(Event::Reloaded(self.policy.clone()));
     }
 
     fn set_clock(&mut self, offset: i64) {
@@ -642,6 +743,7 @@ impl World {
                     Provider::Throttling,
                     Provider::Refusing,
                     Provider::Hanging,
+                    Provider::Lying,
                 ];
                 let was_well = weather.provider == Provider::Well;
                 weather.provider = if was_well {
@@ -678,12 +780,12 @@ impl World {
                 weather.disk
             }
         };
-        self.laws.weather_changed(self.weather.is_fine(), self.time);
+        self.laws.weather_changed(self.is_fine(), self.time);
         if part == Part::Network {
             self.tell(Event::NetworkChanged);
             if well && self.clock_is_behind() {
                 let wait = self.chance.between(SECOND, MINUTE);
-                self.expect(Coming::ClockStep, wait);
+                self.expect(Coming::ClockMended, wait);
             }
         }
         self.expect_weather(part, well);
@@ -706,7 +808,10 @@ impl World {
         self.fetch = None;
         self.sync = None;
         self.reset = None;
+        self.look = None;
         self.guard = false;
+        // A data partition that was lost.
+        self.database &= self.policy.heartbeat.is_none() || !self.chance.one_in(20);
         self.granted_until = Duration::ZERO;
         self.litestream.process = self.new_process();
         self.litestream.up = false;
@@ -714,11 +819,11 @@ impl World {
         if self.chance.one_in(2) {
             self.wall_offset = -self.true_wall().unix();
             let wait = self.chance.between(SECOND, 5 * MINUTE);
-            self.expect(Coming::ClockStep, wait);
+            self.expect(Coming::ClockMended, wait);
         }
         let now = self.now();
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
-        self.laws.booted(self.weather.is_fine(), self.time);
+        self.laws.booted(self.is_fine(), self.time);
         self.tell(Event::Tick);
     }
 
@@ -736,7 +841,12 @@ impl World {
         };
         let weather = &self.weather;
         let able = !self.litestream.corrupt && !self.litestream.stuck;
-        weather.s3 && weather.network && living && !skewed && able
+        weather.s3 && weather.network && living && !skewed && able && self.database
+    }
+
+    /// Nothing stands between the device and its replica, and nobody has to restore anything.
+    fn is_fine(&self) -> bool {
+        self.weather.is_fine() && (self.database || !self.replica)
     }
 
     fn child_is_up(&self, process: u64) -> bool {
@@ -751,7 +861,7 @@ impl World {
                 && !self.litestream.clock_went_back,
             stop_was_asked: self.litestream.terminated > 0,
             guard_is_held: self.guard,
-            disk_is_well: self.weather.disk,
+            disk_is_well: self.weather.disk && self.database,
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
             litestream_is_stuck: self.litestream.stuck,

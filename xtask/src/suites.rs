@@ -41,6 +41,11 @@ const SUITES: &[Suite] = &[
     suite("manual", &["--package", "edgerepl", "--test", "manual"]),
     suite("dist", &["--package", "edgerepl", "--test", "dist"]),
     suite("check", &["--package", "edgerepl", "--test", "check"]),
+    suite(
+        "litestream-view",
+        &["--package", "edgerepl", "--test", "litestream_view"],
+    ),
+    suite("output", &["--package", "edgerepl", "--test", "output"]),
     suite("csr", &["--package", "edgerepl", "--test", "csr"]),
     suite("notify", &["--package", "edgerepl", "--test", "notify"]),
     suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),

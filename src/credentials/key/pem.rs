@@ -11,7 +11,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::SigningKey;
 
-use crate::credentials::{FailureClass, FetchFailure, file};
+use crate::credentials::{FailureClass, FetchFailure, file, markers};
 
 /// Reads the first private key in `path`. A certificate beside it in the file does no harm.
 pub(super) fn open(path: &Path) -> Result<Arc<dyn SigningKey>, FetchFailure> {
@@ -20,6 +20,7 @@ pub(super) fn open(path: &Path) -> Result<Arc<dyn SigningKey>, FetchFailure> {
         let message = format!("the private key {} cannot be used: {why}", path.display());
         FetchFailure::new(FailureClass::Refused, message)
     };
+    markers::check(&pem).map_err(|why| unusable(&why))?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         unusable(match pem.windows(9).any(|word| word == b"ENCRYPTED") {
             true => "it is encrypted, and edgerepl has nobody to ask for the passphrase",

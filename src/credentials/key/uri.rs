@@ -4,9 +4,9 @@
 //! key, and never holds a PIN. What RFC 7512 lets a consumer ignore is refused here where it is
 //! likely to be a typing error: a configuration that is half understood is worse than none.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -43,10 +43,9 @@ impl FromStr for Pkcs11Uri {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
             _ => return Err(format!("a PKCS#11 URI begins with {SCHEME:?}")),
         };
-        if let Some(bad) = rest.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-            return Err(format!(
-                "a PKCS#11 URI cannot hold {bad:?} unless it is %-escaped"
-            ));
+        if rest.chars().any(|c| !c.is_ascii_graphic() || c == '#') {
+            let why = "the PKCS#11 URI holds a blank or another character that has to be %-escaped";
+            return Err(why.to_owned());
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
 
@@ -75,7 +74,8 @@ impl FromStr for Pkcs11Uri {
                     "the PKCS#11 URI's {name} is not used to find a key: name the token or its \
                      serial instead"
                 ),
-                _ => format!("the PKCS#11 URI's path has an unknown attribute {name:?}"),
+                name if is_pin(name) => PIN_IN_URI.to_owned(),
+                name => format!("the PKCS#11 URI's path has {}", unknown(name)),
             });
         }
         if object.is_none() && id.is_none() {
@@ -83,12 +83,8 @@ impl FromStr for Pkcs11Uri {
         }
 
         let mut query = Attributes::parse(query, '&')?;
-        if query.bytes("pin-value").is_some() {
-            return Err(
-                "the PKCS#11 URI holds a PIN (pin-value), and a configuration is no place \
-                for one: put it into a file and name that with pin-source=file:/path"
-                    .to_owned(),
-            );
+        if query.0.iter().any(|(name, _)| is_pin(name)) {
+            return Err(PIN_IN_URI.to_owned());
         }
         if query.bytes("module-name").is_some() {
             return Err(
@@ -103,9 +99,7 @@ impl FromStr for Pkcs11Uri {
         let pin_source = query.path("pin-source")?;
         query.0.retain(|(name, _)| !name.starts_with("x-"));
         if let Some(name) = query.rest() {
-            return Err(format!(
-                "the PKCS#11 URI's query has an unknown attribute {name:?}"
-            ));
+            return Err(format!("the PKCS#11 URI's query has {}", unknown(name)));
         }
         Ok(Self {
             token,
@@ -155,6 +149,52 @@ impl fmt::Display for Pkcs11Uri {
     }
 }
 
+/// The attributes that have a name here, or a reason of their own why they have none.
+const NAMES: [&str; 17] = [
+    "token",
+    "serial",
+    "manufacturer",
+    "model",
+    "object",
+    "id",
+    "type",
+    "slot-id",
+    "slot-description",
+    "slot-manufacturer",
+    "library-description",
+    "library-manufacturer",
+    "library-version",
+    "module-path",
+    "module-name",
+    "pin-source",
+    "pin-value",
+];
+
+const PIN_IN_URI: &str = "the PKCS#11 URI holds a PIN, as it seems, and a configuration is no place \
+                          for one: put it into a file and name that with pin-source=file:/path";
+
+/// Whether an attribute is meant to hold a PIN, by what people call it.
+fn is_pin(name: &str) -> bool {
+    name != "pin-source" && name.to_ascii_lowercase().contains("pin")
+}
+
+/// An attribute in a message. A name that is none may be a part of a PIN, and is not quoted.
+fn named(name: &str) -> &'static str {
+    let known = NAMES.into_iter().find(|known| *known == name);
+    known.unwrap_or("attribute of an unknown name")
+}
+
+fn unknown(name: &str) -> String {
+    let lower = name.to_ascii_lowercase().replace('_', "-");
+    let meant = NAMES.into_iter().find(|known| {
+        let length = known.len().abs_diff(lower.len());
+        let same = known.chars().filter(|c| lower.contains(*c)).count();
+        length <= 2 && same + 1 >= known.len()
+    });
+    let hint = meant.map_or(String::new(), |known| format!(": is {known:?} meant?"));
+    format!("an attribute of an unknown name{hint}")
+}
+
 /// The attributes of one component, decoded, of which each may be taken once.
 struct Attributes<'a>(Vec<(&'a str, Vec<u8>)>);
 
@@ -168,12 +208,12 @@ impl<'a> Attributes<'a> {
                 .filter(|(name, _)| !name.is_empty())
                 .ok_or("the PKCS#11 URI has an attribute that is not name=value")?;
             if found.iter().any(|(other, _)| *other == name) {
-                return Err(format!("the PKCS#11 URI gives {name:?} twice"));
+                return Err(format!("the PKCS#11 URI gives {} twice", named(name)));
             }
             let value = unescape(value)
-                .ok_or_else(|| format!("the PKCS#11 URI's {name} has a bad %-escape"))?;
+                .ok_or_else(|| format!("the PKCS#11 URI's {} has a bad %-escape", named(name)))?;
             if value.is_empty() {
-                return Err(format!("the PKCS#11 URI's {name} is empty"));
+                return Err(format!("the PKCS#11 URI's {} is empty", named(name)));
             }
             found.push((name, value));
         }
@@ -200,14 +240,19 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         };
         let bare = match bytes.strip_prefix(b"file:") {
-            // file:///path, and file:/path as RFC 7512 itself writes it.
-            Some(path) => path.strip_prefix(b"//").unwrap_or(path),
+            // file:///path, file://localhost/path, and file:/path as RFC 7512 itself writes it.
+            Some(path) => match path.strip_prefix(b"//") {
+                Some(path) => path.strip_prefix(b"localhost").unwrap_or(path),
+                None => path,
+            },
             None => &bytes,
         };
-        if !bare.starts_with(b"/") || bare.contains(&0) {
+        let path = Path::new(OsStr::from_bytes(bare));
+        if !path.is_absolute() || bare.contains(&0) {
             return Err(format!("the PKCS#11 URI's {name} must be an absolute path"));
         }
-        Ok(Some(PathBuf::from(OsString::from_vec(bare.to_vec()))))
+        // Without what means nothing: a "//" at its begin would read as a host.
+        Ok(Some(path.components().collect()))
     }
 
     /// The name of one that nobody took.
@@ -301,6 +346,99 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_accepted_reads_back_equal() {
+        let pieces = [
+            "/",
+            "//",
+            "/./",
+            "/../",
+            "pin",
+            "run",
+            "file:",
+            "file://",
+            "localhost",
+            "host",
+            "%2F",
+            "%66",
+            "%",
+            "%00",
+            "%ff",
+            "%e9%8d%b5",
+            "~",
+            "a.b",
+            ".",
+            "&",
+            ";",
+            "=",
+            "?",
+            ":",
+            "|",
+            "x-y=1",
+            "FILE:",
+        ];
+        let mut chance = 7_usize;
+        let mut pick = |most: usize| {
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (chance >> 17) % most
+        };
+        let mut accepted = 0;
+        for _ in 0..200_000 {
+            let count = pick(6);
+            let value: String = (0..=count).map(|_| pieces[pick(pieces.len())]).collect();
+            for text in [
+                format!("pkcs11:object=o?module-path=/m.so&pin-source={value}"),
+                format!("pkcs11:object=o?module-path={value}"),
+                format!("pkcs11:object={value}?module-path=/m.so"),
+                format!("pkcs11:id={value};token=t?module-path=/m.so"),
+            ] {
+                if let Ok(uri) = text.parse::<Pkcs11Uri>() {
+                    accepted += 1;
+                    let canonical = uri.to_string();
+                    assert_eq!(canonical.parse(), Ok(uri), "{text} as {canonical}");
+                    let again = canonical.parse::<Pkcs11Uri>().expect("valid").to_string();
+                    assert_eq!(again, canonical, "{text}");
+                }
+            }
+        }
+        assert!(accepted > 10_000, "{accepted} were accepted");
+    }
+
+    #[test]
+    fn a_pin_source_is_one_path_however_it_is_written() {
+        let of = |source: &str| parse("object=o", &format!("{MODULE}&pin-source={source}"));
+        for source in [
+            "/run/pin",
+            "//run/pin",
+            "/run//pin",
+            "/run/./pin",
+            "/./run/pin",
+            "/run/pin/",
+            "/%72un/pin",
+            "file:/run/pin",
+            "file:///run/pin",
+            "file:////run/pin",
+            "file://localhost/run/pin",
+            "file:%2Frun%2fpin",
+            "file:/run/pin/.",
+        ] {
+            let uri = of(source).expect(source);
+            assert_eq!(uri.pin_source.as_deref(), Some(Path::new("/run/pin")));
+            let text = uri.to_string();
+            assert!(text.ends_with("&pin-source=file:/run/pin"), "{text}");
+            assert_eq!(text.parse(), Ok(uri), "{source}");
+        }
+        for source in ["file://host/run/pin", "file://localhostrun/pin", "file:"] {
+            let error = of(source).expect_err(source);
+            assert!(
+                error.contains("pin-source must be an absolute path"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn names_what_is_wrong() {
         for (path, query, why) in [
             ("", MODULE, "names no key"),
@@ -325,7 +463,7 @@ mod tests {
             (
                 "object=o",
                 &format!("{MODULE}&pin_value=hunter2"),
-                "unknown attribute \"pin_value\"",
+                "holds a PIN",
             ),
             (
                 "object=o",
@@ -340,9 +478,16 @@ mod tests {
             (
                 "object=o",
                 &format!("{MODULE}&{MODULE}"),
-                "\"module-path\" twice",
+                "module-path twice",
             ),
-            ("object=o;object=p", MODULE, "\"object\" twice"),
+            ("object=o;object=p", MODULE, "object twice"),
+            ("object=o;hunter2=p;hunter2=p", MODULE, "twice"),
+            ("object=o;hunter2=%zz", MODULE, "bad %-escape"),
+            ("object=o;hunter2=", MODULE, "is empty"),
+            ("object=o;hunter2", MODULE, "not name=value"),
+            ("object=o;pin-value=hunter2", MODULE, "holds a PIN"),
+            ("object=o;PIN=hunter2", MODULE, "holds a PIN"),
+            ("object=o;hunter2=1", MODULE, "an unknown name"),
             ("object=o;", MODULE, "not name=value"),
             ("object=o;token", MODULE, "not name=value"),
             ("object=o;=x", MODULE, "not name=value"),
@@ -352,8 +497,8 @@ mod tests {
             ("object=%+1", MODULE, "object has a bad %-escape"),
             ("object=a%00b", MODULE, "object is not text"),
             ("object=%ff", MODULE, "object is not text"),
-            ("object=a b", MODULE, "' '"),
-            ("object=鍵", MODULE, "'鍵'"),
+            ("object=a b", MODULE, "%-escaped"),
+            ("object=鍵", MODULE, "%-escaped"),
             ("object=o;type=public", MODULE, "type must be private"),
             ("object=o;slot-id=0", MODULE, "slot-id"),
             (
@@ -364,9 +509,9 @@ mod tests {
             (
                 "object=o;x-vendor=1",
                 MODULE,
-                "unknown attribute \"x-vendor\"",
+                "an attribute of an unknown name",
             ),
-            ("object=o;tokn=edge", MODULE, "unknown attribute \"tokn\""),
+            ("object=o;tokn=edge", MODULE, "is \"token\" meant?"),
         ] {
             let error = parse(path, query).expect_err(path);
             assert!(error.contains(why), "{path}?{query}: {error}");

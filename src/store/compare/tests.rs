@@ -15,7 +15,9 @@ const EVERYTHING: &str = "
     CREATE TABLE keyed (a PRIMARY KEY, b) WITHOUT ROWID;
     CREATE TABLE \"odd \"\"na'me\" (\"co l\" TEXT);
     CREATE TABLE own (id INTEGER PRIMARY KEY, name TEXT, CHECK (length(name) > 0));
-    CREATE TABLE calculated (id INTEGER PRIMARY KEY, lat REAL, cell AS (abs(lat)), kept AS (lat + 1) STORED);
+    CREATE TABLE calculated (id INTEGER PRIMARY KEY, lat REAL, cell AS (abs(lat)), kept AS (floor(lat)) STORED);
+    CREATE TABLE long (key TEXT PRIMARY KEY, b) WITHOUT ROWID;
+    CREATE INDEX by_long ON long (b);
     CREATE TABLE texts_content (id INTEGER PRIMARY KEY, c0);
     CREATE TABLE boxes_node (nodeno INTEGER PRIMARY KEY, data);
     CREATE INDEX by_text ON plain (text);
@@ -32,6 +34,7 @@ const EVERYTHING: &str = "
     INSERT INTO \"odd \"\"na'me\" VALUES ('x'), (NULL);
     INSERT INTO own SELECT id, 'Name ' || id FROM plain;
     INSERT INTO calculated (lat) SELECT id * 1.5 FROM plain;
+    INSERT INTO long SELECT id || hex(zeroblob(id * 2)), hex(zeroblob(id)) || id FROM plain;
     INSERT INTO texts_content VALUES (1, 'fts');
     INSERT INTO boxes_node VALUES (1, x'0001');
     CREATE TABLE gone (x); INSERT INTO gone SELECT data FROM plain; DROP TABLE gone;
@@ -339,6 +342,12 @@ fn sound_databases_of_every_kind_are_believed() {
             }
         }
     }
+}
+
+#[test]
+fn the_lock_page_is_where_sqlite_has_it() {
+    let pages = [512, 4096, 65_536].map(lock_page);
+    assert_eq!(pages, [2_097_153, 262_145, 16_385]);
 }
 
 #[test]
