@@ -144,8 +144,8 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
     variables
 }
 
-/// Writes the environment file with these variables and [`EMPTIED`], whole or not at all: beside, mode 0600 before the
-/// first byte, synced, renamed.
+/// Writes the environment file with these variables and those of [`EMPTIED`], whole or not at all, for its
+/// owner alone.
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.

@@ -152,8 +152,8 @@ impl Aside {
             let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
             fchown(&file, Some(user), Some(group))?;
         }
-        // Written by its owner alone, also where the umask lets everybody.
-        let mode = Mode::from_bits_truncate(file.metadata()?.mode() & 0o644 | 0o600);
+        // No more than SQLite gives a new database, whatever the umask.
+        let mode = Mode::from_bits_truncate(file.metadata()?.mode() & 0o644);
         fchmod(&file, mode)?;
         file.sync_all()?;
         self.beside.sync_all()?;
