@@ -121,7 +121,10 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         Some(pages) => {
             let counted = live.tables()?.into_iter();
             let counted = counted.map(|name| (live.count(&name), name));
-            Live::Pages(pages, counted.map(|(rows, name)| (name, rows)).collect())
+            let counted = counted.map(|(rows, name)| (name, rows)).collect();
+            // The WAL is not held back while the replica is restored.
+            drop(live);
+            Live::Pages(pages, counted)
         }
         None => Live::Rows(live),
     };

@@ -229,7 +229,9 @@ impl Aside {
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        self.clear(|_| false);
+        self.clear(|entry| entry.file_name() == "lock");
+        // Once it is away, all that is in the folder may be the next one's.
+        let _ = unlinkat(&self.folder, "lock", UnlinkatFlags::NoRemoveDir);
         let _ = unlinkat(&self.beside, &*self.name, UnlinkatFlags::RemoveDir);
     }
 }

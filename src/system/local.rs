@@ -4,12 +4,16 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid};
 
 use crate::clock::BootTime;
@@ -47,9 +51,15 @@ impl Door {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        // The file gets the mode that the socket has: nobody else comes in before it has its own.
+        fchmod(&socket, Mode::from_bits_truncate(mode))?;
+        bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        // Whatever the umask took away. Nobody is let in before it listens.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
+        listen(&socket, Backlog::MAXCONN)?;
+        let listener = UnixListener::from(socket);
         Ok(Self {
             listener,
             path: path.to_owned(),
