@@ -42,6 +42,7 @@ use crate::status::{self, StatusServer};
 use crate::store::version::SqliteVersion;
 use crate::store::{self, Store, WalGuard};
 use crate::system::family::Seen;
+use crate::system::file;
 use crate::system::leash;
 use crate::system::network::NetworkWatch;
 use crate::system::process::{Process, collect_adopted};
@@ -127,7 +128,7 @@ impl Reactor {
         runtime.takes_sockets()?;
         let folder = runtime.path().display().to_string();
         let failed = |e: io::Error| format!("{folder} can't be used as the runtime directory: {e}");
-        std::fs::create_dir_all(runtime.path()).map_err(failed)?;
+        file::make_folder(runtime.path()).map_err(failed)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

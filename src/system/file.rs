@@ -1,12 +1,12 @@
 //! Files of ours that others read: replaced whole, or not at all.
 //!
-//! Owns how: beside, with its mode before its first byte whatever the umask, synced, renamed. A link that
-//! somebody put there leads nowhere.
+//! Owns how: beside, with its mode before its first byte whatever the umask, then renamed. A link that
+//! somebody put there leads nowhere. Never synced: they are on tmpfs, or worth nothing after a power cut.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Has `path` hold `content`, with that mode.
@@ -28,9 +28,16 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     // Whatever the umask took away or the file system made of it.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    fs::rename(&beside, path)
+}
+
+/// Makes a folder for such files where there is none. Nobody but its owner may write to it, whatever the
+/// umask.
+///
+/// # Errors
+/// What the kernel says.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
 fn beside(path: &Path) -> PathBuf {

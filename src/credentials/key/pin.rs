@@ -5,7 +5,7 @@
 //! refused. Never logs a PIN, and never offers one that it could not remember.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -18,6 +18,7 @@ use rustls::crypto::hash::Output;
 
 use super::sha256;
 use crate::credentials::{FailureClass, FetchFailure, file};
+use crate::system::file::make_folder;
 
 /// The longest PIN that is read from a file, in bytes. Tokens take far less.
 const MAX_PIN: usize = 256;
@@ -86,7 +87,7 @@ impl RefusedPin {
 
     fn create(path: &Path) -> io::Result<File> {
         let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder)?;
+        make_folder(folder)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -146,6 +147,8 @@ impl RefusedPin {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
