@@ -135,10 +135,10 @@ fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
         return Err(SyncFailure::NoSocket);
     }
     let text = String::from_utf8_lossy(answer);
-    let parts = text
-        .split_once("\r\n\r\n")
-        .zip(text.get("HTTP/1.0 ".len().."HTTP/1.0 200".len()));
-    let Some(((_, body), status)) = parts else {
+    let status = text
+        .get("HTTP/1.0 ".len().."HTTP/1.0 200".len())
+        .filter(|status| text.starts_with("HTTP/1.") && status.bytes().all(|b| b.is_ascii_digit()));
+    let Some(((_, body), status)) = text.split_once("\r\n\r\n").zip(status) else {
         return failed("its control socket does not speak HTTP".to_owned());
     };
     let body: Value = serde_json::from_str(body).unwrap_or_default();
@@ -210,8 +210,18 @@ mod tests {
         let wanted = "its control socket answered with 500: ExpiredToken";
         assert_eq!(expired, SyncFailure::Failed(wanted.to_owned()));
         assert_eq!(answer(""), SyncFailure::NoSocket);
-        for odd in ["HTTP/1.0", "\r\n\r\n", "é\r\n\r\n{}", "HTTP/1.0 20"] {
-            assert!(matches!(answer(odd), SyncFailure::Failed(_)), "{odd}");
+        for odd in [
+            "HTTP/1.0",
+            "\r\n\r\n",
+            "é\r\n\r\n{}",
+            "HTTP/1.0 20",
+            "HTTP/1.0 \u{1b}[2 x\r\n\r\n{}",
+            "SMTP/1.0 500 x\r\n\r\n{}",
+        ] {
+            let SyncFailure::Failed(said) = answer(odd) else {
+                panic!("{odd}");
+            };
+            assert_eq!(said, "its control socket does not speak HTTP", "{odd}");
         }
     }
 
