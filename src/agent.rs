@@ -274,6 +274,9 @@ impl Agent {
                 }
             }
             Event::Synced(result) => {
+                if result.as_ref().is_err_and(SyncFailure::says_session_ended) {
+                    self.renewal.ended_early(now.boot, out);
+                }
                 self.replicator
                     .synced(result, &mut self.jitter, now.boot, out);
             }

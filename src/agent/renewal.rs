@@ -24,6 +24,9 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 /// A reload brings no more than one fetch forward in so long: whoever reloads in a loop mends nothing.
 const RELOAD_PACE: Duration = Duration::from_secs(60);
 
+/// A session that S3 says has ended is fetched anew no sooner than this after the last fetch.
+const EARLY_PACE: Duration = Duration::from_secs(60);
+
 /// What a fetch after a failure, or one that was brought forward, takes of the allowance, and all that
 /// is in it when it is full: 110 in an hour at the most, and one at each 45 s in the long run. What the
 /// end of a lease makes due is free: it can't wait, and comes six times in an hour with AWS's shortest.
@@ -300,6 +303,23 @@ impl Renewal {
         });
         if waits_for_it {
             self.bring_forward(now, LEAST_INTERVAL);
+        }
+    }
+
+    /// S3 says that the session has ended. A provider whose clock is behind makes each seem to last longer
+    /// than it does.
+    pub(super) fn ended_early(&mut self, now: BootTime, out: &mut Actions) {
+        let left = self.in_force.map(|term| term.ends.since(now));
+        let Some(left) = left.filter(|left| !left.is_zero()) else {
+            return;
+        };
+        let due = self.due();
+        self.bring_forward(now, EARLY_PACE);
+        if self.due() != due {
+            out.warn(format!(
+                "S3 says that the session has ended, {} s before it should; credentials are fetched anew",
+                left.as_secs()
+            ));
         }
     }
 

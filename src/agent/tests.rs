@@ -462,11 +462,11 @@ fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
     assert!(lag.time <= 31 * SECOND && lag.rows <= 7, "{lag:?}");
     assert_eq!(story.report().state, State::Healthy);
 
-    let failed = Err(SyncFailure::Failed("ExpiredToken".to_owned()));
+    let failed = Err(SyncFailure::Failed("SlowDown".to_owned()));
     story.pass_answering(3 * MINUTE, &failed);
     let report = story.report();
     assert_eq!(report.state, State::Unhealthy, "{report:?}");
-    assert!(report.problems[0].contains("ExpiredToken"), "{report:?}");
+    assert!(report.problems[0].contains("SlowDown"), "{report:?}");
     let lag = report.lag.expect("it was measured");
     assert!(lag.time >= 3 * MINUTE && lag.rows >= 30, "{lag:?}");
 
@@ -823,4 +823,41 @@ fn pass_without_a_database(story: &mut Story, span: Duration) -> Vec<Action> {
     }
     story.now.boot = end;
     done
+}
+
+#[test]
+fn a_session_that_s3_says_has_ended_is_fetched_anew_and_not_in_a_storm() {
+    let mut story = Story::replicating();
+    let ended = Err(SyncFailure::Failed(
+        "put object: api error ExpiredToken: The provided token has expired.".to_owned(),
+    ));
+    let other = Err(SyncFailure::Failed("SlowDown".to_owned()));
+    story.pass_answering(10 * MINUTE, &Ok(position(2)));
+    let fetches = |story: &mut Story, answer: &Result<Position, SyncFailure>| {
+        let end = story.now.boot + 10 * MINUTE;
+        let mut fetches = 0;
+        while story.agent.deadline() <= end {
+            story.now.boot = story.agent.deadline();
+            let mut actions = VecDeque::from(story.tell(Event::Tick));
+            while let Some(action) = actions.pop_front() {
+                let came_of_it = match action {
+                    Action::WriteRow => Event::Row(Ok(7)),
+                    Action::Sync => Event::Synced(answer.clone()),
+                    Action::Terminate => Event::Exited("exit status: 0".to_owned()),
+                    Action::Start(_) => Event::Started(Ok(())),
+                    Action::Fetch => {
+                        fetches += 1;
+                        granted(HOUR)
+                    }
+                    _ => continue,
+                };
+                actions.extend(story.tell(came_of_it));
+            }
+        }
+        story.now.boot = end;
+        fetches
+    };
+    assert_eq!(fetches(&mut story, &other), 0);
+    let anew = fetches(&mut story, &ended);
+    assert!((1..=10).contains(&anew), "{anew} fetches in ten minutes");
 }

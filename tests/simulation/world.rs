@@ -666,7 +666,14 @@ impl World {
                 replicated: at,
             })
         } else {
-            Err(SyncFailure::Failed("ExpiredToken".to_owned()))
+            // Only what S3 hears is refused by it.
+            let reached = self.weather.s3 && self.weather.network && !self.lives();
+            let said = if reached {
+                "ExpiredToken"
+            } else {
+                "it is away"
+            };
+            Err(SyncFailure::Failed(said.to_owned()))
         };
         self.tell(Event::Synced(answer));
     }
@@ -834,11 +841,7 @@ impl World {
 
     fn can_replicate(&self) -> bool {
         let skewed = self.wall_offset.unsigned_abs() > 15 * 60;
-        let living = match self.litestream.delivery {
-            // It asks before those that it has have ended, as it was told.
-            Delivery::Process if !self.litestream.is_deaf => self.time < self.granted_until,
-            _ => self.time < self.litestream.credentials_end,
-        };
+        let living = self.lives();
         let weather = &self.weather;
         let able = !self.litestream.corrupt && !self.litestream.stuck;
         weather.s3 && weather.network && living && !skewed && able && self.database
@@ -847,6 +850,15 @@ impl World {
     /// Nothing stands between the device and its replica, and nobody has to restore anything.
     fn is_fine(&self) -> bool {
         self.weather.is_fine() && (self.database || !self.replica)
+    }
+
+    /// The session that Litestream has did not end yet.
+    fn lives(&self) -> bool {
+        match self.litestream.delivery {
+            // It asks before those that it has have ended, as it was told.
+            Delivery::Process if !self.litestream.is_deaf => self.time < self.granted_until,
+            _ => self.time < self.litestream.credentials_end,
+        }
     }
 
     fn child_is_up(&self, process: u64) -> bool {

@@ -50,6 +50,14 @@ pub enum SyncFailure {
     Failed(String),
 }
 
+impl SyncFailure {
+    /// S3 refuses the session, as one whose time is over (AWS's words, and those of stores like it).
+    pub(crate) fn says_session_ended(&self) -> bool {
+        const WORDS: [&str; 3] = ["ExpiredToken", "TokenRefreshRequired", "token has expired"];
+        matches!(self, Self::Failed(cause) if WORDS.iter().any(|words| cause.contains(words)))
+    }
+}
+
 /// How far a Litestream that was just started is known to have come.
 #[derive(Debug)]
 pub(super) enum CatchUp {
