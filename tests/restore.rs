@@ -262,3 +262,52 @@ fn command(site: &Site) -> Command {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
+
+/// As the unit does: a process that holds credentials is closed to all others of its user, Litestream
+/// among them.
+#[test]
+fn a_user_without_privilege_restores_and_verifies() -> Outcome {
+    const USER: u32 = 61_234;
+    let (lab, mut site) = lost("restore-unprivileged")?;
+    let (program, litestream) = (lab.root().join("edgerepl"), lab.root().join("litestream"));
+    fs::copy(env!("CARGO_BIN_EXE_edgerepl"), &program)?;
+    fs::copy(edgerepl_lab::tools::litestream("0.5.17")?, &litestream)?;
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{litestream:?}, \"replicate\", \"-config\", {config:?}]");
+    site.set("replication", "command", command);
+    site.write_config()?;
+    let runtime = site.runtime_file("");
+    let mut given = Command::new("chown");
+    given
+        .args(["-R", &format!("{USER}:{USER}")])
+        .args([lab.root(), &runtime]);
+    if !given.stderr(Stdio::null()).status()?.success() {
+        println!("skipped: only root can become another user");
+        return Ok(());
+    }
+    let run = |arguments: &[&str]| {
+        let command = site.command(arguments);
+        Command::new("setpriv")
+            .args(["--reuid", &USER.to_string(), "--regid", &USER.to_string()])
+            .arg("--clear-groups")
+            .arg(&program)
+            .args(command.get_args())
+            .env_clear()
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .output()
+    };
+    let restored = run(&["restore"])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert_eq!(fs::metadata(site.database())?.uid(), USER);
+    rows(&site.database())?;
+    // Without a daemon that could be asked for the moment heartbeat rows are the proof.
+    let verified = run(&["verify"])?;
+    let said = [verified.stdout, verified.stderr].map(|t| String::from_utf8_lossy(&t).into_owned());
+    assert!(verified.status.success(), "{}", said.concat());
+    Ok(())
+}

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Command;
 
 /// Where `program` is: itself where it is a path, else the first match in `PATH`.
@@ -176,7 +176,9 @@ impl Replicate {
     fn part(&self, name: &str) -> Vec<String> {
         let mut words = self.litestream.clone();
         words.extend([name, "-config"].map(str::to_owned));
-        words.push(self.configuration.to_string_lossy().into_owned());
+        // It may be run from another folder.
+        let file = path::absolute(&self.configuration).unwrap_or(self.configuration.clone());
+        words.push(file.to_string_lossy().into_owned());
         if self.is_literal {
             words.push("-no-expand-env".to_owned());
         }

@@ -85,7 +85,7 @@ pub(crate) struct Aside {
     beside: File,
     name: OsString,
     folder: File,
-    /// By the descriptor: for this process and those that it starts.
+    /// By the descriptor, for this process alone: no other may look into one that holds credentials.
     copy: PathBuf,
     _lock: Flock<File>,
 }
@@ -179,11 +179,13 @@ impl Aside {
         upto: Option<u64>,
         access: &Access<'_>,
     ) -> Result<Option<&Path>, String> {
-        let mut words = Replicate::parse(replicate)?.restore(&self.copy, upto);
+        // From within the folder, which it is started in.
+        let copy = Path::new(".").join(self.copy.file_name().unwrap_or_default());
+        let mut words = Replicate::parse(replicate)?.restore(&copy, upto);
         words.push(database.to_string_lossy().into_owned());
-        let lock = by_descriptor(&self.folder).join("litestream.lock");
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
-        let mut litestream = leash::command(Some(&lock), &words);
+        let mut litestream = leash::command(Some(Path::new("litestream.lock")), &words);
+        litestream.current_dir(by_descriptor(&self.folder));
         delivery::keep_out(&mut litestream);
         let source = delivery::Source::Values(&access.credentials);
         litestream.envs(delivery::environment(
@@ -272,13 +274,10 @@ fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
     Ok(folder)
 }
 
-/// The path of what a descriptor of this process is open on, whatever has its name now.
+/// The path of what a descriptor of this process is open on, whatever has its name now. For this process,
+/// and for what it starts before that becomes another program.
 fn by_descriptor(folder: &File) -> PathBuf {
-    PathBuf::from(format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        folder.as_raw_fd()
-    ))
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
 /// Sees that `folder` takes another `size` bytes and leaves the device some.
