@@ -6,7 +6,8 @@
 //! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over),
-//! `heartbeat` (the rows), `creation` (a database that isn't there), `guard` (the WAL guard's bounds), `report` (what all that means).
+//! `heartbeat` (the rows), `creation` (a database that isn't there), `guard` (the WAL guard's bounds),
+//! `report` (what all that means).
 
 use std::time::Duration;
 

@@ -2,9 +2,10 @@
 //!
 //! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
 //! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
-//! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait longer than [`BUSY_LIMIT`] for
-//! a lock, never checkpoints but to empty a WAL on request. Nothing else in this process may open the
-//! database's files: closing any descriptor of one drops SQLite's locks on it, of which a WAL has none.
+//! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait
+//! longer than [`BUSY_LIMIT`] for a lock, never checkpoints but to empty a WAL on request. Nothing else in
+//! this process may open the database's files: closing any descriptor of one drops SQLite's locks on it,
+//! of which a WAL has none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
