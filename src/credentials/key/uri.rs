@@ -376,12 +376,12 @@ mod tests {
             "x-y=1",
             "FILE:",
         ];
-        let mut chance = 7_usize;
-        let mut pick = |most: usize| {
+        let mut chance = 7_u64;
+        let mut pick = |most: usize| -> usize {
             chance = chance
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            (chance >> 17) % most
+            usize::try_from(chance >> 33).expect("31 bits") % most
         };
         let mut accepted = 0;
         for _ in 0..200_000 {
