@@ -5,9 +5,9 @@
 //! comes from a seed), holds no secret. Whatever it wants done it returns as [`Action`]s, and learns
 //! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
 //!
-//! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over),
-//! `heartbeat` (the rows), `creation` (a database that isn't there), `guard` (the WAL guard's bounds),
-//! `report` (what all that means).
+//! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over), `proof`
+//! (what its answers prove), `heartbeat` (the rows), `creation` (a database that isn't there), `guard`
+//! (the WAL guard's bounds), `report` (what all that means).
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ mod backoff;
 mod creation;
 mod guard;
 mod heartbeat;
+mod proof;
 mod renewal;
 mod replicator;
 mod report;
@@ -31,11 +32,12 @@ use backoff::Jitter;
 use creation::Creation;
 use guard::Guard;
 use heartbeat::Heartbeat;
+pub use proof::BOUND;
 use renewal::Renewal;
 pub use renewal::told_term;
 use replicator::Replicator;
 pub use replicator::{Activity, BEGINNING_MISSED, SyncFailure};
-pub use report::{Report, State};
+pub use report::{Lag, Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,6 +57,9 @@ impl Now {
 
 /// A clock that is set back by more seconds than this may keep an SDK from asking in time.
 const STEP_BACK: i64 = 2;
+
+/// What is handled so much later than it was due has waited for a device that slept.
+const SLEEP: Duration = Duration::from_secs(30);
 
 /// What the configuration says about decisions.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -116,9 +121,14 @@ pub enum Event {
     /// Litestream ended; how, in words.
     Exited(String),
     /// Litestream answered a sync, or did not.
-    Synced(Result<Position, SyncFailure>),
-    /// Litestream's local state was reset, or could not be.
-    StateReset(Result<(), String>),
+    Synced(Result<Answer, SyncFailure>),
+    /// Litestream answered a question that costs it nothing: it does not hang.
+    Greeted,
+    /// Litestream's local state was dropped, or could not be; with it, whether the WAL is still the one
+    /// that all of it was made of, so that Litestream may go on from its replica.
+    StateReset(Result<bool, String>),
+    /// The WAL was emptied, or could not be.
+    WalEmptied(Result<(), String>),
     /// A heartbeat row was committed (its id), or could not be.
     Row(Result<i64, String>),
     /// A heartbeat row was wanted, and there is no database.
@@ -140,6 +150,8 @@ pub enum Event {
     },
     /// The configuration was read anew.
     Reloaded(Policy),
+    /// An earlier run left a row that it had not seen proved, and that is so old.
+    Inherited(Duration),
     /// Somebody wants the daemon to end.
     Terminate,
 }
@@ -151,6 +163,33 @@ pub struct Position {
     pub local: u64,
     /// The last one that its replica holds.
     pub replicated: u64,
+}
+
+/// What Litestream answered to a sync, and how its files and the WAL looked then.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Answer {
+    /// Where it says that it stands.
+    pub position: Position,
+    /// Its own files; `None` where it has no folder of them that can be seen.
+    pub files: Option<Files>,
+    /// By which the last commit in the WAL is told from any other, [`NO_COMMIT`] where there is none;
+    /// `None` where that can't be seen.
+    pub last_commit: Option<u64>,
+}
+
+/// The mark of a WAL without a commit.
+pub const NO_COMMIT: u64 = 0;
+
+/// What is to be known of the files by which Litestream remembers what it took. Marks are equal where
+/// what they stand for is the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// The folder's mark.
+    pub folder: u64,
+    /// The mark of the last transaction's file, if it is there.
+    pub last: Option<u64>,
+    /// The same for [`Agent::last_seen`], the last transaction of the answer before.
+    pub before: Option<u64>,
 }
 
 /// What is to be done, in this order, before the next event.
@@ -175,8 +214,15 @@ pub enum Action {
     Kill,
     /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless it is asked again before.
     Sync,
-    /// Drop Litestream's local state, which it can't read; ends in [`Event::StateReset`].
+    /// Ask Litestream something that costs it nothing; ends in [`Event::Greeted`], unless it hangs.
+    Greet,
+    /// Drop Litestream's local state, which is of no use; ends in [`Event::StateReset`].
     ResetState,
+    /// Leave Litestream no WAL that it would take for the one that it knows, so that it uploads the whole
+    /// database; ends in [`Event::WalEmptied`].
+    EmptyWal,
+    /// Remember, for the next run, since when a row is not proved.
+    Remember(Option<BootTime>),
     /// Write a heartbeat row; ends in [`Event::Row`], or in [`Event::DatabaseMissing`].
     WriteRow,
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
@@ -214,6 +260,10 @@ pub struct Agent {
     offset: i64,
     /// What Litestream replicates that nobody guards or proves.
     unwatched: Vec<String>,
+    /// What the next run would be told.
+    remembered: Option<Option<BootTime>>,
+    /// When the next event was due at the latest.
+    due: BootTime,
     stopping: bool,
     exited: bool,
 }
@@ -231,6 +281,8 @@ impl Agent {
             clock: ClockBelief::default(),
             offset: now.offset(),
             unwatched: Vec::new(),
+            remembered: None,
+            due: BootTime::NEVER,
             stopping: false,
             exited: false,
             policy,
@@ -241,6 +293,9 @@ impl Agent {
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Actions::default();
         let out = &mut actions;
+        if self.due + SLEEP < now.boot {
+            self.replicator.ledger.excuse(now.boot);
+        }
         let offset = std::mem::replace(&mut self.offset, now.offset());
         if offset.saturating_sub(self.offset) > STEP_BACK {
             self.replicator.clock_went_back();
@@ -248,7 +303,7 @@ impl Agent {
         match event {
             Event::Tick => {}
             Event::Fetched(Ok(lease)) => {
-                self.clock.compare(now.wall, lease.server_time);
+                self.clock.compare(now, lease.server_time);
                 if let Some(ends) = self.renewal.granted(&lease, &self.policy, now, out)
                     && !self.stopping
                 {
@@ -281,7 +336,10 @@ impl Agent {
                 self.replicator
                     .synced(result, &mut self.jitter, now.boot, out);
             }
+            Event::Greeted => self.replicator.greeted(),
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
+            Event::WalEmptied(result) => self.replicator.emptied(result, now.boot, out),
+            Event::Inherited(age) => self.replicator.ledger.inherit(age),
             Event::DatabaseMissing => {
                 self.replicator.row(None, now.boot);
                 let cause = "there is no database yet".to_owned();
@@ -306,7 +364,6 @@ impl Agent {
             Event::NetworkChanged => self.renewal.network_changed(&mut self.jitter, now.boot),
             Event::ClockStepped => {
                 out.info(format!("the clock was set: it is {} now", now.wall));
-                self.clock = ClockBelief::default();
                 self.renewal.clock_stepped(now.boot);
                 self.replicator.hasten(now.boot);
             }
@@ -330,7 +387,13 @@ impl Agent {
                 self.replicator.stop(now.boot, out);
             }
         }
-        self.advance(now.boot, out);
+        self.advance(now, out);
+        let ledger = &self.replicator.ledger;
+        let remembered = ledger.remembered(self.policy.heartbeat.is_some());
+        if self.remembered.replace(remembered) != Some(remembered) {
+            out.push(Action::Remember(remembered));
+        }
+        self.due = self.deadline();
         actions.0
     }
 
@@ -351,6 +414,11 @@ impl Agent {
             .min(rows)
     }
 
+    /// The last transaction that Litestream answered with.
+    pub fn last_seen(&self) -> Option<u64> {
+        self.replicator.ledger.last_seen()
+    }
+
     /// How many fetches failed since the last one that did not.
     pub(crate) fn failures_in_a_row(&self) -> usize {
         self.renewal.failures_in_a_row()
@@ -362,19 +430,19 @@ impl Agent {
     }
 
     /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
-    fn advance(&mut self, now: BootTime, out: &mut Actions) {
+    fn advance(&mut self, now: Now, out: &mut Actions) {
+        let (is_believed, now) = (self.clock.is_believed(now), now.boot);
         loop {
             let goes_on = !self.stopping || self.replicator.is_leaving();
             let open = self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open();
             self.guard.advance(open, now, out);
             self.renewal.advance(now, out);
-            self.replicator
-                .advance(self.policy.heartbeat.is_some(), now, out);
+            self.replicator.advance(now, out);
             if !self.stopping {
                 let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
                 self.creation
                     .advance(has_credentials, &mut self.jitter, now, out);
-                let prune = self.policy.prune && self.clock.is_believed();
+                let prune = self.policy.prune && is_believed;
                 self.heartbeat
                     .advance(self.policy.heartbeat, prune, now, out);
             }
@@ -392,25 +460,32 @@ impl Agent {
 /// Whether the wall clock agrees with the one clock that can be trusted: the provider's.
 #[derive(Debug, Default)]
 struct ClockBelief {
-    /// How far apart the two were at the last grant since the clock was last set.
-    skew: Option<Duration>,
+    /// What the provider's clock showed more than the boot clock at the last grant, in seconds.
+    provider: Option<i64>,
 }
 
 impl ClockBelief {
     /// S3 refuses requests that are 15 min off; by 5 min somebody should know.
-    const TOLERATED: Duration = Duration::from_secs(5 * 60);
+    const TOLERATED: u64 = 5 * 60;
 
-    fn compare(&mut self, wall: WallTime, server: Option<WallTime>) {
-        self.skew = server.map(|server| wall.distance(server));
+    fn compare(&mut self, now: Now, server: Option<WallTime>) {
+        let shown = |wall| Now { wall, ..now }.offset();
+        self.provider = server.map(shown).or(self.provider);
+    }
+
+    /// By how many seconds the wall clock is off, once that is known.
+    fn skew(&self, now: Now) -> Option<u64> {
+        let provider = self.provider?;
+        Some(provider.abs_diff(now.offset()))
     }
 
     /// Rows may be judged by their date only by a clock that was seen to be right.
-    fn is_believed(&self) -> bool {
-        self.skew.is_some_and(|skew| skew <= Self::TOLERATED)
+    fn is_believed(&self, now: Now) -> bool {
+        self.skew(now).is_some_and(|skew| skew <= Self::TOLERATED)
     }
 
-    fn is_wrong(&self) -> bool {
-        self.skew.is_some_and(|skew| skew > Self::TOLERATED)
+    fn is_wrong(&self, now: Now) -> bool {
+        self.skew(now).is_some_and(|skew| skew > Self::TOLERATED)
     }
 }
 

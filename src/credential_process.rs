@@ -40,8 +40,8 @@ pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
     match (grant, report.told_term) {
         (Some(grant), Some(term)) => credentials(&grant.credentials, term),
         _ => {
-            let why = report.problems.first();
-            let why = why.map_or("the first ones have not come yet", String::as_str);
+            let why = report.state.problems().next();
+            let why = why.unwrap_or("the first ones have not come yet");
             json!({ ERROR: format!("edgerepl has no valid credentials: {why}") }).into()
         }
     }

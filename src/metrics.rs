@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{Report, State};
+use crate::agent::{BOUND, Report};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
@@ -74,7 +74,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 13] {
+fn families(report: &Report) -> [Family; 15] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -94,7 +94,7 @@ fn families(report: &Report) -> [Family; 13] {
         Family::gauge(
             "edgerepl_healthy",
             "Whether all that is promised is so.",
-            flag(report.state == State::Healthy),
+            flag(report.state.is_healthy()),
         ),
         Family::gauge(
             "edgerepl_credentials_expire_in_seconds",
@@ -131,6 +131,16 @@ fn families(report: &Report) -> [Family; 13] {
             "edgerepl_rotation_gap_seconds",
             "From Litestream's last stop until its replica was seen to follow again.",
             report.last_gap.map(seconds),
+        ),
+        Family::gauge(
+            "edgerepl_oldest_unproved_seconds",
+            "How old the oldest row is that no replica is known to hold; 0 where all are proved.",
+            Some(seconds(report.unproved_for.unwrap_or_default())),
+        ),
+        Family::gauge(
+            "edgerepl_unproved_bound_seconds",
+            "How old it may be on a healthy device.",
+            Some(seconds(BOUND)),
         ),
         Family::gauge(
             "edgerepl_replica_lag_seconds",

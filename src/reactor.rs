@@ -24,7 +24,8 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::agent::{
-    Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
+    Action, Agent, Answer, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind,
+    SyncFailure,
 };
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
@@ -35,7 +36,7 @@ use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::{Configuration, Variables};
-use crate::replication::control::SyncRequest;
+use crate::replication::control::{Greeting, SyncRequest};
 use crate::replication::lineage;
 use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
@@ -52,11 +53,13 @@ use crate::system::timer::{Alarm, ClockWatch};
 
 mod children;
 mod litestream;
+mod memory;
 mod notify;
 mod voice;
 
 use children::{Chore, Errand, FetchChild, Leftovers, Look, Step};
 use litestream::Litestream;
+use memory::{Earlier, Memory};
 use notify::Notifier;
 
 /// While the guard holds, the WAL's size is looked at so often.
@@ -80,6 +83,7 @@ pub(crate) fn run(
         warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
+    reactor.recall();
     reactor.understand_for_a_start();
     reactor.notifier.ready();
     reactor.run();
@@ -103,10 +107,7 @@ struct Reactor {
     look: Option<(Look, Chore)>,
     leftovers: Leftovers,
     sync: Option<SyncRequest>,
-    /// The last of Litestream's transactions that was looked at, and whether what it uploaded lacks the
-    /// beginning of the WAL.
-    seen: u64,
-    misses_beginning: bool,
+    greeting: Option<Greeting>,
     /// The folder in which the Litestream that was last started remembers what it has read.
     local_state: PathBuf,
     signals: Signals,
@@ -117,6 +118,9 @@ struct Reactor {
     credentials: CredentialServer,
     metrics: Metrics,
     notifier: Notifier,
+    memory: Memory,
+    /// What an earlier run left is not known: the row before the first one of this run tells.
+    asks_database: bool,
     events: VecDeque<Event>,
     done: bool,
     /// One daemon for one runtime directory: held until the process ends.
@@ -169,8 +173,7 @@ impl Reactor {
             look: None,
             leftovers: Leftovers::default(),
             sync: None,
-            seen: 0,
-            misses_beginning: false,
+            greeting: None,
             local_state: PathBuf::new(),
             signals: Signals::take().map_err(kernel)?,
             alarm: Alarm::new().map_err(kernel)?,
@@ -180,6 +183,8 @@ impl Reactor {
             credentials: CredentialServer::bind(&runtime).map_err(failed)?,
             metrics: Metrics::new(&runtime),
             notifier: Notifier::new(),
+            memory: Memory::new(&runtime),
+            asks_database: false,
             events: VecDeque::from([Event::Tick]),
             done: false,
             settings,
@@ -253,7 +258,7 @@ impl Reactor {
         if let Err(e) = self.alarm.set(deadline) {
             error!("the alarm can't be set: {e}");
         }
-        let sources: [Option<BorrowedFd<'_>>; 8] = [
+        let sources: [Option<BorrowedFd<'_>>; 9] = [
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
@@ -261,6 +266,7 @@ impl Reactor {
             self.credentials.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
             self.sync.as_ref().map(AsFd::as_fd),
+            self.greeting.as_ref().map(AsFd::as_fd),
             self.litestream.as_ref().and_then(Litestream::pipe),
         ];
         let children = [
@@ -306,8 +312,11 @@ impl Reactor {
         if let Some(answer) = self.sync.as_mut().and_then(SyncRequest::poll) {
             self.sync = None;
             let answer = answer.and_then(|position| self.examine(position));
-            self.misses_beginning |= answer == Err(SyncFailure::BeginningMissed);
             self.events.push_back(Event::Synced(answer));
+        }
+        if let Some(answered) = self.greeting.as_mut().and_then(Greeting::poll) {
+            self.greeting = None;
+            self.events.extend(answered.then_some(Event::Greeted));
         }
         let limit = self.settings.database.wal_guard;
         if let (Some(guard), Some(limit)) = (&self.guard, limit)
@@ -345,7 +354,7 @@ impl Reactor {
                     delivery_for(&printed, configuration(&self.settings, thing_name))
                 })),
                 Errand::RestartUnit => Event::Started(result.map(drop)),
-                Errand::ResetState => Event::StateReset(result.map(drop)),
+                Errand::ResetState { continues } => Event::StateReset(result.map(|_| *continues)),
             };
             self.chore = None;
             self.events.push_back(event);
@@ -478,19 +487,26 @@ impl Reactor {
                     }
                 }
             }
+            // Where nobody listens nobody answers, either.
+            Action::Greet => {
+                self.greeting = Greeting::send(&self.settings.replication.control_socket).ok();
+            }
             Action::ResetState => self.reset_state(),
+            Action::EmptyWal => {
+                let emptied = self.empty_wal("Litestream has to upload the whole database");
+                self.events.push_back(Event::WalEmptied(emptied));
+            }
+            Action::Remember(unproved) => self.memory.keep(unproved),
             Action::WriteRow => {
-                if let Some(store) = &mut self.store {
-                    self.events.push_back(match store.is_missing() {
-                        true => Event::DatabaseMissing,
-                        false => Event::Row(store.write_row()),
-                    });
+                if self.store.as_ref().is_some_and(Store::is_missing) {
+                    return self.events.push_back(Event::DatabaseMissing);
                 }
+                let row = self.store.as_mut().map(Store::write_row);
+                row.into_iter().for_each(|row| self.wrote(row));
             }
             Action::WriteFirstRow => {
-                if let Some(store) = &mut self.store {
-                    self.events.push_back(Event::Row(store.write_first_row()));
-                }
+                let row = self.store.as_mut().map(Store::write_first_row);
+                row.into_iter().for_each(|row| self.wrote(row));
             }
             Action::LookForReplica => self.look_for_replica(Look::Plan),
             Action::AbandonLook => {
@@ -564,11 +580,6 @@ impl Reactor {
         let variables = delivery::environment(&grant.thing_name, region, source);
         if lineage::wal_was_reset(self.database(), &self.local_state) {
             self.empty_wal("the WAL was reset while Litestream did not hold it")?;
-            self.misses_beginning = false;
-        } else if self.misses_beginning {
-            // Where others are in the way, a replica that misses something is better than none.
-            let emptied = self.empty_wal("Litestream missed the beginning of the WAL");
-            self.misses_beginning = emptied.is_err();
         }
         if let Supervisor::Systemd {
             unit,
@@ -638,15 +649,41 @@ impl Reactor {
         self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
     }
 
-    /// What Litestream says that it replicated, unless its own files show that it is not all.
-    fn examine(&mut self, position: Position) -> Result<Position, SyncFailure> {
-        let seen = std::mem::replace(&mut self.seen, position.local);
-        if self.misses_beginning
-            || lineage::lacks_beginning(self.database(), &self.local_state, seen, position.local)
-        {
+    /// What Litestream says that it replicated, and what shows whether it did.
+    fn examine(&self, position: Position) -> Result<Answer, SyncFailure> {
+        let (database, state) = (self.database(), &self.local_state);
+        let seen = self.agent.last_seen();
+        if lineage::lacks_beginning(database, state, seen.unwrap_or_default(), position.local) {
             return Err(SyncFailure::BeginningMissed);
         }
-        Ok(position)
+        Ok(Answer {
+            position,
+            files: lineage::files(state, position.local, seen),
+            last_commit: lineage::last_commit(database).ok(),
+        })
+    }
+
+    /// What an earlier run knew of rows that were not proved.
+    fn recall(&mut self) {
+        match self.memory.recall() {
+            Earlier::Proved => {}
+            Earlier::Unknown => self.asks_database = true,
+            Earlier::UnprovedSince(since) => {
+                let age = BootTime::now().since(since);
+                self.events.push_back(Event::Inherited(age));
+            }
+        }
+    }
+
+    /// A row was committed, or could not be. Before the first one of this run there is the last one of an
+    /// earlier run, perhaps.
+    fn wrote(&mut self, row: Result<i64, String>) {
+        if let (Ok(id), Some(store), true) = (&row, &self.store, self.asks_database) {
+            self.asks_database = false;
+            let age = store.age_of_row_before(*id);
+            self.events.extend(age.map(Event::Inherited));
+        }
+        self.events.push_back(Event::Row(row));
     }
 
     /// Leaves Litestream no WAL that it would take for the one that it knows: it uploads the whole
@@ -679,8 +716,9 @@ impl Reactor {
             let steps = stop.into_iter().chain([reset]).map(Step::from);
             Chore::start(steps)
         });
+        let continues = lineage::is_of_one_wal(self.database(), &self.local_state);
         match started {
-            Ok(chore) => self.chore = Some((Errand::ResetState, chore)),
+            Ok(chore) => self.chore = Some((Errand::ResetState { continues }, chore)),
             Err(cause) => self.events.push_back(Event::StateReset(Err(cause))),
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Delivery, Report, State, SupervisorKind};
+use crate::agent::{BOUND, Delivery, Report, State, SupervisorKind};
 use crate::cli::output;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
@@ -44,7 +44,7 @@ pub(crate) fn document(
         "pid": std::process::id(),
         "started": started.to_string(),
         "state": report.state.name(),
-        "problems": report.problems,
+        "problems": report.state.problems().collect::<Vec<_>>(),
         "thing_name": grant.map(|g| &g.thing_name),
         "credentials": {
             "valid": report.credentials_left.is_some(),
@@ -73,9 +73,11 @@ pub(crate) fn document(
             "starts": report.starts,
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
-            "proof": report.proof.map(|(position, age)| {
-                json!({"transaction": position.replicated, "age_s": seconds(age)})
+            "proof": report.proof.map(|proof| {
+                json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
             }),
+            "oldest_unproved_s": report.unproved_for.map(seconds),
+            "bound_s": BOUND.as_secs(),
             "lag": report.lag.map(|lag| {
                 json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
             }),
@@ -92,7 +94,7 @@ pub(crate) fn document(
 /// One line for `systemctl status`, which changes only when something does.
 pub(crate) fn line(report: &Report) -> String {
     let activity = report.replication.name().replace('_', " ");
-    match report.problems.first() {
+    match report.state.problems().next() {
         Some(problem) => format!("{}: {problem}", report.state.name()),
         None => format!("{}: {activity}", report.state.name()),
     }
@@ -147,7 +149,7 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
             return code;
         }
     };
-    let code = match document["state"] == State::Healthy.name() {
+    let code = match document["state"] == State::HEALTHY {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     };

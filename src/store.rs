@@ -108,6 +108,19 @@ impl Store {
         row.map_err(|e| explain(&self.database, &e))
     }
 
+    /// How old the row before `id` is, by the clock that dated it and the one of now, where those agree
+    /// that it is not of the future.
+    pub fn age_of_row_before(&self, id: i64) -> Option<Duration> {
+        let connection = &self.open.as_ref()?.connection;
+        let sql = format!(
+            "SELECT CAST(strftime('%s', 'now') AS INTEGER) - strftime('%s', created_at) \
+             FROM main.{} WHERE id < ?1 ORDER BY id DESC LIMIT 1",
+            self.table
+        );
+        let age: Option<i64> = connection.query_row(&sql, [id], |row| row.get(0)).ok()?;
+        Some(Duration::from_secs(u64::try_from(age?).ok()?))
+    }
+
     /// Deletes rows that are older than `keep`, a few at a time, the oldest first.
     ///
     /// # Errors

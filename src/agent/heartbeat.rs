@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::{Action, Actions};
 use crate::clock::BootTime;
 
-/// A refused row is tried again after this, doubled by each refusal, up to the interval: most locks
-/// are short, and a disk that is full stays full.
+/// A refused row is tried again after this, doubled by each refusal, up to the interval or 2 min: most
+/// locks are short, and a disk that is full stays full.
 const RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
 /// Old rows go a few at a time, so that no transaction is long.
 const PRUNE_PACE: Duration = Duration::from_secs(60);
@@ -18,10 +19,10 @@ const PRUNE_PACE: Duration = Duration::from_secs(60);
 pub(super) struct Heartbeat {
     due: BootTime,
     prune_due: BootTime,
-    pub(super) began: BootTime,
     pub(super) rows: u64,
     pub(super) last: Option<(i64, BootTime)>,
-    pub(super) trouble: Option<String>,
+    /// Why rows are refused, and since when.
+    trouble: Option<(String, BootTime)>,
     refusals: u32,
 }
 
@@ -30,7 +31,6 @@ impl Heartbeat {
         Self {
             due: now,
             prune_due: now,
-            began: now,
             rows: 0,
             last: None,
             trouble: None,
@@ -85,18 +85,28 @@ impl Heartbeat {
                 self.due = now + interval;
             }
             Err(cause) => {
-                if self.trouble.as_ref() != Some(&cause) {
-                    out.warn(format!("a heartbeat row is delayed: {cause}"));
-                }
-                self.trouble = Some(cause);
+                let since = match self.trouble.take() {
+                    Some((known, since)) if known == cause => since,
+                    known => {
+                        out.warn(format!("a heartbeat row is delayed: {cause}"));
+                        known.map_or(now, |(_, since)| since)
+                    }
+                };
+                self.trouble = Some((cause, since));
                 let doubled = RETRY.saturating_mul(1 << self.refusals.min(16));
                 self.refusals = self.refusals.saturating_add(1);
-                self.due = now + interval.min(doubled);
+                self.due = now + interval.min(doubled).min(LONGEST_RETRY);
             }
         }
     }
 
     pub(super) fn deadline(&self) -> BootTime {
         self.due
+    }
+
+    /// Why rows are refused, and since when the first was.
+    pub(super) fn trouble(&self) -> Option<(&str, BootTime)> {
+        let trouble = self.trouble.as_ref();
+        trouble.map(|(cause, since)| (cause.as_str(), *since))
     }
 }

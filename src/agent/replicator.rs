@@ -19,8 +19,9 @@
 use std::time::Duration;
 
 use super::backoff::{Backoff, Jitter};
+use super::proof::{self, Ledger};
 use super::renewal::Term;
-use super::{Action, Actions, Delivery, Policy, Position, SupervisorKind};
+use super::{Action, Actions, Answer, Delivery, Policy, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 
@@ -28,8 +29,8 @@ mod catch_up;
 mod preparation;
 mod stop;
 
+use catch_up::{Asker, CatchUp, Socket, Verdict};
 pub use catch_up::{BEGINNING_MISSED, SyncFailure};
-use catch_up::{CatchUp, Socket, Verdict};
 use preparation::{Preparation, Progress};
 use stop::{LastSync, Stop, Then};
 
@@ -60,12 +61,16 @@ const STEADY: Duration = Duration::from_secs(60);
 /// Credentials with less left are not worth a start.
 const LEAST_TERM: Duration = Duration::from_secs(5);
 
-/// A replica that has not followed for so long is a problem that somebody should see.
-pub(super) const PROOF_LIMIT: Duration = Duration::from_secs(60);
-
-/// A Litestream that has not followed for so long, though it was asked again and again, is restarted:
-/// a little longer than its own longest back-off, so that what mends itself is left alone.
+/// Litestream that was asked for so long, again and again, and has shown nothing, is restarted: a little
+/// later than its own longest back-off, so that what mends itself is left alone. A start without S3 costs
+/// it its hold on the WAL.
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
+
+/// The same where it does not even say who it is: nothing mends that.
+const HUNG_RESCUE_LIMIT: Duration = Duration::from_secs(90);
+
+/// One that does not answer within this what costs it nothing hangs.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a restart did not mend is not tried again sooner than this, and twice as late each time: it is
 /// S3, most often, or an upload that takes its time, and has to begin again with each restart.
@@ -74,14 +79,26 @@ const RESCUE_PACE: Duration = Duration::from_secs(3600);
 /// No later than this: the longest session's life.
 const LONGEST_RESCUE_PACE: Duration = Duration::from_secs(43_200);
 
+/// What is said of one that can't be asked.
+const NO_SOCKET: &str = "it has no control socket, so that nothing shows whether it replicates; use \
+                         Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its \
+                         configuration, and name the path in [replication] control_socket";
+
+/// What is said of one that answers nothing.
+const HANGS: &str = "it does not answer, and hangs";
+
 /// What is said where Litestream says nothing.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
-/// Local state that breaks again sooner than this is not mended by dropping it.
-const RESET_PACE: Duration = Duration::from_secs(3600);
+/// Local state that breaks again sooner than this is not mended by dropping it; twice as late each time,
+/// for the whole database may have to be uploaded.
+const RESET_PACE: Duration = Duration::from_secs(180);
+const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
 
-/// A reset that failed is tried again after this.
+/// A reset that failed is tried again after this; where the WAL could not be emptied, twice as late each
+/// time.
 const RESET_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
 
 /// What Litestream does, as far as the agent knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -138,44 +155,29 @@ pub(super) struct Replicator {
     deaths: u32,
     last_trouble: Option<String>,
     reset_allowed: BootTime,
-    /// Since when the Litestream that runs has not been seen to follow.
-    behind_since: BootTime,
+    resets: u32,
+    /// How often in a row the WAL could not be emptied.
+    unemptied: u32,
+    /// Since when the Litestream that runs has been up.
+    up_since: BootTime,
     rescue_allowed: BootTime,
     rescues: u32,
-    position: Option<Position>,
+    /// Until when it is to say that it does not hang.
+    greeted_by: Option<BootTime>,
+    hangs: bool,
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
     holds_wal: bool,
-    /// A row was committed since the start, so that a confirmed sync shows something.
-    row_since_start: bool,
-    /// The last row, and the one that was the last when a sync was last asked for.
-    row: Option<(i64, u64)>,
-    asked: Option<ProvenRow>,
+    /// That the Litestream that runs replicates stands in the log.
+    announced: bool,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
     leaving: Option<BootTime>,
-    pub(super) proof: Option<Proof>,
+    heartbeat: bool,
+    pub(super) ledger: Ledger,
     pub(super) starts: u64,
     pub(super) rotations: u64,
     pub(super) last_gap: Option<Duration>,
-}
-
-/// That the replica followed, seen at a moment.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Proof {
-    pub(super) at: BootTime,
-    pub(super) position: Position,
-    /// The last row that there was when the replica was asked.
-    pub(super) row: Option<ProvenRow>,
-}
-
-/// A heartbeat row that the replica holds, once the sync that was asked for after it is confirmed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct ProvenRow {
-    pub(super) id: i64,
-    /// Of those since the daemon's start.
-    pub(super) number: u64,
-    pub(super) asked: BootTime,
 }
 
 #[derive(Debug)]
@@ -212,18 +214,20 @@ impl Replicator {
             deaths: 0,
             last_trouble: None,
             reset_allowed: now,
-            behind_since: now,
+            resets: 0,
+            unemptied: 0,
+            up_since: now,
             rescue_allowed: now,
             rescues: 0,
-            position: None,
+            greeted_by: None,
+            hangs: false,
             socket: Socket::Unknown,
             holds_wal: false,
-            row_since_start: false,
-            row: None,
-            asked: None,
+            announced: false,
             stop_began: None,
             leaving: None,
-            proof: None,
+            heartbeat: policy.heartbeat.is_some(),
+            ledger: Ledger::new(now),
             starts: 0,
             rotations: 0,
             last_gap: None,
@@ -240,9 +244,9 @@ impl Replicator {
             // What systemd runs may be running already, with credentials of an earlier daemon.
             Phase::Idle if self.supervisor == SupervisorKind::Systemd => self.prepare(now),
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
-            Phase::Running(ref catch_up) if self.refreshes() => {
-                if catch_up.is_done() {
-                    self.behind_since = now;
+            Phase::Running(_) if self.refreshes() => {
+                if !self.runs_with_credentials(now) {
+                    self.ledger.excuse(now);
                 }
                 self.running = self.term;
                 self.last_gap = None;
@@ -263,6 +267,7 @@ impl Replicator {
 
     /// The configuration was read anew: from the next hand-over on it holds.
     pub(super) fn reloaded(&mut self, policy: &Policy) {
+        self.heartbeat = policy.heartbeat.is_some();
         self.next_delivery = match delivery_of(policy.rotation) {
             None if self.delivery.is_some() => self.next_delivery,
             named => named,
@@ -308,7 +313,7 @@ impl Replicator {
         match result {
             Ok(()) => {
                 self.starts += 1;
-                self.behind_since = now;
+                self.up_since = now;
                 self.enter(Phase::Running(CatchUp::begin(now)), now);
             }
             Err(cause) => self.wait_to_start(cause, jitter, now, out),
@@ -343,22 +348,34 @@ impl Replicator {
 
     pub(super) fn synced(
         &mut self,
-        result: Result<Position, SyncFailure>,
+        result: Result<Answer, SyncFailure>,
         jitter: &mut Jitter,
         now: BootTime,
         out: &mut Actions,
     ) {
-        let age = now.since(self.since);
+        self.hangs &= result == Err(SyncFailure::NoSocket);
+        // What has read the database holds its WAL.
+        self.holds_wal |= result.is_ok();
+        if result == Err(SyncFailure::BeginningMissed) {
+            self.ledger.breaks(BEGINNING_MISSED);
+        }
+        let finding = result.map(|answer| self.ledger.judge(answer, self.heartbeat, now));
+        let asker = Asker {
+            age: now.since(self.since),
+            heartbeat: self.heartbeat,
+            wanted: self.ledger.has_unproved_row(),
+        };
         match &mut self.phase {
             Phase::Preparing(preparation) if preparation.awaits_sync() => {
-                if let Ok(position) = result {
-                    self.position = Some(position);
-                }
-                self.stop_to(Then::Start, now, out);
+                let then = match self.ledger.is_broken() && self.reset_allowed <= now {
+                    true => Then::Reset,
+                    false => Then::Start,
+                };
+                self.stop_to(then, now, out);
             }
             Phase::Running(catch_up) => {
                 let followed = catch_up.is_done();
-                let verdict = catch_up.answered(result, age, &mut self.socket, jitter, now);
+                let verdict = catch_up.answered(finding, asker, &mut self.socket, jitter, now);
                 if let Some(verdict) = verdict {
                     self.judge(verdict, followed, now, out);
                 }
@@ -367,31 +384,58 @@ impl Replicator {
         }
     }
 
+    /// Litestream does not hang.
+    pub(super) fn greeted(&mut self) {
+        self.greeted_by = None;
+        self.hangs = false;
+    }
+
     /// A heartbeat row was committed, or could not be.
     pub(super) fn row(&mut self, committed: Option<&i64>, now: BootTime) {
         if let Some(id) = committed {
-            self.row = Some((*id, self.rows() + 1));
+            self.ledger.row(*id, now);
         }
         let committed = committed.is_some();
         match &mut self.phase {
             Phase::Preparing(preparation) => preparation.row(committed, now),
-            Phase::Running(catch_up) => {
-                self.row_since_start |= committed;
-                catch_up.row(committed, now);
-            }
+            Phase::Running(catch_up) => catch_up.row(committed, now),
             _ => {}
         }
     }
 
-    pub(super) fn reset(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
+    pub(super) fn reset(&mut self, result: Result<bool, String>, now: BootTime, out: &mut Actions) {
         if matches!(self.phase, Phase::Resetting { .. }) {
-            if let Err(cause) = result {
-                out.warn(format!(
-                    "Litestream's local state could not be reset: {cause}"
-                ));
-                self.reset_allowed = now + RESET_RETRY;
+            match result {
+                Ok(true) => {}
+                Ok(false) => self.ledger.breaks(proof::LOST),
+                Err(cause) => {
+                    out.warn(format!(
+                        "Litestream's local state could not be reset: {cause}"
+                    ));
+                    self.reset_allowed = now + RESET_RETRY;
+                }
             }
             self.start_or_idle(now, out);
+        }
+    }
+
+    /// The WAL was emptied before a start, or could not be: a replica that misses something is better
+    /// than none, and the next start tries again.
+    pub(super) fn emptied(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
+        match result {
+            Ok(()) => {
+                self.unemptied = 0;
+                self.ledger.begins_anew();
+            }
+            Err(why) => {
+                let wait = RESET_RETRY.saturating_mul(2_u32.saturating_pow(self.unemptied));
+                self.unemptied = self.unemptied.saturating_add(1);
+                self.reset_allowed = now + wait.min(LONGEST_RESET_RETRY);
+                self.resets = self.resets.saturating_sub(1);
+                out.warn(format!(
+                    "Litestream has to upload the whole database, and does not yet: {why}"
+                ));
+            }
         }
     }
 
@@ -427,7 +471,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
+    pub(super) fn advance(&mut self, now: BootTime, out: &mut Actions) {
         if let Some(limit) = self.leaving {
             match &self.phase {
                 Phase::Running(catch_up) if catch_up.is_done() || limit <= now => {
@@ -443,7 +487,15 @@ impl Replicator {
         if let Phase::Running(catch_up) = &mut self.phase {
             let followed = catch_up.is_done();
             if let Some(verdict) = catch_up.expire(now) {
-                self.judge(verdict, followed, now, out);
+                if !self.hangs {
+                    self.judge(verdict, followed, now, out);
+                }
+                self.greeted_by.get_or_insert(now + GREETING_LIMIT);
+                out.push(Action::Greet);
+            }
+            if self.greeted_by.take_if(|limit| *limit <= now).is_some() {
+                self.hangs = true;
+                self.troubled(HANGS.to_owned(), out);
             }
         }
         match &mut self.phase {
@@ -461,19 +513,20 @@ impl Replicator {
                 self.enter(Phase::Waiting { until }, now);
             }
             Phase::Running(catch_up) => {
-                let action = catch_up.advance(heartbeat, now);
-                if matches!(action, Some(Action::Sync)) {
-                    self.asked = self.row.map(|(id, number)| ProvenRow {
-                        id,
-                        number,
-                        asked: now,
-                    });
+                let action = catch_up.advance(self.heartbeat, now);
+                if action == Some(Action::Sync) {
+                    self.ledger.ask(now);
                 }
                 out.extend(action);
             }
-            Phase::Preparing(preparation) => match preparation.advance(heartbeat, now) {
+            Phase::Preparing(preparation) => match preparation.advance(self.heartbeat, now) {
                 Progress::Waits => {}
-                Progress::Does(action) => out.push(action),
+                Progress::Does(action) => {
+                    if action == Action::Sync {
+                        self.ledger.ask(now);
+                    }
+                    out.push(action);
+                }
                 Progress::Over => self.stop_to(Then::Start, now, out),
             },
             Phase::Stopping(stop) => out.extend(stop.advance(now)),
@@ -493,7 +546,11 @@ impl Replicator {
             | Phase::Resetting { deadline: at } => *at,
             Phase::Running(catch_up) => {
                 let limit = self.leaving.unwrap_or(BootTime::NEVER);
-                limit.min(catch_up.deadline()).min(self.rescue_at())
+                let greeting = self.greeted_by.unwrap_or(BootTime::NEVER);
+                limit
+                    .min(catch_up.deadline())
+                    .min(self.rescue_at())
+                    .min(greeting)
             }
             Phase::Preparing(preparation) => preparation.deadline(),
             Phase::Stopping(stop) => stop.deadline(),
@@ -543,7 +600,13 @@ impl Replicator {
     fn rescue_at(&self) -> BootTime {
         match (&self.phase, self.term) {
             (Phase::Running(catch_up), Some(term)) if !catch_up.is_done() => {
-                let at = (self.behind_since + RESCUE_LIMIT).max(self.rescue_allowed);
+                let waits = self.ledger.waits_since();
+                let since = waits.unwrap_or(BootTime::NEVER).max(self.up_since);
+                let limit = match self.hangs {
+                    true => HUNG_RESCUE_LIMIT,
+                    false => RESCUE_LIMIT,
+                };
+                let at = (since + limit).max(self.rescue_allowed);
                 let in_time = at + LEAST_TERM < term.ends && self.leaving.is_none();
                 if in_time { at } else { BootTime::NEVER }
             }
@@ -561,9 +624,10 @@ impl Replicator {
         self.rescue_allowed = now + pace.min(LONGEST_RESCUE_PACE);
         self.rescues = self.rescues.saturating_add(1);
         out.warn(format!(
-            "the replica has not followed for {} s, however often Litestream was asked; Litestream is \
-             restarted once: {}",
-            now.since(self.behind_since).as_secs(),
+            "Litestream has not shown for {} s that its replica follows, however often it was asked; it \
+             is restarted once: {}",
+            now.since(self.ledger.waits_since().unwrap_or(now))
+                .as_secs(),
             self.last_trouble.as_deref().unwrap_or(NO_REASON)
         ));
         self.prepare(now);
@@ -600,6 +664,7 @@ impl Replicator {
     fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
         let deadline = now + START_LIMIT;
         self.enter(Phase::Resetting { deadline }, now);
+        self.ledger.forget();
         out.push(Action::ResetState);
     }
 
@@ -640,9 +705,14 @@ impl Replicator {
         self.delivery = Some(delivery);
         self.clock_went_back = false;
         self.holds_wal = false;
-        self.row_since_start = false;
+        self.announced = false;
+        self.greeted();
+        self.ledger.started();
         let deadline = now + START_LIMIT;
         self.enter(Phase::Starting { deadline }, now);
+        if self.ledger.is_broken() {
+            out.push(Action::EmptyWal);
+        }
         out.push(Action::Start(delivery));
     }
 
@@ -655,11 +725,6 @@ impl Replicator {
 
     pub(super) fn delivery(&self) -> Option<Delivery> {
         self.delivery
-    }
-
-    /// Rows committed since the daemon's start.
-    pub(super) fn rows(&self) -> u64 {
-        self.row.map_or(0, |(_, number)| number)
     }
 
     fn wait_to_start(
@@ -681,60 +746,60 @@ impl Replicator {
 
     /// Acts on what is newly known of a replica that `followed` until now, or did not.
     fn judge(&mut self, verdict: Verdict, followed: bool, now: BootTime, out: &mut Actions) {
-        if followed && !matches!(verdict, Verdict::CaughtUp(_)) {
+        if followed && !matches!(verdict, Verdict::CaughtUp | Verdict::Unmeasured) {
             self.since = now;
-            self.behind_since = now;
         }
         match verdict {
-            Verdict::CaughtUp(position) => self.caught_up(position, now, out),
-            Verdict::StateUseless(cause) if self.reset_allowed <= now => {
-                out.warn(format!(
-                    "{cause}; its local state is dropped, and replication goes on from the replica"
-                ));
-                self.reset_allowed = now + RESET_PACE;
-                self.stop_to(Then::Reset, now, out);
+            Verdict::CaughtUp => self.caught_up(now, out),
+            Verdict::Opened => {}
+            Verdict::Unmeasured => {
+                self.holds_wal = true;
+                self.stop_began = None;
+                self.troubled(NO_SOCKET.to_owned(), out);
             }
-            Verdict::StateUseless(cause) | Verdict::Behind(Some(cause)) => {
-                if self.last_trouble.as_ref() != Some(&cause) {
-                    out.warn(format!("Litestream has not caught up: {cause}"));
-                }
-                self.last_trouble = Some(cause);
-            }
+            Verdict::StateUseless(cause) => self.useless(cause, now, out),
+            Verdict::Behind(Some(cause)) => self.troubled(cause, out),
             Verdict::Behind(None) => {}
         }
     }
 
-    /// Litestream confirmed `position`, or has no way to tell and has had its time.
-    fn caught_up(&mut self, position: Option<Position>, now: BootTime, out: &mut Actions) {
-        let is_news = self.last_trouble.take().is_some() || !self.holds_wal;
-        self.holds_wal = true;
+    /// Its local state is dropped, unless that was done lately, and was no help.
+    fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
+        if now < self.reset_allowed {
+            return self.troubled(cause, out);
+        }
+        out.warn(format!(
+            "{cause}; its local state is dropped, and replication goes on from the replica"
+        ));
+        self.last_trouble = Some(cause);
+        let pace = RESET_PACE.saturating_mul(2_u32.saturating_pow(self.resets));
+        self.reset_allowed = now + pace.min(LONGEST_RESET_PACE);
+        self.resets = self.resets.saturating_add(1);
+        self.stop_to(Then::Reset, now, out);
+    }
+
+    fn troubled(&mut self, cause: String, out: &mut Actions) {
+        if self.last_trouble.as_ref() != Some(&cause) {
+            out.warn(format!("Litestream has not caught up: {cause}"));
+        }
+        self.last_trouble = Some(cause);
+    }
+
+    /// Its replica was shown to hold all that there was.
+    fn caught_up(&mut self, now: BootTime, out: &mut Actions) {
         let gap = self.stop_began.take().map(|began| now.since(began));
         self.last_gap = gap.or(self.last_gap);
-        let Some(position) = position else {
-            let text = "Litestream runs; without a control socket nothing shows that it replicates";
-            return out.info(text.to_owned());
-        };
-        // An idle database syncs happily, with credentials that ended long ago: only what is new
-        // shows anything.
-        let moved = self
-            .position
-            .is_some_and(|before| before.local < position.local);
-        self.position = Some(position);
-        if self.row_since_start || moved {
-            self.rescue_allowed = now;
-            self.rescues = 0;
-            self.proof = Some(Proof {
-                at: now,
-                position,
-                row: self.asked,
-            });
-            if !is_news {
-                return;
-            }
+        self.rescue_allowed = now;
+        self.rescues = 0;
+        if self.reset_allowed <= now {
+            self.resets = 0;
+        }
+        let mended = self.last_trouble.take().is_some();
+        if mended || !std::mem::replace(&mut self.announced, true) {
             let gap = gap.map_or(String::new(), |gap| {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
-            let txid = position.replicated;
+            let txid = self.ledger.last_seen().unwrap_or_default();
             out.info(format!(
                 "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));

@@ -1,25 +1,23 @@
 //! What the agent knows, for people and programs: one [`Report`], from which `status` is made.
 //!
-//! Owns the definition of healthy: nothing is in the list of problems. Decides nothing.
+//! Owns the states and their sentences. Healthy means that no row is older than the bound that is not
+//! proved to be on the replica, and that nothing else is known to be wrong; every other state says why.
+//! Decides nothing.
 
 use std::time::Duration;
 
-use super::renewal::{FETCH_LIMIT, told_term};
-use super::replicator::{NO_REASON, PROOF_LIMIT};
+use super::proof::BOUND;
+use super::renewal::told_term;
+use super::replicator::NO_REASON;
 use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 
-/// A device that has just started is given so long before what is missing is a problem.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
 /// All that can be said at one moment. Durations count back or forth from then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// The one word for it.
+    /// How the device fares, and why.
     pub state: State,
-    /// Why the state is not healthy: sentences for whoever has to mend it.
-    pub problems: Vec<String>,
     /// The time to the end of the credentials in force; `None` where there are none that are valid.
     pub credentials_left: Option<Duration>,
     /// The time to the next renewal; `None` while one is under way or forbidden.
@@ -49,8 +47,11 @@ pub struct Report {
     pub rotations: u64,
     /// From Litestream's last stop until its replica was seen to follow again.
     pub last_gap: Option<Duration>,
-    /// What the replica was last seen to hold, and how long ago.
-    pub proof: Option<(Position, Duration)>,
+    /// What the replica was last seen to hold.
+    pub proof: Option<Proven>,
+    /// How old the oldest row is that no replica is known to hold; without a heartbeat, how old a
+    /// transaction may be that none holds. `None` where all are proved.
+    pub unproved_for: Option<Duration>,
     /// The heartbeat row that the replica is known to hold, and what it may lack.
     pub lag: Option<Lag>,
     /// Rows written since the start.
@@ -72,56 +73,104 @@ pub struct Lag {
     pub time: Duration,
 }
 
-/// How the device fares.
+/// What the replica was shown to hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Proven {
+    /// Its last transaction, and Litestream's.
+    pub position: Position,
+    /// How long ago that was shown.
+    pub age: Duration,
+}
+
+/// How the device fares. There is no health without a proof, and no other state without a reason.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
-    /// It has just started and is not complete yet.
-    Starting,
+    /// It has just started, and nothing is proved yet.
+    Starting(Sentences),
     /// All that was promised is so.
-    Healthy,
+    Healthy(Proven),
     /// Something is not as it should be.
-    Unhealthy,
+    Unhealthy(Sentences),
     /// The daemon ends.
-    Stopping,
+    Stopping(Sentences),
 }
 
 impl State {
     /// The word for it in JSON.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Starting => "starting",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-            Self::Stopping => "stopping",
+            Self::Starting(_) => "starting",
+            Self::Healthy(_) => Self::HEALTHY,
+            Self::Unhealthy(_) => "unhealthy",
+            Self::Stopping(_) => "stopping",
         }
+    }
+
+    /// The word for health.
+    pub(crate) const HEALTHY: &str = "healthy";
+
+    /// Whether all that was promised is so.
+    pub const fn is_healthy(&self) -> bool {
+        matches!(self, Self::Healthy(_))
+    }
+
+    /// Why it is not: for whoever has to mend it, the first cause first.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        let sentences = match self {
+            Self::Healthy(_) => None,
+            Self::Starting(why) | Self::Unhealthy(why) | Self::Stopping(why) => Some(why),
+        };
+        sentences.into_iter().flat_map(Sentences::iter)
+    }
+}
+
+/// One sentence at least.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sentences {
+    first: String,
+    others: Vec<String>,
+}
+
+impl Sentences {
+    fn of(sentences: Vec<String>) -> Option<Self> {
+        let mut sentences = sentences.into_iter();
+        Some(Self {
+            first: sentences.next()?,
+            others: sentences.collect(),
+        })
+    }
+
+    fn one(sentence: impl Into<String>) -> Self {
+        Self {
+            first: sentence.into(),
+            others: Vec::new(),
+        }
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.first)
+            .chain(&self.others)
+            .map(String::as_str)
     }
 }
 
 impl Report {
-    pub(super) fn of(agent: &Agent, now: Now) -> Self {
-        let now = now.boot;
+    pub(super) fn of(agent: &Agent, time: Now) -> Self {
+        let now = time.boot;
         let left = agent
             .renewal
             .term()
             .map(|term| term.ends.since(now))
             .filter(|l| !l.is_zero());
         let (replication, since, _) = agent.replicator.activity();
-        let problems = problems(agent, now);
-        let young = now.since(agent.heartbeat.began) < START_LIMIT;
-        let usable = left.is_some() && agent.replicator.runs_with_credentials(now);
-        // A hand-over is no illness, unless what it replaces had ended before.
-        let complete =
-            usable && (replication == Activity::Replicating || agent.replicator.proof.is_some());
-        let state = match () {
-            () if agent.stopping => State::Stopping,
-            () if !problems.is_empty() => State::Unhealthy,
-            () if complete => State::Healthy,
-            () if young => State::Starting,
-            () => State::Unhealthy,
-        };
+        let ledger = &agent.replicator.ledger;
+        let proof = ledger.proof().map(|proof| Proven {
+            position: proof.position,
+            age: now.since(proof.at),
+        });
         Self {
-            state,
-            problems,
+            state: state(agent, proof, time),
             credentials_left: left,
             renewal_in: agent.renewal.due().map(|due| due.since(now)),
             told_term: left.map(|left| {
@@ -150,16 +199,14 @@ impl Report {
             starts: agent.replicator.starts,
             rotations: agent.replicator.rotations,
             last_gap: agent.replicator.last_gap,
-            proof: agent
-                .replicator
-                .proof
-                .map(|p| (p.position, now.since(p.at))),
-            lag: agent.replicator.proof.and_then(|proof| {
+            proof,
+            unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
+            lag: ledger.proof().and_then(|proof| {
                 let row = proof.row?;
-                let rows = agent.replicator.rows() - row.number;
+                let rows = ledger.rows() - row.number;
                 let time = match rows {
                     0 => Duration::ZERO,
-                    _ => now.since(row.asked),
+                    _ => now.since(proof.asked),
                 };
                 Some(Lag {
                     row: row.id,
@@ -174,40 +221,46 @@ impl Report {
     }
 }
 
-fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
+fn state(agent: &Agent, proof: Option<Proven>, now: Now) -> State {
+    if agent.stopping {
+        return State::Stopping(Sentences::one("edgerepl was told to end"));
+    }
+    match (Sentences::of(problems(agent, now)), proof) {
+        (Some(problems), _) => State::Unhealthy(problems),
+        (None, Some(proof)) => State::Healthy(proof),
+        (None, None) => State::Starting(Sentences::one(format!(
+            "edgerepl has just started, and nothing is proved yet: {}",
+            waits_for(agent)
+        ))),
+    }
+}
+
+/// All that is wrong, the first cause first.
+fn problems(agent: &Agent, time: Now) -> Vec<String> {
     let mut problems = Vec::new();
-    let young = now.since(agent.heartbeat.began) < START_LIMIT;
+    let now = time.boot;
+    let ledger = &agent.replicator.ledger;
+    let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
         // The network may fail for a while without anybody having to know.
         Some(failure) if failure.class == FailureClass::Transient && !ended => {}
         Some(failure) => problems.push(failure.message.clone()),
-        None if ended && !young => problems.push("there are no valid credentials".to_owned()),
+        None if ended && !is_young => problems.push("there are no valid credentials".to_owned()),
         None => {}
     }
-    let (activity, since, trouble) = agent.replicator.activity();
-    match (activity, trouble) {
-        (Activity::Replicating | Activity::WaitingForCredentials | Activity::Stopped, _) => {}
-        (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
-        (_, trouble) if now.since(since) > PROOF_LIMIT + FETCH_LIMIT / 3 => {
-            let cause = trouble.unwrap_or(NO_REASON);
-            problems.push(format!(
-                "the replica has not followed since the last start: {cause}"
-            ));
-        }
-        _ => {}
+    if agent.clock.is_wrong(time) {
+        problems.push(
+            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
+             15 min off; check time synchronisation"
+                .to_owned(),
+        );
     }
     problems.extend(agent.creation.trouble().map(str::to_owned));
-    if let Some(interval) = agent.policy.heartbeat {
-        let last = agent
-            .heartbeat
-            .last
-            .map_or(agent.heartbeat.began, |(_, at)| at);
-        if let Some(trouble) = &agent.heartbeat.trouble
-            && now.since(last) > interval * 3 + Duration::from_secs(10)
-        {
-            problems.push(format!("no heartbeat row can be written: {trouble}"));
-        }
+    if let Some((trouble, since)) = agent.heartbeat.trouble()
+        && now.since(since) > BOUND
+    {
+        problems.push(format!("no heartbeat row can be written: {trouble}"));
     }
     if !agent.unwatched.is_empty() {
         problems.push(format!(
@@ -216,12 +269,48 @@ fn problems(agent: &Agent, now: BootTime) -> Vec<String> {
             agent.unwatched.join(" and ")
         ));
     }
-    if agent.clock.is_wrong() {
-        problems.push(
-            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
-             15 min off; check time synchronisation"
-                .to_owned(),
-        );
+    let (activity, _, trouble) = agent.replicator.activity();
+    match (activity, trouble) {
+        (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
+        _ => problems.extend(unproved(agent, now)),
     }
     problems
+}
+
+/// What is not proved, and has not been for too long.
+fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
+    let ledger = &agent.replicator.ledger;
+    let rows = agent.policy.heartbeat.is_some();
+    let why = waits_for(agent);
+    match ledger.unproved_for(rows, now).filter(|age| *age > BOUND) {
+        Some(_) if ledger.proof().is_none() && ledger.age(now) <= BOUND => None,
+        Some(age) if rows => Some(format!(
+            "a row was written {} s ago that no replica is known to hold: {why}",
+            age.as_secs()
+        )),
+        Some(age) => Some(format!(
+            "what was written in the last {} s is not known to be on the replica: {why}",
+            age.as_secs()
+        )),
+        None if ledger.proof().is_none() && ledger.age(now) > BOUND => Some(format!(
+            "nothing has been proved to be on the replica for {} s, since the start: {why}",
+            ledger.age(now).as_secs()
+        )),
+        None => None,
+    }
+}
+
+/// What stands between the device and its next proof.
+fn waits_for(agent: &Agent) -> &str {
+    let (activity, _, trouble) = agent.replicator.activity();
+    match (activity, trouble) {
+        (Activity::WaitingForCredentials, _) => "there are no credentials to start Litestream with",
+        (_, Some(trouble)) => trouble,
+        (Activity::Starting | Activity::Stopping | Activity::WaitingToRestart, None) => {
+            "Litestream is about to start"
+        }
+        (Activity::Resetting, None) => "Litestream's local state is dropped",
+        (Activity::CatchingUp, None) => "Litestream was asked, and has not confirmed it yet",
+        (Activity::Replicating | Activity::Stopped, None) => NO_REASON,
+    }
 }

@@ -146,7 +146,10 @@ impl FetchChild {
 pub(super) enum Errand {
     Probe,
     RestartUnit,
-    ResetState,
+    /// Whether the WAL continues what is dropped.
+    ResetState {
+        continues: bool,
+    },
 }
 
 /// How it is looked whether there is a replica.

@@ -92,6 +92,37 @@ impl SyncRequest {
     }
 }
 
+/// A question that costs Litestream nothing: it answers while it waits for S3, and not while it hangs.
+#[derive(Debug)]
+pub struct Greeting(UnixStream);
+
+impl Greeting {
+    /// Asks whoever listens.
+    ///
+    /// # Errors
+    /// Where nobody does.
+    pub fn send(socket: &Path) -> std::io::Result<Self> {
+        let mut stream = connect(socket)?;
+        stream.write_all(b"GET /info HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        Ok(Self(stream))
+    }
+
+    /// Whether it was answered, in any words; `None` while it was not.
+    pub fn poll(&mut self) -> Option<bool> {
+        match self.0.read(&mut [0; 16]) {
+            Ok(length) => Some(length > 0),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+            Err(_) => Some(false),
+        }
+    }
+}
+
+impl AsFd for Greeting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Connects without waiting: a Litestream that stands still, with a full queue, is an error at once.
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;

@@ -17,10 +17,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
+use crate::agent::{Files, NO_COMMIT};
 use crate::store::wal_of;
 
 /// By which a WAL is told from the one before.
@@ -56,13 +59,93 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
 /// lacks the beginning of the WAL. What can't be read says nothing.
 pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u64) -> bool {
     let first = last.saturating_sub(NEWEST).max(seen);
-    let mut files = (first..last).rev().filter_map(|before| {
-        let name = format!("ltx/0/{0:016x}-{0:016x}.ltx", before + 1);
-        Transaction::read(&state.join(name)).ok()
-    });
+    let mut files = (first..last)
+        .rev()
+        .filter_map(|before| Transaction::read(&file_of(state, before + 1)).ok());
     files
         .find(Transaction::holds_all_pages)
         .is_some_and(|copy| copy.begin > WAL_HEADER && !copy.is_of_wal(database))
+}
+
+/// Whether the WAL is the one that all of Litestream's files were made of. Litestream that has lost its
+/// files goes on from the last one on S3, which is one of them: where the WAL was begun anew since, and is
+/// shorter than it was, it takes it that it had read all of the old one.
+pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
+    let Some(now) = salts(&wal_of(database), &[], IN_WAL) else {
+        return false;
+    };
+    let files = fs::read_dir(state.join("ltx/0"));
+    let files = files.into_iter().flatten().flatten();
+    let mut found = files
+        .filter_map(|file| salts(&file.path(), b"LTX1", IN_LTX))
+        .peekable();
+    found.peek().is_some() && found.all(|salts| salts == now)
+}
+
+/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest, and
+/// `before` an earlier one. `None` where no such folder can be seen.
+pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
+    let folder = fs::metadata(state.join("ltx/0")).ok()?;
+    // A number of an inode is used again before long, and by then was born anew.
+    let born = folder.created().ok();
+    let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Some(Files {
+        folder: mark(&(folder.dev(), folder.ino(), born)),
+        last: file_mark(&file_of(state, last)),
+        before: before.and_then(|before| file_mark(&file_of(state, before))),
+    })
+}
+
+/// The mark of the last commit in the WAL: the same until something is committed. What was written and
+/// not committed, which a large transaction leaves there, is none.
+///
+/// # Errors
+/// The WAL can't be read, or ends with more of a transaction than is looked at.
+pub(crate) fn last_commit(database: &Path) -> io::Result<u64> {
+    let wal = match File::open(wal_of(database)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(NO_COMMIT),
+        opened => opened?,
+    };
+    let length = wal.metadata()?.len();
+    if length <= WAL_HEADER {
+        return Ok(NO_COMMIT);
+    }
+    let mut header = [0; WAL_HEADER as usize];
+    wal.read_exact_at(&mut header, 0)?;
+    let salts = &header[IN_WAL..IN_WAL + size_of::<Salts>()];
+    let page_size = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    let frame = u64::from(page_size) + FRAME_HEADER;
+    let frames = (length - WAL_HEADER) / frame;
+    let first = frames.saturating_sub(COMPARED_FRAMES);
+    for number in (first..frames).rev() {
+        let mut header = [0; FRAME_HEADER as usize];
+        wal.read_exact_at(&mut header, WAL_HEADER + number * frame)?;
+        // A frame that commits tells the database's size; one of an earlier WAL has other salts.
+        if header[4..8] != [0; 4] && header[8..16] == *salts {
+            return Ok(mark(&(number, header)).max(NO_COMMIT + 1));
+        }
+    }
+    match first {
+        0 => Ok(NO_COMMIT),
+        _ => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+fn file_of(state: &Path, transaction: u64) -> PathBuf {
+    state.join(format!("ltx/0/{transaction:016x}-{transaction:016x}.ltx"))
+}
+
+/// By its header, which says what it was made of, and when.
+fn file_mark(path: &Path) -> Option<u64> {
+    let mut header = [0; IN_LTX + size_of::<Salts>()];
+    File::open(path).ok()?.read_exact_at(&mut header, 0).ok()?;
+    Some(mark(&header))
+}
+
+fn mark(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a file of Litestream's says of the part of the WAL that it was made of.
@@ -218,12 +301,19 @@ mod tests {
         assert!(reset());
         read("2.ltx", &file(b"LTX1", IN_LTX, b"new salt"));
         assert!(!reset());
+        assert!(!is_of_one_wal(&database, &state), "one is of an older WAL");
         read("2.ltx", b"LTX1, cut off");
         read("3.ltx", &file(b"LTX9", IN_LTX, b"new salt"));
         read("4.tmp", &file(b"LTX1", IN_LTX, b"new salt"));
         assert!(reset(), "the newest can't be read");
+        read("1.ltx", &file(b"LTX1", IN_LTX, b"new salt"));
+        assert!(
+            is_of_one_wal(&database, &state),
+            "but for what can't be read"
+        );
         fs::write(folder.join("app.db-wal"), b"").expect("an empty WAL");
         assert!(!reset());
+        assert!(!is_of_one_wal(&database, &state), "there is no WAL");
         fs::remove_dir_all(folder).expect("the folder");
     }
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Activity, Event, Policy, Report, SupervisorKind};
+use edgerepl::agent::{Action, Activity, BOUND, Event, Policy, Report, SupervisorKind};
 
 use crate::world::{Sight, Time};
 
@@ -15,9 +15,10 @@ const RECOVERY: Duration = Duration::from_secs(40 * 60);
 /// Broken local state may need several resets, which are an hour apart.
 const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// A Litestream that does not follow is restarted after 6 min, and again after an hour, less what the
-/// row and the sync before a stop may take.
+/// A Litestream that does not follow is restarted after 6 min, or 90 s where it hangs, and again after an
+/// hour, less what the row and the sync before a stop may take.
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
+const HUNG_RESCUE_LIMIT: Duration = Duration::from_secs(90);
 const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
 
 /// What hangs after it followed in fair weather is mended by it.
@@ -52,7 +53,7 @@ pub(crate) struct Laws {
     /// The grant that Litestream was last stopped for.
     stopped_for: u64,
     started: Time,
-    /// When it was last seen to follow, and when it was last restarted for it did not.
+    /// Up to when it was shown to follow, and when it was last restarted for it did not.
     followed: Time,
     rescued: Option<Time>,
     fine_since: Option<Time>,
@@ -75,6 +76,8 @@ pub(crate) struct Laws {
     last_unstuck: Time,
     last_wrong_clock: Time,
     disk_well_since: Option<Time>,
+    /// The last row that counts as proved.
+    proved: i64,
 }
 
 impl Laws {
@@ -109,6 +112,7 @@ impl Laws {
             last_unstuck: Duration::ZERO,
             last_wrong_clock: Duration::ZERO,
             disk_well_since: None,
+            proved: 0,
         }
     }
 
@@ -235,11 +239,15 @@ impl Laws {
 
     /// Litestream is about to be stopped by us, and the daemon goes on.
     fn stops(&mut self, sight: &Sight, time: Time) {
-        if sight.state_is_corrupt {
+        if sight.state_is_corrupt || sight.files_are_hurt {
             return;
         }
         let rescued = self.rescued.map_or(Duration::ZERO, |at| at + RESCUE_PACE);
-        let is_rescue = time >= rescued.max(self.started.max(self.followed) + RESCUE_LIMIT);
+        let limit = match sight.litestream_is_stuck {
+            true => HUNG_RESCUE_LIMIT,
+            false => RESCUE_LIMIT,
+        };
+        let is_rescue = time >= rescued.max(self.started.max(self.followed) + limit);
         assert!(
             !sight.litestream_asks || is_rescue,
             "Litestream was stopped though it asks for new credentials by itself"
@@ -312,14 +320,13 @@ impl Laws {
                 "the guard holds though Litestream has caught up"
             );
             self.guard_is_spent = false;
-            self.followed = time;
-            self.rescued = None;
         }
+        self.proofs_hold(report, sight, time);
         if self.end_asked.is_some() {
             return self.ends_in_time(time);
         }
-        let well = report.replication == Activity::Replicating
-            && report.credentials_left.is_some()
+        let all_is_proved = report.unproved_for.unwrap_or_default() <= BOUND;
+        let well = (report.state.is_healthy() || sight.clock_is_doubted && all_is_proved)
             && sight.litestream_is_up;
         // Between two looks nothing changes.
         if well || self.was_well {
@@ -385,6 +392,48 @@ impl Laws {
         assert!(
             time < self.last_sound.max(since) + RESET_RECOVERY,
             "broken local state is never reset in fair weather: {report:?}"
+        );
+    }
+
+    /// What is said to be proved is so.
+    fn proofs_hold(&mut self, report: &Report, sight: &Sight, time: Time) {
+        if report.state.is_healthy()
+            && let Some(written) = sight.oldest_missing
+        {
+            assert!(
+                time <= written + BOUND,
+                "healthy, and a row that was written {:?} ago is not on the replica: {report:?}",
+                time - written
+            );
+        }
+        let row = report.lag.map_or(0, |lag| lag.row);
+        if row > self.proved {
+            assert!(
+                sight.is_blind || row <= sight.restorable_row,
+                "row {row} counts as proved, and row {} is the last on the replica",
+                sight.restorable_row
+            );
+            self.proved = row;
+        }
+        let shown = match self.policy.heartbeat {
+            Some(_) => report.proof.map(|proof| proof.age),
+            None => report.proof.and(report.unproved_for),
+        };
+        if let Some(shown) = shown.map(|age| time.saturating_sub(age)) {
+            self.followed = self.followed.max(shown);
+        }
+        if report.replication == Activity::Replicating {
+            self.rescued = None;
+        }
+        let sentences = report.state.problems().count();
+        assert_eq!(
+            sentences == 0,
+            report.state.is_healthy(),
+            "a state without a sentence: {report:?}"
+        );
+        assert!(
+            !report.state.is_healthy() || report.proof.is_some(),
+            "healthy without a proof: {report:?}"
         );
     }
 

@@ -16,6 +16,7 @@ use std::thread;
 
 mod chance;
 mod laws;
+mod replica;
 mod world;
 
 use world::{Tally, World};
@@ -85,6 +86,7 @@ fn whatever_happens_the_laws_hold() {
     );
     assert!(often(sum.reloads, 100), "{sum:?}");
     assert!(sum.databases * 4 > years, "{sum:?}");
+    assert!(often(sum.wounds, 5) && sum.wrong > 0, "{sum:?}");
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -10,7 +10,8 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use edgerepl::agent::{
-    Action, Agent, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind, SyncFailure,
+    Action, Agent, Answer, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind,
+    SyncFailure,
 };
 use edgerepl::clock::{BootTime, WallTime};
 use edgerepl::config::Rotation;
@@ -18,6 +19,7 @@ use edgerepl::credentials::{FailureClass, FetchFailure};
 
 use crate::chance::Chance;
 use crate::laws::Laws;
+use crate::replica::{Replica, Wound};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -45,6 +47,9 @@ pub(crate) struct Tally {
     pub(crate) snapshots: u64,
     /// Databases that edgerepl made.
     pub(crate) databases: u64,
+    pub(crate) wounds: u64,
+    /// Replicas that a wound made wrong.
+    pub(crate) wrong: u64,
 }
 
 impl AddAssign for Tally {
@@ -61,6 +66,8 @@ impl AddAssign for Tally {
         self.reloads += other.reloads;
         self.snapshots += other.snapshots;
         self.databases += other.databases;
+        self.wounds += other.wounds;
+        self.wrong += other.wrong;
     }
 }
 
@@ -80,6 +87,10 @@ enum Coming {
     ClockStep,
     ClockMended,
     Checkpoint,
+    /// The application commits something.
+    Write,
+    /// Something happens to Litestream's local state.
+    Hurt,
     PowerCut,
     Sleep,
     Reload,
@@ -148,7 +159,6 @@ struct Litestream {
     corrupt: bool,
     /// It runs, and does nothing any more.
     stuck: bool,
-    position: u64,
 }
 
 pub(crate) struct World {
@@ -176,8 +186,18 @@ pub(crate) struct World {
     guard: bool,
     /// It is there; and what of it can be restored.
     database: bool,
-    replica: bool,
+    replica: Replica,
     rows: i64,
+    /// What was committed, and when, that is not on the replica: a row's id, or none.
+    missing: VecDeque<(u64, Option<i64>, Time)>,
+    commits: u64,
+    restorable_row: i64,
+    /// The replica was wrong before this agent began, who could not see it.
+    blind: bool,
+    /// It was to be emptied, and could not be.
+    wal_stays: bool,
+    /// The last grant had a wrong date.
+    clock_doubted: bool,
     processes: u64,
     coming: BinaryHeap<Reverse<(Time, u64, Coming)>>,
     order: u64,
@@ -234,7 +254,6 @@ impl World {
                 clock_went_back: false,
                 corrupt: false,
                 stuck: false,
-                position: 0,
             },
             granted_until: Duration::ZERO,
             sync: None,
@@ -243,8 +262,14 @@ impl World {
             guard: false,
             // A device that is new has none, and where nobody else makes it edgerepl does.
             database: policy.heartbeat.is_none() || chance.one_in(2),
-            replica: false,
+            replica: Replica::new(),
             rows: 0,
+            missing: VecDeque::new(),
+            commits: 0,
+            restorable_row: 0,
+            blind: false,
+            wal_stays: false,
+            clock_doubted: false,
             processes: 0,
             coming: BinaryHeap::new(),
             order: 0,
@@ -271,6 +296,8 @@ impl World {
         world.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
         world.expect_sometime(Coming::Reload, DAY, 90 * DAY);
         world.expect_sometime(Coming::Checkpoint, SECOND, DAY);
+        world.expect_sometime(Coming::Write, SECOND, DAY);
+        world.expect_sometime(Coming::Hurt, HOUR, 60 * DAY);
         world.boot();
         world
     }
@@ -317,9 +344,12 @@ impl World {
                 self.reset = None;
                 let mended = !self.chance.one_in(5);
                 self.litestream.corrupt &= !mended;
+                if mended {
+                    self.replica.drop_files();
+                }
                 self.tally.resets += 1;
                 let result = if mended {
-                    Ok(())
+                    Ok(self.chance.one_in(2))
                 } else {
                     Err("it failed".to_owned())
                 };
@@ -332,6 +362,27 @@ impl World {
                 self.tell(Event::ClockStepped);
             }
             Coming::Checkpoint => self.checkpoint(),
+            Coming::Write => {
+                if self.database {
+                    self.commit(None);
+                    self.look_in();
+                }
+                let most = self.chance.pick(&[MINUTE, HOUR, DAY]);
+                self.expect_sometime(Coming::Write, SECOND, most);
+            }
+            Coming::Hurt => {
+                self.tally.wounds += 1;
+                let some = self.chance.scale(SECOND, HOUR).as_secs();
+                let wounds = [
+                    Wound::Removed,
+                    Wound::Emptied,
+                    Wound::RolledBack(some),
+                    Wound::Another(some),
+                ];
+                let wound = self.chance.pick(&wounds);
+                self.replica.hurt(wound);
+                self.expect_sometime(Coming::Hurt, HOUR, 60 * DAY);
+            }
             Coming::PowerCut => {
                 self.tally.power_cuts += 1;
                 self.boot();
@@ -365,10 +416,11 @@ impl World {
             Coming::LookEnds(process) if self.look == Some(process) => {
                 self.look = None;
                 let asked = self.weather.s3 && self.weather.network;
-                if asked && self.replica {
+                let is_there = !self.replica.is_empty();
+                if asked && is_there {
                     self.expect_sometime(Coming::Restored, MINUTE, 2 * DAY);
                 }
-                let found = asked.then_some(self.replica);
+                let found = asked.then_some(is_there);
                 self.tell(Event::Looked(found.ok_or("S3 is away".to_owned())));
             }
             Coming::Restored => {
@@ -463,6 +515,9 @@ impl World {
             Action::Terminate => {
                 self.litestream.terminated += 1;
                 let can_sync = self.can_replicate();
+                if can_sync && self.replica.is_open() {
+                    self.replicate();
+                }
                 let wait = match self.litestream.terminated {
                     1 if can_sync => Duration::from_millis(20),
                     1 => 30 * SECOND,
@@ -481,6 +536,18 @@ impl World {
                 self.expect(Coming::LitestreamExits(self.litestream.process), wait);
             }
             Action::Sync => return self.start_sync(),
+            Action::Greet => {
+                let answers = self.litestream.up && !self.litestream.stuck;
+                return answers.then_some(Event::Greeted);
+            }
+            Action::EmptyWal => {
+                self.wal_stays = !self.weather.disk || self.chance.one_in(20);
+                if self.wal_stays {
+                    return Some(Event::WalEmptied(Err("somebody reads".to_owned())));
+                }
+                self.replica.whole = true;
+                return Some(Event::WalEmptied(Ok(())));
+            }
             Action::ResetState => {
                 self.litestream.up = false;
                 let process = self.new_process();
@@ -496,8 +563,7 @@ impl World {
                 if !self.database {
                     return Some(Event::DatabaseMissing);
                 }
-                self.rows += 1;
-                return Some(Event::Row(Ok(self.rows)));
+                return Some(self.write_row());
             }
             Action::LookForReplica => {
                 let process = self.new_process();
@@ -509,7 +575,7 @@ impl World {
             }
             Action::AbandonLook => self.look = None,
             Action::WriteFirstRow => {
-                let lost = !self.database && self.replica;
+                let lost = !self.database && !self.replica.is_empty();
                 assert!(
                     !lost,
                     "a new database in the place of one that can be restored"
@@ -519,8 +585,7 @@ impl World {
                 }
                 self.tally.databases += u64::from(!self.database);
                 self.database = true;
-                self.rows += 1;
-                return Some(Event::Row(Ok(self.rows)));
+                return Some(self.write_row());
             }
             Action::TakeGuard => {
                 if !self.database || !self.weather.disk && self.chance.one_in(2) {
@@ -531,7 +596,7 @@ impl World {
             }
             Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
-            Action::Prune | Action::Log(..) => {}
+            Action::Prune | Action::Remember(_) | Action::Log(..) => {}
         }
         None
     }
@@ -581,6 +646,7 @@ impl World {
             }
             (_, Provider::Lying) => {
                 let lifetime = self.chance.pick(&[SECOND, MINUTE, HOUR, 13 * HOUR]);
+                self.clock_doubted = true;
                 let times = [i64::MIN, 0, BEGAN - 200_000_000, 2 * BEGAN, i64::MAX];
                 self.granted_until = self.time + lifetime;
                 Ok(Lease {
@@ -590,6 +656,7 @@ impl World {
                 })
             }
             (_, Provider::Well) => {
+                self.clock_doubted = false;
                 self.granted_until = self.time + self.lifetime;
                 Ok(Lease {
                     lifetime: self.lifetime,
@@ -603,6 +670,7 @@ impl World {
 
     fn litestream_starts(&mut self) {
         self.litestream.up = true;
+        self.replica.starts();
         // Its monitor's first tick.
         self.litestream.holds_wal_from = self.time + SECOND;
         self.litestream.terminated = 0;
@@ -658,13 +726,11 @@ impl World {
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
         } else if self.can_replicate() {
-            self.replica = true;
-            self.litestream.position += 1;
-            let at = self.litestream.position;
-            Ok(Position {
-                local: at,
-                replicated: at,
-            })
+            match self.replicate() {
+                true => Ok(self.answer()),
+                // A file is missing.
+                false => Err(SyncFailure::StateCorrupt("open ltx file".to_owned())),
+            }
         } else {
             // Only what S3 hears is refused by it.
             let reached = self.weather.s3 && self.weather.network && !self.lives();
@@ -676,6 +742,65 @@ impl World {
             Err(SyncFailure::Failed(said.to_owned()))
         };
         self.tell(Event::Synced(answer));
+    }
+
+    /// What is answered is true, as a rule.
+    fn answer(&mut self) -> Answer {
+        let answer = self.replica.answer(self.agent.last_seen(), self.commits);
+        let Position { local, replicated } = answer.position;
+        let lie = self.chance.below(8000);
+        self.replica.is_hurt |= lie < 3;
+        let position = match lie {
+            // Of an earlier state,
+            0 => Position {
+                local: local.saturating_sub(3),
+                replicated: replicated.saturating_sub(3),
+            },
+            // of a success without an upload,
+            1 => Position {
+                local,
+                replicated: replicated.saturating_sub(1),
+            },
+            // and of a replica that somebody else writes to.
+            2 => Position {
+                local,
+                replicated: replicated + 7,
+            },
+            _ => answer.position,
+        };
+        Answer { position, ..answer }
+    }
+
+    fn write_row(&mut self) -> Event {
+        self.rows += 1;
+        self.commit(Some(self.rows));
+        Event::Row(Ok(self.rows))
+    }
+
+    /// Something is committed, and Litestream takes it before it is asked to, perhaps.
+    fn commit(&mut self, row: Option<i64>) {
+        self.commits += 1;
+        self.missing.push_back((self.commits, row, self.time));
+        let runs = self.litestream.up && self.replica.is_open();
+        if runs && self.can_replicate() && self.chance.one_in(2) {
+            self.replicate();
+        }
+    }
+
+    /// Litestream takes and uploads what there is; false where it can't.
+    fn replicate(&mut self) -> bool {
+        let was_sound = self.replica.is_sound;
+        let done = self.replica.sync(self.commits).is_ok();
+        self.tally.wrong += u64::from(was_sound && !self.replica.is_sound);
+        self.blind &= !self.replica.is_sound;
+        while let Some((number, row, _)) = self.missing.front().copied()
+            && number <= self.replica.commits
+            && self.replica.is_sound
+        {
+            self.missing.pop_front();
+            self.restorable_row = row.unwrap_or(self.restorable_row);
+        }
+        done
     }
 
     /// The application checkpoints: what nobody holds is reset, and Litestream has to start over.
@@ -690,6 +815,7 @@ impl World {
         let held = self.guard || (litestream.up && litestream.holds_wal_from <= self.time);
         if !held {
             self.tally.snapshots += 1;
+            self.replica.whole = true;
             self.laws.wal_was_reset(self.time);
         }
     }
@@ -817,8 +943,14 @@ impl World {
         self.reset = None;
         self.look = None;
         self.guard = false;
+        self.blind = !self.replica.is_sound;
+        self.wal_stays = false;
         // A data partition that was lost.
-        self.database &= self.policy.heartbeat.is_none() || !self.chance.one_in(20);
+        if self.policy.heartbeat.is_some() && self.chance.one_in(20) {
+            self.database = false;
+            self.missing.clear();
+            self.replica.hurt(Wound::Removed);
+        }
         self.granted_until = Duration::ZERO;
         self.litestream.process = self.new_process();
         self.litestream.up = false;
@@ -849,7 +981,7 @@ impl World {
 
     /// Nothing stands between the device and its replica, and nobody has to restore anything.
     fn is_fine(&self) -> bool {
-        self.weather.is_fine() && (self.database || !self.replica)
+        self.weather.is_fine() && (self.database || self.replica.is_empty())
     }
 
     /// The session that Litestream has did not end yet.
@@ -876,10 +1008,23 @@ impl World {
             disk_is_well: self.weather.disk && self.database,
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
+            files_are_hurt: self.replica.is_hurt || self.wal_stays,
             litestream_is_stuck: self.litestream.stuck,
             fetch_is_in_flight: self.fetch.is_some(),
             granted_until: self.granted_until,
+            oldest_missing: self.oldest_missing(),
+            restorable_row: self.restorable_row,
+            is_blind: self.blind,
+            clock_is_doubted: self.clock_doubted,
         }
+    }
+
+    /// When the oldest row was written that no restore brings back; without rows, anything.
+    fn oldest_missing(&self) -> Option<Time> {
+        let rows = self.policy.heartbeat.is_some();
+        let mut missing = self.missing.iter().filter(|_| !self.blind);
+        let oldest = missing.find(|(_, row, _)| row.is_some() || !rows);
+        oldest.map(|(_, _, time)| *time)
     }
 
     fn now(&self) -> Now {
@@ -936,9 +1081,17 @@ pub(crate) struct Sight {
     pub(crate) disk_is_well: bool,
     pub(crate) clock_is_right: bool,
     pub(crate) state_is_corrupt: bool,
+    pub(crate) files_are_hurt: bool,
     pub(crate) litestream_is_stuck: bool,
     pub(crate) fetch_is_in_flight: bool,
     pub(crate) granted_until: Time,
+    /// When the oldest row was written that no restore brings back.
+    pub(crate) oldest_missing: Option<Time>,
+    pub(crate) restorable_row: i64,
+    /// The replica was wrong before this agent began, who can't see it.
+    pub(crate) is_blind: bool,
+    /// By a provider that told another time with the last grant.
+    pub(crate) clock_is_doubted: bool,
 }
 
 fn policy(chance: &mut Chance) -> Policy {

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use super::{PREPARATION_LIMIT, ROW_PACE};
+use crate::agent::Action;
 use crate::agent::backoff::{Backoff, Jitter};
-use crate::agent::{Action, Position};
+use crate::agent::proof::Finding;
 use crate::clock::BootTime;
 
 /// A Litestream whose control socket has not appeared for so long has none; a slow device, or a busy
@@ -62,7 +63,11 @@ impl SyncFailure {
 #[derive(Debug)]
 pub(super) enum CatchUp {
     /// A row is to be committed first, so that a sync has something to show.
-    Row { retry: BootTime, until: BootTime },
+    Row {
+        retry: BootTime,
+        until: BootTime,
+        failures: u32,
+    },
     /// A sync is due at that time.
     Due { at: BootTime, failures: u32 },
     /// A sync was asked for.
@@ -84,22 +89,42 @@ pub(super) enum Socket {
     Absent,
 }
 
+/// What matters of who asked for a sync.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// For how long the Litestream that was asked has been up.
+    pub(super) age: Duration,
+    /// Heartbeat rows are written.
+    pub(super) heartbeat: bool,
+    /// There is one already that the answer says nothing of.
+    pub(super) wanted: bool,
+}
+
 /// What an answer to a sync says about the replica.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// Not there yet; it is asked again. With the reason, where there is one to tell.
     Behind(Option<String>),
-    /// It has caught up: to this position, or without a control socket to tell.
-    CaughtUp(Option<Position>),
+    /// It has opened the database, and its replica is where it is.
+    Opened,
+    /// Its replica holds all that there was.
+    CaughtUp,
+    /// Without a control socket nobody can tell.
+    Unmeasured,
     /// It can't, for its local state is broken or wrong, as is said here.
     StateUseless(String),
 }
 
 impl CatchUp {
     pub(super) fn begin(now: BootTime) -> Self {
+        Self::row_from(now, 0)
+    }
+
+    fn row_from(at: BootTime, failures: u32) -> Self {
         Self::Row {
-            retry: now,
-            until: now + PREPARATION_LIMIT,
+            retry: at,
+            until: at + PREPARATION_LIMIT,
+            failures,
         }
     }
 
@@ -113,7 +138,12 @@ impl CatchUp {
 
     pub(super) fn row(&mut self, committed: bool, now: BootTime) {
         match self {
-            Self::Row { .. } if committed => *self = Self::due(now),
+            Self::Row { failures, .. } if committed => {
+                *self = Self::Due {
+                    at: now,
+                    failures: *failures,
+                };
+            }
             Self::Row { retry, .. } => *retry = now + ROW_PACE,
             Self::Done { wanted, .. } => *wanted |= committed,
             _ => {}
@@ -127,11 +157,11 @@ impl CatchUp {
         }
     }
 
-    /// Litestream, which has been up for `age`, answered a sync. `None`: nothing new is known.
+    /// Litestream answered a sync. `None`: nothing new is known.
     pub(super) fn answered(
         &mut self,
-        result: Result<Position, SyncFailure>,
-        age: Duration,
+        result: Result<Finding, SyncFailure>,
+        asker: Asker,
         socket: &mut Socket,
         jitter: &mut Jitter,
         now: BootTime,
@@ -153,25 +183,44 @@ impl CatchUp {
         };
         let failed = failures + 1;
         Some(match result {
-            Ok(position) if position.replicated >= position.local => {
+            Ok(Finding::Proved) => {
                 *self = Self::Done {
                     from: now + PROOF_PACE,
-                    wanted: false,
+                    wanted: asker.wanted,
                 };
-                Verdict::CaughtUp(Some(position))
+                Verdict::CaughtUp
             }
-            Ok(_) => {
+            // A new row, and then it is asked for that.
+            Ok(Finding::Begun) => {
+                *self = Self::row_from(now, 0);
+                Verdict::Opened
+            }
+            Ok(Finding::Unread) => {
+                // It may have been read before the question; of a new row that can't be.
+                let first = failures == 0 && asker.heartbeat;
+                let at = match first {
+                    true => now,
+                    false => now + SYNC_RETRY.wait(failed, jitter),
+                };
+                *self = Self::row_from(at, failed);
+                Verdict::Behind((!first).then(|| UNREAD.to_owned()))
+            }
+            Ok(Finding::Behind) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::Behind(None)
             }
-            Err(SyncFailure::NoSocket) if has_none(*socket, age) => {
+            Ok(Finding::Broken(why)) => {
+                again(failed, SYNC_RETRY.wait(failed, jitter));
+                Verdict::StateUseless(why.to_owned())
+            }
+            Err(SyncFailure::NoSocket) if has_none(*socket, asker.age) => {
                 *socket = Socket::Absent;
                 *self = Self::Unmeasured {
                     look: now + LOOK_PACE,
                 };
-                Verdict::CaughtUp(None)
+                Verdict::Unmeasured
             }
-            Err(SyncFailure::NoSocket) if age >= SOCKET_LIMIT => {
+            Err(SyncFailure::NoSocket) if asker.age >= SOCKET_LIMIT => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::Behind(Some(NO_SOCKET.to_owned()))
             }
@@ -215,7 +264,22 @@ impl CatchUp {
         }
         match self {
             // A database that can't be written to can still be replicated.
-            Self::Row { until, .. } if !heartbeat || *until <= now => *self = Self::due(now),
+            Self::Row {
+                retry, failures, ..
+            } if !heartbeat => {
+                *self = Self::Due {
+                    at: *retry,
+                    failures: *failures,
+                };
+            }
+            Self::Row {
+                until, failures, ..
+            } if *until <= now => {
+                *self = Self::Due {
+                    at: now,
+                    failures: *failures,
+                };
+            }
             Self::Row { retry, .. } if *retry <= now => {
                 *retry = BootTime::NEVER;
                 return Some(Action::WriteRow);
@@ -244,7 +308,7 @@ impl CatchUp {
 
     pub(super) fn deadline(&self) -> BootTime {
         match self {
-            Self::Row { retry, until } => (*retry).min(*until),
+            Self::Row { retry, until, .. } => (*retry).min(*until),
             Self::Due { at, .. } => *at,
             Self::Asked { deadline, .. } | Self::Confirming { deadline } => *deadline,
             Self::Unmeasured { look } => *look,
@@ -275,6 +339,10 @@ fn has_none(socket: Socket, age: Duration) -> bool {
 /// What is wrong with one whose sync is late.
 const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not come to an end; \
                          S3 may be slow or away";
+
+/// What is wrong with one that has nothing new to say of a database that was written to.
+const UNREAD: &str = "it says that it has replicated all, and has read nothing of what was written since; \
+                      another file may have taken the database's place";
 
 /// What is wrong after a writer was killed in the middle of a commit.
 pub const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \

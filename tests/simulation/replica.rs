@@ -1,0 +1,191 @@
+//! Litestream's files and its replica, as far as numbers go.
+//!
+//! Owns what Litestream 0.5 does with them: it counts what it takes, uploads what comes after the last
+//! number that it believes S3 to have, and looks at neither once it runs. And what the replica is worth
+//! then: a file that does not continue the one before makes it wrong, until one with the whole database
+//! comes.
+
+use std::collections::BTreeMap;
+
+use edgerepl::agent::{Answer, Files, Position};
+
+/// Retention leaves so many files.
+const KEPT: usize = 40;
+
+/// A transaction's file.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    mark: u64,
+    /// The mark of the file that it continues; `None` where it holds the whole database.
+    continues: Option<u64>,
+    commits: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Replica {
+    files: BTreeMap<u64, Taken>,
+    local: u64,
+    folder: u64,
+    marks: u64,
+    /// The mark of the file that was last taken from this database's WAL.
+    taken: u64,
+    /// The next file holds the whole database.
+    pub(crate) whole: bool,
+    /// What the process that runs believes of S3; `None` before it has asked.
+    believed: Option<u64>,
+    newest: u64,
+    newest_file: Option<Taken>,
+    /// Something happened to the files that Litestream did not do, since the whole database was uploaded.
+    pub(crate) is_hurt: bool,
+    was_dropped: bool,
+    /// What is on S3 can be restored.
+    pub(crate) is_sound: bool,
+    /// The commits that a restore brings back, or did before it was wrong.
+    pub(crate) commits: u64,
+}
+
+/// What happens to a folder that is somebody else's.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Wound {
+    Removed,
+    /// The files alone.
+    Emptied,
+    RolledBack(u64),
+    /// Another database's, of so many transactions.
+    Another(u64),
+}
+
+impl Replica {
+    pub(crate) fn new() -> Self {
+        Self {
+            is_sound: true,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.newest == 0
+    }
+
+    /// A process begins that knows nothing of S3.
+    pub(crate) fn starts(&mut self) {
+        self.believed = None;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.believed.is_some()
+    }
+
+    /// Takes in all `commits` and uploads what there is.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub(crate) fn sync(&mut self, commits: u64) -> Result<(), ()> {
+        if self.believed.is_none() {
+            if let Some(newest) = self.newest_file.filter(|_| self.local < self.newest) {
+                self.files = BTreeMap::from([(self.newest, newest)]);
+                self.local = self.newest;
+                self.folder = self.new_mark();
+                // It fits the WAL, or does not.
+                self.whole |= newest.mark != self.taken;
+            }
+            self.believed = Some(self.newest);
+        }
+        let last = self.files.get(&self.local).copied();
+        self.whole |= last.is_none_or(|last| last.mark != self.taken);
+        if self.whole || last.is_some_and(|last| last.commits < commits) {
+            let continues = last.filter(|_| !self.whole).map(|last| last.mark);
+            let mark = self.new_mark();
+            self.local += 1;
+            let taken = Taken {
+                mark,
+                continues,
+                commits,
+            };
+            self.files.insert(self.local, taken);
+            self.taken = mark;
+            self.is_hurt &= !(self.whole && self.was_dropped);
+            self.whole = false;
+        }
+        let from = self.believed.unwrap_or_default() + 1;
+        for number in from..=self.local {
+            let taken = *self.files.get(&number).ok_or(())?;
+            let fits = self.newest_file.map(|file| file.mark) == taken.continues;
+            self.is_sound = taken.continues.is_none() || self.is_sound && fits;
+            if self.is_sound {
+                self.commits = taken.commits;
+            }
+            self.newest = number;
+            self.newest_file = Some(taken);
+            self.believed = Some(number);
+        }
+        while self.files.len() > KEPT {
+            self.files.pop_first();
+        }
+        Ok(())
+    }
+
+    /// What a sync is answered with, by an agent that has `seen` this transaction before.
+    pub(crate) fn answer(&self, seen: Option<u64>, commits: u64) -> Answer {
+        let mark = |number: u64| self.files.get(&number).map(|file| file.mark);
+        Answer {
+            position: Position {
+                local: self.local,
+                replicated: self.believed.unwrap_or_default(),
+            },
+            files: Some(Files {
+                folder: self.folder,
+                last: mark(self.local),
+                before: seen.and_then(mark),
+            }),
+            last_commit: Some(commits),
+        }
+    }
+
+    /// The agent has them dropped.
+    pub(crate) fn drop_files(&mut self) {
+        let was_hurt = self.is_hurt;
+        self.hurt(Wound::Removed);
+        self.is_hurt = was_hurt;
+        self.was_dropped = true;
+    }
+
+    pub(crate) fn hurt(&mut self, wound: Wound) {
+        self.is_hurt = true;
+        self.was_dropped = false;
+        if wound != Wound::Emptied {
+            self.folder = self.new_mark();
+        }
+        match wound {
+            Wound::Removed | Wound::Emptied => {
+                self.files.clear();
+                self.local = 0;
+            }
+            Wound::RolledBack(by) => {
+                self.local = self.local.saturating_sub(by);
+                self.files.split_off(&(self.local + 1));
+            }
+            Wound::Another(transactions) => {
+                self.files.clear();
+                for number in transactions.saturating_sub(5).max(1)..=transactions {
+                    let mark = self.new_mark();
+                    let taken = Taken {
+                        mark,
+                        continues: Some(0),
+                        commits: 0,
+                    };
+                    self.files.insert(number, taken);
+                }
+                self.local = transactions;
+            }
+        }
+        if self.files.is_empty() {
+            self.local = 0;
+        }
+    }
+
+    fn new_mark(&mut self) -> u64 {
+        self.marks += 1;
+        self.marks
+    }
+}
