@@ -122,8 +122,9 @@ pub enum Event {
     Exited(String),
     /// Litestream answered a sync, or did not.
     Synced(Result<Answer, SyncFailure>),
-    /// Litestream answered a question that costs it nothing: it does not hang.
-    Greeted,
+    /// Litestream answered a question that costs it nothing: it does not hang. With it, where it says, what
+    /// it replicates beside the database that is watched.
+    Greeted(Option<Vec<String>>),
     /// Litestream's local state was dropped, or could not be; with it, whether the WAL is still the one
     /// that all of it was made of, so that Litestream may go on from its replica.
     StateReset(Result<bool, String>),
@@ -143,11 +144,9 @@ pub enum Event {
     NetworkChanged,
     /// The wall clock was set.
     ClockStepped,
-    /// Litestream's configuration was read.
-    Understood {
-        /// What Litestream replicates beside the database that is watched.
-        unwatched: Vec<String>,
-    },
+    /// Litestream's configuration was read, or could not be: what one that is started by it replicates
+    /// beside the database that is watched.
+    Understood(Result<Vec<String>, String>),
     /// The configuration was read anew.
     Reloaded(Policy),
     /// An earlier run left a row that it had not seen proved, and that is so old.
@@ -214,7 +213,7 @@ pub enum Action {
     Kill,
     /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless it is asked again before.
     Sync,
-    /// Ask Litestream something that costs it nothing; ends in [`Event::Greeted`], unless it hangs.
+    /// Ask Litestream what it replicates, which costs it nothing; ends in [`Event::Greeted`], unless it hangs.
     Greet,
     /// Drop Litestream's local state, which is of no use; ends in [`Event::StateReset`].
     ResetState,
@@ -258,8 +257,11 @@ pub struct Agent {
     clock: ClockBelief,
     /// What the wall clock shows more than the boot clock, in seconds, as last seen.
     offset: i64,
-    /// What Litestream replicates that nobody guards or proves.
+    /// What Litestream replicates that nobody guards or proves, by its configuration, and by itself.
     unwatched: Vec<String>,
+    listed: Option<Vec<String>>,
+    /// Why its configuration can't be read.
+    unreadable: Option<String>,
     /// What the next run would be told.
     remembered: Option<Option<BootTime>>,
     /// When the next event was due at the latest.
@@ -281,6 +283,8 @@ impl Agent {
             clock: ClockBelief::default(),
             offset: now.offset(),
             unwatched: Vec::new(),
+            listed: None,
+            unreadable: None,
             remembered: None,
             due: BootTime::NEVER,
             stopping: false,
@@ -336,7 +340,10 @@ impl Agent {
                 self.replicator
                     .synced(result, &mut self.jitter, now.boot, out);
             }
-            Event::Greeted => self.replicator.greeted(),
+            Event::Greeted(replicates) => {
+                self.replicator.greeted();
+                self.listed = replicates.or(self.listed.take());
+            }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::WalEmptied(result) => self.replicator.emptied(result, now.boot, out),
             Event::Inherited(age) => self.replicator.ledger.inherit(age),
@@ -367,12 +374,13 @@ impl Agent {
                 self.renewal.clock_stepped(now.boot);
                 self.replicator.hasten(now.boot);
             }
-            Event::Understood { unwatched } => {
+            Event::Understood(result) => {
                 // One that runs goes on by what it read when it was started.
                 if !self.replicator.runs() {
                     self.unwatched.clear();
                 }
-                self.unwatched.extend(unwatched);
+                self.unreadable = result.as_ref().err().cloned();
+                self.unwatched.extend(result.unwrap_or_default());
                 self.unwatched.sort_unstable();
                 self.unwatched.dedup();
             }

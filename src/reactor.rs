@@ -316,7 +316,8 @@ impl Reactor {
         }
         if let Some(answered) = self.greeting.as_mut().and_then(Greeting::poll) {
             self.greeting = None;
-            self.events.extend(answered.then_some(Event::Greeted));
+            let others = answered.map(|listed| listed.map(|listed| self.others(listed)));
+            self.events.extend(others.ok().map(Event::Greeted));
         }
         let limit = self.settings.database.wal_guard;
         if let (Some(guard), Some(limit)) = (&self.guard, limit)
@@ -489,7 +490,8 @@ impl Reactor {
             }
             // Where nobody listens nobody answers, either.
             Action::Greet => {
-                self.greeting = Greeting::send(&self.settings.replication.control_socket).ok();
+                let socket = &self.settings.replication.control_socket;
+                self.greeting = Greeting::send(socket, |pid| self.may_answer(pid)).ok();
             }
             Action::ResetState => self.reset_state(),
             Action::EmptyWal => {
@@ -626,20 +628,27 @@ impl Reactor {
     /// Reads Litestream's configuration, by which the next one will go that is started.
     fn understand(&mut self) -> Result<Configuration, String> {
         let configuration = self.configuration();
-        let unwatched = match &configuration {
-            Ok(known) => known.unwatched(self.database()),
-            Err(cause) => {
-                warn!(
-                    "nobody can tell whether Litestream replicates other databases, too: {cause}"
-                );
-                Vec::new()
-            }
-        };
-        for other in &unwatched {
+        let unwatched = configuration
+            .as_ref()
+            .map(|known| known.unwatched(self.database()));
+        for other in unwatched.iter().flatten() {
             warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
         }
-        self.events.push_back(Event::Understood { unwatched });
+        let unwatched = unwatched.map_err(|cause| {
+            warn!("Litestream itself has to tell what it replicates: {cause}");
+            cause.clone()
+        });
+        self.events.push_back(Event::Understood(unwatched));
         configuration
+    }
+
+    /// What is not the database that is watched, whatever the way to it.
+    fn others(&self, mut listed: Vec<PathBuf>) -> Vec<String> {
+        let file = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let watched = file(self.database());
+        listed.retain(|path| file(path) != watched);
+        let names = listed.iter().map(|path| path.display().to_string());
+        names.collect()
     }
 
     /// Litestream is about to be started, by what its configuration says now.

@@ -168,8 +168,9 @@ pub(super) struct Replicator {
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
     holds_wal: bool,
-    /// That the Litestream that runs replicates stands in the log.
+    /// That the Litestream that runs replicates stands in the log; it was asked what.
     announced: bool,
+    introduced: bool,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
     leaving: Option<BootTime>,
@@ -224,6 +225,7 @@ impl Replicator {
             socket: Socket::Unknown,
             holds_wal: false,
             announced: false,
+            introduced: false,
             stop_began: None,
             leaving: None,
             heartbeat: policy.heartbeat.is_some(),
@@ -354,8 +356,13 @@ impl Replicator {
         out: &mut Actions,
     ) {
         self.hangs &= result == Err(SyncFailure::NoSocket);
-        // What has read the database holds its WAL.
-        self.holds_wal |= result.is_ok();
+        if result.is_ok() {
+            // What has read the database holds its WAL.
+            self.holds_wal = true;
+            if !std::mem::replace(&mut self.introduced, true) {
+                out.push(Action::Greet);
+            }
+        }
         if result == Err(SyncFailure::BeginningMissed) {
             self.ledger.breaks(BEGINNING_MISSED);
         }
@@ -706,6 +713,7 @@ impl Replicator {
         self.clock_went_back = false;
         self.holds_wal = false;
         self.announced = false;
+        self.introduced = false;
         self.greeted();
         self.ledger.started();
         let deadline = now + START_LIMIT;

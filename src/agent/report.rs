@@ -13,6 +13,9 @@ use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 
+/// Most locks are shorter: beside three rows that are missing, nobody is told before.
+const SHORT_TROUBLE: Duration = Duration::from_secs(10);
+
 /// All that can be said at one moment. Durations count back or forth from then.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
@@ -257,24 +260,46 @@ fn problems(agent: &Agent, time: Now) -> Vec<String> {
         );
     }
     problems.extend(agent.creation.trouble().map(str::to_owned));
-    if let Some((trouble, since)) = agent.heartbeat.trouble()
-        && now.since(since) > BOUND
+    if let (Some(interval), Some((trouble, since))) =
+        (agent.policy.heartbeat, agent.heartbeat.trouble())
+        && now.since(since)
+            > interval
+                .saturating_mul(3)
+                .saturating_add(SHORT_TROUBLE)
+                .min(BOUND)
     {
         problems.push(format!("no heartbeat row can be written: {trouble}"));
     }
-    if !agent.unwatched.is_empty() {
-        problems.push(format!(
-            "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
-             database of [database] path in Litestream's configuration",
-            agent.unwatched.join(" and ")
-        ));
-    }
+    problems.extend(unwatched(agent));
     let (activity, _, trouble) = agent.replicator.activity();
     match (activity, trouble) {
         (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
         _ => problems.extend(unproved(agent, now)),
     }
     problems
+}
+
+/// What Litestream replicates that nobody looks at.
+fn unwatched(agent: &Agent) -> Option<String> {
+    let listed = agent.listed.as_deref().unwrap_or_default();
+    let unlisted = listed.iter().filter(|name| !agent.unwatched.contains(name));
+    let others: Vec<&str> = agent
+        .unwatched
+        .iter()
+        .chain(unlisted)
+        .map(String::as_str)
+        .collect();
+    match &agent.unreadable {
+        _ if !others.is_empty() => Some(format!(
+            "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
+             database of [database] path in Litestream's configuration",
+            others.join(" and ")
+        )),
+        Some(cause) if agent.listed.is_none() && agent.replicator.starts > 0 => Some(format!(
+            "nobody can tell whether Litestream replicates other databases, too: {cause}"
+        )),
+        _ => None,
+    }
 }
 
 /// What is not proved, and has not been for too long.

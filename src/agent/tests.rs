@@ -405,6 +405,7 @@ fn a_hand_over_has_its_order() {
         Action::Start(Delivery::Environment),
         Action::WriteRow,
         Action::Sync,
+        Action::Greet,
         Action::ReleaseGuard,
     ];
     assert_eq!(done, wanted);

@@ -7,7 +7,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt::PeerCredentials,
@@ -55,15 +55,7 @@ impl SyncRequest {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut stream = connect(socket).map_err(|e| no_connection(&e))?;
-        let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
-        if !may_answer(u32::try_from(listener).unwrap_or(0)) {
-            return Err(SyncFailure::Failed(format!(
-                "process {listener} listens on its control socket {}, and is not the Litestream that \
-                 was started; end it, or give each its own socket",
-                socket.display()
-            )));
-        }
+        let mut stream = connect_to(socket, may_answer)?;
         stream
             .write_all(request.as_bytes())
             .map_err(|e| no_connection(&e))?;
@@ -92,34 +84,81 @@ impl SyncRequest {
     }
 }
 
-/// A question that costs Litestream nothing: it answers while it waits for S3, and not while it hangs.
+/// A question that costs Litestream nothing, what it replicates: it answers while it waits for S3, and not
+/// while it hangs.
 #[derive(Debug)]
-pub struct Greeting(UnixStream);
+pub struct Greeting {
+    stream: UnixStream,
+    answer: Vec<u8>,
+}
 
 impl Greeting {
-    /// Asks whoever listens.
+    /// Asks whoever listens, where `may_answer` takes its process's id.
     ///
     /// # Errors
-    /// Where nobody does.
-    pub fn send(socket: &Path) -> std::io::Result<Self> {
-        let mut stream = connect(socket)?;
-        stream.write_all(b"GET /info HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        Ok(Self(stream))
+    /// As for [`SyncRequest::send`].
+    pub fn send(socket: &Path, may_answer: impl FnOnce(u32) -> bool) -> Result<Self, SyncFailure> {
+        let mut stream = connect_to(socket, may_answer)?;
+        stream
+            .write_all(b"GET /list HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            .map_err(|e| no_connection(&e))?;
+        Ok(Self {
+            stream,
+            answer: Vec::new(),
+        })
     }
 
-    /// Whether it was answered, in any words; `None` while it was not.
-    pub fn poll(&mut self) -> Option<bool> {
-        match self.0.read(&mut [0; 16]) {
-            Ok(length) => Some(length > 0),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
-            Err(_) => Some(false),
+    /// What it replicates, once it has answered; nothing where it does not say.
+    ///
+    /// # Errors
+    /// It has not answered, and will not.
+    pub fn poll(&mut self) -> Option<std::io::Result<Option<Vec<PathBuf>>>> {
+        let mut piece = [0; 4096];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) if self.answer.is_empty() => {
+                    return Some(Err(ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(0) => return Some(Ok(databases(&self.answer))),
+                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => return Some(Ok(None)),
+                Ok(n) => self.answer.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Some(Err(e)),
+            }
         }
     }
 }
 
+/// The databases that a list names.
+fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
+    let body = parse(answer).ok()?;
+    let databases = body.get("databases")?.as_array()?.iter();
+    databases
+        .map(|database| database.get("path")?.as_str().map(PathBuf::from))
+        .collect()
+}
+
 impl AsFd for Greeting {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.stream.as_fd()
+    }
+}
+
+/// Connects to Litestream itself, and to nobody else.
+fn connect_to(
+    socket: &Path,
+    may_answer: impl FnOnce(u32) -> bool,
+) -> Result<UnixStream, SyncFailure> {
+    let stream = connect(socket).map_err(|e| no_connection(&e))?;
+    let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+    match may_answer(u32::try_from(listener).unwrap_or(0)) {
+        true => Ok(stream),
+        false => Err(SyncFailure::Failed(format!(
+            "process {listener} listens on its control socket {}, and is not the Litestream that was \
+             started; end it, or give each its own socket",
+            socket.display()
+        ))),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What Litestream is led by: its own configuration, and the environment that edgerepl gives it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
+
+use rusqlite::Connection;
 
 use crate::support::{
     LIMIT, Result, assert_nothing_lost, has_problem, site, wait_until, wait_until_replicating,
@@ -110,6 +113,37 @@ fn a_database_that_nobody_watches_is_a_problem() -> Result {
     assert!(daemon.terminate()?.success());
     let mut daemon = site.start()?;
     daemon.wait_for("its end", LIMIT, |status| status["state"] == "healthy")?;
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
+#[test]
+fn what_litestream_replicates_it_tells_itself_where_its_command_says_nothing() -> Result {
+    let (lab, mut site) = site("thing-unknown", Duration::from_secs(900))?;
+    let file = lab.litestream_config(&site.database(), &site.runtime_file("litestream.sock"))?;
+    let one = fs::read_to_string(&file)?;
+    let program = edgerepl_lab::tools::litestream("0.5.17")?;
+    let script = site.root().join("wrapper");
+    fs::write(
+        &script,
+        format!("#!/bin/sh\nexec {program:?} replicate -config {file:?}\n"),
+    )?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    site.set("replication", "command", format!("[{script:?}]"));
+    // No plan of a restore is to be had of such a command, and no database is made without one.
+    Connection::open(site.database())?.pragma_update(None, "journal_mode", "wal")?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
+    assert!(daemon.terminate()?.success());
+
+    let second = site.root().join("second.db");
+    let replica = format!("{{ type: file, path: {:?} }}", site.root().join("replica"));
+    let entry = format!("dbs:\n  - {{ path: {second:?}, replica: {replica} }}\n");
+    fs::write(&file, one.replacen("dbs:\n", &entry, 1))?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("the problem", LIMIT, |status| {
+        status["state"] == "unhealthy" && has_problem(status, "second.db")
+    })?;
     assert!(daemon.terminate()?.success());
     Ok(())
 }

@@ -538,7 +538,7 @@ impl World {
             Action::Sync => return self.start_sync(),
             Action::Greet => {
                 let answers = self.litestream.up && !self.litestream.stuck;
-                return answers.then_some(Event::Greeted);
+                return answers.then_some(Event::Greeted(Some(Vec::new())));
             }
             Action::EmptyWal => {
                 self.wal_stays = !self.weather.disk || self.chance.one_in(20);
