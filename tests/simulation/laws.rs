@@ -333,7 +333,7 @@ impl Laws {
             self.last_well = time;
         }
         self.was_well = well;
-        if sight.state_is_corrupt {
+        if sight.state_is_corrupt || sight.wal_stays {
             self.last_corrupt = time;
         } else {
             self.last_sound = time;

@@ -1008,6 +1008,7 @@ impl World {
             disk_is_well: self.weather.disk && self.database,
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
+            wal_stays: self.wal_stays,
             files_are_hurt: self.replica.is_hurt || self.wal_stays,
             litestream_is_stuck: self.litestream.stuck,
             fetch_is_in_flight: self.fetch.is_some(),
@@ -1081,6 +1082,8 @@ pub(crate) struct Sight {
     pub(crate) disk_is_well: bool,
     pub(crate) clock_is_right: bool,
     pub(crate) state_is_corrupt: bool,
+    /// The WAL could not be emptied, when that was the way to begin anew.
+    pub(crate) wal_stays: bool,
     pub(crate) files_are_hurt: bool,
     pub(crate) litestream_is_stuck: bool,
     pub(crate) fetch_is_in_flight: bool,
