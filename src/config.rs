@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::credentials::key::PrivateKey;
+use crate::system::inherited;
 
 mod layers;
 mod value;
@@ -332,9 +333,8 @@ pub struct RuntimeDirectory(PathBuf);
 impl RuntimeDirectory {
     /// From the environment; of several directories that a unit asks for, the first.
     pub fn from_environment() -> Self {
-        let given = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
-        let first = given.split(':').next().filter(|d| d.starts_with('/'));
-        Self(PathBuf::from(first.unwrap_or("/run/edgerepl")))
+        let given = inherited::folder("RUNTIME_DIRECTORY");
+        Self(given.unwrap_or_else(|| PathBuf::from("/run/edgerepl")))
     }
 
     /// This one.
