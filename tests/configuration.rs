@@ -168,7 +168,7 @@ fn a_number_that_nobody_meant_is_refused_with_its_bounds() -> Outcome {
             "{}: [{section}] {key} must be from {bounds}, not \"{value}\"",
             own.display()
         );
-        for command in ["run", "check", "verify"] {
+        for command in ["check", "verify", "run"] {
             let main = main.display().to_string();
             let output = edgerepl(&[command, "--config", &main], name)?;
             assert_eq!(output.status.code(), Some(78), "{name}: {output:?}");
