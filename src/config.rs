@@ -807,9 +807,7 @@ mod tests {
                 words = format!("{words} {}", line.trim_start_matches(['#', ' ']));
                 continue;
             };
-            if value.starts_with(|c: char| c == '"')
-                && value[1..].starts_with(|c: char| c.is_ascii_digit())
-            {
+            if value.starts_with('"') && value[1..].starts_with(|c: char| c.is_ascii_digit()) {
                 let key = key.trim_start_matches('#');
                 let Bounds { least, most, .. } = BOUNDS.iter().find(|b| b.key == key).expect(key);
                 let wanted = format!("{least} to {most}");
