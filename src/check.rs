@@ -10,9 +10,10 @@ mod secure_element;
 use std::fmt::Write;
 use std::fs;
 use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::{Configuration, Surroundings, Variables};
 use crate::store::version::SqliteVersion;
+use crate::system::process::{Process, Streams};
 
 /// A certificate that ends sooner than this is worth a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
@@ -451,36 +453,42 @@ fn litestream_prints(
             .iter()
             .map(|(name, value)| (name, value.as_str())),
     );
-    output_of(&mut command)
+    output_of(&command)
 }
 
 /// What `command` prints, as far as it is worth reading.
 ///
 /// # Errors
 /// The last line that it said, or what kept it from saying anything.
-fn output_of(command: &mut Command) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| e.to_string())?;
-    let printed = child.stdout.take().map(heard);
-    let said = child.stderr.take().map(heard);
+fn output_of(command: &Command) -> Result<String, String> {
+    let started = || -> io::Result<_> {
+        let ((printed, output), (said, errors)) = (io::pipe()?, io::pipe()?);
+        let streams = Streams {
+            input: None,
+            output: Some(output.as_fd()),
+            errors: Some(errors.as_fd()),
+        };
+        Ok((
+            Process::start(command, streams)?,
+            heard(printed),
+            heard(said),
+        ))
+    };
+    let (mut child, printed, said) = started().map_err(|e| e.to_string())?;
     let deadline = Instant::now() + PATIENCE;
     // Not even SIGKILL ends one that is stuck in the kernel.
     let ended = loop {
-        match child.try_wait().map_err(|e| e.to_string())? {
+        match child.ended() {
             Some(status) => break Some(status),
             None if Instant::now() >= deadline + GRACE => break None,
-            None if Instant::now() >= deadline => child.kill().map_err(|e| e.to_string())?,
+            None if Instant::now() >= deadline => child.kill(),
             None => {}
         }
         thread::sleep(Duration::from_millis(10));
     };
     // What it has started may hold the pipes open for ever.
-    let all = |from: Option<Receiver<String>>| {
-        let text = from.and_then(|from| from.recv_timeout(Duration::from_secs(1)).ok());
+    let all = |from: Receiver<String>| {
+        let text = from.recv_timeout(Duration::from_secs(1));
         text.unwrap_or_default()
     };
     match ended {

@@ -4,6 +4,7 @@
 //! command's work is elsewhere.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,8 +17,8 @@ use nix::sys::prctl::set_dumpable;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::replication::unit;
-use crate::system::leash;
 use crate::system::stderr::StandardError;
+use crate::system::{inherited, leash};
 use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 mod arguments;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = for_edgerepl_itself() {
         return code;
     }
+    inherited::settle();
     match Arguments::try_parse() {
         Ok(arguments) => execute(arguments),
         Err(answer) => {
@@ -65,23 +67,25 @@ fn keep_memory_private() {
 
 /// What edgerepl starts itself with, and nobody else.
 fn for_edgerepl_itself() -> Option<ExitCode> {
-    let arguments: Vec<String> = env::args_os()
-        .skip(1)
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
-    match arguments.split_first()? {
-        (command, rest) if command == leash::COMMAND => {
-            log::error!("{}", leash::run(rest));
-            Some(ExitCode::from(127))
-        }
-        (command, []) if command == FETCH => Some(fetch::child()),
-        (command, [order]) if command == check::database::COMMAND => {
+    let words: Vec<OsString> = env::args_os().skip(1).collect();
+    if let [command, rest @ ..] = &words[..]
+        && command == leash::COMMAND
+    {
+        log::error!("{}", leash::run(rest));
+        return Some(ExitCode::from(127));
+    }
+    let words: Vec<&str> = words
+        .iter()
+        .map(|word| word.to_str())
+        .collect::<Option<_>>()?;
+    match words.split_first()? {
+        (&FETCH, []) => Some(fetch::child()),
+        (&check::database::COMMAND, [order]) => {
             let verdict = check::database::child(order)?;
             Some(output::answer(verdict, ExitCode::SUCCESS))
         }
-        (command, [unit, earlier @ ..]) if command == unit::AWAIT => {
-            let earlier = earlier.first().map(String::as_str);
-            let restarted = unit::await_restart(unit, earlier);
+        (&unit::AWAIT, [unit, earlier @ ..]) => {
+            let restarted = unit::await_restart(unit, earlier.first().copied());
             Some(ExitCode::from(u8::from(!restarted)))
         }
         _ => None,

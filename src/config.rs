@@ -10,13 +10,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::credentials::key::PrivateKey;
+use crate::system::inherited;
 
 mod layers;
 mod value;
 
 use layers::{Layers, Section};
-pub use value::TableName;
 use value::shown;
+pub use value::{Bounds, TableName};
 
 /// The longest path of a socket, in bytes (unix(7)).
 const LONGEST_SOCKET: usize = 107;
@@ -55,6 +56,41 @@ const SCHEMA: &[(&str, &[&str])] = &[
     ("heartbeat", &["interval", "table", "keep"]),
 ];
 
+/// AWS grants no session that is longer.
+const RENEW_BEFORE: Bounds = Bounds {
+    section: "credentials",
+    key: "renew_before",
+    least: "1s",
+    most: "12h",
+};
+
+/// SQLite's own checkpoints leave a WAL of 4 MiB; no device has the space for more than the most.
+const WAL_GUARD: Bounds = Bounds {
+    section: "database",
+    key: "wal_guard",
+    least: "1MiB",
+    most: "64GiB",
+};
+
+/// Each row is a durable write.
+const INTERVAL: Bounds = Bounds {
+    section: "heartbeat",
+    key: "interval",
+    least: "100ms",
+    most: "1d",
+};
+
+/// No device lives longer; "off" is for ever.
+const KEEP: Bounds = Bounds {
+    section: "heartbeat",
+    key: "keep",
+    least: "1s",
+    most: "3650d",
+};
+
+/// Those of each duration and size.
+pub const BOUNDS: [Bounds; 4] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP];
+
 /// All that edgerepl was told, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -90,26 +126,21 @@ impl Settings {
     ) -> Result<Self, ConfigError> {
         let layers = Layers::read(vendor, main, SCHEMA)?;
         let replication = layers.section("replication");
-        let settings = Self {
+        Ok(Self {
             identity: Identity::read(&layers.section("identity"))?,
             provider: Provider::read(&layers.section("credentials"))?,
             region: layers
                 .section("credentials")
                 .parsed("region", value::region)?,
             renew_before: layers.section("credentials").parsed_or(
-                "renew_before",
+                RENEW_BEFORE.key,
                 "5m",
-                value::duration,
+                RENEW_BEFORE.around(value::duration),
             )?,
             replication: Replication::read(&replication, runtime)?,
             database: Database::read(&layers.section("database"))?,
             heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
-        };
-        if settings.renew_before < Duration::from_secs(1) {
-            let section = layers.section("credentials");
-            return Err(section.error("renew_before", "must be at least one second".to_owned()));
-        }
-        Ok(settings)
+        })
     }
 }
 
@@ -292,7 +323,11 @@ impl Database {
     fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
         Ok(Self {
             path: section.parsed("path", value::absolute_path)?,
-            wal_guard: section.parsed_or("wal_guard", "64MiB", value::or_off(value::size))?,
+            wal_guard: section.parsed_or(
+                WAL_GUARD.key,
+                "64MiB",
+                value::or_off(WAL_GUARD.around(value::size)),
+            )?,
         })
     }
 }
@@ -311,10 +346,15 @@ pub struct Heartbeat {
 impl Heartbeat {
     fn read(section: &Section<'_>) -> Result<Option<Self>, ConfigError> {
         let table = section.parsed_or("table", "HealthCheck", str::parse)?;
-        let keep = section.parsed_or("keep", "30d", value::or_off(value::duration))?;
-        let interval = section.parsed_or("interval", "5s", value::or_off(value::duration))?;
-        if interval.is_some_and(|i| i < Duration::from_millis(100)) {
-            return Err(section.error("interval", "must be at least 100ms".to_owned()));
+        let duration = |bounds: Bounds, default| {
+            let read = |text: &str| value::or_off(bounds.around(value::duration))(text);
+            section.parsed_or(bounds.key, default, read)
+        };
+        let (keep, interval) = (duration(KEEP, "30d")?, duration(INTERVAL, "5s")?);
+        // The next row's id follows that of the one before, which has to be there.
+        if interval.zip(keep).is_some_and(|(i, k)| k < i * 2) {
+            let cause = "must be at least twice the interval, or \"off\"";
+            return Err(section.error(KEEP.key, cause.to_owned()));
         }
         Ok(interval.map(|interval| Self {
             interval,
@@ -332,9 +372,8 @@ pub struct RuntimeDirectory(PathBuf);
 impl RuntimeDirectory {
     /// From the environment; of several directories that a unit asks for, the first.
     pub fn from_environment() -> Self {
-        let given = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
-        let first = given.split(':').next().filter(|d| d.starts_with('/'));
-        Self(PathBuf::from(first.unwrap_or("/run/edgerepl")))
+        let given = inherited::folder("RUNTIME_DIRECTORY");
+        Self(given.unwrap_or_else(|| PathBuf::from("/run/edgerepl")))
     }
 
     /// This one.
@@ -505,7 +544,19 @@ mod tests {
             ),
             (
                 "[heartbeat]\ninterval = \"1ms\"",
-                "[heartbeat] interval must be at least 100ms",
+                "[heartbeat] interval must be from 100ms to 1d, not \"1ms\" (or \"off\")",
+            ),
+            (
+                "[heartbeat]\ninterval = \"18446744073709551615s\"",
+                "interval must be from 100ms to 1d, not \"18446744073709551615s\" (or \"off\")",
+            ),
+            (
+                "[heartbeat]\ninterval = \"s\"",
+                "[heartbeat] interval must be a number with ms, s, m, h or d",
+            ),
+            (
+                "[heartbeat]\ninterval = \"10s\"\nkeep = \"19s\"",
+                "[heartbeat] keep must be at least twice the interval, or \"off\"",
             ),
             (
                 "[heartbeat]\ntable = \"a; DROP TABLE b\"",
@@ -517,11 +568,11 @@ mod tests {
             ),
             (
                 "[heartbeat]\nkeep = \"99999999999999999999d\"",
-                "[heartbeat] keep must be a number",
+                "[heartbeat] keep must be from 1s to 3650d",
             ),
             (
                 "[credentials]\nrenew_before = \"0s\"",
-                "[credentials] renew_before must be at least one second",
+                "[credentials] renew_before must be from 1s to 12h, not \"0s\"",
             ),
             (
                 "[credentials]\nendpoint = \"http://x\"",
@@ -701,6 +752,73 @@ mod tests {
             let defaults = load("shipped-defaults", &shipped(|key| examples.contains(&key)));
             assert_eq!(all, defaults, "a default that is none");
         }
+    }
+
+    #[test]
+    fn each_duration_and_size_is_refused_beyond_its_bounds_alone() {
+        let load = |Bounds { section, key, .. }: Bounds, value: &str| {
+            let keep = match key {
+                "keep" => "interval = \"100ms\"",
+                _ => "",
+            };
+            let layer = format!("[{section}]\n{key} = {value:?}\n{keep}");
+            let files = [
+                ("etc/edgerepl.toml", WHOLE),
+                ("etc/edgerepl.toml.d/x.toml", &layer),
+            ];
+            Files::new("bounds", &files).load()
+        };
+        let beside = |text: &str, step: i64| {
+            let (digits, unit) = text.split_at(text.find(char::is_alphabetic).expect(text));
+            let number: i64 = digits.parse().expect(text);
+            format!("{}{unit}", number + step)
+        };
+        for bounds in BOUNDS {
+            let Bounds {
+                section,
+                key,
+                least,
+                most,
+            } = bounds;
+            for within in [least, most] {
+                assert!(load(bounds, within).is_ok(), "{key} = {within}");
+            }
+            // More than 64 bits hold.
+            let unit = most.trim_start_matches(|c: char| c.is_ascii_digit());
+            let huge = format!("{}{unit}", "9".repeat(20));
+            for outside in [beside(least, -1), beside(most, 1), huge] {
+                let Err(error) = load(bounds, &outside) else {
+                    panic!("{key} = {outside} is accepted");
+                };
+                let named =
+                    format!("[{section}] {key} must be from {least} to {most}, not {outside:?}");
+                assert!(error.contains(&named), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shipped_file_tells_the_bounds_of_each_duration_and_size() {
+        let mut told = Vec::new();
+        let mut words = String::new();
+        for line in include_str!("../dist/edgerepl.toml").lines() {
+            let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with("# "))
+            else {
+                words = format!("{words} {}", line.trim_start_matches(['#', ' ']));
+                continue;
+            };
+            if value.starts_with('"') && value[1..].starts_with(|c: char| c.is_ascii_digit()) {
+                let key = key.trim_start_matches('#');
+                let Bounds { least, most, .. } = BOUNDS.iter().find(|b| b.key == key).expect(key);
+                let wanted = format!("{least} to {most}");
+                assert!(
+                    words.contains(&wanted),
+                    "{key}: {wanted} is not in {words:?}"
+                );
+                told.push(key);
+            }
+        }
+        assert_eq!(told.len(), BOUNDS.len(), "{told:?}");
     }
 
     #[test]

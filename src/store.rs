@@ -707,6 +707,27 @@ mod tests {
                 "is a table with the trigger \"aborts\" on it",
             ),
             (
+                "CREATE TRIGGER calls AFTER INSERT ON HealthCheck \
+                 BEGIN SELECT a_function_of_its_own(new.id); END",
+                "DROP TRIGGER calls",
+                "is a table with the trigger \"calls\" on it",
+            ),
+            (
+                "CREATE UNIQUE INDEX seconds ON healthcheck (created_at)",
+                "DROP INDEX seconds",
+                "is a table with the index \"seconds\" on it",
+            ),
+            (
+                "CREATE INDEX days ON HealthCheck (date(created_at))",
+                "DROP INDEX days",
+                "is a table with the index \"days\" on it",
+            ),
+            (
+                "CREATE INDEX late ON HealthCheck (id) WHERE created_at > '2100'",
+                "DROP INDEX late",
+                "is a table with the index \"late\" on it",
+            ),
+            (
                 "CREATE TABLE \"its own\" (at REFERENCES HEALTHCHECK ON DELETE CASCADE); \
                  INSERT INTO \"its own\" VALUES (5)",
                 "DROP TABLE \"its own\"",
@@ -748,6 +769,18 @@ mod tests {
                 assert!(store.prune(Duration::from_secs(1)).is_ok(), "{change}");
             }
         }
+    }
+
+    #[test]
+    fn an_index_that_sorts_as_sqlite_does_is_in_nobodys_way() {
+        let folder = Folder::new("sorted");
+        let mut store = store(&folder, 10);
+        assert_eq!(store.write_row(), Ok(10));
+        let application = Connection::open(folder.database()).expect("a connection");
+        application
+            .execute_batch("CREATE INDEX by_date ON HealthCheck (created_at COLLATE nocase, id)")
+            .expect("an index");
+        assert_eq!(store.write_row(), Ok(11));
     }
 
     #[test]

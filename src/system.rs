@@ -8,6 +8,7 @@ use std::process::Command;
 
 pub mod family;
 pub mod file;
+pub mod inherited;
 pub mod leash;
 pub mod local;
 pub mod network;

@@ -5,11 +5,15 @@ use std::error::Error;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use edgerepl_lab::{KeyKind, Lab, LabOptions, Site, tools};
 use serde_json::Value;
 
 type Outcome = Result<(), Box<dyn Error>>;
+
+/// Far more than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
@@ -256,6 +260,101 @@ fn a_table_that_edgerepl_did_not_make_fails_by_name() -> Outcome {
             "{check}"
         );
     }
+    Ok(())
+}
+
+/// Put there while the daemon runs: no row can be written then, or none that is only a row. Who checks is
+/// told, and so is who asks the daemon, until it is gone.
+#[test]
+fn what_hangs_on_the_heartbeat_table_is_named_by_check_and_status() -> Outcome {
+    const TABLE: &str = "DROP TABLE HealthCheck";
+    let cases = [
+        (
+            "CREATE TRIGGER aborts BEFORE INSERT ON HealthCheck BEGIN SELECT raise(ABORT, 'no'); END",
+            "DROP TRIGGER aborts",
+            "the trigger \"aborts\"",
+        ),
+        (
+            "CREATE TRIGGER ignores BEFORE INSERT ON HealthCheck BEGIN SELECT raise(IGNORE); END",
+            "DROP TRIGGER ignores",
+            "the trigger \"ignores\"",
+        ),
+        (
+            "CREATE TRIGGER \"calls it\" AFTER INSERT ON healthcheck BEGIN SELECT its_own(new.id); END",
+            "DROP TRIGGER \"calls it\"",
+            "the trigger \"calls it\"",
+        ),
+        (
+            "CREATE TRIGGER misses AFTER INSERT ON HealthCheck BEGIN INSERT INTO nowhere VALUES (1); END",
+            "DROP TRIGGER misses",
+            "the trigger \"misses\"",
+        ),
+        (
+            "CREATE TRIGGER keeps BEFORE DELETE ON HealthCheck BEGIN SELECT raise(ABORT, 'no'); END",
+            "DROP TRIGGER keeps",
+            "the trigger \"keeps\"",
+        ),
+        (
+            "CREATE UNIQUE INDEX once ON HealthCheck (id, created_at)",
+            "DROP INDEX once",
+            "the index \"once\"",
+        ),
+        (
+            "CREATE TABLE guests (at REFERENCES HealthCheck)",
+            "DROP TABLE guests",
+            "\"guests\" refers to",
+        ),
+        (
+            "ALTER TABLE HealthCheck ADD COLUMN good INTEGER CHECK (good > id)",
+            TABLE,
+            "a table that edgerepl did not make",
+        ),
+        (
+            "ALTER TABLE HealthCheck ADD COLUMN twice AS (id * 2)",
+            TABLE,
+            "a table that edgerepl did not make",
+        ),
+        (
+            "ALTER TABLE HealthCheck RENAME TO kept; \
+             CREATE VIEW HealthCheck AS SELECT id, created_at FROM kept; \
+             CREATE TRIGGER into_it INSTEAD OF INSERT ON HealthCheck BEGIN \
+             INSERT INTO kept VALUES (new.id, new.created_at); END",
+            "DROP VIEW HealthCheck",
+            "is a view",
+        ),
+    ];
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-hangs")?;
+    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut daemon = site.start()?;
+    let problem = |status: &Value, says: &str| {
+        let mut problems = status["problems"].as_array().into_iter().flatten();
+        problems.any(|problem| problem.as_str().is_some_and(|text| text.contains(says)))
+    };
+    let rows = |status: &Value| status["heartbeat"]["rows"].as_u64() > Some(0);
+    daemon.wait_for("a row", LIMIT, rows)?;
+    let application = site.connect()?;
+    for (change, back, says) in cases {
+        application.execute_batch(change)?;
+        // The status has some patience with rows that are late: a few kinds of all.
+        let is_asked = ["aborts", "calls it", "once", "view"]
+            .iter()
+            .any(|part| says.contains(part));
+        if is_asked {
+            let status = daemon.wait_for(says, LIMIT, |status| problem(status, says))?;
+            assert!(problem(&status, "set [heartbeat] table"), "{status:#}");
+        }
+        let check = database(&site)?;
+        assert_eq!(check["outcome"], "fail", "{change}: {check}");
+        let detail = check["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(says), "{change}: {check}");
+        let next = check["next_step"].as_str().unwrap_or_default();
+        assert!(next.starts_with("set [heartbeat] table"), "{check}");
+        application.execute_batch(back)?;
+        daemon.wait_for(back, LIMIT, |status| !problem(status, says))?;
+        assert_eq!(database(&site)?["outcome"], "pass", "{back}");
+    }
+    assert!(daemon.terminate()?.success());
     Ok(())
 }
 

@@ -108,6 +108,78 @@ fn a_configuration_that_cannot_work_is_refused_in_one_sentence() -> Outcome {
     Ok(())
 }
 
+/// In each command, and by `check` with its own words.
+#[test]
+fn a_number_that_nobody_meant_is_refused_with_its_bounds() -> Outcome {
+    for (name, section, key, value, bounds) in [
+        ("interval-0", "heartbeat", "interval", "99ms", "100ms to 1d"),
+        (
+            "interval-1",
+            "heartbeat",
+            "interval",
+            "18446744073709551615s",
+            "100ms to 1d",
+        ),
+        ("interval-2", "heartbeat", "interval", "2d", "100ms to 1d"),
+        ("keep-0", "heartbeat", "keep", "999ms", "1s to 3650d"),
+        (
+            "keep-1",
+            "heartbeat",
+            "keep",
+            "213503982334602d",
+            "1s to 3650d",
+        ),
+        (
+            "guard-0",
+            "database",
+            "wal_guard",
+            "1023KiB",
+            "1MiB to 64GiB",
+        ),
+        (
+            "guard-1",
+            "database",
+            "wal_guard",
+            "17179869185GiB",
+            "1MiB to 64GiB",
+        ),
+        (
+            "before-0",
+            "credentials",
+            "renew_before",
+            "999ms",
+            "1s to 12h",
+        ),
+        (
+            "before-1",
+            "credentials",
+            "renew_before",
+            "18446744073709551616ms",
+            "1s to 12h",
+        ),
+    ] {
+        let folder = folder(name)?;
+        let (main, drop_ins) = (folder.join("edgerepl.toml"), folder.join("edgerepl.toml.d"));
+        fs::write(&main, GOOD.join("\n"))?;
+        fs::create_dir_all(&drop_ins)?;
+        let own = drop_ins.join("10-device.toml");
+        fs::write(&own, format!("[{section}]\n{key} = '{value}'\n"))?;
+        let sentence = format!(
+            "{}: [{section}] {key} must be from {bounds}, not \"{value}\"",
+            own.display()
+        );
+        for command in ["check", "verify", "run"] {
+            let main = main.display().to_string();
+            let output = edgerepl(&[command, "--config", &main], name)?;
+            assert_eq!(output.status.code(), Some(78), "{name}: {output:?}");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8(said)?;
+            assert!(said.contains(&sentence), "{command}: {said}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_configuration_that_is_not_there_is_refused_too() -> Outcome {
     let output = edgerepl(&["run", "--config", "/nonexistent/edgerepl.toml"], "absent")?;

@@ -1,11 +1,11 @@
-//! What is shipped stays small: fifteen direct dependencies, no async runtime, no second TLS.
+//! What is shipped stays small: sixteen direct dependencies, no async runtime, no second TLS.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::process::Command;
 
 /// What Cargo.toml may name for the shipped crate.
-const MOST: usize = 15;
+const MOST: usize = 16;
 
 /// What must not come in by any door.
 const UNWANTED: [&str; 8] = [
@@ -20,7 +20,7 @@ const UNWANTED: [&str; 8] = [
 ];
 
 #[test]
-fn fifteen_direct_dependencies() -> Result<(), Box<dyn Error>> {
+fn sixteen_direct_dependencies() -> Result<(), Box<dyn Error>> {
     // The first line is the crate itself.
     let direct: Vec<String> = tree(&["--depth", "1"])?.into_iter().skip(1).collect();
     assert!(

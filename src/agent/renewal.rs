@@ -256,8 +256,19 @@ impl Renewal {
             }
             FailureClass::WrongPin => WRONG_PIN,
         };
-        let asked = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
-        self.count(failure, backoff.wait(in_a_row, jitter).max(asked), now, out);
+        let asked = failure.retry_after.unwrap_or_default();
+        let wait = backoff
+            .wait(in_a_row, jitter)
+            .max(self.honoured(asked, now));
+        self.count(failure, wait, now, out);
+    }
+
+    /// How much of the wait that a provider asks for is kept: no more than half of what is left of the
+    /// credentials, so that a long wait alone never ends replication.
+    fn honoured(&self, asked: Duration, now: BootTime) -> Duration {
+        let left = self.in_force.map(|term| term.ends.since(now));
+        let most = left.filter(|left| !left.is_zero()).map(|left| left / 2);
+        asked.min(LONGEST_WAIT).min(most.unwrap_or(LONGEST_WAIT))
     }
 
     fn count(&mut self, failure: FetchFailure, wait: Duration, now: BootTime, out: &mut Actions) {
@@ -382,5 +393,65 @@ impl Renewal {
     fn allowed(&self) -> BootTime {
         let enough = self.full_at.since_boot() + COST;
         BootTime::new(enough.saturating_sub(ALLOWANCE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With credentials that end so long from now.
+    fn renewal(left: Option<u64>, now: BootTime) -> Renewal {
+        let term = |left| Term {
+            begins: BootTime::default(),
+            ends: now + Duration::from_secs(left),
+        };
+        Renewal {
+            in_force: left.map(term),
+            ..Renewal::new(now)
+        }
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_kept_to_half_of_what_is_left_at_the_most() {
+        let now = BootTime::new(Duration::from_secs(100_000));
+        for (asked, left, kept) in [
+            (7, Some(600), 7),
+            (300, Some(600), 300),
+            (301, Some(600), 300),
+            (u64::MAX, Some(600), 300),
+            (u64::MAX, Some(10), 5),
+            (u64::MAX, Some(100_000), 900),
+            // Nothing is left that could be lost.
+            (600, Some(0), 600),
+            (u64::MAX, None, 900),
+        ] {
+            let honoured = renewal(left, now).honoured(Duration::from_secs(asked), now);
+            assert_eq!(honoured, Duration::from_secs(kept), "{asked}, {left:?}");
+        }
+    }
+
+    /// However often it is refused so, and however close to the end.
+    #[test]
+    fn a_fetch_is_tried_again_before_the_credentials_end_whatever_wait_is_asked_for() {
+        let begun = BootTime::new(Duration::from_secs(1_000));
+        let mut renewal = renewal(Some(300), begun);
+        let ends = begun + Duration::from_secs(300);
+        let (mut jitter, mut out, mut now) = (Jitter::new(1), Actions::default(), begun);
+        let mut late = 0;
+        while late < 20 && now < ends {
+            renewal.advance(now, &mut out);
+            assert!(renewal.due().is_none(), "a fetch is in flight");
+            let failure = FetchFailure {
+                class: FailureClass::Transient,
+                message: "busy".to_owned(),
+                retry_after: Some(Duration::MAX),
+            };
+            renewal.failed(failure, &mut jitter, now, &mut out);
+            now = renewal.due().expect("another one is due");
+            late = renewal.failures_in_a_row();
+        }
+        // The first is due after 150 s, the second after 75 more, and so on.
+        assert!(late >= 4, "{late} tries");
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name:
     child
         .arg(COMMAND)
         .arg(trial(settings, thing_name, user).to_string());
-    let printed = output_of(&mut child).unwrap_or_default();
+    let printed = output_of(&child).unwrap_or_default();
     let verdict: Value = serde_json::from_str(&printed).unwrap_or_default();
     let word = |name: &str| verdict[name].as_str();
     match (word("works"), word("warns"), word("fails"), word("next")) {

@@ -163,6 +163,11 @@ Environment:
   STATE_DIRECTORY    where the last certificate of the server is kept, for its date
   RUST_LOG           what is logged [default: info]
 
+Started with:
+  signals  blocked ones are let through, SIGCHLD is heeded where it was ignored, an alarm is cancelled
+  limits   soft ones are raised to what is needed, as far as the hard ones allow
+  umask    no file is made that a group or others may write to; a stricter one is kept
+
 Exit status:
   64  of every command: the command line can't be understood";
 

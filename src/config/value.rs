@@ -1,7 +1,8 @@
 //! The forms of single values: durations, sizes, names, paths.
 //!
 //! Each reads a string and answers with the value or with the end of the sentence that begins with
-//! the key's name. Limits come from whoever uses the value: AWS, systemd, SQLite.
+//! the key's name. Limits come from whoever uses the value: AWS, systemd, SQLite; those of durations and
+//! sizes are [`Bounds`], which the manual lists.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,10 +30,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err(wrong()),
     };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
+    Ok(Duration::from_secs(number.saturating_mul(seconds)))
 }
 
 /// `"65536"`, `"512KiB"`, `"64MiB"`, `"1GiB"`, in bytes.
@@ -51,7 +49,40 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err(wrong()),
     };
-    number.checked_mul(bytes).ok_or_else(wrong)
+    Ok(number.saturating_mul(bytes))
+}
+
+/// From what to what a duration or a size may be, each as a person writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The key's section.
+    pub section: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// The least.
+    pub least: &'static str,
+    /// The most.
+    pub most: &'static str,
+}
+
+impl Bounds {
+    /// What `parse` reads, where it is within these.
+    pub(super) fn around<T: PartialOrd>(
+        &self,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> impl FnOnce(&str) -> Result<T, String> {
+        move |text| {
+            let value = parse(text)?;
+            if parse(self.least)? <= value && value <= parse(self.most)? {
+                return Ok(value);
+            }
+            let Self { least, most, .. } = self;
+            Err(format!(
+                "must be from {least} to {most}, not {}",
+                shown(text)
+            ))
+        }
+    }
 }
 
 /// What `parse` reads, or the word `"off"`.
@@ -185,10 +216,11 @@ fn name(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> Option<Stri
     fits.then(|| text.to_owned())
 }
 
+/// A number that is too large for any bound is the largest.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit))
+    (digits > 0).then(|| (number.parse().unwrap_or(u64::MAX), unit))
 }
 
 /// A table's name that needs no quotes in SQL and is not one of SQLite's or Litestream's own.

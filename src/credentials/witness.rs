@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ use super::file;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::system::file::replace;
+use crate::system::inherited;
 
 /// In systemd's `STATE_DIRECTORY`, which outlives a boot, or else in the runtime directory.
 pub fn path(runtime: &RuntimeDirectory) -> PathBuf {
     const NAME: &str = "server.pem";
-    let given = std::env::var("STATE_DIRECTORY").unwrap_or_default();
-    match given.split(':').next().filter(|d| d.starts_with('/')) {
-        Some(first) => Path::new(first).join(NAME),
+    match inherited::folder("STATE_DIRECTORY") {
+        Some(folder) => folder.join(NAME),
         None => runtime.file(NAME),
     }
 }

@@ -131,8 +131,9 @@ fn look(connection: &Connection, table: &TableName) -> rusqlite::Result<Result<C
     Ok(Err(what))
 }
 
-/// A trigger does something of the application's with each row; a foreign key deletes the
-/// application's rows with ours, or keeps ours from being deleted.
+/// A trigger does something of the application's with each row; an index may refuse a row, or need the
+/// application's own code for it; a foreign key deletes the application's rows with ours, or keeps ours
+/// from being deleted.
 fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Claim, String>> {
     let trigger = "SELECT name FROM main.sqlite_master \
                    WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
@@ -141,6 +142,16 @@ fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Cl
         .optional()?;
     if let Some(trigger) = trigger {
         return Ok(Err(format!("a table with the trigger {trigger:?} on it")));
+    }
+    // One that only sorts a column as SQLite itself does is in nobody's way.
+    let index = "SELECT name FROM pragma_index_list(?1) AS found WHERE found.\"unique\" \
+                 OR found.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(found.name) \
+                 WHERE cid = -2 OR upper(coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM'))";
+    let index: Option<String> = connection
+        .query_row(index, [name], |row| row.get(0))
+        .optional()?;
+    if let Some(index) = index {
+        return Ok(Err(format!("a table with the index {index:?} on it")));
     }
     let reference = "SELECT referring.name FROM main.sqlite_master AS referring, \
                      pragma_foreign_key_list(referring.name) AS foreign_key \

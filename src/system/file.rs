@@ -31,13 +31,25 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-/// Makes a folder for such files where there is none. Nobody but its owner may write to it, whatever the
-/// umask.
+/// Makes a folder for such files where there is none, and those that it is in. All may look into them,
+/// and nobody but the owner may write there, whatever the umask. One that is there stays as it is.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(path)
+    const MODE: u32 = 0o755;
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folder(parent)?;
+    }
+    match DirBuilder::new().mode(MODE).create(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(MODE)),
+        // Somebody else was quicker.
+        Err(_) if path.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -9,6 +9,7 @@
 //! group that is written into it: a wrapper around Litestream may die and leave it behind, with the
 //! lock or without. It is given time for a last sync, and then ended.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::IntoRawFd;
@@ -22,10 +23,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::unistd::{Pid, close};
 
 use super::family::{self, Seen};
+use super::inherited;
 
 /// The command's name on edgerepl's own command line.
 pub const COMMAND: &str = "leash";
@@ -58,32 +60,40 @@ pub fn command(lock: Option<&Path>, program: &[String]) -> Command {
 
 /// Becomes the program in `arguments` (`PARENT LOCK -- PROGRAM ARGUMENTS…`); returns only with the
 /// reason why it could not.
-pub fn run(arguments: &[String]) -> String {
+pub fn run(arguments: &[OsString]) -> String {
     let [parent, lock, separator, program, rest @ ..] = arguments else {
         return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
     };
+    let (lock, name) = (Path::new(lock), program.display());
     if separator != "--" {
         return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
+    }
+    // All that is open here was left open by whoever started edgerepl, and so was what is blocked.
+    for other in inherited::others() {
+        let _ = close(other);
+    }
+    if let Err(e) = SigSet::empty().thread_set_mask() {
+        return format!("the kernel takes no signal mask: {e}");
     }
     // What it is told is secret, and what it executes can be dumped again. At a limit of 1 the kernel
     // starts no handler either.
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
-        log::debug!("a core file of {program} would hold credentials: {e}");
+        log::debug!("a core file of {name} would hold credentials: {e}");
     }
     if let Err(e) = set_pdeathsig(Signal::SIGTERM) {
         return format!("the kernel takes no parent-death signal: {e}");
     }
-    if parent.parse() != Ok(parent_id()) {
+    if parent.to_str().and_then(|id| id.parse().ok()) != Some(parent_id()) {
         // It died before the line above.
         exit(0);
     }
     let mut environment = String::new();
     if let Err(e) = io::stdin().take(MOST).read_to_string(&mut environment) {
-        return format!("the environment of {program} can't be read: {e}");
+        return format!("the environment of {name} can't be read: {e}");
     }
-    let _held = match (lock != NO_LOCK).then(|| hold(lock)).transpose() {
+    let _held = match (lock != Path::new(NO_LOCK)).then(|| hold(lock)).transpose() {
         Ok(held) => held,
-        Err(e) => return format!("{lock} can't be locked: {e}"),
+        Err(e) => return format!("{} can't be locked: {e}", lock.display()),
     };
     for number in [1, 2] {
         hold_other_end(number);
@@ -93,11 +103,11 @@ pub fn run(arguments: &[String]) -> String {
         .envs(environment.lines().filter_map(|line| line.split_once('=')))
         .stdin(Stdio::null())
         .exec();
-    format!("{program} can't be run: {error}")
+    format!("{name} can't be run: {error}")
 }
 
 /// Takes the lock for the program, which inherits it.
-fn hold(lock: &str) -> Result<Flock<File>, String> {
+fn hold(lock: &Path) -> Result<Flock<File>, String> {
     let mut held = take(lock)?;
     fcntl(&*held, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|e| e.to_string())?;
     sign(&mut held);
@@ -105,7 +115,7 @@ fn hold(lock: &str) -> Result<Flock<File>, String> {
 }
 
 /// Takes the lock, once nothing is left of an earlier Litestream.
-fn take(lock: &str) -> Result<Flock<File>, String> {
+fn take(lock: &Path) -> Result<Flock<File>, String> {
     let mut file = File::options()
         .read(true)
         .write(true)

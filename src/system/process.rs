@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-use super::THIS_PROGRAM;
+use super::{THIS_PROGRAM, inherited};
 
 /// No turn of the loop collects more adopted children than this.
 const ADOPTED_AT_ONCE: usize = 64;
@@ -65,6 +65,10 @@ impl Process {
         for (number, stream) in (0..).zip(given) {
             let stream = stream.unwrap_or(nothing.as_fd());
             files.add_dup2(stream.as_raw_fd(), number)?;
+        }
+        // What is opened here is closed by the exec; what the parent left open is not.
+        for other in inherited::others() {
+            files.add_close(other)?;
         }
         let program = text(command.get_program())?;
         // A command does not tell what it calls its program.

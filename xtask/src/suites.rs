@@ -48,6 +48,10 @@ const SUITES: &[Suite] = &[
     suite("output", &["--package", "edgerepl", "--test", "output"]),
     suite("csr", &["--package", "edgerepl", "--test", "csr"]),
     suite("notify", &["--package", "edgerepl", "--test", "notify"]),
+    suite(
+        "inherited",
+        &["--package", "edgerepl", "--test", "inherited"],
+    ),
     suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
     suite(
         "credentials",
