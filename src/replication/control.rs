@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
+use super::trouble;
 use crate::agent::{Position, SyncFailure};
 
 /// No answer that is worth reading is longer.
@@ -149,21 +150,17 @@ fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
         .get("error")
         .and_then(Value::as_str)
         .unwrap_or("without a reason");
-    let error: String = error
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(500)
-        .collect();
     if error.contains("ltx file corrupted") {
-        return Err(SyncFailure::StateCorrupt(error));
+        return Err(SyncFailure::StateCorrupt(trouble::verbatim(error)));
     }
     // It looks in the database file for pages that are in the part of the WAL that it passed over.
-    if error.contains("read database page") && error.ends_with(": EOF") {
+    if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
         return Err(SyncFailure::BeginningMissed);
     }
-    failed(format!(
-        "its control socket answered with {status}: {error}"
-    ))
+    failed(trouble::explain(error, None).unwrap_or_else(|| {
+        let error = trouble::verbatim(error);
+        format!("its control socket answered with {status}: {error}")
+    }))
 }
 
 #[cfg(test)]
@@ -206,9 +203,14 @@ mod tests {
         let missed = r#"{"error":"sync database: db sync: sync: write ltx from db: read database page 78: EOF"}"#;
         let missed = answer(&format!("HTTP/1.0 500 E\r\n\r\n{missed}"));
         assert_eq!(missed, SyncFailure::BeginningMissed);
-        let expired = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"ExpiredToken\\n\"}");
-        let wanted = "its control socket answered with 500: ExpiredToken";
-        assert_eq!(expired, SyncFailure::Failed(wanted.to_owned()));
+        let expired = "replica sync: api error ExpiredToken: The provided token has expired.";
+        let expired = answer(&format!(
+            "HTTP/1.0 500 E\r\n\r\n{{\"error\":\"{expired}\"}}"
+        ));
+        assert!(expired.says_session_ended(), "{expired:?}");
+        let strange = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"no such thing\\n\"}");
+        let wanted = "its control socket answered with 500: no such thing";
+        assert_eq!(strange, SyncFailure::Failed(wanted.to_owned()));
         assert_eq!(answer(""), SyncFailure::NoSocket);
         for odd in [
             "HTTP/1.0",
