@@ -156,7 +156,8 @@ impl State {
         let answering = async {
             match way {
                 ProxyWay::Hang => std::future::pending::<()>().await,
-                ProxyWay::Reset => client.set_zero_linger()?,
+                // Closed as it is then dropped, without a word of its end.
+                ProxyWay::Reset => return client.set_zero_linger(),
                 ProxyWay::Trickle => {
                     for byte in self.pass(&request).await? {
                         client.write_all(&[byte]).await?;
@@ -175,13 +176,12 @@ impl State {
                     client.write_all(&answer).await?;
                 }
             }
-            io::Result::Ok(())
+            client.shutdown().await
         };
         tokio::select! {
-            answered = answering => answered?,
-            () = way_changed => return Ok(()),
+            answered = answering => answered,
+            () = way_changed => Ok(()),
         }
-        client.shutdown().await
     }
 
     /// S3's answer, to its last byte.

@@ -1,0 +1,662 @@
+//! Health that can't be wrong: S3 misbehaves in each known way, and Litestream's local state is hurt in
+//! each known way, under the real edgerepl and the real Litestream.
+//!
+//! One site each, all at once: a bound of two minutes is waited for in each of them. What is said of
+//! each is one law. Whenever edgerepl says healthy, a restore of that moment holds every row that is
+//! older than the bound.
+
+mod common;
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::{LIMIT, Outcome, lab};
+use edgerepl_lab::{Daemon, KeyKind, Lab, ProxyWay, S3Proxy, Site, tools};
+use rusqlite::Connection;
+use serde_json::Value;
+
+/// How old an unproved row may be on a device that is healthy.
+const BOUND: Duration = Duration::from_secs(120);
+
+/// What a busy machine may add to a bound.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// How long a fault lasts: past the bound by more than a rotation takes to come.
+const FAULT: Duration = Duration::from_secs(170);
+
+/// Within this every row is on the replica, once local state was hurt.
+const MENDED: Duration = Duration::from_secs(180);
+
+/// Rotations come every 40 s.
+const LIFETIME: u64 = 60;
+
+/// How often a site is looked at.
+const PACE: Duration = Duration::from_millis(500);
+
+/// How often what edgerepl says is compared with a restore; each takes Litestream itself.
+const RESTORE_PACE: Duration = Duration::from_secs(20);
+
+/// What the application has before anything goes wrong: an upload of all stands out.
+const FILLING: u64 = 1 << 20;
+
+/// What a person reads of each, one of them; nothing where replication may limp on.
+fn words(way: ProxyWay) -> &'static [&'static str] {
+    match way {
+        ProxyWay::Pass | ProxyWay::EmptyLists | ProxyWay::Trickle | ProxyWay::ForgetPuts => &[],
+        ProxyWay::AccessDenied => &["(AccessDenied)"],
+        ProxyWay::RequestTimeTooSkewed => &["(RequestTimeTooSkewed)", LATE],
+        ProxyWay::ExpiredToken => &["(ExpiredToken)"],
+        ProxyWay::NoSuchBucket => &["does not exist (NoSuchBucket)"],
+        ProxyWay::PermanentRedirect => &["in another region"],
+        ProxyWay::InternalError => &["(InternalError)", LATE],
+        ProxyWay::BadGateway => &["(BadGateway)", LATE],
+        ProxyWay::SlowDown => &["(SlowDown)", LATE],
+        ProxyWay::Portal => &["such as a captive portal"],
+        ProxyWay::Hang => &[LATE],
+        ProxyWay::Reset => &["the connection", LATE],
+        ProxyWay::Refuse => &["the connection is refused", LATE],
+        ProxyWay::Half => &["break", LATE],
+    }
+}
+
+/// Litestream asks S3 ten times before it says a word, which takes about two minutes; where it is restarted
+/// sooner, nobody knows more than this.
+const LATE: &str = "S3 may be slow or away";
+
+#[test]
+fn no_misbehaviour_of_s3_is_called_healthy() -> Outcome {
+    let lab = lab(LIFETIME)?;
+    let cases = ProxyWay::FAULTS
+        .into_iter()
+        .flat_map(|way| ["restart", "refresh"].map(|rotation| (way, rotation)));
+    all_at_once(cases, |(way, rotation)| {
+        let told = |e| format!("{way:?}, {rotation}: {e}");
+        misbehave(&lab, way, rotation).map_err(told)
+    })
+}
+
+fn misbehave(lab: &Lab, way: ProxyWay, rotation: &str) -> Result<(), Box<dyn Error>> {
+    let proxy = lab.proxy()?;
+    let name = format!("{way:?}-{rotation}").to_lowercase();
+    let mut device = Device::new(lab, &name, rotation, Some(&proxy))?;
+    device.start()?;
+    device.wait_for_health(LIMIT)?;
+
+    proxy.order(way)?;
+    let begun = Instant::now();
+    let mut last_restore = begun;
+    while begun.elapsed() < FAULT {
+        thread::sleep(PACE);
+        let status = device.status()?;
+        assert_bound(&status)?;
+        let passed = begun.elapsed();
+        if status["state"] == "healthy" && last_restore.elapsed() > RESTORE_PACE {
+            last_restore = Instant::now();
+            device.holds(lab, BOUND + SLACK)?;
+        }
+        let words = words(way);
+        if passed < BOUND + SLACK || words.is_empty() {
+            continue;
+        }
+        if status["state"] != "unhealthy" {
+            return Err(format!("after {passed:?}: {status:#}").into());
+        }
+        let problems = status["problems"].to_string();
+        if !words.iter().any(|words| problems.contains(words)) {
+            return Err(format!("after {passed:?} none of {words:?}: {problems}").into());
+        }
+    }
+    proxy.order(ProxyWay::Pass)?;
+    device.wait_for_health(LIMIT)?;
+    device.end()?;
+    device.compare(lab)
+}
+
+/// What happens to Litestream's local state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wound {
+    /// `litestream reset`.
+    Reset,
+    /// Removed with its folder.
+    Removed,
+    /// All that is in its folder is removed.
+    Emptied,
+    /// Its files of the lowest level are removed.
+    Level0Emptied,
+    /// An earlier copy takes its place.
+    RolledBack,
+    /// An earlier copy of it and of the database take their places.
+    ImageRolledBack,
+    /// That of another database takes its place.
+    Foreign,
+    /// Nothing can be written there, for a minute.
+    ReadOnly,
+    /// It has no more room, for a minute.
+    Full,
+}
+
+impl Wound {
+    const ALL: [Self; 9] = [
+        Self::Reset,
+        Self::Removed,
+        Self::Emptied,
+        Self::Level0Emptied,
+        Self::RolledBack,
+        Self::ImageRolledBack,
+        Self::Foreign,
+        Self::ReadOnly,
+        Self::Full,
+    ];
+}
+
+/// Transactions before the wound: fewer than Litestream makes anew while nobody notices, and more.
+const POSITIONS: [u32; 2] = [10, 300];
+
+#[test]
+fn no_wound_of_the_local_state_costs_a_row() -> Outcome {
+    let lab = lab(900)?;
+    let cases = Wound::ALL.into_iter().flat_map(|wound| {
+        let kinds = [
+            (true, POSITIONS[0]),
+            (true, POSITIONS[1]),
+            (false, POSITIONS[0]),
+        ];
+        kinds.map(|(running, position)| (wound, running, position))
+    });
+    all_at_once(cases, |(wound, running, position)| {
+        let told = |e| format!("{wound:?}, running {running}, position {position}: {e}");
+        hurt(&lab, wound, running, position).map_err(told)
+    })
+}
+
+fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Result<(), Box<dyn Error>> {
+    let name = format!("{wound:?}-{running}-{position}").to_lowercase();
+    // A rotation by a restart would mend it, as no restart does here.
+    let mut device = Device::new(lab, &name, "refresh", None)?;
+    let state = device.state();
+    let disk = match wound {
+        Wound::ReadOnly | Wound::Full => match SmallDisk::mount(&state)? {
+            Some(disk) => Some(disk),
+            None => {
+                eprintln!("not tested: {wound:?}, for only root can mount a small disk");
+                return Ok(());
+            }
+        },
+        _ => None,
+    };
+    device.start()?;
+    device.wait_for_health(LIMIT)?;
+    device.advance(position)?;
+    let earlier = device.site.root().join("earlier");
+    match wound {
+        Wound::RolledBack => copy(&state, &earlier.join(".app.db-litestream"))?,
+        Wound::ImageRolledBack => {
+            // A disk image is of a quiet moment.
+            device.end()?;
+            copy_image(&device, &earlier)?;
+            device.start()?;
+        }
+        Wound::Foreign => device.make_foreign(lab, &earlier)?,
+        _ => {}
+    }
+    device.wait_for_health(LIMIT)?;
+    device.advance(position)?;
+    device.wait_for_health(LIMIT)?;
+    if !running {
+        device.end()?;
+    }
+
+    let mut begun = Instant::now();
+    match (wound, &disk) {
+        (Wound::Reset, _) => reset(&device)?,
+        (Wound::Removed, _) => fs::remove_dir_all(&state)?,
+        (Wound::Emptied, _) => empty(&state)?,
+        (Wound::Level0Emptied, _) => empty(&state.join("ltx/0"))?,
+        (Wound::RolledBack | Wound::Foreign, _) => {
+            fs::rename(&state, device.site.root().join("newer"))?;
+            fs::rename(earlier.join(".app.db-litestream"), &state)?;
+        }
+        (Wound::ImageRolledBack, _) => device.roll_back(&earlier)?,
+        (Wound::ReadOnly, Some(disk)) => disk.set_read_only(true)?,
+        (_, Some(disk)) => disk.fill()?,
+        (_, None) => return Err("it has no disk".into()),
+    }
+    if !running {
+        device.start()?;
+    }
+    let mut told = false;
+    if let Some(disk) = &disk {
+        while begun.elapsed() < Duration::from_secs(60) {
+            thread::sleep(PACE);
+            let status = device.status()?;
+            assert_bound(&status)?;
+            told |= status["state"] == "unhealthy";
+        }
+        match wound {
+            Wound::ReadOnly => disk.set_read_only(false)?,
+            _ => disk.free()?,
+        }
+        begun = Instant::now();
+    }
+    loop {
+        thread::sleep(PACE);
+        let status = device.status()?;
+        assert_bound(&status)?;
+        told |= status["state"] == "unhealthy" || device.log().contains("local state");
+        let passed = begun.elapsed();
+        if status["state"] == "healthy"
+            && passed > Duration::from_secs(30)
+            && device.holds(lab, SLACK * 2).is_ok()
+        {
+            break;
+        }
+        if passed > MENDED {
+            let why = device.holds(lab, SLACK * 2);
+            let log = device.log();
+            return Err(format!("not mended ({why:?}): {status:#}; the log:\n{log}").into());
+        }
+    }
+    // What Litestream mends by itself at its start is no trouble that anybody has to know of.
+    if running && !told {
+        return Err("nobody was told".into());
+    }
+    device.end()?;
+    device.compare(lab)?;
+    let uploads = full_uploads(lab, &name);
+    match uploads.len() {
+        ..=2 => Ok(()),
+        _ => Err(format!("more than one new snapshot: {uploads:#?}").into()),
+    }
+}
+
+/// The bound as edgerepl states it itself: nothing older than it is unproved while it says healthy.
+fn assert_bound(status: &Value) -> Result<(), Box<dyn Error>> {
+    let replication = &status["replication"];
+    let bound = replication["bound_s"]
+        .as_f64()
+        .ok_or("bound_s is not there")?;
+    let oldest = &replication["oldest_unproved_s"];
+    if !oldest.is_null() && !oldest.is_number() {
+        return Err(format!("oldest_unproved_s is {oldest}").into());
+    }
+    let late = oldest.as_f64().is_some_and(|age| age > bound);
+    let no_reason = status["problems"].as_array().is_none_or(Vec::is_empty);
+    match status["state"].as_str() {
+        Some("healthy" | "starting") if late => Err(format!("late: {status:#}").into()),
+        Some("unhealthy") if no_reason => Err(format!("no reason: {status:#}").into()),
+        _ => Ok(()),
+    }
+}
+
+/// Runs all cases at once, a thread each; the error tells of all that failed.
+fn all_at_once<C: Send + std::fmt::Debug>(
+    cases: impl Iterator<Item = C>,
+    run: impl Fn(C) -> Result<(), String> + Sync,
+) -> Outcome {
+    let chosen = std::env::var("EDGEREPL_HEALTH_CASE").unwrap_or_default();
+    let cases = cases.filter(|case| format!("{case:?}").contains(&chosen));
+    let failed: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = cases
+            .map(|case| {
+                // They start one after another: what a start costs comes at once in no fleet.
+                thread::sleep(Duration::from_millis(300));
+                scope.spawn(|| run(case))
+            })
+            .collect();
+        let ended = threads.into_iter().map(|thread| match thread.join() {
+            Ok(ended) => ended,
+            Err(_) => Err("a case panicked".to_owned()),
+        });
+        ended.filter_map(Result::err).collect()
+    });
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("\n\n").into()),
+    }
+}
+
+/// A device, its application, and edgerepl where it runs.
+struct Device {
+    site: Site,
+    daemon: Option<Daemon>,
+    application: Application,
+}
+
+impl Device {
+    fn new(lab: &Lab, name: &str, rotation: &str, proxy: Option<&S3Proxy>) -> Outcome<Self> {
+        let device = lab.provision_pem(KeyKind::EcdsaP256, name)?;
+        let mut site = Site::new(lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        if let Some(proxy) = proxy {
+            let socket = site.runtime_file("litestream.sock");
+            lab.litestream_config_behind(proxy, &site.database(), &socket)?;
+        }
+        site.set("replication", "rotation", format!("{rotation:?}"));
+        site.set("credentials", "renew_before", "\"20s\"");
+        site.set("heartbeat", "interval", "\"1s\"");
+        site.connect()?.execute_batch(&format!(
+            "CREATE TABLE filling (id INTEGER PRIMARY KEY, data BLOB);
+             CREATE TABLE row (id INTEGER PRIMARY KEY, at INTEGER);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
+             INSERT INTO filling SELECT i, randomblob(4096) FROM n;",
+            FILLING / 4096
+        ))?;
+        let application = Application::start(&site)?;
+        Ok(Self {
+            site,
+            daemon: None,
+            application,
+        })
+    }
+
+    fn start(&mut self) -> Outcome {
+        self.daemon = Some(self.site.start()?);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Outcome {
+        let daemon = self.daemon.take().ok_or("edgerepl does not run")?;
+        match daemon.terminate()?.success() {
+            true => Ok(()),
+            false => Err("edgerepl did not end well".into()),
+        }
+    }
+
+    fn status(&mut self) -> Outcome<Value> {
+        let daemon = self.daemon.as_mut().ok_or("edgerepl does not run")?;
+        Ok(daemon.wait_for("answer", LIMIT, |_| true)?)
+    }
+
+    fn log(&self) -> String {
+        self.daemon.as_ref().map_or_else(String::new, Daemon::log)
+    }
+
+    fn wait_for_health(&mut self, limit: Duration) -> Outcome {
+        let daemon = self.daemon.as_mut().ok_or("edgerepl does not run")?;
+        daemon.wait_for("health", limit, |status| {
+            status["state"] == "healthy" && status["replication"]["proof"].is_object()
+        })?;
+        Ok(())
+    }
+
+    /// Litestream's local state.
+    fn state(&self) -> PathBuf {
+        self.site.root().join(".app.db-litestream")
+    }
+
+    /// So many transactions, each of them read by Litestream on its own.
+    fn advance(&self, transactions: u32) -> Outcome {
+        let database = self.site.connect()?;
+        for _ in 0..transactions {
+            write_row(&database)?;
+            self.site.sync();
+        }
+        Ok(())
+    }
+
+    /// A restore of this moment holds every row that is older than `age`.
+    fn holds(&self, lab: &Lab, age: Duration) -> Result<(), Box<dyn Error>> {
+        let until = unix_ms().saturating_sub(age.as_millis().try_into()?);
+        let aside = tempfile::tempdir_in(lab.root())?;
+        let restored = aside.path().join("app.db");
+        lab.restore(&self.site.device.thing_name, &restored)?;
+        let rows = |database: &Connection| -> rusqlite::Result<i64> {
+            let sql = "SELECT count(*) FROM row WHERE at < ?1";
+            database.query_row(sql, [until], |row| row.get(0))
+        };
+        let (live, there) = (
+            rows(&self.site.connect()?)?,
+            rows(&Connection::open(&restored)?)?,
+        );
+        match live == there {
+            true => Ok(()),
+            false => Err(format!(
+                "{there} of {live} rows that are older than {age:?} are on the replica"
+            )
+            .into()),
+        }
+    }
+
+    /// Everything is on the replica of an edgerepl that has ended.
+    fn compare(&mut self, lab: &Lab) -> Result<(), Box<dyn Error>> {
+        self.application.pause()?;
+        // The last rows came while nobody replicated.
+        self.start()?;
+        self.wait_for_health(LIMIT)?;
+        self.end()?;
+        let comparison = self.site.compare(lab)?;
+        match comparison.is_equal() && comparison.live > 0 {
+            true => Ok(()),
+            false => Err(format!("{comparison:?}").into()),
+        }
+    }
+
+    /// Local state of another database that has come about as far, under `folder`.
+    fn make_foreign(&self, lab: &Lab, folder: &Path) -> Outcome {
+        let name = format!("{}-other", self.site.device.thing_name);
+        let mut other = Self::new(lab, &name, "refresh", None)?;
+        other.start()?;
+        other.wait_for_health(LIMIT)?;
+        other.advance(POSITIONS[0])?;
+        other.end()?;
+        copy(&other.state(), &folder.join(".app.db-litestream"))
+    }
+
+    /// Puts an earlier copy of the database and of Litestream's local state in their places.
+    fn roll_back(&mut self, earlier: &Path) -> Outcome {
+        // An application that went on with the files that are gone would write into nothing.
+        self.application.pause()?;
+        let root = self.site.root();
+        fs::remove_dir_all(self.state())?;
+        for name in ["app.db-wal", "app.db-shm"] {
+            let _ = fs::remove_file(root.join(name));
+        }
+        for entry in fs::read_dir(earlier)? {
+            let from = entry?.path();
+            fs::rename(&from, root.join(from.file_name().ok_or("no name")?))?;
+        }
+        self.application = Application::start(&self.site)?;
+        Ok(())
+    }
+}
+
+fn reset(device: &Device) -> Outcome {
+    let config = device.site.root().join("litestream.yml");
+    let reset = Command::new(tools::litestream("0.5.17")?)
+        .args(["reset", "-config"])
+        .arg(config)
+        .arg(device.site.database())
+        .output()?;
+    match reset.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&reset.stderr).into()),
+    }
+}
+
+fn empty(folder: &Path) -> Outcome {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// By a process of its own: to close a database file drops the locks that SQLite has on it in this one.
+fn copy(from: &Path, to: &Path) -> Outcome {
+    let folder = to.parent().ok_or("no folder")?;
+    fs::create_dir_all(folder)?;
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    copied.success().then_some(()).ok_or("cp failed".into())
+}
+
+fn copy_image(device: &Device, to: &Path) -> Outcome {
+    device.application.pause_and(|| {
+        for name in ["app.db", "app.db-wal", ".app.db-litestream"] {
+            let from = device.site.root().join(name);
+            if from.exists() {
+                copy(&from, &to.join(name))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The uploads of a thing that held at least half of the filling, compactions left out.
+fn full_uploads(lab: &Lab, thing: &str) -> Vec<String> {
+    let since = Instant::now() - Duration::from_secs(1200);
+    let all = lab.s3().uploads(since).into_iter();
+    let of_thing = format!("{thing}/");
+    let full = all.filter(|upload| {
+        upload.bytes >= FILLING / 2
+            && upload.key.starts_with(&of_thing)
+            && upload.key.contains("/0000/")
+    });
+    full.map(|upload| upload.key).collect()
+}
+
+fn write_row(database: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO row (at) VALUES (?1)";
+    database.execute(sql, [unix_ms()]).map(drop)
+}
+
+fn unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
+}
+
+/// An application that writes a row each second.
+struct Application {
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Order {
+    /// It closes its connection, says so, and waits for the other end to go away.
+    Pause(Sender<()>, mpsc::Receiver<()>),
+    /// It closes its connection, and is over.
+    End(Sender<()>),
+}
+
+impl Application {
+    fn start(site: &Site) -> Outcome<Self> {
+        let mut database = site.connect()?;
+        let (orders, ordered) = mpsc::channel();
+        let path = site.database();
+        let thread = thread::spawn(move || {
+            loop {
+                // On a full disk a row is lost to the application, too.
+                let _ = write_row(&database);
+                match ordered.recv_timeout(Duration::from_secs(1)) {
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                    Ok(Order::End(told)) => {
+                        drop(database);
+                        let _ = told.send(());
+                        return;
+                    }
+                    Ok(Order::Pause(told, resume)) => {
+                        drop(database);
+                        let _ = told.send(());
+                        let _ = resume.recv();
+                        match Connection::open(&path) {
+                            Ok(again) => database = again,
+                            Err(_) => return,
+                        }
+                        let _ = database.busy_timeout(Duration::from_secs(10));
+                    }
+                }
+            }
+        });
+        Ok(Self {
+            orders,
+            thread: Some(thread),
+        })
+    }
+
+    /// For good.
+    fn pause(&mut self) -> Outcome {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        let (told, ended) = mpsc::channel();
+        self.orders.send(Order::End(told))?;
+        ended.recv()?;
+        thread.join().map_err(|_| "the application panicked")?;
+        Ok(())
+    }
+
+    /// While `act` goes on.
+    fn pause_and(&self, act: impl FnOnce() -> Outcome) -> Outcome {
+        let ((told, paused), (resume, resumed)) = (mpsc::channel(), mpsc::channel());
+        self.orders.send(Order::Pause(told, resumed))?;
+        paused.recv()?;
+        let done = act();
+        drop(resume);
+        done
+    }
+}
+
+/// A disk of a few MB at a folder, in memory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts it; `None` where that is not allowed.
+    fn mount(folder: &Path) -> Outcome<Option<Self>> {
+        fs::create_dir_all(folder)?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
+            .arg(folder)
+            .output()?;
+        Ok(mounted.status.success().then(|| Self(folder.to_owned())))
+    }
+
+    /// All at once, whatever is open there.
+    fn set_read_only(&self, on: bool) -> Outcome {
+        let run = |arguments: &[&str]| -> Outcome {
+            let status = Command::new(arguments[0])
+                .args(&arguments[1..])
+                .arg(&self.0)
+                .status()?;
+            status.success().then_some(()).ok_or("mount failed".into())
+        };
+        match on {
+            true => {
+                let bound = Command::new("mount")
+                    .arg("--bind")
+                    .args([&self.0, &self.0])
+                    .status()?;
+                bound.success().then_some(()).ok_or("mount failed")?;
+                run(&["mount", "-o", "remount,ro,bind"])
+            }
+            false => run(&["umount", "-l"]),
+        }
+    }
+
+    fn fill(&self) -> Outcome {
+        let mut file = fs::File::create(self.0.join("ballast"))?;
+        // To the last byte.
+        while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|n| n > 0) {}
+        Ok(())
+    }
+
+    fn free(&self) -> Outcome {
+        Ok(fs::remove_file(self.0.join("ballast"))?)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, for whatever may still be open there; twice, where it was bound to itself.
+        for _ in 0..2 {
+            let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+        }
+    }
+}
