@@ -345,11 +345,10 @@ impl<'a> Words<'a> {
         let text = self
             .after("StatusCode: ")
             .or_else(|| self.after("status code: "))?;
-        let digits = text.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()?
             .parse()
             .ok()
-            .filter(|status| (100..600).contains(status))
     }
 
     /// What was asked of S3.
@@ -686,6 +685,7 @@ mod tests {
             "StatusCode: 99999999999999999999, odd",
             "\u{1b}[2J\u{0}\n",
             "open /data/app.db: no such file or directory",
+            "sync database: db sync: read wal header: EOF",
         ] {
             assert_eq!(explain(said, Some("edge")), None, "{said}");
         }
@@ -697,7 +697,11 @@ mod tests {
         assert_eq!(verbatim("a\u{1b}[2Jb\n"), "a[2Jb");
         let path = format!("open /{long}.ltx: no space left on device");
         assert!(meaning(&path).len() < LONGEST, "{}", meaning(&path));
-        let code = format!("api error {}: x", "A".repeat(1000));
-        assert_eq!(explain(&code, None), None);
+        let path = meaning("open /data/\u{1b}[2J.ltx: no space left on device");
+        assert!(path.contains(" /data/[2J.ltx: the disk is full"), "{path}");
+        let code = format!("StatusCode: 500, api error {}: x", "A".repeat(1000));
+        assert!(meaning(&code).starts_with("S3, or a proxy before it, fails at requests (500); "));
+        let host = "Put \"http://a(b)\": dial tcp: connection refused";
+        assert!(meaning(host).starts_with("S3 can't be reached: the connection is refused; "));
     }
 }
