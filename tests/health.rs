@@ -340,7 +340,7 @@ impl Device {
         site.set("heartbeat", "interval", "\"1s\"");
         site.connect()?.execute_batch(&format!(
             "CREATE TABLE filling (id INTEGER PRIMARY KEY, data BLOB);
-             CREATE TABLE row (id INTEGER PRIMARY KEY, at INTEGER);
+             CREATE TABLE row (id INTEGER PRIMARY KEY, at INTEGER, text TEXT);
              WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})
              INSERT INTO filling SELECT i, randomblob(4096) FROM n;",
             FILLING / 4096
@@ -522,8 +522,9 @@ fn full_uploads(lab: &Lab, thing: &str) -> Vec<String> {
     full.map(|upload| upload.key).collect()
 }
 
+/// Large enough that a transaction that is left out is not in the pages of a later one.
 fn write_row(database: &Connection) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO row (at) VALUES (?1)";
+    let sql = "INSERT INTO row (at, text) VALUES (?1, hex(randomblob(400)))";
     database.execute(sql, [unix_ms()]).map(drop)
 }
 
