@@ -36,6 +36,7 @@ const NO_TIMEOUT: i32 = -1;
 pub struct SyncRequest {
     stream: UnixStream,
     answer: Vec<u8>,
+    bucket: Option<String>,
 }
 
 impl SyncRequest {
@@ -71,7 +72,15 @@ impl SyncRequest {
         Ok(Self {
             stream,
             answer: Vec::new(),
+            bucket: None,
         })
+    }
+
+    /// With the name of the bucket for what may have to be told: Litestream itself seldom says it.
+    #[must_use]
+    pub fn to_bucket(mut self, bucket: Option<String>) -> Self {
+        self.bucket = bucket;
+        self
     }
 
     /// Reads what has arrived; answers once it is complete.
@@ -79,7 +88,7 @@ impl SyncRequest {
         let mut piece = [0; 4096];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Some(position(&self.answer)),
+                Ok(0) => return Some(position(&self.answer, self.bucket.as_deref())),
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
                     let cause = "its control socket's answer has no end";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
@@ -117,8 +126,8 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
 }
 
 /// Where a sync has led.
-fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
-    let body = parse(answer)?;
+fn position(answer: &[u8], bucket: Option<&str>) -> Result<Position, SyncFailure> {
+    let body = parse(answer, bucket)?;
     let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
     match (number("txid"), number("replicated_txid")) {
         (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
@@ -129,7 +138,7 @@ fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
 }
 
 /// An answer's content, or the failure that it tells of.
-fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
+fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
     let failed = |cause: String| Err(SyncFailure::Failed(cause));
     if answer.is_empty() {
         // It died before it answered.
@@ -157,7 +166,7 @@ fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
     if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
         return Err(SyncFailure::BeginningMissed);
     }
-    failed(trouble::explain(error, None).unwrap_or_else(|| {
+    failed(trouble::explain(error, bucket).unwrap_or_else(|| {
         let error = trouble::verbatim(error);
         format!("its control socket answered with {status}: {error}")
     }))
@@ -169,8 +178,12 @@ mod tests {
 
     #[test]
     fn reads_what_litestream_answers() {
-        let ok =
-            |body: &str| position(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes());
+        let ok = |body: &str| {
+            position(
+                format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes(),
+                None,
+            )
+        };
         assert_eq!(
             ok(r#"{"status":"synced","path":"/d","txid":7,"replicated_txid":6}"#),
             Ok(Position {
@@ -194,7 +207,7 @@ mod tests {
 
     #[test]
     fn tells_failures_apart() {
-        let answer = |text: &str| position(text.as_bytes()).expect_err("a failure");
+        let answer = |text: &str| position(text.as_bytes(), Some("edge")).expect_err("a failure");
         let wedged = r#"{"error":"check database behind replica: get database position: verify ltx file /d: ltx file corrupted: decode header: EOF"}"#;
         let wedged = answer(&format!(
             "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
@@ -208,6 +221,14 @@ mod tests {
             "HTTP/1.0 500 E\r\n\r\n{{\"error\":\"{expired}\"}}"
         ));
         assert!(expired.says_session_ended(), "{expired:?}");
+        let refused = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"api error NoSuchBucket: x\"}");
+        let SyncFailure::Failed(refused) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            refused.starts_with("the bucket edge does not exist"),
+            "{refused}"
+        );
         let strange = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"no such thing\\n\"}");
         let wanted = "its control socket answered with 500: no such thing";
         assert_eq!(strange, SyncFailure::Failed(wanted.to_owned()));
