@@ -7,7 +7,6 @@
 
 mod common;
 
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -91,7 +90,7 @@ fn a_put_that_stores_nothing_is_not_called_healthy() -> Outcome {
     })
 }
 
-fn misbehave(lab: &Lab, way: ProxyWay, rotation: &str) -> Result<(), Box<dyn Error>> {
+fn misbehave(lab: &Lab, way: ProxyWay, rotation: &str) -> Outcome {
     let proxy = lab.proxy()?;
     let name = format!("{way:?}-{rotation}").to_lowercase();
     let mut device = Device::new(lab, &name, rotation, Some(&proxy))?;
@@ -185,7 +184,79 @@ fn no_wound_of_the_local_state_costs_a_row() -> Outcome {
     })
 }
 
-fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Result<(), Box<dyn Error>> {
+/// A Litestream that lost its local state and was left alone has begun anew behind everybody's back, and
+/// emptied the WAL into files that it never uploads. Whoever starts one after it finds a replica that is
+/// ahead, and a WAL that looks as if all before it had been read. (Once it has passed the replica by its
+/// own numbers, nothing but a restore shows that.)
+#[test]
+fn an_edgerepl_that_comes_late_mends_it_too() -> Outcome {
+    let lab = lab(900)?;
+    let lab = &lab;
+    let [_, position] = POSITIONS;
+    let name = "late";
+    let mut device = Device::new(lab, name, "refresh", None)?;
+    let config = device.site.root().join("litestream.yml");
+    let text = fs::read_to_string(&config)?;
+    // The sooner it forgets, the sooner it begins anew: after five minutes, where nothing is set.
+    let soon = "l0-retention: 30s\nl0-retention-check-interval: 5s\n";
+    fs::write(&config, format!("{soon}{text}"))?;
+    let mut alone = Command::new(tools::litestream("0.5.17")?)
+        .args(["replicate", "-config"])
+        .arg(&config)
+        .env_clear()
+        .envs(lab.s3().root_credentials().env())
+        .env("EDGEREPL_THING_NAME", name)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
+    let begun_anew = || -> Outcome {
+        device.wait_until(|| device.site.sync())?;
+        device.advance(position)?;
+        let before = salts(&device)?;
+        reset(&device)?;
+        let first = device.state().join("ltx/0").join(FIRST);
+        device.wait_until(|| device.site.sync() || first.exists())?;
+        // It empties the WAL each minute.
+        device.wait_until(|| salts(&device).is_ok_and(|now| now != before))?;
+        // Rows that are in the new WAL.
+        thread::sleep(SLACK);
+        Ok(())
+    };
+    let done = begun_anew();
+    // As a unit's stop would.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(alone.id())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    alone.wait()?;
+    done?;
+
+    let begun = Instant::now();
+    device.start()?;
+    loop {
+        thread::sleep(PACE);
+        let status = device.status()?;
+        assert_bound(&status)?;
+        let held = device.holds(lab, SLACK * 2);
+        if status["state"] == "healthy" && begun.elapsed() > SLACK * 3 && held.is_ok() {
+            break;
+        }
+        if begun.elapsed() > MENDED {
+            let log = device.log();
+            return Err(format!("not mended ({held:?}): {status:#}; the log:\n{log}").into());
+        }
+    }
+    device.compare(lab)
+}
+
+/// What tells one beginning of the WAL from the next.
+fn salts(device: &Device) -> Outcome<Vec<u8>> {
+    let wal = fs::read(device.site.root().join("app.db-wal"))?;
+    Ok(wal.get(16..24).ok_or("the WAL is empty")?.to_vec())
+}
+
+/// The name of the file of Litestream's first transaction.
+const FIRST: &str = "0000000000000001-0000000000000001.ltx";
+
+fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Outcome {
     let name = format!("{wound:?}-{running}-{position}").to_lowercase();
     // A rotation by a restart would mend it, as no restart does here.
     let mut device = Device::new(lab, &name, "refresh", None)?;
@@ -294,7 +365,7 @@ fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Result<(), Box
 }
 
 /// The bound as edgerepl states it itself: nothing older than it is unproved while it says healthy.
-fn assert_bound(status: &Value) -> Result<(), Box<dyn Error>> {
+fn assert_bound(status: &Value) -> Outcome {
     let replication = &status["replication"];
     let bound = replication["bound_s"]
         .as_f64()
@@ -402,6 +473,17 @@ impl Device {
         Ok(())
     }
 
+    fn wait_until(&self, wanted: impl Fn() -> bool) -> Outcome {
+        let deadline = Instant::now() + LIMIT;
+        while !wanted() {
+            if Instant::now() > deadline {
+                return Err("Litestream alone has not come so far".into());
+            }
+            thread::sleep(PACE);
+        }
+        Ok(())
+    }
+
     /// Litestream's local state.
     fn state(&self) -> PathBuf {
         self.site.root().join(".app.db-litestream")
@@ -418,7 +500,7 @@ impl Device {
     }
 
     /// A restore of this moment holds every row that is older than `age`.
-    fn holds(&self, lab: &Lab, age: Duration) -> Result<(), Box<dyn Error>> {
+    fn holds(&self, lab: &Lab, age: Duration) -> Outcome {
         let until = unix_ms().saturating_sub(age.as_millis().try_into()?);
         let aside = tempfile::tempdir_in(lab.root())?;
         let restored = aside.path().join("app.db");
@@ -441,7 +523,7 @@ impl Device {
     }
 
     /// All ends, edgerepl last, and everything is on the replica.
-    fn compare(&mut self, lab: &Lab) -> Result<(), Box<dyn Error>> {
+    fn compare(&mut self, lab: &Lab) -> Outcome {
         self.application.end()?;
         self.end()?;
         let comparison = self.site.compare(lab)?;
