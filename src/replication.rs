@@ -8,4 +8,5 @@ pub mod configuration;
 pub mod control;
 pub(crate) mod lineage;
 pub(crate) mod restore;
+mod trouble;
 pub mod unit;

@@ -31,6 +31,7 @@ mod litestream;
 mod pki;
 mod port;
 mod provider;
+mod proxy;
 mod registry;
 mod s3;
 mod secure_element;
@@ -63,6 +64,7 @@ pub use crate::{
         Behaviour, ClientSignatures, ConnectionLog, DateHeader, Door, Expected, Handshake,
         OddAnswer, Provider, RequestLog, TlsVersions, odd_answers,
     },
+    proxy::{ProxyWay, S3Proxy},
     s3::{S3, S3Fault, S3Request},
     secure_element::ModuleFolder,
     sessions::Session,
@@ -188,6 +190,13 @@ impl Lab {
         &self.s3
     }
 
+    /// A proxy in front of S3, which passes all until it is told otherwise.
+    pub fn proxy(&self) -> Result<S3Proxy> {
+        let runtime = self.runtime.as_ref();
+        let runtime = runtime.ok_or_else(|| Error::new("the lab has stopped"))?;
+        S3Proxy::start(runtime.handle().clone(), &self.s3)
+    }
+
     /// A new, registered device with its key in a PEM file.
     pub fn provision_pem(&self, kind: KeyKind, thing_name: &str) -> Result<Device> {
         self.provision(Device::with_pem, kind, thing_name)
@@ -269,12 +278,22 @@ impl Lab {
 
     /// Writes `litestream.yml` beside `database`: Litestream 0.5, with a control socket.
     pub fn litestream_config(&self, database: &Path, socket: &Path) -> Result<PathBuf> {
-        litestream::write_config(&self.s3, database, socket)
+        litestream::write_config(&self.s3.endpoint(), database, socket)
+    }
+
+    /// The same, with the proxy in the place of S3.
+    pub fn litestream_config_behind(
+        &self,
+        proxy: &S3Proxy,
+        database: &Path,
+        socket: &Path,
+    ) -> Result<PathBuf> {
+        litestream::write_config(&proxy.endpoint(), database, socket)
     }
 
     /// What that configuration says, for a device with another file system than the lab's.
     pub fn litestream_config_text(&self, database: &Path, socket: &Path) -> String {
-        litestream::config(&self.s3, database, socket)
+        litestream::config(&self.s3.endpoint(), database, socket)
     }
 
     /// Writes `litestream-0.3.yml` beside `database`: Litestream 0.3, which has no control socket.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    s3::{REGION, S3},
+    s3::{BUCKET, REGION, S3},
     tools,
 };
 
@@ -19,13 +19,17 @@ const RESTORE_VERSION: &str = "0.5.17";
 /// The key prefix of one thing's replica. Litestream expands the variable itself.
 const REPLICA_PATH: &str = "${EDGEREPL_THING_NAME}/app.db";
 
-/// Writes `litestream.yml` beside `database`, for Litestream 0.5.
-pub(crate) fn write_config(s3: &S3, database: &Path, socket: &Path) -> Result<PathBuf> {
-    write(database, "litestream.yml", &config(s3, database, socket))
+/// Writes `litestream.yml` beside `database`, for Litestream 0.5. S3 is at `endpoint`.
+pub(crate) fn write_config(endpoint: &str, database: &Path, socket: &Path) -> Result<PathBuf> {
+    write(
+        database,
+        "litestream.yml",
+        &config(endpoint, database, socket),
+    )
 }
 
 /// What `litestream.yml` says, for Litestream 0.5.
-pub(crate) fn config(s3: &S3, database: &Path, socket: &Path) -> String {
+pub(crate) fn config(endpoint: &str, database: &Path, socket: &Path) -> String {
     format!(
         "\
 socket:
@@ -43,8 +47,7 @@ dbs:
 ",
         socket = socket.display(),
         database = database.display(),
-        bucket = s3.bucket(),
-        endpoint = s3.endpoint(),
+        bucket = BUCKET,
     )
 }
 

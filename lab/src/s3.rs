@@ -132,6 +132,10 @@ impl S3 {
         format!("http://{}:{}", self.host, self.port.address().port())
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     /// The name of the one bucket.
     pub fn bucket(&self) -> &str {
         BUCKET

@@ -143,6 +143,20 @@ impl Configuration {
         (!is_unknown(path)).then(|| absolute(path))
     }
 
+    /// The bucket that `database` is replicated to; none where only the environment tells.
+    pub fn bucket(&self, database: &Path) -> Option<String> {
+        let entry = self.entry(database)?;
+        let replica = entry
+            .get("replica")
+            .or_else(|| entry.list("replicas").next())?;
+        let of_url = || {
+            let (_, rest) = replica.text("url")?.split_once("s3://")?;
+            rest.split(['/', '?']).next()
+        };
+        let bucket = replica.text("bucket").or_else(of_url)?;
+        (!bucket.is_empty() && !is_unknown(bucket)).then(|| bucket.to_owned())
+    }
+
     /// What Litestream replicates beside `database`, for people: nobody guards or proves it.
     pub fn unwatched(&self, database: &Path) -> Vec<String> {
         let watched = self.entry(database);
@@ -514,6 +528,23 @@ dbs:
             thing_name: Some("thing-1"),
             version: Some(version),
         })
+    }
+
+    #[test]
+    fn knows_the_bucket() {
+        let bucket = |from: &str, to: &str| {
+            let changed = GOOD.replace(from, to);
+            configuration(&changed).bucket(Path::new("/data/app.db"))
+        };
+        let known = |name: &str| Some(name.to_owned());
+        assert_eq!(bucket("", ""), known("b"));
+        let url = "url: s3://fleet/thing/app.db?region=x";
+        assert_eq!(bucket("bucket: b", url), known("fleet"));
+        let list = GOOD.replace("replica:\n      type", "replicas:\n    - type");
+        let old = configuration(&list).bucket(Path::new("/data/app.db"));
+        assert_eq!(old, known("b"));
+        assert_eq!(bucket("bucket: b", "bucket: $BUCKET"), None);
+        assert_eq!(bucket("bucket: b", "type: file"), None);
     }
 
     #[test]

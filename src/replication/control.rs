@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
+use super::trouble;
 use crate::agent::{Position, SyncFailure};
 
 /// No answer that is worth reading is longer.
@@ -35,6 +36,7 @@ const NO_TIMEOUT: i32 = -1;
 pub struct SyncRequest {
     stream: UnixStream,
     answer: Vec<u8>,
+    bucket: Option<String>,
 }
 
 impl SyncRequest {
@@ -62,7 +64,15 @@ impl SyncRequest {
         Ok(Self {
             stream,
             answer: Vec::new(),
+            bucket: None,
         })
+    }
+
+    /// With the name of the bucket for what may have to be told: Litestream itself seldom says it.
+    #[must_use]
+    pub fn to_bucket(mut self, bucket: Option<String>) -> Self {
+        self.bucket = bucket;
+        self
     }
 
     /// Reads what has arrived; answers once it is complete.
@@ -70,7 +80,7 @@ impl SyncRequest {
         let mut piece = [0; 4096];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Some(position(&self.answer)),
+                Ok(0) => return Some(position(&self.answer, self.bucket.as_deref())),
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
                     let cause = "its control socket's answer has no end";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
@@ -186,8 +196,8 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
 }
 
 /// Where a sync has led.
-fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
-    let body = parse(answer)?;
+fn position(answer: &[u8], bucket: Option<&str>) -> Result<Position, SyncFailure> {
+    let body = parse(answer, bucket)?;
     let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
     match (number("txid"), number("replicated_txid")) {
         (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
@@ -198,7 +208,7 @@ fn position(answer: &[u8]) -> Result<Position, SyncFailure> {
 }
 
 /// An answer's content, or the failure that it tells of.
-fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
+fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
     let failed = |cause: String| Err(SyncFailure::Failed(cause));
     if answer.is_empty() {
         // It died before it answered.
@@ -219,21 +229,17 @@ fn parse(answer: &[u8]) -> Result<Value, SyncFailure> {
         .get("error")
         .and_then(Value::as_str)
         .unwrap_or("without a reason");
-    let error: String = error
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(500)
-        .collect();
     if error.contains("ltx file corrupted") {
-        return Err(SyncFailure::StateCorrupt(error));
+        return Err(SyncFailure::StateCorrupt(trouble::verbatim(error)));
     }
     // It looks in the database file for pages that are in the part of the WAL that it passed over.
-    if error.contains("read database page") && error.ends_with(": EOF") {
+    if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
         return Err(SyncFailure::BeginningMissed);
     }
-    failed(format!(
-        "its control socket answered with {status}: {error}"
-    ))
+    failed(trouble::explain(error, bucket).unwrap_or_else(|| {
+        let error = trouble::verbatim(error);
+        format!("its control socket answered with {status}: {error}")
+    }))
 }
 
 #[cfg(test)]
@@ -242,8 +248,12 @@ mod tests {
 
     #[test]
     fn reads_what_litestream_answers() {
-        let ok =
-            |body: &str| position(format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes());
+        let ok = |body: &str| {
+            position(
+                format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes(),
+                None,
+            )
+        };
         assert_eq!(
             ok(r#"{"status":"synced","path":"/d","txid":7,"replicated_txid":6}"#),
             Ok(Position {
@@ -267,7 +277,7 @@ mod tests {
 
     #[test]
     fn tells_failures_apart() {
-        let answer = |text: &str| position(text.as_bytes()).expect_err("a failure");
+        let answer = |text: &str| position(text.as_bytes(), Some("edge")).expect_err("a failure");
         let wedged = r#"{"error":"check database behind replica: get database position: verify ltx file /d: ltx file corrupted: decode header: EOF"}"#;
         let wedged = answer(&format!(
             "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
@@ -276,9 +286,22 @@ mod tests {
         let missed = r#"{"error":"sync database: db sync: sync: write ltx from db: read database page 78: EOF"}"#;
         let missed = answer(&format!("HTTP/1.0 500 E\r\n\r\n{missed}"));
         assert_eq!(missed, SyncFailure::BeginningMissed);
-        let expired = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"ExpiredToken\\n\"}");
-        let wanted = "its control socket answered with 500: ExpiredToken";
-        assert_eq!(expired, SyncFailure::Failed(wanted.to_owned()));
+        let expired = "replica sync: api error ExpiredToken: The provided token has expired.";
+        let expired = answer(&format!(
+            "HTTP/1.0 500 E\r\n\r\n{{\"error\":\"{expired}\"}}"
+        ));
+        assert!(expired.says_session_ended(), "{expired:?}");
+        let refused = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"api error NoSuchBucket: x\"}");
+        let SyncFailure::Failed(refused) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            refused.starts_with("the bucket edge does not exist"),
+            "{refused}"
+        );
+        let strange = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"no such thing\\n\"}");
+        let wanted = "its control socket answered with 500: no such thing";
+        assert_eq!(strange, SyncFailure::Failed(wanted.to_owned()));
         assert_eq!(answer(""), SyncFailure::NoSocket);
         for odd in [
             "HTTP/1.0",

@@ -76,6 +76,7 @@ const SUITES: &[Suite] = &[
         "replication",
         &["--package", "edgerepl", "--test", "replication"],
     ),
+    suite("health", &["--package", "edgerepl", "--test", "health"]),
     suite("chaos", &["--package", "edgerepl", "--test", "chaos"]),
     emulated("unit-aarch64", &AARCH64, Clock::True),
     emulated("unit-armv7", &ARMV7, Clock::True),

@@ -1,0 +1,707 @@
+//! What Litestream says when it fails, told as the thing, the cause and the operator's next step.
+//!
+//! Owns the known causes and their words, by what Litestream 0.5, the SDKs below it and S3's kin are
+//! known to say. Reads words alone: it looks at nothing, and decides nothing. What it does not know
+//! it leaves in Litestream's own words, bounded.
+
+use std::borrow::Cow;
+
+/// Nothing that is worth reading is longer, in characters.
+const LONGEST: usize = 500;
+
+/// The longest name that is taken over from what was said: a bucket, a host, a path.
+const LONGEST_NAME: usize = 255;
+
+/// What `said`, the error of a sync, means; nothing where that is not known. `bucket` is the bucket's
+/// name, which Litestream itself seldom says.
+pub(super) fn explain(said: &str, bucket: Option<&str>) -> Option<String> {
+    let said: String = said.chars().filter(|c| !c.is_control()).collect();
+    let words = Words::of(&said, bucket);
+    let code = words.code();
+    let known = code.and_then(|code| of_code(code, &words));
+    known
+        .or_else(|| of_disk(&words))
+        .or_else(|| of_answer(&words))
+        .or_else(|| of_network(&words))
+        .or_else(|| of_status(&words))
+}
+
+/// Litestream's own words, of a length that a log and a status can bear.
+pub(super) fn verbatim(said: &str) -> String {
+    let shown = said.chars().filter(|c| !c.is_control());
+    shown.take(LONGEST).collect()
+}
+
+/// What S3 calls by its name.
+fn of_code(code: &str, words: &Words) -> Option<String> {
+    let (bucket, request) = (words.bucket(), words.request());
+    Some(match code {
+        "AccessDenied" | "AllAccessDisabled" | "Forbidden" | "UnauthorizedAccess" => format!(
+            "S3 refuses {request} in {bucket} ({code}); let the policy of the role allow \
+             s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there"
+        ),
+        "NoSuchBucket" => format!(
+            "{bucket} does not exist ({code}); create it, or correct its name and the endpoint in \
+             Litestream's configuration"
+        ),
+        "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
+        | "BucketRegionError"
+        | "IllegalLocationConstraintException"
+        | "AuthorizationHeaderMalformed" => {
+            let region = match words.between("expecting '", "'") {
+                Some(region) => format!("in the region {region}"),
+                None => "in another region".to_owned(),
+            };
+            format!(
+                "{bucket} is {region}, or at another endpoint ({code}); correct the region and the \
+                 endpoint in Litestream's configuration"
+            )
+        }
+        "RequestTimeTooSkewed" | "RequestExpired" | "InvalidSignatureDate" => format!(
+            "S3 refuses every request, as the device's clock is more than 15 min off ({code}); check \
+             time synchronisation"
+        ),
+        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => format!(
+            "S3 says that the session of Litestream has ended ({code}); edgerepl hands it a newer one, \
+             so check the clock and the renewal of credentials if this stays"
+        ),
+        "InvalidToken" | "InvalidClientTokenId" | "UnrecognizedClientException" => format!(
+            "S3 does not take the session token ({code}); check that the role alias, the region and \
+             the endpoint belong to one account and partition"
+        ),
+        "InvalidAccessKeyId" | "NotSignedUp" | "SignatureDoesNotMatch" => format!(
+            "S3 does not know the access key that signs ({code}); check that the endpoint in \
+             Litestream's configuration is of the account that issues the credentials, and that no other \
+             keys are set"
+        ),
+        "SlowDown"
+        | "ServiceUnavailable"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequests"
+        | "RequestLimitExceeded"
+        | "BandwidthLimitExceeded" => format!(
+            "S3 is overloaded, or asks for fewer requests in {bucket} ({code}); wait, and look at how \
+             many devices use the bucket if this stays"
+        ),
+        "InternalError"
+        | "InternalServerError"
+        | "InternalFailure"
+        | "BadGateway"
+        | "GatewayTimeout" => format!(
+            "S3 fails at {request} with an error of its own ({code}); wait, and look at the state of \
+             S3 if this stays"
+        ),
+        "RequestTimeout" | "RequestTimeoutException" => format!(
+            "the line to S3 is too slow or breaks: a request did not arrive in time ({code}); check \
+             the device's uplink"
+        ),
+        "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" | "InsufficientStorage" => {
+            format!(
+                "S3 has no room for {request} in {bucket} ({code}); free some space there or raise the limit"
+            )
+        }
+        _ => return None,
+    })
+}
+
+/// What the device's own disk refuses.
+fn of_disk(words: &Words) -> Option<String> {
+    let place = words.place();
+    if words.has(&[
+        "no space left on device",
+        "disk quota exceeded",
+        "disk is full",
+        "disk full",
+        "(SQLITE_FULL)",
+    ]) {
+        return Some(format!(
+            "Litestream has no room to write {place}: the disk is full; free some space"
+        ));
+    }
+    if words.has(&[
+        "read-only file system",
+        "attempt to write a readonly database",
+    ]) {
+        return Some(format!(
+            "Litestream can't write {place}: the file system is read-only; mount it writable and check \
+             the disk"
+        ));
+    }
+    if words.has(&[
+        "input/output error",
+        "structure needs cleaning",
+        "disk I/O error",
+    ]) {
+        return Some(format!(
+            "Litestream can't use {place}: the disk fails; check it, and the kernel's log"
+        ));
+    }
+    // A firewall says so, too.
+    if !words.is_of_network() && words.has(&["permission denied", "operation not permitted"]) {
+        return Some(format!(
+            "Litestream may not use {place}: permission is denied; give that to the user that \
+             Litestream runs as"
+        ));
+    }
+    let of_state = words.said.contains(".ltx") || words.said.contains("-litestream/");
+    if of_state && words.has(&["no such file or directory", "file does not exist"]) {
+        return Some(format!(
+            "Litestream misses {place} of its local state: it was removed or replaced while Litestream \
+             ran; leave that folder to Litestream, and let it be restarted"
+        ));
+    }
+    None
+}
+
+/// An answer that is none of S3's, or that breaks off.
+fn of_answer(words: &Words) -> Option<String> {
+    let is_page = ["<html", "<!doctype", "text/html", "no ETag returned"];
+    let lower = words.said.to_lowercase();
+    let is_page = is_page
+        .iter()
+        .any(|sign| lower.contains(&sign.to_lowercase()));
+    if is_page || words.has(&["expected element type <", "invalid character '<'"]) {
+        let at = words.at_host();
+        return Some(format!(
+            "something in between answers in the place of S3{at}, such as a captive portal or a proxy; \
+             log in there, or have it let requests through"
+        ));
+    }
+    if words.has(&[
+        "deserialization failed",
+        "failed to decode response body",
+        "unexpected EOF",
+        "XML syntax error",
+    ]) {
+        let at = words.at_host();
+        return Some(format!(
+            "S3's answers{at} break off or are none of S3's; check the line and whatever is in between, \
+             such as a proxy"
+        ));
+    }
+    if words.has(&["x509:", "tls: failed to verify", "tls: handshake failure"]) {
+        let at = words.at_host();
+        let why = words.after("x509: ").unwrap_or("TLS fails");
+        return Some(format!(
+            "Litestream does not trust the server{at} ({why}); check the clock, the roots on the device \
+             and what is in between"
+        ));
+    }
+    None
+}
+
+/// No way there, or no answer.
+fn of_network(words: &Words) -> Option<String> {
+    const UNREACHABLE: [(&str, &str); 14] = [
+        ("connection refused", "the connection is refused"),
+        ("no route to host", "there is no route to it"),
+        ("network is unreachable", "the network is unreachable"),
+        ("host is down", "the host is down"),
+        ("no such host", "its name is not known"),
+        ("server misbehaving", "the name server does not answer"),
+        ("name resolution", "the name server does not answer"),
+        ("connection reset by peer", "the connection is reset"),
+        ("broken pipe", "the connection breaks"),
+        (": EOF", "the connection breaks"),
+        ("use of closed network connection", "the connection breaks"),
+        ("transport connection broken", "its answers break off"),
+        ("permission denied", "a firewall forbids it"),
+        ("operation not permitted", "a firewall forbids it"),
+    ];
+    const LATE: [&str; 6] = [
+        "context deadline exceeded",
+        "i/o timeout",
+        "timeout awaiting response headers",
+        "TLS handshake timeout",
+        "Client.Timeout",
+        "connection timed out",
+    ];
+    // Litestream speaks of files, too, with some of these words.
+    if !words.is_of_network() {
+        return None;
+    }
+    let at = words.at_host();
+    if let Some((_, why)) = UNREACHABLE
+        .iter()
+        .find(|(sign, _)| words.said.contains(sign))
+    {
+        return Some(format!(
+            "S3 can't be reached{at}: {why}; check the network, the firewall and the endpoint in \
+             Litestream's configuration"
+        ));
+    }
+    words.has(&LATE).then(|| {
+        format!(
+            "S3 does not answer in time{at}; check the network, and what is between the device and S3"
+        )
+    })
+}
+
+/// An HTTP status without a name that is known.
+fn of_status(words: &Words) -> Option<String> {
+    let status = words.status()?;
+    let code = words
+        .code()
+        .map_or(String::new(), |code| format!("{code}, "));
+    let (bucket, request) = (words.bucket(), words.request());
+    Some(match status {
+        301 | 302 | 307 | 308 => format!(
+            "S3 redirects {request} ({code}{status}): {bucket} is in another region, or something in \
+             between answers; correct the region and the endpoint in Litestream's configuration"
+        ),
+        401 | 403 => format!(
+            "S3 refuses {request} in {bucket} ({code}{status}); check the policies of the role and of the \
+             bucket, and the endpoint in Litestream's configuration"
+        ),
+        404 if words.code().is_none_or(|code| code == "NotFound") => format!(
+            "S3 does not find {bucket} or what is in it ({code}{status}); correct the bucket and the \
+             endpoint in Litestream's configuration"
+        ),
+        407 => format!(
+            "a proxy between the device and S3 wants a log-in ({code}{status}); set the proxy in \
+             Litestream's environment"
+        ),
+        429 => format!(
+            "S3 asks for fewer requests in {bucket} ({code}{status}); wait, and look at how many devices \
+             use it if this stays"
+        ),
+        500..=599 => format!(
+            "S3, or a proxy before it, fails at {request} ({code}{status}); wait, and look at the state \
+             of S3 if this stays"
+        ),
+        _ => return None,
+    })
+}
+
+/// What was said, and what can be taken out of it.
+struct Words<'a> {
+    said: &'a str,
+    bucket: Option<Cow<'a, str>>,
+}
+
+impl<'a> Words<'a> {
+    fn of(said: &'a str, bucket: Option<&'a str>) -> Self {
+        let mut words = Self { said, bucket: None };
+        let named = || {
+            let arn = words.after("arn:aws:s3:::")?;
+            Some(arn.split(['/', '"', ' ', '\\']).next()?.to_owned())
+        };
+        let named = bucket
+            .map(Cow::Borrowed)
+            .or_else(|| named().map(Cow::Owned));
+        words.bucket = named.filter(|name| is_name(name));
+        words
+    }
+
+    fn has(&self, signs: &[&str]) -> bool {
+        signs.iter().any(|sign| self.said.contains(sign))
+    }
+
+    /// All that follows a sign.
+    fn after(&self, sign: &str) -> Option<&'a str> {
+        Some(self.said.split_once(sign)?.1).filter(|rest| !rest.is_empty())
+    }
+
+    fn between(&self, begin: &str, end: &str) -> Option<&'a str> {
+        let (inner, _) = self.after(begin)?.split_once(end)?;
+        Some(inner).filter(|name| is_name(name))
+    }
+
+    /// The error's name: where the SDK of today writes it, else where others do.
+    fn code(&self) -> Option<&'a str> {
+        if let Some((_, rest)) = self.said.rsplit_once("api error ") {
+            return rest
+                .split([':', ' ', ','])
+                .next()
+                .filter(|code| is_code(code));
+        }
+        // `…, HostID: …, NoSuchBucket: The specified bucket does not exist`, and `AccessDenied: Access
+        // Denied status code: 403, request id: …`. A key or a path with such a word in it has no space
+        // before it and no colon after.
+        let ends = self
+            .said
+            .match_indices(": ")
+            .map(|(end, _)| &self.said[..end]);
+        let names = ends.filter_map(|head| head.rsplit([' ', ':', ',', '"']).next());
+        let known = names.filter(|name| is_code(name));
+        let by_name = known
+            .filter(|name| of_code(name, &Words::nameless()).is_some())
+            .last();
+        by_name.or_else(|| self.has(&["token has expired"]).then_some("ExpiredToken"))
+    }
+
+    fn nameless() -> Self {
+        Self {
+            said: "",
+            bucket: None,
+        }
+    }
+
+    /// The HTTP status.
+    fn status(&self) -> Option<u16> {
+        let text = self
+            .after("StatusCode: ")
+            .or_else(|| self.after("status code: "))?;
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    }
+
+    /// What was asked of S3.
+    fn request(&self) -> &'a str {
+        let named = self.after("operation error S3: ");
+        let named = named.and_then(|rest| rest.split([',', ':', ' ']).next());
+        named.filter(|name| is_code(name)).unwrap_or("requests")
+    }
+
+    fn bucket(&self) -> String {
+        match &self.bucket {
+            Some(name) => format!("the bucket {name}"),
+            None => "the bucket".to_owned(),
+        }
+    }
+
+    /// Where S3 was looked for: ` at HOST`, nothing where that is not said.
+    fn at_host(&self) -> String {
+        let url = ["https://", "http://"]
+            .into_iter()
+            .find_map(|scheme| self.after(scheme)?.split(['/', '"', '?', ' ']).next());
+        let dialled = self.after("dial tcp ");
+        let dialled = dialled.map(|rest| rest.strip_prefix("lookup ").unwrap_or(rest));
+        let dialled = dialled.and_then(|rest| rest.split([' ']).next());
+        let host = url.or(dialled.map(|host| host.trim_end_matches(':')));
+        host.filter(|host| is_name(host))
+            .map_or(String::new(), |host| format!(" at {host}"))
+    }
+
+    /// The file that it is about, where one is named.
+    fn place(&self) -> &'a str {
+        let verbs = [
+            "open ", "mkdir ", "rename ", "write ", "create ", "stat ", "remove ",
+        ];
+        let paths = verbs.iter().filter_map(|verb| {
+            let rest = self.said.rsplit_once(&format!("{verb}/"))?.1;
+            let begin = self.said.len() - rest.len() - 1;
+            let path = self.said[begin..].split(": ").next()?;
+            Some(path.split(' ').next().unwrap_or(path))
+        });
+        let mut paths = paths.filter(|path| path.len() <= LONGEST_NAME);
+        paths.next().unwrap_or("its local state or the database")
+    }
+
+    fn is_of_network(&self) -> bool {
+        self.has(&[
+            "operation error",
+            "http://",
+            "https://",
+            "dial ",
+            "lookup ",
+            "RequestError",
+            "request send failed",
+            "context deadline exceeded",
+        ])
+    }
+}
+
+/// Letters and digits, as S3's names of errors and operations are.
+fn is_code(text: &str) -> bool {
+    (3..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// What a bucket, a region or a host may be called.
+fn is_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]%".contains(&b);
+    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where S3 answers with an error of its own. What Litestream 0.5.17 said behind a proxy.
+    const PUT: &str = "sync database: replica sync: write ltx file: s3: put object \
+                       thing/app.db/0000/0000000000000005-0000000000000005.ltx: operation error S3: \
+                       PutObject, ";
+    const LIST: &str = "sync database: db sync: check database behind replica: get replica position: \
+                        operation error S3: ListObjectsV2, ";
+    const IDS: &str =
+        "RequestID: 656c76696e6727732072, HostID: Uuag1LuByRx9e6j5Onimru9pO4ZVKnJ2Qz7/C1NP==, ";
+    const TEN: &str = "exceeded maximum number of attempts, 10, ";
+
+    fn answered(before: &str, status: u16, error: &str) -> String {
+        format!("{before}https response error StatusCode: {status}, {IDS}{error}")
+    }
+
+    /// What it means, or nothing, with the bucket `edge`.
+    fn meaning(said: &str) -> String {
+        explain(said, Some("edge")).unwrap_or_default()
+    }
+
+    #[test]
+    fn names_what_s3_refuses() {
+        let denied = "api error AccessDenied: User: arn:aws:sts::123456789012:assumed-role/edgerepl/thing \
+                      is not authorized to perform: s3:PutObject on resource: \
+                      \"arn:aws:s3:::edge/app.db\" because no session policy allows the s3:PutObject action";
+        let missing = "NoSuchBucket: The specified bucket does not exist";
+        let moved = "api error PermanentRedirect: The bucket you are attempting to access must be addressed \
+                     using the specified endpoint. Please send all future requests to this endpoint.";
+        let ended = "api error ExpiredToken: The provided token has expired.";
+        let skewed = "api error RequestTimeTooSkewed: The difference between the request time and the \
+                      current time is too large.";
+        let skewed_list = format!("{LIST}{TEN}Probable clock skew error: ");
+        let failed = "api error InternalError: We encountered an internal error. Please try again.";
+        let slow = "api error SlowDown: Please reduce your request rate.";
+        for (said, wanted) in [
+            (
+                answered(PUT, 403, denied),
+                "S3 refuses PutObject in the bucket edge (AccessDenied); let the policy",
+            ),
+            (
+                answered(LIST, 403, denied),
+                "S3 refuses ListObjectsV2 in the bucket edge (AccessDenied); ",
+            ),
+            (
+                answered(PUT, 404, &format!("api error {missing}")),
+                "the bucket edge does not exist (NoSuchBucket); ",
+            ),
+            // For a list the SDK knows the error's type, and writes it otherwise.
+            (
+                answered(LIST, 404, missing),
+                "the bucket edge does not exist (NoSuchBucket); ",
+            ),
+            (
+                answered(PUT, 301, moved),
+                "the bucket edge is in another region, or at another endpoint (PermanentRedirect); ",
+            ),
+            (
+                answered(LIST, 400, ended),
+                "S3 says that the session of Litestream has ended (ExpiredToken); ",
+            ),
+            (
+                answered(&skewed_list, 403, skewed),
+                "the device's clock is more than 15 min off (RequestTimeTooSkewed); ",
+            ),
+            (
+                answered(&format!("{PUT}{TEN}"), 500, failed),
+                "S3 fails at PutObject with an error of its own (InternalError); ",
+            ),
+            (
+                answered(
+                    &format!("{PUT}{TEN}"),
+                    502,
+                    "api error BadGateway: Bad Gateway",
+                ),
+                "(BadGateway); ",
+            ),
+            (
+                answered(&format!("{LIST}{TEN}"), 503, slow),
+                "fewer requests in the bucket edge (SlowDown); ",
+            ),
+        ] {
+            let meaning = meaning(&said);
+            assert!(meaning.contains(wanted), "{said}\n{meaning}");
+        }
+        let unnamed = explain(&answered(LIST, 404, missing), None);
+        let wanted = "the bucket does not exist (NoSuchBucket); ";
+        assert!(unnamed.is_some_and(|meaning| meaning.starts_with(wanted)));
+        let named = explain(&answered(LIST, 403, denied), None);
+        assert!(named.is_some_and(|meaning| meaning.contains("the bucket edge ")));
+    }
+
+    #[test]
+    fn names_what_is_in_between() {
+        let put = "Put \"http://s3.example:9000/edge/thing/app.db/0000/5.ltx?x-id=PutObject\": ";
+        let sent = |error: &str| {
+            format!(
+                "{PUT}{TEN}https response error StatusCode: 0, RequestID: , HostID: , request send failed, {put}{error}"
+            )
+        };
+        let broken = "https response error StatusCode: 200, RequestID: , HostID: , deserialization failed, \
+                      failed to decode response body, unexpected EOF";
+        for (said, wanted) in [
+            (
+                "sync database: replica sync: write ltx file: s3: upload failed: no ETag returned"
+                    .to_owned(),
+                "something in between answers in the place of S3, such as a captive portal",
+            ),
+            (format!("{LIST}{broken}"), "S3's answers break off"),
+            (
+                sent("EOF"),
+                "S3 can't be reached at s3.example:9000: the connection breaks; ",
+            ),
+            (
+                sent("dial tcp 127.0.0.1:41193: connect: connection refused"),
+                "S3 can't be reached at s3.example:9000: the connection is refused; ",
+            ),
+            (
+                sent("dial tcp: lookup s3.example on 10.0.0.1:53: no such host"),
+                "S3 can't be reached at s3.example:9000: its name is not known; ",
+            ),
+            (
+                sent("dial tcp 192.0.2.1:443: connect: no route to host"),
+                "there is no route to it",
+            ),
+            (
+                sent("dial tcp 192.0.2.1:443: connect: permission denied"),
+                "a firewall forbids it",
+            ),
+            (
+                sent("read tcp 10.0.0.2:40000->192.0.2.1:443: read: connection reset by peer"),
+                "the connection is reset",
+            ),
+            (
+                sent("dial tcp 192.0.2.1:443: i/o timeout"),
+                "S3 does not answer in time at s3.example:9000; ",
+            ),
+            (
+                sent(
+                    "net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: \"connectio\"",
+                ),
+                "S3 can't be reached at s3.example:9000: its answers break off",
+            ),
+            (
+                sent(
+                    "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+                ),
+                "does not trust the server at s3.example:9000 (certificate signed by unknown authority); ",
+            ),
+        ] {
+            let meaning = meaning(&said);
+            assert!(meaning.contains(wanted), "{said}\n{meaning}");
+        }
+    }
+
+    #[test]
+    fn names_what_the_disk_refuses() {
+        let file = "/data/.app.db-litestream/ltx/0/0000000000000008-0000000000000008.ltx";
+        let sync = "sync database: db sync: sync: ";
+        for (said, wanted) in [
+            (
+                format!("{sync}open temp ltx file: open {file}.tmp: read-only file system"),
+                format!("can't write {file}.tmp: the file system is read-only; "),
+            ),
+            (
+                format!(
+                    "{sync}stage-write ltx file {file}.tmp: disk full: write header: write {file}.tmp: no space \
+                     left on device"
+                ),
+                format!("has no room to write {file}.tmp: the disk is full; "),
+            ),
+            (
+                format!("{sync}open temp ltx file: open {file}.tmp: permission denied"),
+                format!("may not use {file}.tmp: permission is denied; "),
+            ),
+            (
+                format!(
+                    "sync database: db sync: cannot verify wal state: open ltx file {file}: open {file}: no such \
+                     file or directory"
+                ),
+                format!("Litestream misses {file} of its local state: "),
+            ),
+            (
+                "sync database: db sync: database or disk is full (13)".to_owned(),
+                "no room to write its local state or the database: the disk is full".to_owned(),
+            ),
+            (
+                "sync database: db sync: attempt to write a readonly database (8)".to_owned(),
+                "can't write its local state or the database: the file system is read-only"
+                    .to_owned(),
+            ),
+        ] {
+            let meaning = meaning(&said);
+            assert!(meaning.contains(&wanted), "{said}\n{meaning}");
+        }
+    }
+
+    /// Other stores, other SDKs, other versions.
+    #[test]
+    fn knows_other_wordings() {
+        for (said, wanted) in [
+            (
+                "AccessDenied: Access Denied\n\tstatus code: 403, request id: 1, host id: 2",
+                "S3 refuses requests in the bucket edge (AccessDenied); ",
+            ),
+            (
+                "cannot lookup bucket region: BucketRegionError: incorrect region, the bucket is not in \
+                 'us-east-1' region at endpoint 's3.us-east-1.amazonaws.com'",
+                "the bucket edge is in another region",
+            ),
+            (
+                "api error AuthorizationHeaderMalformed: The authorization header is malformed; the region \
+                 'us-east-1' is wrong; expecting 'eu-west-1'",
+                "in the region eu-west-1, or at another endpoint (AuthorizationHeaderMalformed); ",
+            ),
+            (
+                "api error InvalidAccessKeyId: The key does not exist",
+                "the access key that signs (InvalidAccessKeyId); ",
+            ),
+            (
+                "api error InvalidToken: malformed",
+                "the session token (InvalidToken); ",
+            ),
+            (
+                "sts: the security token has expired, so there",
+                "the session of Litestream has ended (ExpiredToken); ",
+            ),
+            (
+                "operation error S3: HeadObject, StatusCode: 403, RequestID: 1",
+                "S3 refuses HeadObject in the bucket edge (403); ",
+            ),
+            (
+                "operation error S3: GetObject, StatusCode: 418, api error Teapot: x",
+                "",
+            ),
+            (
+                "operation error S3: PutObject, StatusCode: 599, api error Odd: x",
+                "fails at PutObject (Odd, 599); ",
+            ),
+            (
+                "StatusCode: 404, api error NoSuchKey: The specified key does not exist.",
+                "",
+            ),
+            (
+                "expected element type <Error> but have <html>",
+                "such as a captive portal",
+            ),
+        ] {
+            let meaning = meaning(said);
+            assert!(meaning.contains(wanted), "{said}\n{meaning}");
+            assert_eq!(meaning.is_empty(), wanted.is_empty(), "{said}\n{meaning}");
+        }
+    }
+
+    #[test]
+    fn believes_no_name_of_a_file_and_leaves_the_unknown_alone() {
+        for said in [
+            "",
+            "database not open",
+            "sync database: db sync: get position: odd file /data/AccessDenied/app.db: wrong",
+            "write ltx file: s3: put object NoSuchBucket/app.db/0000/5.ltx: odd",
+            "api error : odd",
+            "StatusCode: 99999999999999999999, odd",
+            "\u{1b}[2J\u{0}\n",
+            "open /data/app.db: no such file or directory",
+            "sync database: db sync: read wal header: EOF",
+        ] {
+            assert_eq!(explain(said, Some("edge")), None, "{said}");
+        }
+        // Nor a bucket that can be none.
+        let bare = explain("api error NoSuchBucket: x", Some("\u{1b}[2J"));
+        assert!(bare.is_some_and(|meaning| meaning.starts_with("the bucket does not exist")));
+        let long = "ä".repeat(1000);
+        assert_eq!(verbatim(&long).chars().count(), LONGEST);
+        assert_eq!(verbatim("a\u{1b}[2Jb\n"), "a[2Jb");
+        let path = format!("open /{long}.ltx: no space left on device");
+        assert!(meaning(&path).len() < LONGEST, "{}", meaning(&path));
+        let path = meaning("open /data/\u{1b}[2J.ltx: no space left on device");
+        assert!(path.contains(" /data/[2J.ltx: the disk is full"), "{path}");
+        let code = format!("StatusCode: 500, api error {}: x", "A".repeat(1000));
+        assert!(meaning(&code).starts_with("S3, or a proxy before it, fails at requests (500); "));
+        let host = "Put \"http://a(b)\": dial tcp: connection refused";
+        assert!(meaning(host).starts_with("S3 can't be reached: the connection is refused; "));
+    }
+}
