@@ -110,6 +110,10 @@ struct Reactor {
     greeting: Option<Greeting>,
     /// The folder in which the Litestream that was last started remembers what it has read.
     local_state: PathBuf,
+    /// The mark of its files' folder before the start, until it has answered for the first time.
+    folder_before: Option<Option<u64>>,
+    /// The name of the bucket, for what may have to be told.
+    bucket: Option<String>,
     signals: Signals,
     alarm: Alarm,
     clock_watch: ClockWatch,
@@ -175,6 +179,8 @@ impl Reactor {
             sync: None,
             greeting: None,
             local_state: PathBuf::new(),
+            folder_before: None,
+            bucket: None,
             signals: Signals::take().map_err(kernel)?,
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
@@ -481,7 +487,7 @@ impl Reactor {
                 let socket = &self.settings.replication.control_socket;
                 let may_answer = |pid| self.may_answer(pid);
                 match SyncRequest::send(socket, &self.settings.database.path, may_answer) {
-                    Ok(request) => self.sync = Some(request),
+                    Ok(request) => self.sync = Some(request.to_bucket(self.bucket.clone())),
                     Err(failure) => {
                         self.sync = None;
                         self.events.push_back(Event::Synced(Err(failure)));
@@ -654,13 +660,21 @@ impl Reactor {
     /// Litestream is about to be started, by what its configuration says now.
     fn understand_for_a_start(&mut self) {
         let configuration = self.understand().ok();
+        let configuration = configuration.as_ref();
+        self.bucket = configuration.and_then(|known| known.bucket(self.database()));
         let state = configuration.and_then(|known| known.meta_path(self.database()));
         self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
+        self.folder_before = Some(lineage::folder(&self.local_state));
     }
 
     /// What Litestream says that it replicated, and what shows whether it did.
-    fn examine(&self, position: Position) -> Result<Answer, SyncFailure> {
+    fn examine(&mut self, position: Position) -> Result<Answer, SyncFailure> {
+        let before = self.folder_before.take();
         let (database, state) = (self.database(), &self.local_state);
+        let is_new = before.is_some_and(|before| before != lineage::folder(state));
+        if is_new && lineage::passed_a_wal_over(state) {
+            return Err(SyncFailure::BeginningMissed);
+        }
         let seen = self.agent.last_seen();
         if lineage::lacks_beginning(database, state, seen.unwrap_or_default(), position.local) {
             return Err(SyncFailure::BeginningMissed);

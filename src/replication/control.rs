@@ -142,7 +142,7 @@ impl Greeting {
 
 /// The databases that a list names.
 fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
-    let body = parse(answer).ok()?;
+    let body = parse(answer, None).ok()?;
     let databases = body.get("databases")?.as_array()?.iter();
     databases
         .map(|database| database.get("path")?.as_str().map(PathBuf::from))
@@ -229,7 +229,9 @@ fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
         .get("error")
         .and_then(Value::as_str)
         .unwrap_or("without a reason");
-    if error.contains("ltx file corrupted") {
+    let has = |words: &str| error.contains(words);
+    // A file is damaged, or is not there any more: Litestream gets over neither by itself.
+    if has("ltx file corrupted") || has("ltx file") && has("no such file or directory") {
         return Err(SyncFailure::StateCorrupt(trouble::verbatim(error)));
     }
     // It looks in the database file for pages that are in the part of the WAL that it passed over.
@@ -283,6 +285,9 @@ mod tests {
             "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
         ));
         assert!(matches!(wedged, SyncFailure::StateCorrupt(_)), "{wedged:?}");
+        let gone = r#"{"error":"sync database: db sync: cannot verify wal state: open ltx file /d/ltx/0/19a.ltx: open /d/ltx/0/19a.ltx: no such file or directory"}"#;
+        let gone = answer(&format!("HTTP/1.0 500 E\r\n\r\n{gone}"));
+        assert!(matches!(gone, SyncFailure::StateCorrupt(_)), "{gone:?}");
         let missed = r#"{"error":"sync database: db sync: sync: write ltx from db: read database page 78: EOF"}"#;
         let missed = answer(&format!("HTTP/1.0 500 E\r\n\r\n{missed}"));
         assert_eq!(missed, SyncFailure::BeginningMissed);

@@ -82,15 +82,38 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     found.peek().is_some() && found.all(|salts| salts == now)
 }
 
-/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest, and
-/// `before` an earlier one. `None` where no such folder can be seen.
-pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
+/// Whether Litestream, which has just begun a folder of files anew with the last one of its replica, went
+/// on from that one with another WAL: what was in the old one after it is on no replica then, unless the
+/// file that it made holds the whole database.
+pub(crate) fn passed_a_wal_over(state: &Path) -> bool {
+    let files = fs::read_dir(state.join("ltx/0"));
+    let files = files.into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|file| file.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
+    files.sort_unstable();
+    // The first transaction of all it made itself.
+    let fetched = files.first().filter(|file| **file != file_of(state, 1));
+    let fetched = fetched.and_then(|file| Transaction::read(file).ok());
+    let next = files.get(1).and_then(|file| Transaction::read(file).ok());
+    fetched
+        .zip(next)
+        .is_some_and(|(fetched, next)| fetched.salts != next.salts && !next.holds_all_pages())
+}
+
+/// The mark of the folder of its files; `None` where none can be seen.
+pub(crate) fn folder(state: &Path) -> Option<u64> {
     let folder = fs::metadata(state.join("ltx/0")).ok()?;
     // A number of an inode is used again before long, and by then was born anew.
     let born = folder.created().ok();
     let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Some(mark(&(folder.dev(), folder.ino(), born)))
+}
+
+/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest, and
+/// `before` an earlier one. `None` where no such folder can be seen.
+pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
     Some(Files {
-        folder: mark(&(folder.dev(), folder.ino(), born)),
+        folder: folder(state)?,
         last: file_mark(&file_of(state, last)),
         before: before.and_then(|before| file_mark(&file_of(state, before))),
     })
@@ -412,12 +435,30 @@ mod tests {
         assert!(lacks(4, 5), "its part of the WAL has one page");
         write(6, 32, 1, 10);
         assert!(!lacks(0, 6), "a newer one is whole");
+        // Files that begin with one that was fetched.
+        let of_wal = |id: u64, salts: &[u8]| {
+            let path = file_of(&state, id);
+            let file = File::options().write(true).open(path).expect("a file");
+            file.write_all_at(salts, IN_LTX as u64).expect("its salts");
+        };
+        let keep =
+            |first: u64| (1..first).for_each(|id| drop(fs::remove_file(file_of(&state, id))));
+        of_wal(1, b"old salt");
+        assert!(!passed_a_wal_over(&state), "the first of all");
+        keep(2);
+        assert!(!passed_a_wal_over(&state), "one WAL");
+        of_wal(2, b"old salt");
+        assert!(!passed_a_wal_over(&state), "the next is whole");
+        keep(3);
+        of_wal(3, b"old salt");
+        assert!(passed_a_wal_over(&state));
+        of_wal(3, b"the salt");
         fs::write(
             state.join("ltx/0/0000000000000006-0000000000000006.ltx"),
             b"LTX1",
         )
         .expect("it");
-        assert!(lacks(0, 6), "the newest can't be read");
+        assert!(lacks(3, 6), "the newest can't be read");
         fs::remove_dir_all(folder).expect("the folder");
     }
 }

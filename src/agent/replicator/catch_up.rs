@@ -43,7 +43,7 @@ const SYNC_RETRY: Backoff = Backoff {
 pub enum SyncFailure {
     /// Nothing listens on its control socket.
     NoSocket,
-    /// It says that it can't read its own local state (a power cut leaves it so).
+    /// It says that it can't read its own local state (a power cut leaves it so, or somebody removed it).
     StateCorrupt(String),
     /// What it uploads, or is about to, lacks the beginning of the WAL.
     BeginningMissed,
