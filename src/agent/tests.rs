@@ -530,7 +530,10 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
     assert_eq!(activity, Activity::CatchingUp);
     let trouble = trouble.expect("it is late");
     assert!(trouble.contains("more than 20 s"), "{trouble}");
-    let done = story.pass(30 * SECOND);
+    // It is waited for, as long as Litestream needs to tell what fails it.
+    story.tell(Event::Greeted(None));
+    assert_eq!(story.pass(3 * MINUTE - 2 * SECOND), []);
+    let done = story.pass(2 * SECOND);
     assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
     story.prove();
 
@@ -539,6 +542,38 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
     assert_eq!(story.report().replication, Activity::CatchingUp);
     story.follows();
     assert_eq!(story.report().replication, Activity::Replicating);
+}
+
+#[test]
+fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() {
+    for (hangs, restarted_by) in [(true, 3 * MINUTE), (false, 7 * MINUTE)] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(granted(12 * HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.pass_answering(10 * MINUTE, &FOLLOWS);
+        let begun = story.now.boot;
+        while story.agent.deadline() <= begun + HOUR {
+            story.now.boot = story.agent.deadline();
+            let mut actions = VecDeque::from(story.tell(Event::Tick));
+            while let Some(action) = actions.pop_front() {
+                match action {
+                    Action::WriteRow => actions.extend(story.tell(Event::Row(Ok(7)))),
+                    Action::Greet if !hangs => {
+                        actions.extend(story.tell(Event::Greeted(None)));
+                    }
+                    _ => {}
+                }
+            }
+            if matches!(story.agent.replicator.activity().0, Activity::Stopping) {
+                break;
+            }
+        }
+        let after = story.now.boot.since(begun);
+        assert!(after <= restarted_by, "{hangs}: {after:?}");
+        assert!(hangs || after > 6 * MINUTE, "{after:?}");
+    }
 }
 
 #[test]

@@ -28,6 +28,10 @@ const SOCKET_PACE: Duration = Duration::from_millis(50);
 /// A sync that takes longer is late. Litestream goes on with it, and its answer still counts.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
+/// One that is so late is asked for again. Litestream tries ten times before it says why S3 fails it, which
+/// takes 2 min, and makes no second attempt beside the first.
+const LATE_LIMIT: Duration = Duration::from_secs(180);
+
 /// How often a replica that follows is asked again, where there are new rows to show it by.
 const PROOF_PACE: Duration = Duration::from_secs(30);
 
@@ -72,6 +76,8 @@ pub(super) enum CatchUp {
     Due { at: BootTime, failures: u32 },
     /// A sync was asked for.
     Asked { deadline: BootTime, failures: u32 },
+    /// Its answer is late. It may come yet, with the reason, and is waited for until then.
+    Late { until: BootTime, failures: u32 },
     /// It has caught up. Asked again with the first row `from` then on, which there is once it is
     /// `wanted`; without a heartbeat nobody knows of rows, and it is asked all the same.
     Done { from: BootTime, wanted: bool },
@@ -167,7 +173,9 @@ impl CatchUp {
         now: BootTime,
     ) -> Option<Verdict> {
         let failures = match *self {
-            Self::Asked { failures, .. } | Self::Due { failures, .. } => failures,
+            Self::Asked { failures, .. }
+            | Self::Late { failures, .. }
+            | Self::Due { failures, .. } => failures,
             Self::Confirming { .. } => 0,
             Self::Unmeasured { .. } if result != Err(SyncFailure::NoSocket) => 0,
             _ => return None,
@@ -243,15 +251,15 @@ impl CatchUp {
         })
     }
 
-    /// A sync whose time is over is asked for again later, and has the replica behind until then.
+    /// A sync whose time is over has the replica behind.
     pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
         let failures = match *self {
             Self::Asked { deadline, failures } if deadline <= now => failures + 1,
             Self::Confirming { deadline } if deadline <= now => 1,
             _ => return None,
         };
-        *self = Self::Due {
-            at: now + SYNC_RETRY.longest,
+        *self = Self::Late {
+            until: now + LATE_LIMIT,
             failures,
         };
         Some(Verdict::Behind(Some(NO_ANSWER.to_owned())))
@@ -284,7 +292,11 @@ impl CatchUp {
                 *retry = BootTime::NEVER;
                 return Some(Action::WriteRow);
             }
-            Self::Due { at, failures } if *at <= now => {
+            Self::Due { at, failures }
+            | Self::Late {
+                until: at,
+                failures,
+            } if *at <= now => {
                 *self = Self::Asked {
                     deadline: now + SYNC_LIMIT,
                     failures: *failures,
@@ -309,7 +321,7 @@ impl CatchUp {
     pub(super) fn deadline(&self) -> BootTime {
         match self {
             Self::Row { retry, until, .. } => (*retry).min(*until),
-            Self::Due { at, .. } => *at,
+            Self::Due { at, .. } | Self::Late { until: at, .. } => *at,
             Self::Asked { deadline, .. } | Self::Confirming { deadline } => *deadline,
             Self::Unmeasured { look } => *look,
             Self::Done { from, wanted: true } => *from,
