@@ -331,8 +331,8 @@ fn what_hangs_on_the_heartbeat_table_is_named_by_check_and_status() -> Outcome {
         let mut problems = status["problems"].as_array().into_iter().flatten();
         problems.any(|problem| problem.as_str().is_some_and(|text| text.contains(says)))
     };
-    let rows = |status: &Value| status["heartbeat"]["rows"].as_u64() > Some(0);
-    daemon.wait_for("a row", LIMIT, rows)?;
+    let rows = |status: &Value| status["heartbeat"]["rows"].as_u64();
+    daemon.wait_for("a row", LIMIT, |status| rows(status) > Some(0))?;
     let application = site.connect()?;
     for (change, back, says) in cases {
         application.execute_batch(change)?;
@@ -351,7 +351,10 @@ fn what_hangs_on_the_heartbeat_table_is_named_by_check_and_status() -> Outcome {
         let next = check["next_step"].as_str().unwrap_or_default();
         assert!(next.starts_with("set [heartbeat] table"), "{check}");
         application.execute_batch(back)?;
-        daemon.wait_for(back, LIMIT, |status| !problem(status, says))?;
+        let before = rows(&daemon.status().unwrap_or_default());
+        daemon.wait_for(back, LIMIT, |status| {
+            rows(status) > before && !problem(status, says)
+        })?;
         assert_eq!(database(&site)?["outcome"], "pass", "{back}");
     }
     assert!(daemon.terminate()?.success());
