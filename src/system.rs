@@ -11,6 +11,7 @@ pub mod file;
 pub mod leash;
 pub mod local;
 pub mod network;
+pub mod priority;
 pub mod process;
 pub mod signals;
 pub mod stderr;
