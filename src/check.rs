@@ -30,6 +30,7 @@ use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::{Configuration, Surroundings, Variables};
+use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
 
@@ -91,7 +92,10 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("ca_bundle", ca_bundle(settings)),
         Check::new("litestream", litestream),
         Check::new("litestream_config", configuration),
-        Check::new("sqlite", sqlite()),
+        Check::new(
+            "sqlite",
+            sqlite(SqliteVersion::linked(), linked_gives_pages()),
+        ),
         Check::new("database", database::check(settings, runtime, &named)),
     ];
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
@@ -390,15 +394,23 @@ fn litestream_config(
     }
 }
 
-fn sqlite() -> Outcome {
-    let version = SqliteVersion::linked();
-    if version.is_safe() {
-        return Outcome::Pass(format!("SQLite {version} has no WAL-reset race"));
+fn sqlite(version: SqliteVersion, gives_pages: bool) -> Outcome {
+    if !version.is_safe() {
+        return fail(
+            format!("SQLite {version} can corrupt a database that another process checkpoints"),
+            "link SQLite 3.51.3 or later, or build with the feature bundled-sqlite",
+        );
     }
-    fail(
-        format!("SQLite {version} can corrupt a database that another process checkpoints"),
-        "link SQLite 3.51.3 or later, or build with the feature bundled-sqlite",
-    )
+    if !gives_pages {
+        return warn(
+            format!("SQLite {version} gives no pages: `edgerepl verify` compares {BY_ROWS}"),
+            "link one that is built with SQLITE_ENABLE_DBPAGE_VTAB, or build with the feature \
+             bundled-sqlite",
+        );
+    }
+    Outcome::Pass(format!(
+        "SQLite {version} has no WAL-reset race, and gives `edgerepl verify` pages to compare"
+    ))
 }
 
 fn in_memory(file: &Path) -> Outcome {
@@ -563,4 +575,21 @@ fn to_json(check: &Check) -> Value {
         Outcome::Skip(text) => ("skip", text, None),
     };
     json!({"name": check.name, "outcome": word, "detail": text, "next_step": next})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linked_sqlite_without_pages_is_told_with_what_is_compared_instead() {
+        let safe = SqliteVersion::linked();
+        assert!(safe.is_safe() && linked_gives_pages());
+        assert!(matches!(sqlite(safe, true), Outcome::Pass(_)));
+        let Outcome::Warn { cause, next } = sqlite(safe, false) else {
+            panic!("nobody is told");
+        };
+        assert!(cause.contains("compares rows, rowids"), "{cause}");
+        assert!(next.contains("SQLITE_ENABLE_DBPAGE_VTAB"), "{next}");
+    }
 }

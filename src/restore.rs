@@ -63,8 +63,8 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
         return Ok(there());
     }
     let access = Access::obtain(settings, runtime)?;
-    let restored = aside.restore(&settings.replication.command, database, None, &access)?;
-    let Some(copy) = restored else {
+    let restoring = aside.restore(&settings.replication.command, database, None, &access)?;
+    let Some(copy) = restoring.end()? else {
         return Ok(format!("S3 holds no replica of {name}: it begins anew"));
     };
     let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);

@@ -12,6 +12,7 @@ pub mod inherited;
 pub mod leash;
 pub mod local;
 pub mod network;
+pub mod priority;
 pub mod process;
 pub mod signals;
 pub mod stderr;

@@ -3,12 +3,16 @@
 //! Owns the comparison's order: the live database is held for the moment of a sync, its pages are read
 //! as they are at that moment, the replica is restored aside up to that very transaction, and every
 //! page has to be equal. Where the linked SQLite gives no pages, the rows have to be. Where Litestream
-//! can't be asked for the moment, heartbeat rows alone are the proof. Changes nothing, and leaves
-//! nothing behind.
+//! can't be asked for the moment, heartbeat rows alone are the proof. The live database is let go as
+//! soon as it is read, and all is done at idle I/O priority. Changes nothing, and leaves nothing behind.
+//!
+//! Where every page is equal, only the structure is judged: whatever else SQLite could find is in the
+//! live database, too.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,8 +23,12 @@ use crate::cli::output;
 use crate::config::{RuntimeDirectory, Settings};
 use crate::replication::control::SyncRequest;
 use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
-use crate::store::compare::{Pages, Snapshot, Soundness};
+use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness, named_tables};
 use crate::store::structure::Structure;
+use crate::system::priority;
+
+/// How much the WAL may grow while the live database is read, where no guard has a bound.
+const WAL_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// How long writers may be held up for the sync.
 const SYNC_LIMIT: Duration = Duration::from_secs(4);
@@ -64,6 +72,8 @@ struct Verdict {
     behind: u64,
     /// What Litestream replicates beside it: nobody has compared that.
     not_compared: Vec<String>,
+    /// How long checkpoints of the live database waited for it.
+    held: Duration,
     took: Duration,
 }
 
@@ -79,9 +89,10 @@ struct Table {
 
 /// What is kept of the live database until the replica is there.
 enum Live {
-    /// Its pages at one moment, and how many rows each table has.
-    Pages(Pages, Vec<(String, Option<u64>)>),
-    Rows(Snapshot),
+    Pages(Pages),
+    Rows(Rows),
+    /// Where the transaction is not known: the first and the last heartbeat row.
+    Heartbeats((i64, i64)),
 }
 
 fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, String> {
@@ -96,7 +107,8 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let not_compared = access.litestream_config(settings)?.unwatched(database);
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
-    let (live, synced) = Snapshot::of_live(database, || sync(settings))?;
+    let wal_limit = settings.database.wal_guard.unwrap_or(WAL_LIMIT);
+    let (live, synced) = Snapshot::of_live(database, wal_limit, || sync(settings))?;
     let transaction = match synced {
         Ok(position) if position.replicated >= position.local => Some(position.local),
         Ok(position) => {
@@ -113,138 +125,159 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         }
         Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
     };
-    let pages = match transaction {
-        Some(_) => live.pages()?,
-        None => None,
-    };
-    let live = match pages {
-        Some(pages) => {
-            let counted = live.tables()?.into_iter();
-            let counted = counted.map(|name| (live.count(&name), name));
-            let counted = counted.map(|(rows, name)| (name, rows)).collect();
-            // The WAL is not held back while the replica is restored.
-            drop(live);
-            Live::Pages(pages, counted)
-        }
-        None => Live::Rows(live),
-    };
-    let restored = aside.restore(
-        &settings.replication.command,
-        database,
-        transaction,
-        &access,
-    )?;
-    let copy = restored.ok_or("S3 holds no replica of it")?;
-    let structure = Structure::of(copy)?;
+    // Not before: writers were held up.
+    priority::idle();
+    let command = &settings.replication.command;
+    let restoring = aside.restore(command, database, transaction, &access)?;
+    let kept = kept(settings, &live, transaction)?;
+    let held = live.release();
+    let copy = restoring.end()?.ok_or("S3 holds no replica of it")?;
     let replica = Snapshot::of_copy(copy)?;
     let mut verdict = Verdict {
         transaction,
         pages: None,
         pages_different: 0,
         differences: Vec::new(),
-        soundness: replica.judge(&structure),
+        soundness: Soundness::default(),
         tables: Vec::new(),
         behind: 0,
         not_compared,
+        held,
         took: Duration::ZERO,
     };
-    match &live {
-        Live::Pages(pages, counted) => {
-            let found = pages.compare(copy, &structure)?;
+    match kept {
+        Live::Pages(pages) => {
+            let (structure, differing) = thread::scope(|scope| {
+                let walk = scope.spawn(|| Structure::of(copy));
+                let differing = pages.differing(copy);
+                let panicked = |_| Err("the walk through the copy ended early".to_owned());
+                (walk.join().unwrap_or_else(panicked), differing)
+            });
+            let (structure, differing) = (structure?, differing?);
+            let found = pages.name(&differing, &structure);
+            verdict.soundness = match differing.is_none() {
+                true => Soundness::of_structure(&structure),
+                false => replica.judge(&structure),
+            };
+            verdict.tables = tables_of(database, &pages, &structure, &found.tables);
             verdict.pages = Some(pages.count());
             verdict.pages_different = found.pages;
             verdict.differences = found.named;
-            verdict.tables = counted_tables(counted, &replica, &found.tables);
-        }
-        Live::Rows(live) if transaction.is_some() => {
-            verdict.differences = live.differences(&replica)?;
-            verdict.tables = all_tables(live, &replica, &mut verdict.differences)?;
         }
         Live::Rows(live) => {
-            (verdict.tables, verdict.behind) = heartbeats(settings, live, &replica)?;
+            verdict.soundness = replica.judge(&Structure::of(copy)?);
+            let replica = replica.rows()?;
+            verdict.differences = live.differences(&replica);
+            verdict.tables = all_tables(&live, &replica, &mut verdict.differences);
+        }
+        Live::Heartbeats(ids) => {
+            verdict.soundness = replica.judge(&Structure::of(copy)?);
+            (verdict.tables, verdict.behind) = heartbeats(settings, ids, &replica)?;
         }
     }
     verdict.took = begun.elapsed();
     Ok(verdict)
 }
 
-/// Every table of either, by its pages.
-fn counted_tables(
-    live: &[(String, Option<u64>)],
-    replica: &Snapshot,
+fn kept(settings: &Settings, live: &Snapshot, transaction: Option<u64>) -> Result<Live, String> {
+    if transaction.is_none() {
+        let heartbeat = settings.heartbeat.as_ref().ok_or(
+            "Litestream can't say how far the replica is, and there are no heartbeat rows to tell; \
+             enable its control socket, or [heartbeat]",
+        )?;
+        let ids = live.ids(&heartbeat.table);
+        return Ok(Live::Heartbeats(
+            ids.ok_or("there is no heartbeat row yet")?,
+        ));
+    }
+    Ok(match live.pages()? {
+        Some(pages) => Live::Pages(pages),
+        None => Live::Rows(live.rows()?),
+    })
+}
+
+/// Every table of either, by its pages. Equal ones have the same rows; those of others are counted as
+/// they are now.
+fn tables_of(
+    database: &Path,
+    pages: &Pages,
+    structure: &Structure,
     different: &[String],
 ) -> Vec<Table> {
-    let mut tables: Vec<Table> = live
-        .iter()
-        .map(|(name, rows)| Table {
-            live: *rows,
-            replica: replica.count(name),
-            equal: !different.contains(name),
-            binding: true,
-            name: name.clone(),
-        })
+    let mut names: Vec<&str> = pages
+        .tables()
+        .chain(named_tables(&structure.objects))
         .collect();
-    // A damaged copy may not tell its tables; its pages differ then.
-    for name in replica.tables().unwrap_or_default() {
-        if !live.iter().any(|(known, _)| *known == name) {
-            tables.push(Table {
-                live: None,
-                replica: replica.count(&name),
-                equal: false,
-                binding: true,
-                name,
-            });
+    names.sort_unstable();
+    names.dedup();
+    let now = match different.is_empty() {
+        true => None,
+        false => Snapshot::now(database).ok(),
+    };
+    let table = |name: &str| {
+        let equal = !different.iter().any(|other| other == name);
+        let replica = structure.entries("table", name);
+        let live = match equal {
+            true => replica,
+            false => now.as_ref().and_then(|now| now.count(name)),
+        };
+        Table {
+            name: name.to_owned(),
+            live,
+            replica,
+            equal,
+            binding: true,
         }
-    }
-    tables
+    };
+    names.into_iter().map(table).collect()
 }
 
 /// Every table of either, by its rows. What can't be read is a difference.
-fn all_tables(
-    live: &Snapshot,
-    replica: &Snapshot,
-    differences: &mut Vec<String>,
-) -> Result<Vec<Table>, String> {
-    let mut names = live.tables()?;
-    names.extend(replica.tables()?);
+fn all_tables(live: &Rows, replica: &Rows, differences: &mut Vec<String>) -> Vec<Table> {
+    let mut names: Vec<&String> = live.tables.keys().chain(replica.tables.keys()).collect();
     names.sort_unstable();
     names.dedup();
     let mut tables = Vec::new();
     for name in names {
-        let (here, there) = (live.content(&name), replica.content(&name));
-        for (side, content) in [("live", &here), ("replica", &there)] {
-            if let Err(cause) = content {
-                differences.push(format!("table {name} ({side}) can't be read: {cause}"));
-            }
-        }
+        let [here, there] = [("live", live), ("replica", replica)].map(|(side, rows)| {
+            let content = rows.tables.get(name)?.as_ref();
+            content
+                .map_err(|cause| {
+                    differences.push(format!("table {name} ({side}) can't be read: {cause}"));
+                })
+                .ok()
+        });
         tables.push(Table {
-            equal: here.is_ok() && here == there,
-            live: here.ok().map(|content| content.rows),
-            replica: there.ok().map(|content| content.rows),
+            equal: here.is_some() && here == there,
+            live: here.map(|content| content.rows),
+            replica: there.map(|content| content.rows),
             binding: true,
-            name,
+            name: name.clone(),
         });
     }
-    Ok(tables)
+    tables
 }
 
 /// The rows that are in the replica and were not pruned; and, for whoever reads, all other tables as
-/// they are at two different moments. The second value: rows that the replica lacks.
+/// they are at two different moments. The second value: rows that the replica lacked.
 fn heartbeats(
     settings: &Settings,
-    live: &Snapshot,
+    then: (i64, i64),
     replica: &Snapshot,
 ) -> Result<(Vec<Table>, u64), String> {
-    let heartbeat = settings.heartbeat.as_ref().ok_or(
-        "Litestream can't say how far the replica is, and there are no heartbeat rows to tell; \
-         enable its control socket, or [heartbeat]",
-    )?;
-    let name = &heartbeat.table;
+    let database = &settings.database.path;
+    let name = settings
+        .heartbeat
+        .as_ref()
+        .map(|heartbeat| &heartbeat.table);
+    let name = name.ok_or("there are no heartbeat rows")?;
+    // Its rows never change, and are pruned in their order: they can be read at any moment.
+    let live = Snapshot::now(database)?;
     let (Some(here), Some(there)) = (live.ids(name), replica.ids(name)) else {
         return Err("the replica holds no heartbeat row".to_owned());
     };
     let both = (here.0.max(there.0), there.1);
-    let mut tables = all_tables(live, replica, &mut Vec::new())?;
+    let mut tables = all_tables(&live.rows()?, &replica.rows()?, &mut Vec::new());
     let unread = |e: String| format!("the heartbeat table {name} can't be read: {e}");
     for table in &mut tables {
         table.binding = false;
@@ -256,7 +289,7 @@ fn heartbeats(
             (table.live, table.replica) = (Some(here.rows), Some(there.rows));
         }
     }
-    let newer = (there.1.saturating_add(1), i64::MAX);
+    let newer = (there.1.saturating_add(1), then.1);
     let behind = live.heartbeat(name, newer).map_err(unread)?.rows;
     Ok((tables, behind))
 }
@@ -322,6 +355,7 @@ impl Verdict {
             "not_compared": self.not_compared,
             "rows_behind": self.behind,
             "tables": tables,
+            "held_s": self.held.as_millis() as f64 / 1000.0,
             "took_s": self.took.as_millis() as f64 / 1000.0,
         })
     }
@@ -345,15 +379,19 @@ impl Verdict {
                 "{} of {pages} pages are not what the device held at transaction {transaction}",
                 self.pages_different
             ),
-            (Some(transaction), None) => format!("rows compared at transaction {transaction}"),
+            (Some(transaction), None) => format!(
+                "compared at transaction {transaction}, by what is left where the linked SQLite gives no \
+                 pages (it lacks SQLITE_ENABLE_DBPAGE_VTAB): {BY_ROWS}"
+            ),
             (None, _) => format!(
                 "compared by heartbeat rows, of which {} are not on the replica yet",
                 self.behind
             ),
         };
         text += &format!(
-            ", in {:.1} s; integrity: {}\n",
+            ", in {:.1} s, {:.1} s of which checkpoints waited; integrity: {}\n",
             self.took.as_secs_f32(),
+            self.held.as_secs_f32(),
             self.soundness.integrity(),
         );
         for difference in &self.differences {

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
@@ -167,18 +167,17 @@ impl Aside {
         Ok(true)
     }
 
-    /// Restores the replica of `database`, up to the transaction `upto` or to its end, and answers with
-    /// the copy's path; none where there is no replica.
+    /// Begins to restore the replica of `database`, up to the transaction `upto` or to its end.
     ///
     /// # Errors
-    /// What Litestream says, in one sentence.
+    /// Why Litestream can't be run, in one sentence.
     pub(crate) fn restore(
         &self,
         replicate: &[String],
         database: &Path,
         upto: Option<u64>,
         access: &Access<'_>,
-    ) -> Result<Option<&Path>, String> {
+    ) -> Result<Restoring<'_>, String> {
         // From within the folder, which it is started in.
         let copy = Path::new(".").join(self.copy.file_name().unwrap_or_default());
         let mut words = Replicate::parse(replicate)?.restore(&copy, upto);
@@ -193,28 +192,16 @@ impl Aside {
             access.region,
             source,
         ));
-        let mut running = litestream
+        let running = litestream
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| format!("{} can't be run: {e}", words[0]))?;
-        let mut said = String::new();
-        if let Some(pipe) = &mut running.stderr {
-            let _ = pipe.read_to_string(&mut said);
-        }
-        let ended = running.wait();
-        if ended.is_ok_and(|status| status.success()) {
-            return Ok(self.copy.is_file().then_some(&*self.copy));
-        }
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        let why: String = last
-            .unwrap_or("it gives no reason")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(500)
-            .collect();
-        Err(format!("Litestream can't restore the replica: {why}"))
+        Ok(Restoring {
+            running,
+            copy: &self.copy,
+        })
     }
 
     /// Removes all but what is to be kept.
@@ -226,6 +213,44 @@ impl Aside {
                 let _ = unlinkat(&self.folder, &*name, UnlinkatFlags::NoRemoveDir);
             }
         }
+    }
+}
+
+/// A restore that is under way. It is ended where nobody waits for it.
+#[derive(Debug)]
+pub(crate) struct Restoring<'a> {
+    running: Child,
+    copy: &'a Path,
+}
+
+impl<'a> Restoring<'a> {
+    /// Waits for its end, and answers with the copy's path; none where there is no replica.
+    ///
+    /// # Errors
+    /// What Litestream says, in one sentence.
+    pub(crate) fn end(mut self) -> Result<Option<&'a Path>, String> {
+        let mut said = String::new();
+        if let Some(pipe) = &mut self.running.stderr {
+            let _ = pipe.read_to_string(&mut said);
+        }
+        if self.running.wait().is_ok_and(|status| status.success()) {
+            return Ok(self.copy.is_file().then_some(self.copy));
+        }
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        let why: String = last
+            .unwrap_or("it gives no reason")
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(500)
+            .collect();
+        Err(format!("Litestream can't restore the replica: {why}"))
+    }
+}
+
+impl Drop for Restoring<'_> {
+    fn drop(&mut self) {
+        let _ = self.running.kill();
+        let _ = self.running.wait();
     }
 }
 

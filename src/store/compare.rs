@@ -1,23 +1,28 @@
 //! A live database beside its restored replica: page by page, or row by row where the linked SQLite
 //! gives no pages.
 //!
-//! Owns reading both, the live one as it was at one moment, and what is sound about the copy. Writes to
-//! neither, runs nothing that their schemas bring along, and holds 8 bytes of each page in memory.
+//! Owns reading both, the live one as it was at one moment and no longer than a bound, and what is sound
+//! about the copy. Writes to neither, runs nothing that their schemas bring along, and holds 8 bytes of
+//! each page in memory.
+//!
+//! Nothing may lawfully differ but the lock page, at 2^30 bytes: SQLite never writes it, and nobody
+//! knows what is there. Free pages are equal, too: SQLite leaves on them what it wrote last, and
+//! Litestream copies them with the others.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::structure::{HEADER, Object, PageFile, Structure, lock_page};
-use super::{BUSY_LIMIT, Failure, connect, distrust_schema, explain};
+use super::{BUSY_LIMIT, Failure, connect, distrust_schema, explain, wal_of};
 use crate::config::TableName;
 
 #[cfg(test)]
@@ -26,12 +31,60 @@ mod tests;
 /// How long the look at one moment waits for a writer to commit.
 const WRITER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long the live database is read at one moment: the WAL guard holds it no longer, either.
+const HELD_LIMIT: Duration = Duration::from_secs(300);
+
+/// How many pages, or rows, are read between two looks at that.
+const BETWEEN_LOOKS: u64 = 1024;
+
+/// How much of a file is read at once, in bytes; the largest page is a quarter of it.
+const STRETCH: usize = 256 * 1024;
+
+/// What is compared where the linked SQLite gives no pages, in words.
+pub(crate) const BY_ROWS: &str = "rows, rowids, the schema's text, sequences and the header's numbers, \
+     and not free pages, nor indexes that only the application's code can judge";
+
+/// What rows do not tell of a header. The rest of it follows from what the pages hold.
+const HEADER_PRAGMAS: [&str; 8] = [
+    "user_version",
+    "application_id",
+    "encoding",
+    "auto_vacuum",
+    "page_size",
+    "page_count",
+    "freelist_count",
+    "schema_version",
+];
+
 /// How many differences are named.
 const MOST_NAMED: usize = 100;
 
 /// A database, as it was when this was made.
 #[derive(Debug)]
-pub(crate) struct Snapshot(Connection);
+pub(crate) struct Snapshot {
+    connection: Connection,
+    /// Of a live one.
+    hold: Option<Hold>,
+}
+
+/// What a look at one moment costs those who write: no checkpoint gets past it, and the WAL grows.
+#[derive(Debug)]
+struct Hold {
+    begun: Instant,
+    wal: PathBuf,
+    before: u64,
+    most: u64,
+}
+
+/// All that a comparison by rows needs of one side.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    objects: Vec<Object>,
+    /// Numbers of the header, by their pragmas.
+    header: Vec<(&'static str, String)>,
+    /// Each table's content, or why it can't be read.
+    pub(crate) tables: BTreeMap<String, Result<Content, String>>,
+}
 
 /// What a table holds: how many rows, and a checksum of them all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,13 +94,29 @@ pub(crate) struct Content {
 }
 
 /// All pages of a database at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Pages {
     page_size: usize,
     header: Vec<u8>,
-    /// Of the first page without the header, and of all others.
+    /// Of the first page without the header, and of all others; by a key that nobody knows, so that
+    /// nobody can make another page with the same.
     checksums: Vec<u64>,
+    key: RandomState,
     objects: Vec<Object>,
+}
+
+/// The pages of a copy that are others.
+#[derive(Debug, Default)]
+pub(crate) struct Differing {
+    /// What the header's numbers say of it.
+    header: Option<String>,
+    numbers: Vec<u32>,
+    /// Pages that it lacks at its end, or has too many, and bytes after the last page.
+    missing: u64,
+    beyond: u64,
+    rest: u64,
+    /// The size of its pages, where that is another.
+    other_size: Option<usize>,
 }
 
 /// How a copy differs from what it should be.
@@ -69,6 +138,14 @@ pub(crate) struct Soundness {
 }
 
 impl Soundness {
+    /// By the structure alone.
+    pub(crate) fn of_structure(structure: &Structure) -> Self {
+        Self {
+            damage: structure.faults.first().cloned(),
+            unchecked: Vec::new(),
+        }
+    }
+
     /// `ok`, or the first thing that is wrong.
     pub(crate) fn integrity(&self) -> String {
         self.damage.clone().unwrap_or_else(|| "ok".to_owned())
@@ -77,12 +154,13 @@ impl Soundness {
 
 impl Snapshot {
     /// The live database at the moment in which `while_held` is done: no writer commits meanwhile, so
-    /// it has to be quick.
+    /// it has to be quick. Its WAL may grow by `most` bytes while this is read.
     ///
     /// # Errors
     /// Why the database can't be read or held, in words.
     pub(crate) fn of_live<T>(
         database: &Path,
+        most: u64,
         while_held: impl FnOnce() -> T,
     ) -> Result<(Self, T), String> {
         let look = || -> Result<_, Failure> {
@@ -93,10 +171,33 @@ impl Snapshot {
             let snapshot = reader(database)?;
             // A transaction begins with its first read, not with BEGIN.
             snapshot.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;")?;
+            let wal = wal_of(database);
+            let hold = Hold {
+                begun: Instant::now(),
+                before: size_of(&wal),
+                wal,
+                most,
+            };
             holder.execute_batch("ROLLBACK")?;
-            Ok((Self(snapshot), done))
+            let live = Self {
+                connection: snapshot,
+                hold: Some(hold),
+            };
+            Ok((live, done))
         };
         look().map_err(|e| explain(database, &e))
+    }
+
+    /// The live database as it is now, for a short look.
+    ///
+    /// # Errors
+    /// Why it can't be opened, in words.
+    pub(crate) fn now(database: &Path) -> Result<Self, String> {
+        let connection = reader(database).map_err(|e| explain(database, &e.into()))?;
+        Ok(Self {
+            connection,
+            hold: None,
+        })
     }
 
     /// A restored copy, which nobody writes to.
@@ -119,9 +220,24 @@ impl Snapshot {
         uri += "?immutable=1";
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(uri, flags).and_then(distrusting);
-        connection
-            .map(Self)
-            .map_err(|e| explain(database, &e.into()))
+        Ok(Self {
+            connection: connection.map_err(|e| explain(database, &e.into()))?,
+            hold: None,
+        })
+    }
+
+    /// Lets go of the moment, and answers with how long checkpoints have waited for it.
+    pub(crate) fn release(self) -> Duration {
+        self.hold
+            .map_or(Duration::ZERO, |hold| hold.begun.elapsed())
+    }
+
+    /// Whether there is a bound that this look has reached, in words.
+    fn is_too_dear(&self, read: u64) -> Result<(), String> {
+        match &self.hold {
+            Some(hold) if read.is_multiple_of(BETWEEN_LOOKS) => hold.look(),
+            _ => Ok(()),
+        }
     }
 
     /// All pages; none where the linked SQLite does not give them.
@@ -129,30 +245,57 @@ impl Snapshot {
     /// # Errors
     /// Why they can't be read, in words.
     pub(crate) fn pages(&self) -> Result<Option<Pages>, String> {
-        let mut statement = match self.0.prepare("SELECT pgno, data FROM sqlite_dbpage") {
-            Err(e) if e.to_string().contains("no such table: sqlite_dbpage") => return Ok(None),
-            statement => statement.map_err(|e| format!("its pages can't be read: {e}"))?,
-        };
-        let mut read = || -> rusqlite::Result<Pages> {
-            let mut pages = Pages::empty();
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
+        if !gives_pages(&self.connection) {
+            return Ok(None);
+        }
+        let unread = |e: rusqlite::Error| format!("its pages can't be read: {e}");
+        let sql = "SELECT pgno, data FROM sqlite_dbpage";
+        let mut statement = self.connection.prepare(sql).map_err(unread)?;
+        let mut pages = Pages::default();
+        let mut rows = statement.query([]).map_err(unread)?;
+        while let Some(row) = rows.next().map_err(unread)? {
+            self.is_too_dear(pages.count())?;
+            let mut read = || {
                 pages.add(row.get(0)?, row.get_ref(1)?.as_blob()?);
-            }
-            drop(rows);
-            pages.objects = self.objects()?;
-            Ok(pages)
-        };
-        let pages = read();
-        pages
-            .map(Some)
-            .map_err(|e| format!("its pages can't be read: {e}"))
+                Ok(())
+            };
+            read().map_err(unread)?;
+        }
+        pages.objects = self.objects().map_err(unread)?;
+        Ok(Some(pages))
+    }
+
+    /// What is compared where there are no pages: the schema's text, the header's numbers, and each
+    /// table's rows with their rowids, `sqlite_sequence` among them.
+    ///
+    /// # Errors
+    /// Why none of it can be read, in words.
+    pub(crate) fn rows(&self) -> Result<Rows, String> {
+        let unread = |e: rusqlite::Error| format!("the schema can't be read: {e}");
+        let mut header = Vec::new();
+        for name in HEADER_PRAGMAS {
+            let sql = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
+            let value = self.connection.query_row(&sql, [], |row| row.get(0));
+            header.push((name, value.map_err(unread)?));
+        }
+        let mut tables = BTreeMap::new();
+        for name in self.tables()? {
+            self.is_too_dear(0)?;
+            let content = self.content(&name);
+            self.is_too_dear(0)?;
+            tables.insert(name, content);
+        }
+        Ok(Rows {
+            objects: self.objects().map_err(unread)?,
+            header,
+            tables,
+        })
     }
 
     /// The schema, row by row.
     fn objects(&self) -> rusqlite::Result<Vec<Object>> {
         let sql = "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema";
-        let mut statement = self.0.prepare(sql)?;
+        let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         let mut objects = Vec::new();
         while let Some(row) = rows.next()? {
@@ -178,10 +321,7 @@ impl Snapshot {
     /// What is sound about a copy: its structure, and what SQLite can check without the application's
     /// code, table by table.
     pub(crate) fn judge(&self, structure: &Structure) -> Soundness {
-        let mut sound = Soundness {
-            damage: structure.faults.first().cloned(),
-            unchecked: Vec::new(),
-        };
+        let mut sound = Soundness::of_structure(structure);
         if sound.damage.is_some() {
             return sound;
         }
@@ -215,7 +355,7 @@ impl Snapshot {
                    WHERE x.cid = -2 OR x.coll <> 'BINARY' COLLATE NOCASE OR x.cid IN \
                    (SELECT cid FROM pragma_table_xinfo(?1) WHERE hidden IN (2, 3))) \
                    FROM pragma_index_list(?1) l";
-        let mut statement = self.0.prepare(sql)?;
+        let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([table])?;
         while let Some(row) = rows.next()? {
             let (name, partial): (String, bool) = (row.get(0)?, row.get(1)?);
@@ -236,7 +376,7 @@ impl Snapshot {
         drop(rows);
         let quoted = table.replace('"', "\"\"");
         let mut statement = self
-            .0
+            .connection
             .prepare(&format!("PRAGMA integrity_check(\"{quoted}\")"))?;
         let mut rows = statement.query([])?;
         let mut doubtful = None;
@@ -268,7 +408,7 @@ impl Snapshot {
     /// Whether a table is made with CHECK constraints, which no read-only connection has SQLite judge.
     fn has_check(&self, table: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT lower(sql) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        let made: String = self.0.query_row(sql, [table], |row| row.get(0))?;
+        let made: String = self.connection.query_row(sql, [table], |row| row.get(0))?;
         let is_one = |(at, word): (usize, &str)| {
             let before = made[..at].chars().next_back();
             let after = made[at + word.len()..].trim_start();
@@ -277,27 +417,20 @@ impl Snapshot {
         Ok(made.match_indices("check").any(is_one))
     }
 
-    /// The names of all tables but SQLite's and Litestream's own, in order.
-    pub(crate) fn tables(&self) -> Result<Vec<String>, String> {
-        let names = || {
-            self.0
-                .prepare(
-                    "SELECT name FROM sqlite_master WHERE type = 'table' \
-                     AND sql NOT LIKE 'create virtual%' \
-                     AND (name = 'sqlite_sequence' OR name NOT LIKE 'sqlite\\_%' ESCAPE '\\') \
-                     AND name NOT LIKE '\\_litestream\\_%' ESCAPE '\\' ORDER BY name",
-                )?
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()
-        };
-        names().map_err(|e| format!("its tables can't be listed: {e}"))
+    /// The names of all tables but Litestream's own, in order.
+    fn tables(&self) -> Result<Vec<String>, String> {
+        let objects = self.objects();
+        let objects = objects.map_err(|e| format!("its tables can't be listed: {e}"))?;
+        let mut names: Vec<String> = named_tables(&objects).map(str::to_owned).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// How many rows a table has, where SQLite can count them.
     pub(crate) fn count(&self, table: &str) -> Option<u64> {
         let quoted = table.replace('"', "\"\"");
         let sql = format!("SELECT count(*) FROM \"{quoted}\" NOT INDEXED");
-        let rows: rusqlite::Result<i64> = self.0.query_row(&sql, [], |row| row.get(0));
+        let rows: rusqlite::Result<i64> = self.connection.query_row(&sql, [], |row| row.get(0));
         rows.ok().and_then(|rows| u64::try_from(rows).ok())
     }
 
@@ -309,7 +442,7 @@ impl Snapshot {
         let read = || -> rusqlite::Result<Content> {
             let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
             let sql = "SELECT name, hidden FROM pragma_table_xinfo(?1)";
-            let mut statement = self.0.prepare(sql)?;
+            let mut statement = self.connection.prepare(sql)?;
             let mut rows = statement.query([table])?;
             let (mut names, mut stored) = (Vec::new(), Vec::new());
             while let Some(row) = rows.next()? {
@@ -320,7 +453,7 @@ impl Snapshot {
                 names.push(name.to_lowercase());
             }
             let sql = "SELECT wr FROM pragma_table_list(?1) WHERE schema = 'main'";
-            let without_rowid: bool = self.0.query_row(sql, [table], |row| row.get(0))?;
+            let without_rowid: bool = self.connection.query_row(sql, [table], |row| row.get(0))?;
             let number = ["rowid", "_rowid_", "oid"]
                 .into_iter()
                 .find(|name| !names.iter().any(|n| n == name));
@@ -347,39 +480,19 @@ impl Snapshot {
     pub(crate) fn ids(&self, table: &TableName) -> Option<(i64, i64)> {
         let sql = format!("SELECT min(id), max(id) FROM {table}");
         let ids = self
-            .0
+            .connection
             .query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
         ids.ok()
     }
 
-    /// What differs beside the rows, where rows are compared: the schema and the header's numbers.
-    ///
-    /// # Errors
-    /// Why it can't be read, in words.
-    pub(crate) fn differences(&self, replica: &Self) -> Result<Vec<String>, String> {
-        let read = || -> rusqlite::Result<Vec<String>> {
-            let mut named = changes(&self.objects()?, &replica.objects()?).0;
-            for name in ["user_version", "application_id", "encoding", "auto_vacuum"] {
-                let value = |of: &Self| -> rusqlite::Result<String> {
-                    let sql = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
-                    of.0.query_row(&sql, [], |row| row.get(0))
-                };
-                if value(self)? != value(replica)? {
-                    named.push(format!("the header: {name}"));
-                }
-            }
-            Ok(named)
-        };
-        read().map_err(|e| format!("the schema can't be read: {e}"))
-    }
-
     fn sum(&self, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<Content> {
-        let mut statement = self.0.prepare(sql)?;
+        let mut statement = self.connection.prepare(sql)?;
         let columns = statement.column_count();
         let mut rows = statement.query(parameters)?;
         let mut hasher = DefaultHasher::new();
         let mut count = 0;
         while let Some(row) = rows.next()? {
+            self.is_too_dear(count).map_err(unjudged)?;
             for column in 0..columns {
                 hash(row.get_ref(column)?, &mut hasher);
             }
@@ -392,84 +505,122 @@ impl Snapshot {
     }
 }
 
-impl Pages {
-    fn empty() -> Self {
-        Self {
-            page_size: 0,
-            header: Vec::new(),
-            checksums: Vec::new(),
-            objects: Vec::new(),
-        }
+impl Hold {
+    /// # Errors
+    /// Which bound is reached, in words.
+    fn look(&self) -> Result<(), String> {
+        let grown = size_of(&self.wal).saturating_sub(self.before);
+        let why = match (self.begun.elapsed() > HELD_LIMIT, grown > self.most) {
+            (true, _) => format!("read within {} min", HELD_LIMIT.as_secs() / 60),
+            (_, true) => format!("read before its WAL grew by {} MiB", grown >> 20),
+            _ => return Ok(()),
+        };
+        Err(format!(
+            "the live database could not be {why}, and checkpoints wait for that: verify when less is \
+             written, or raise [database] wal_guard"
+        ))
     }
+}
 
+impl Rows {
+    /// What differs beside the rows: the schema and the header's numbers.
+    pub(crate) fn differences(&self, replica: &Self) -> Vec<String> {
+        let mut named = changes(&self.objects, &replica.objects).0;
+        let numbers = self.header.iter().zip(&replica.header);
+        let others = numbers.filter(|(here, there)| here != there);
+        named.extend(others.map(|((name, _), _)| format!("the header: {name}")));
+        named
+    }
+}
+
+impl Pages {
     /// Pages come in order.
     fn add(&mut self, number: u32, bytes: &[u8]) {
-        let skipped = if number == 1 { HEADER } else { 0 };
         if number == 1 {
             self.page_size = bytes.len();
             self.header = bytes.get(..HEADER).unwrap_or_default().to_vec();
         }
-        let mut hasher = DefaultHasher::new();
+        self.checksums.push(self.checksum(number, bytes));
+    }
+
+    fn checksum(&self, number: u32, bytes: &[u8]) -> u64 {
+        let skipped = if number == 1 { HEADER } else { 0 };
+        let mut hasher = self.key.build_hasher();
         // What the lock page holds is nobody's.
         if number != lock_page(self.page_size) {
             hasher.write(bytes.get(skipped..).unwrap_or_default());
         }
-        self.checksums.push(hasher.finish());
+        hasher.finish()
     }
 
     pub(crate) fn count(&self) -> u64 {
         self.checksums.len() as u64
     }
 
-    /// How a restored file differs from these pages. Whose pages they are is told by the file's
-    /// structure, and what is not in it any more by the schema that these pages had.
+    /// The names of the tables that these pages had.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &str> {
+        named_tables(&self.objects)
+    }
+
+    /// The pages of a restored file that are not these.
     ///
     /// # Errors
     /// Where the file can't be read, in words.
-    pub(crate) fn compare(
-        &self,
-        copy: &Path,
-        structure: &Structure,
-    ) -> Result<Differences, String> {
+    pub(crate) fn differing(&self, copy: &Path) -> Result<Differing, String> {
         let file = PageFile::open(copy)?;
-        let mut found = Differences::default();
         if file.page_size != self.page_size {
-            found.pages = self.count();
-            let sizes = (file.page_size, self.page_size);
-            found
-                .named
-                .push(format!("pages of {} bytes, not of {}", sizes.0, sizes.1));
+            return Ok(Differing {
+                other_size: Some(file.page_size),
+                ..Differing::default()
+            });
+        }
+        let mut found = Differing {
+            missing: self.count().saturating_sub(u64::from(file.pages)),
+            beyond: u64::from(file.pages).saturating_sub(self.count()),
+            rest: file.rest,
+            ..Differing::default()
+        };
+        let both = usize::try_from(self.count().min(u64::from(file.pages))).unwrap_or(usize::MAX);
+        let each = STRETCH / self.page_size;
+        let mut buffer = vec![0; each * self.page_size];
+        let mut number = 1;
+        for checksums in self.checksums[..both].chunks(each) {
+            let stretch = &mut buffer[..checksums.len() * self.page_size];
+            file.read(number, stretch)?;
+            for (bytes, checksum) in stretch.chunks(self.page_size).zip(checksums) {
+                if number == 1 && bytes.get(..HEADER) != Some(&self.header[..]) {
+                    found.header = Some(header_difference(&self.header, bytes));
+                }
+                if self.checksum(number, bytes) != *checksum {
+                    found.numbers.push(number);
+                }
+                number += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whose the pages are that differ, by the file's structure; and what is not in it any more, by the
+    /// schema that these pages had.
+    pub(crate) fn name(&self, differing: &Differing, structure: &Structure) -> Differences {
+        let mut found = Differences {
+            pages: self.differing_count(differing),
+            ..Differences::default()
+        };
+        if let Some(size) = differing.other_size {
+            let sizes = format!("pages of {size} bytes, not of {}", self.page_size);
+            found.named.push(sizes);
             found.tables = self.objects.iter().map(|o| o.table.clone()).collect();
-            return Ok(found);
+            return found;
+        }
+        if differing.is_none() {
+            return found;
         }
         let mut owners: BTreeMap<String, (u64, u32)> = BTreeMap::new();
-        let mut differ = |owner: String, page: u32| {
+        let header = differing.header.iter().map(|said| (said.clone(), 1));
+        let numbers = differing.numbers.iter();
+        for (owner, page) in header.chain(numbers.map(|page| (structure.owner(*page), *page))) {
             owners.entry(owner).or_insert((0, page)).0 += 1;
-        };
-        for (page, checksum) in (1_u32..).zip(&self.checksums) {
-            if page > file.pages {
-                break;
-            }
-            let mut here = Self {
-                page_size: self.page_size,
-                ..Self::empty()
-            };
-            here.add(page, &file.read(page)?);
-            let header = page == 1 && here.header != self.header;
-            let rest = here.checksums.first() != Some(checksum);
-            if header {
-                differ(header_difference(&self.header, &here.header), page);
-            }
-            if rest {
-                differ(structure.owner(page), page);
-            }
-            found.pages += u64::from(header || rest);
-        }
-        let missing = self.count().saturating_sub(u64::from(file.pages));
-        let beyond = u64::from(file.pages).saturating_sub(self.count());
-        found.pages += missing + beyond;
-        if found.pages == 0 && file.rest == 0 {
-            return Ok(found);
         }
         let (changes, tables) = changes(&self.objects, &structure.objects);
         found.tables = tables;
@@ -483,17 +634,60 @@ impl Pages {
             count => format!("{owner}: {count} pages from {first} on"),
         });
         found.named = changes.into_iter().chain(pages).take(MOST_NAMED).collect();
-        if missing > 0 {
-            let text = format!("{missing} pages are missing at the end");
+        if differing.missing > 0 {
+            let text = format!("{} pages are missing at the end", differing.missing);
             found.named.push(text);
         }
-        if beyond > 0 || file.rest > 0 {
-            let text = format!("{beyond} pages and {} bytes too many at the end", file.rest);
-            found.named.push(text);
-            found.pages = found.pages.max(1);
+        if differing.beyond > 0 || differing.rest > 0 {
+            let (pages, bytes) = (differing.beyond, differing.rest);
+            found.named.push(format!(
+                "{pages} pages and {bytes} bytes too many at the end"
+            ));
         }
-        Ok(found)
+        found
     }
+
+    fn differing_count(&self, differing: &Differing) -> u64 {
+        if differing.other_size.is_some() {
+            return self.count();
+        }
+        let first_twice = differing.header.is_some() && differing.numbers.first() == Some(&1);
+        let within = differing.numbers.len() as u64 + u64::from(differing.header.is_some())
+            - u64::from(first_twice);
+        let all = within + differing.missing + differing.beyond;
+        all.max(u64::from(differing.rest > 0))
+    }
+}
+
+impl Differing {
+    /// Whether the copy is the same, byte for byte.
+    pub(crate) fn is_none(&self) -> bool {
+        self.other_size.is_none()
+            && self.header.is_none()
+            && self.numbers.is_empty()
+            && (self.missing, self.beyond, self.rest) == (0, 0, 0)
+    }
+}
+
+/// Tables that have rows of their own, but Litestream's.
+pub(crate) fn named_tables(objects: &[Object]) -> impl Iterator<Item = &str> {
+    let tables = objects.iter().filter(|o| o.kind == "table" && o.root != 0);
+    let names = tables.map(|table| &*table.name);
+    names.filter(|name| !name.starts_with("_litestream_"))
+}
+
+/// Whether the linked SQLite gives a database's pages (SQLITE_ENABLE_DBPAGE_VTAB).
+pub(crate) fn linked_gives_pages() -> bool {
+    Connection::open_in_memory().is_ok_and(|connection| gives_pages(&connection))
+}
+
+fn gives_pages(connection: &Connection) -> bool {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_module_list WHERE name = 'sqlite_dbpage')";
+    connection.query_row(sql, [], |row| row.get(0)) == Ok(true)
+}
+
+fn size_of(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |file| file.len())
 }
 
 /// Objects that are gone, new or made otherwise, in words, and their tables.

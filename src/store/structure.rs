@@ -166,14 +166,19 @@ impl PageFile {
         })
     }
 
+    /// Fills `bytes` from the beginning of `page` on.
+    ///
     /// # Errors
     /// What is wrong, in words.
-    pub(crate) fn read(&self, page: u32) -> Result<Vec<u8>, String> {
-        let mut bytes = vec![0; self.page_size];
+    pub(crate) fn read(&self, page: u32, bytes: &mut [u8]) -> Result<(), String> {
         let at = u64::from(page.saturating_sub(1)) * self.page_size as u64;
-        self.file
-            .read_exact_at(&mut bytes, at)
-            .map_err(|e| format!("it can't be read: {e}"))?;
+        let read = self.file.read_exact_at(bytes, at);
+        read.map_err(|e| format!("it can't be read: {e}"))
+    }
+
+    fn page(&self, page: u32) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; self.page_size];
+        self.read(page, &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -253,7 +258,7 @@ impl Walker {
         if self.file.no_database || self.file.pages == 0 {
             return Err("the file's header is none of a database".to_owned());
         }
-        let first = self.file.read(1)?;
+        let first = self.file.page(1)?;
         self.usable = self.file.page_size - usize::from(first[20]);
         if self.usable < 480 {
             return Err("the header keeps more of each page free than SQLite can".to_owned());
@@ -335,7 +340,7 @@ impl Walker {
         }
         let map = self.map_of(page);
         if self.map.0 != map {
-            self.map = (map, self.file.read(map)?);
+            self.map = (map, self.file.page(map)?);
         }
         let at = (page.saturating_sub(map).saturating_sub(1) as usize).saturating_mul(5);
         let entry = self.map.1.get(at..at + 5).filter(|_| page > map);
@@ -358,7 +363,7 @@ impl Walker {
         let owner = FIRST_OBJECT.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
         // A table WITHOUT ROWID is a tree of keys, too.
         let kind = match root <= self.last_page() {
-            true => self.file.read(root).map_or(0, |page| page[0]),
+            true => self.file.page(root).map_or(0, |page| page[0]),
             false => 0,
         };
         let mut tree = Tree::new(owner, of_table && matches!(kind, 5 | 13));
@@ -382,7 +387,7 @@ impl Walker {
     }
 
     fn page(&mut self, page: u32, tree: &mut Tree, depth: u32) -> Result<(), String> {
-        let bytes = self.file.read(page)?;
+        let bytes = self.file.page(page)?;
         let at = if page == 1 { HEADER } else { 0 };
         let (is_leaf, of_rows) = match bytes[at] {
             2 => (false, false),
@@ -434,8 +439,8 @@ impl Walker {
         is_leaf: bool,
         of_rows: bool,
     ) -> Result<Vec<Cell>, String> {
-        let count = number(bytes, at + 3, 2) as usize;
-        let content = match number(bytes, at + 5, 2) as usize {
+        let count = half(bytes, at + 3);
+        let content = match half(bytes, at + 5) {
             0 => 65_536,
             content => content,
         };
@@ -443,32 +448,37 @@ impl Walker {
         if first + 2 * count > content || content > self.usable {
             return Err("its cells begin where there is no place for them".to_owned());
         }
-        let mut covered: Vec<(usize, usize)> = Vec::with_capacity(count);
-        let mut free = number(bytes, at + 1, 2) as usize;
+        // A place is less than 2^16, and so is a size: together they are sorted most quickly.
+        let mut covered: Vec<u32> = Vec::with_capacity(count);
+        let mut cover = |start: usize, size: usize| {
+            covered.push((start as u32) << 16 | size.clamp(4, 0xffff) as u32);
+        };
+        let mut free = half(bytes, at + 1);
         let mut before = content;
         while free != 0 {
             if free < before || free + 4 > self.usable {
                 return Err("its free space is not in order".to_owned());
             }
-            let size = (number(bytes, free + 2, 2) as usize).max(4);
-            covered.push((free, size));
+            let size = half(bytes, free + 2).max(4);
+            cover(free, size);
             before = free + size;
-            free = number(bytes, free, 2) as usize;
+            free = half(bytes, free);
         }
         let mut cells = Vec::with_capacity(count);
         for index in 0..count {
-            let start = number(bytes, first + 2 * index, 2) as usize;
+            let start = half(bytes, first + 2 * index);
             let cell = match start >= content {
                 true => cell_at(&bytes[..self.usable], start, is_leaf, of_rows),
                 false => None,
             };
             let cell = cell.ok_or_else(|| format!("its cell {index} is outside of it"))?;
-            covered.push((start, cell.size.max(4)));
+            cover(start, cell.size);
             cells.push(cell);
         }
         covered.sort_unstable();
         let (mut end, mut gaps) = (content, 0);
-        for (start, size) in covered {
+        for place in covered {
+            let (start, size) = ((place >> 16) as usize, (place & 0xffff) as usize);
             if start < end {
                 return Err(format!("byte {start} of it is used twice"));
             }
@@ -501,9 +511,11 @@ impl Walker {
                 &gathered
             }
         };
-        let columns = columns(record, length, cell.payload).ok_or("a record is damaged")?;
+        let mut found = Vec::new();
+        let kept = (tree.owner == SCHEMA).then_some(&mut found);
+        columns(record, length, cell.payload, kept).ok_or("a record is damaged")?;
         if tree.owner == SCHEMA {
-            let object = self.definition(record, &columns);
+            let object = self.definition(record, &found);
             let object = object.ok_or("a row of the schema can't be read")?;
             self.objects.push(object);
         }
@@ -545,7 +557,7 @@ impl Walker {
             if bytes.len() as u64 >= wanted {
                 break;
             }
-            bytes.extend_from_slice(&self.file.read(*page)?[4..self.usable]);
+            bytes.extend_from_slice(&self.file.page(*page)?[4..self.usable]);
         }
         Ok(bytes)
     }
@@ -595,7 +607,7 @@ impl Walker {
         while trunk != 0 {
             self.take(trunk, FREE)?;
             self.mapped(trunk, 2, 0)?;
-            let bytes = self.file.read(trunk)?;
+            let bytes = self.file.page(trunk)?;
             let count = number(&bytes, 4, 4) as usize;
             if count > self.usable / 4 - 2 {
                 return Err(format!("page {trunk} names more pages than it can"));
@@ -653,14 +665,18 @@ impl Tree {
     }
 }
 
-/// Each column's serial type and place, where they fit into the record. What lies beyond `record` may
-/// still be within the payload.
-fn columns(record: &[u8], length: u64, payload: u64) -> Option<Vec<(u64, Range<usize>)>> {
+/// Each column's serial type and place into `kept`; nothing where they don't fit into the record. What
+/// lies beyond `record` may still be within the payload.
+fn columns(
+    record: &[u8],
+    length: u64,
+    payload: u64,
+    mut kept: Option<&mut Vec<(u64, Range<usize>)>>,
+) -> Option<()> {
     let length_of_header = usize::try_from(length).ok()?;
     let header = record.get(..length_of_header)?;
     let (_, mut at) = varint(header, 0)?;
     let mut end = length;
-    let mut columns = Vec::new();
     while at < header.len() {
         let (serial, next) = varint(header, at)?;
         let size = match serial {
@@ -673,13 +689,13 @@ fn columns(record: &[u8], length: u64, payload: u64) -> Option<Vec<(u64, Range<u
         };
         let start = end;
         end = end.checked_add(size)?;
-        columns.push((
-            serial,
-            usize::try_from(start).ok()?..usize::try_from(end).ok()?,
-        ));
+        if let Some(kept) = &mut kept {
+            let place = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+            kept.push((serial, place));
+        }
         at = next;
     }
-    (at == header.len() && end <= payload).then_some(columns)
+    (at == header.len() && end <= payload).then_some(())
 }
 
 fn cell_at(page: &[u8], start: usize, is_leaf: bool, of_rows: bool) -> Option<Cell> {
@@ -749,6 +765,14 @@ fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     }
     let last = *bytes.get(at + 8)?;
     Some((value << 8 | u64::from(last), at + 9))
+}
+
+/// A number of two bytes; what lies outside reads as 0.
+fn half(bytes: &[u8], at: usize) -> usize {
+    match bytes.get(at..at + 2) {
+        Some(&[high, low]) => usize::from(high) << 8 | usize::from(low),
+        _ => 0,
+    }
 }
 
 /// A big-endian number of `size` bytes; what lies outside reads as 0.

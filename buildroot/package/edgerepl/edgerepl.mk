@@ -35,6 +35,8 @@ ifeq ($(BR2_PACKAGE_EDGEREPL_SYSTEM_SQLITE),y)
 EDGEREPL_DEPENDENCIES += host-pkgconf sqlite
 EDGEREPL_CARGO_BUILD_OPTS += --no-default-features
 EDGEREPL_CARGO_ENV += PKG_CONFIG_ALLOW_CROSS=1
+# By pages edgerepl verify compares every byte, and else only rows.
+SQLITE_CFLAGS += -DSQLITE_ENABLE_DBPAGE_VTAB
 endif
 
 EDGEREPL_BINARY = \
@@ -66,8 +68,9 @@ define EDGEREPL_INSTALL_INIT_SYSV
 		$(TARGET_DIR)/etc/init.d/S60edgerepl
 endef
 
-# What edgerepl-supervise needs of BusyBox.
+# What edgerepl-supervise needs of BusyBox, and, for the disk's priorities, verify.
 define EDGEREPL_BUSYBOX_CONFIG_FIXUPS
+	$(call KCONFIG_ENABLE_OPT,CONFIG_IONICE)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_LOGGER)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_MKFIFO)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_SETPRIV)

@@ -42,7 +42,7 @@ inherit cargo cargo_lock features_check pkgconfig ptest-cargo systemd useradd
 # The units are the only way that edgerepl is started.
 REQUIRED_DISTRO_FEATURES = "systemd"
 
-# system-sqlite       links the image's SQLite instead of compiling one in
+# system-sqlite       links the image's SQLite instead of compiling one in, which gives verify pages
 # cryptoauthlib       a secure element on I2C: the module, and access to CRYPTOAUTHLIB_I2C_BUS
 # p11-kit             modules by p11-kit-proxy
 # restore             a database that was lost is restored before edgerepl and the application start
@@ -100,6 +100,10 @@ do_configure:append() {
     # The rule of src/store/version.rs.
     if ${@bb.utils.contains('PACKAGECONFIG', 'system-sqlite', 'true', 'false', d)} && ! pkg-config --atleast-version=3.51.3 sqlite3; then
         bbfatal "SQLite $(pkg-config --modversion sqlite3) can lose data where one process writes and another checkpoints (fixed in 3.51.3): take system-sqlite out of edgerepl's PACKAGECONFIG, or add a newer SQLite"
+    fi
+    # Of store::compare: with pages verify compares every byte, without them rows.
+    if ${@bb.utils.contains('PACKAGECONFIG', 'system-sqlite', 'true', 'false', d)} && ! grep -qs ENABLE_DBPAGE_VTAB ${STAGING_LIBDIR}/libsqlite3.so; then
+        bbwarn "this SQLite gives edgerepl verify rows to compare and no pages: add CFLAGS:append:pn-sqlite3 = ' -DSQLITE_ENABLE_DBPAGE_VTAB' to your configuration, or take system-sqlite out of edgerepl's PACKAGECONFIG"
     fi
 }
 
@@ -168,3 +172,5 @@ CONFFILES:${PN} = "\
 "
 # Before it Litestream's own SQLite can lose data.
 RDEPENDS:${PN} += "litestream (>= 0.5.17)"
+# By it verify leaves the disk to others.
+RRECOMMENDS:${PN} += "util-linux-ionice"

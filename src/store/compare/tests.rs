@@ -4,48 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use changes::{CHANGES, EVERYTHING};
 
-/// An own collation and an own function in indexes, a CHECK and a generated column with them, tables of
-/// modules that this SQLite lacks, and names that nobody expects.
-const EVERYTHING: &str = "
-    PRAGMA application_id = 7; PRAGMA user_version = 3;
-    CREATE TABLE plain (id INTEGER PRIMARY KEY, text TEXT, data BLOB);
-    CREATE TABLE moved (text TEXT, real REAL);
-    CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, v);
-    CREATE TABLE keyed (a PRIMARY KEY, b) WITHOUT ROWID;
-    CREATE TABLE \"odd \"\"na'me\" (\"co l\" TEXT);
-    CREATE TABLE own (id INTEGER PRIMARY KEY, name TEXT, CHECK (length(name) > 0));
-    CREATE TABLE calculated (id INTEGER PRIMARY KEY, lat REAL, cell AS (abs(lat)), kept AS (floor(lat)) STORED);
-    CREATE TABLE long (key TEXT PRIMARY KEY, b) WITHOUT ROWID;
-    CREATE INDEX by_long ON long (b);
-    CREATE TABLE texts_content (id INTEGER PRIMARY KEY, c0);
-    CREATE TABLE boxes_node (nodeno INTEGER PRIMARY KEY, data);
-    CREATE INDEX by_text ON plain (text);
-    CREATE INDEX some ON plain (text) WHERE id > 10;
-    CREATE INDEX by_uni ON own (name COLLATE NOCASE);
-    CREATE INDEX by_own ON own (lower(name));
-    CREATE VIEW seen AS SELECT text FROM plain;
-    CREATE TRIGGER noted AFTER INSERT ON moved BEGIN UPDATE counted SET v = 0 WHERE id = 0; END;
-    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
-    INSERT INTO plain SELECT i, 'text ' || i, zeroblob(i * 40) FROM n;
-    INSERT INTO moved SELECT text, id + 0.5 FROM plain;
-    INSERT INTO counted (v) SELECT id FROM plain;
-    INSERT INTO keyed SELECT text, id FROM plain;
-    INSERT INTO \"odd \"\"na'me\" VALUES ('x'), (NULL);
-    INSERT INTO own SELECT id, 'Name ' || id FROM plain;
-    INSERT INTO calculated (lat) SELECT id * 1.5 FROM plain;
-    INSERT INTO long SELECT id || hex(zeroblob(id * 2)), hex(zeroblob(id)) || id FROM plain;
-    INSERT INTO texts_content VALUES (1, 'fts');
-    INSERT INTO boxes_node VALUES (1, x'0001');
-    CREATE TABLE gone (x); INSERT INTO gone SELECT data FROM plain; DROP TABLE gone;
-    PRAGMA writable_schema = ON;
-    UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'UNI') WHERE name = 'by_uni';
-    UPDATE sqlite_schema SET sql = replace(sql, 'lower', 'own_fold') WHERE name = 'by_own';
-    UPDATE sqlite_schema SET sql = replace(sql, 'length', 'own_length') WHERE name = 'own';
-    UPDATE sqlite_schema SET sql = replace(sql, 'abs', 'own_cell') WHERE name = 'calculated';
-    INSERT INTO sqlite_schema VALUES ('table', 'texts', 'texts', 0, 'CREATE VIRTUAL TABLE texts USING fts9 (c0)');
-    INSERT INTO sqlite_schema VALUES ('table', 'boxes', 'boxes', 0, 'CREATE VIRTUAL TABLE boxes USING rtree9 (a, b, c)');
-";
+mod changes;
 
 struct Folder(PathBuf);
 
@@ -78,7 +39,7 @@ impl Drop for Folder {
 }
 
 fn pages_of(database: &Path) -> Pages {
-    let (live, ()) = Snapshot::of_live(database, || ()).expect("a snapshot");
+    let (live, ()) = Snapshot::of_live(database, u64::MAX, || ()).expect("a snapshot");
     let pages = live.pages().expect("readable pages");
     pages.expect("sqlite_dbpage")
 }
@@ -106,92 +67,28 @@ fn a_copy_with_one_change_is_not_believed_and_the_change_is_named() {
     let copy = folder.0.join("copy.db");
     let compare = || {
         let structure = Structure::of(&copy).expect("a file");
-        pages.compare(&copy, &structure).expect("a comparison")
+        let differing = pages.differing(&copy).expect("a comparison");
+        let found = pages.name(&differing, &structure);
+        assert_eq!(
+            differing.is_none(),
+            found.pages == 0 && found.named.is_empty()
+        );
+        found
     };
+    // What the verdict was by before: what the tables hold, and nothing else.
+    let tables = || -> BTreeMap<_, _> {
+        let copy = Snapshot::of_copy(&copy).expect("a copy");
+        copy.rows()
+            .map_or_else(|_| BTreeMap::new(), |rows| rows.tables)
+    };
+    let (mut changes, mut unseen) = (0, 0);
     fs::write(&copy, &original).expect("the copy");
+    let same_tables = tables();
     let same = compare();
     assert_eq!(same.pages, 0, "{:?}", same.named);
     assert!(same.named.is_empty() && same.tables.is_empty());
 
-    let by_sql = [
-        ("DROP INDEX by_text", "index by_text is missing"),
-        ("DROP INDEX some", "index some is missing"),
-        ("DROP INDEX by_uni", "index by_uni is missing"),
-        ("DROP TRIGGER noted", "trigger noted is missing"),
-        ("DROP VIEW seen", "view seen is missing"),
-        (
-            "DROP VIEW seen; CREATE VIEW seen AS SELECT data FROM plain",
-            "view seen is made otherwise",
-        ),
-        (
-            "DROP INDEX some; CREATE INDEX some ON plain (text) WHERE id > 11",
-            "index some is made otherwise",
-        ),
-        ("DROP TABLE keyed", "table keyed is missing"),
-        ("CREATE TABLE more (x)", "table more is too many"),
-        (
-            "ALTER TABLE moved ADD COLUMN more",
-            "table moved is made otherwise",
-        ),
-        (
-            "UPDATE sqlite_sequence SET seq = 9999",
-            "table sqlite_sequence: ",
-        ),
-        ("DELETE FROM sqlite_sequence", "table sqlite_sequence: "),
-        ("PRAGMA user_version = 4", "the header (user_version)"),
-        ("PRAGMA application_id = 8", "the header (application_id)"),
-        (
-            "UPDATE moved SET rowid = 1000 WHERE rowid = 300",
-            "table moved: ",
-        ),
-        ("DELETE FROM plain WHERE id = 150", "table plain: "),
-        ("DELETE FROM plain", "table plain: "),
-        (
-            "INSERT INTO plain (text) VALUES ('more')",
-            "index by_text: ",
-        ),
-        (
-            "UPDATE plain SET text = 'other' WHERE id = 5",
-            "index by_text: ",
-        ),
-        (
-            "UPDATE plain SET data = CAST(data AS TEXT) WHERE id = 5",
-            "table plain: ",
-        ),
-        (
-            "UPDATE moved SET real = real + 1e-12 WHERE rowid = 1",
-            "table moved: ",
-        ),
-        (
-            "UPDATE moved SET text = '' WHERE rowid = 1",
-            "table moved: ",
-        ),
-        (
-            "UPDATE \"odd \"\"na'me\" SET \"co l\" = '' WHERE \"co l\" IS NULL",
-            "odd \"na'me: ",
-        ),
-        ("UPDATE keyed SET b = 0 WHERE a = 'text 7'", "table keyed: "),
-        ("DELETE FROM keyed WHERE a = 'text 7'", "table keyed: "),
-        (
-            "UPDATE texts_content SET c0 = 'ftS'",
-            "table texts_content: ",
-        ),
-        ("UPDATE boxes_node SET data = x'0002'", "table boxes_node: "),
-        ("DELETE FROM calculated", "table calculated: "),
-        (
-            "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 'texts'",
-            "table texts is missing",
-        ),
-        (
-            "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE tbl_name IN ('own', 'calculated'); PRAGMA writable_schema = RESET; VACUUM",
-            "table own is missing",
-        ),
-        (
-            "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE tbl_name IN ('own', 'calculated'); PRAGMA writable_schema = RESET; PRAGMA journal_mode = delete; PRAGMA page_size = 1024; VACUUM",
-            "pages of 1024 bytes",
-        ),
-    ];
-    for (sql, expected) in by_sql {
+    for (sql, expected) in CHANGES {
         fs::write(&copy, &original).expect("the copy");
         let writer = Connection::open(&copy).expect("a connection");
         let changed = writer.execute_batch(sql);
@@ -204,6 +101,8 @@ fn a_copy_with_one_change_is_not_believed_and_the_change_is_named() {
         assert!(found.pages > 0, "{sql}");
         let named = found.named.iter().any(|name| name.contains(expected));
         assert!(named, "{sql}: {:?}", found.named);
+        changes += 1;
+        unseen += usize::from(tables() == same_tables);
     }
 
     let size = pages.page_size;
@@ -232,6 +131,8 @@ fn a_copy_with_one_change_is_not_believed_and_the_change_is_named() {
             "{owner}: {:?}",
             found.named
         );
+        changes += 1;
+        unseen += usize::from(tables() == same_tables);
     }
     let mut swapped = original.clone();
     let (one, other) = (first_of("table plain") * size, first_of("table own") * size);
@@ -246,6 +147,52 @@ fn a_copy_with_one_change_is_not_believed_and_the_change_is_named() {
     assert!(compare().pages > 0);
     fs::write(&copy, "").expect("the copy");
     assert!(compare().pages > 0);
+    assert_eq!(
+        (changes + 4, unseen),
+        (40, 13),
+        "changes, and those that no table's rows show"
+    );
+}
+
+#[test]
+fn a_look_at_one_moment_ends_where_it_costs_writers_too_much() {
+    let folder = Folder::new("held");
+    let database = folder.database("PRAGMA journal_mode = wal;", EVERYTHING);
+    let writer = Connection::open(&database).expect("a connection");
+    let write = || {
+        let row = "INSERT INTO plain (data) VALUES (zeroblob(2000000))";
+        writer.execute_batch(row).expect("a row");
+    };
+    write();
+    let look = |most| {
+        Snapshot::of_live(&database, most, || ())
+            .expect("a snapshot")
+            .0
+    };
+    let (patient, hasty) = (look(64 << 20), look(1 << 20));
+    write();
+    patient.pages().expect("readable pages").expect("pages");
+    patient.rows().expect("readable rows");
+    let told = [
+        hasty.pages().expect_err("a WAL that grew"),
+        hasty.rows().expect_err("a WAL that grew"),
+    ];
+    for told in told {
+        assert!(told.contains("before its WAL grew by 1 MiB"), "{told}");
+        assert!(told.contains("raise [database] wal_guard"), "{told}");
+    }
+    let mut late = look(u64::MAX);
+    let hold = late.hold.as_mut().expect("a live one");
+    hold.begun -= HELD_LIMIT + Duration::from_secs(1);
+    let told = late.pages().expect_err("a long look");
+    assert!(told.contains("read within 5 min"), "{told}");
+    // Let go, they hold up no checkpoint.
+    for one in [patient, hasty, late] {
+        one.release();
+    }
+    let busy = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy = writer.query_row(busy, [], |row| row.get::<_, i64>(0));
+    assert_eq!(busy, Ok(0));
 }
 
 #[test]
@@ -254,14 +201,16 @@ fn without_pages_what_cannot_be_read_is_a_difference() {
     let live = folder.database("PRAGMA journal_mode = wal;", EVERYTHING);
     let copy = folder.0.join("copy.db");
     fs::copy(&live, &copy).expect("the copy");
-    let (live, ()) = Snapshot::of_live(&live, || ()).expect("a snapshot");
+    let (live, ()) = Snapshot::of_live(&live, u64::MAX, || ()).expect("a snapshot");
     let replica = Snapshot::of_copy(&copy).expect("a copy");
     // A column that is computed does not matter, and all rows are seen.
     let whole = live.content("calculated").expect("what is stored");
     assert_eq!(whole.rows, 300);
     assert_eq!(replica.content("calculated"), Ok(whole));
     assert!(live.content("texts").is_err());
-    assert_eq!(live.differences(&replica), Ok(Vec::new()));
+    let rows = live.rows().expect("its rows");
+    let same = replica.rows().expect("its rows");
+    assert_eq!(rows.differences(&same), [""; 0]);
     drop(replica);
     let writer = Connection::open(&copy).expect("a connection");
     let change = "DELETE FROM calculated; DROP VIEW seen; PRAGMA user_version = 5;";
@@ -269,8 +218,16 @@ fn without_pages_what_cannot_be_read_is_a_difference() {
     drop(writer);
     let replica = Snapshot::of_copy(&copy).expect("a copy");
     assert_ne!(replica.content("calculated"), Ok(whole));
-    let named = live.differences(&replica).expect("both are readable");
-    assert_eq!(named, ["view seen is missing", "the header: user_version"]);
+    let named = rows.differences(&replica.rows().expect("its rows"));
+    assert_eq!(
+        named,
+        [
+            "view seen is missing",
+            "the header: user_version",
+            "the header: freelist_count",
+            "the header: schema_version"
+        ]
+    );
 }
 
 #[test]
