@@ -122,9 +122,10 @@ pub enum Event {
     Exited(String),
     /// Litestream answered a sync, or did not.
     Synced(Result<Answer, SyncFailure>),
-    /// Litestream answered a question that costs it nothing: it does not hang. With it, where it says, what
-    /// it replicates beside the database that is watched.
-    Greeted(Option<Vec<String>>),
+    /// Litestream answered who it is: it does not hang.
+    Greeted,
+    /// Litestream told what it replicates beside the database that is watched.
+    Listed(Vec<String>),
     /// Litestream's local state was dropped, or could not be; with it, whether the WAL is still the one
     /// that all of it was made of, so that Litestream may go on from its replica.
     StateReset(Result<bool, String>),
@@ -213,8 +214,10 @@ pub enum Action {
     Kill,
     /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless it is asked again before.
     Sync,
-    /// Ask Litestream what it replicates, which costs it nothing; ends in [`Event::Greeted`], unless it hangs.
+    /// Ask Litestream who it is; ends in [`Event::Greeted`], unless it hangs.
     Greet,
+    /// Ask Litestream what it replicates; ends in [`Event::Listed`], where it tells.
+    List,
     /// Drop Litestream's local state, which is of no use; ends in [`Event::StateReset`].
     ResetState,
     /// Leave Litestream no WAL that it would take for the one that it knows, so that it uploads the whole
@@ -340,10 +343,8 @@ impl Agent {
                 self.replicator
                     .synced(result, &mut self.jitter, now.boot, out);
             }
-            Event::Greeted(replicates) => {
-                self.replicator.greeted();
-                self.listed = replicates.or(self.listed.take());
-            }
+            Event::Greeted => self.replicator.greeted(),
+            Event::Listed(replicates) => self.listed = Some(replicates),
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::WalEmptied(result) => self.replicator.emptied(result, now.boot, out),
             Event::Inherited(age) => self.replicator.ledger.inherit(age),

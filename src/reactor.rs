@@ -36,7 +36,7 @@ use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
 use crate::metrics::Metrics;
 use crate::replication::command::{self, Replicate};
 use crate::replication::configuration::{Configuration, Variables};
-use crate::replication::control::{Greeting, SyncRequest};
+use crate::replication::control::{Asked, Question, SyncRequest, Told};
 use crate::replication::lineage;
 use crate::replication::unit::{self, Restart};
 use crate::status::{self, StatusServer};
@@ -107,7 +107,7 @@ struct Reactor {
     look: Option<(Look, Chore)>,
     leftovers: Leftovers,
     sync: Option<SyncRequest>,
-    greeting: Option<Greeting>,
+    asked: Option<Asked>,
     /// The folder in which the Litestream that was last started remembers what it has read.
     local_state: PathBuf,
     /// The mark of its files' folder before the start, until it has answered for the first time.
@@ -177,7 +177,7 @@ impl Reactor {
             look: None,
             leftovers: Leftovers::default(),
             sync: None,
-            greeting: None,
+            asked: None,
             local_state: PathBuf::new(),
             folder_before: None,
             bucket: None,
@@ -272,7 +272,7 @@ impl Reactor {
             self.credentials.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
             self.sync.as_ref().map(AsFd::as_fd),
-            self.greeting.as_ref().map(AsFd::as_fd),
+            self.asked.as_ref().map(AsFd::as_fd),
             self.litestream.as_ref().and_then(Litestream::pipe),
         ];
         let children = [
@@ -320,10 +320,14 @@ impl Reactor {
             let answer = answer.and_then(|position| self.examine(position));
             self.events.push_back(Event::Synced(answer));
         }
-        if let Some(answered) = self.greeting.as_mut().and_then(Greeting::poll) {
-            self.greeting = None;
-            let others = answered.map(|listed| listed.map(|listed| self.others(listed)));
-            self.events.extend(others.ok().map(Event::Greeted));
+        if let Some(told) = self.asked.as_mut().and_then(Asked::poll) {
+            self.asked = None;
+            let event = match told {
+                Told::Here => Some(Event::Greeted),
+                Told::Replicates(listed) => Some(Event::Listed(self.others(listed))),
+                Told::Nothing => None,
+            };
+            self.events.extend(event);
         }
         let limit = self.settings.database.wal_guard;
         if let (Some(guard), Some(limit)) = (&self.guard, limit)
@@ -494,11 +498,8 @@ impl Reactor {
                     }
                 }
             }
-            // Where nobody listens nobody answers, either.
-            Action::Greet => {
-                let socket = &self.settings.replication.control_socket;
-                self.greeting = Greeting::send(socket, |pid| self.may_answer(pid)).ok();
-            }
+            Action::Greet => self.ask(Question::Who),
+            Action::List => self.ask(Question::What),
             Action::ResetState => self.reset_state(),
             Action::EmptyWal => {
                 let emptied = self.empty_wal("Litestream has to upload the whole database");
@@ -610,6 +611,12 @@ impl Reactor {
         self.litestream =
             Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
         Ok(Some(()))
+    }
+
+    /// Puts a question to Litestream; where nobody listens nobody answers.
+    fn ask(&mut self, question: Question) {
+        let socket = &self.settings.replication.control_socket;
+        self.asked = Asked::send(question, socket, |pid| self.may_answer(pid)).ok();
     }
 
     /// Whether the process that listens on the control socket is the Litestream that was started, and not

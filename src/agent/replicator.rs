@@ -360,7 +360,7 @@ impl Replicator {
             // What has read the database holds its WAL.
             self.holds_wal = true;
             if !std::mem::replace(&mut self.introduced, true) {
-                out.push(Action::Greet);
+                out.push(Action::List);
             }
         }
         if result == Err(SyncFailure::BeginningMissed) {

@@ -308,7 +308,6 @@ fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
     let rows = agent.policy.heartbeat.is_some();
     let why = waits_for(agent);
     match ledger.unproved_for(rows, now).filter(|age| *age > BOUND) {
-        Some(_) if ledger.proof().is_none() && ledger.age(now) <= BOUND => None,
         Some(age) if rows => Some(format!(
             "a row was written {} s ago that no replica is known to hold: {why}",
             age.as_secs()

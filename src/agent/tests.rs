@@ -405,7 +405,7 @@ fn a_hand_over_has_its_order() {
         Action::Start(Delivery::Environment),
         Action::WriteRow,
         Action::Sync,
-        Action::Greet,
+        Action::List,
         Action::ReleaseGuard,
     ];
     assert_eq!(done, wanted);
@@ -531,7 +531,7 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
     let trouble = trouble.expect("it is late");
     assert!(trouble.contains("more than 20 s"), "{trouble}");
     // It is waited for, as long as Litestream needs to tell what fails it.
-    story.tell(Event::Greeted(None));
+    story.tell(Event::Greeted);
     assert_eq!(story.pass(3 * MINUTE - 2 * SECOND), []);
     let done = story.pass(2 * SECOND);
     assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
@@ -561,7 +561,7 @@ fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() 
                 match action {
                     Action::WriteRow => actions.extend(story.tell(Event::Row(Ok(7)))),
                     Action::Greet if !hangs => {
-                        actions.extend(story.tell(Event::Greeted(None)));
+                        actions.extend(story.tell(Event::Greeted));
                     }
                     _ => {}
                 }

@@ -94,49 +94,88 @@ impl SyncRequest {
     }
 }
 
-/// A question that costs Litestream nothing, what it replicates: it answers while it waits for S3, and not
-/// while it hangs.
+/// A question that costs Litestream no request to S3.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// Who it is: it answers while it waits for S3, and not while it hangs.
+    Who,
+    /// What it replicates. It may not answer before it has opened its databases.
+    What,
+}
+
+/// A question that was put to Litestream and not answered yet.
 #[derive(Debug)]
-pub struct Greeting {
+pub struct Asked {
+    question: Question,
     stream: UnixStream,
     answer: Vec<u8>,
 }
 
-impl Greeting {
+/// What Litestream answered.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Told {
+    /// It is there.
+    Here,
+    /// It replicates these.
+    Replicates(Vec<PathBuf>),
+    /// Nothing that was asked for.
+    Nothing,
+}
+
+impl Asked {
     /// Asks whoever listens, where `may_answer` takes its process's id.
     ///
     /// # Errors
     /// As for [`SyncRequest::send`].
-    pub fn send(socket: &Path, may_answer: impl FnOnce(u32) -> bool) -> Result<Self, SyncFailure> {
+    pub fn send(
+        question: Question,
+        socket: &Path,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
+        let path = match question {
+            Question::Who => "/info",
+            Question::What => "/list",
+        };
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         let mut stream = connect_to(socket, may_answer)?;
         stream
-            .write_all(b"GET /list HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            .write_all(request.as_bytes())
             .map_err(|e| no_connection(&e))?;
         Ok(Self {
+            question,
             stream,
             answer: Vec::new(),
         })
     }
 
-    /// What it replicates, once it has answered; nothing where it does not say.
-    ///
-    /// # Errors
-    /// It has not answered, and will not.
-    pub fn poll(&mut self) -> Option<std::io::Result<Option<Vec<PathBuf>>>> {
+    /// What it says, once it has said it.
+    pub fn poll(&mut self) -> Option<Told> {
         let mut piece = [0; 4096];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) if self.answer.is_empty() => {
-                    return Some(Err(ErrorKind::UnexpectedEof.into()));
-                }
-                Ok(0) => return Some(Ok(databases(&self.answer))),
-                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => return Some(Ok(None)),
+                Ok(0) => return Some(told(self.question, &self.answer)),
+                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => return Some(Told::Nothing),
                 Ok(n) => self.answer.extend_from_slice(&piece[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Some(Err(e)),
+                Err(_) => return Some(Told::Nothing),
             }
         }
+    }
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn told(question: Question, answer: &[u8]) -> Told {
+    match question {
+        _ if answer.is_empty() => Told::Nothing,
+        // In whatever words: one that hangs has none.
+        Question::Who => Told::Here,
+        Question::What => databases(answer).map_or(Told::Nothing, Told::Replicates),
     }
 }
 
@@ -147,12 +186,6 @@ fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
     databases
         .map(|database| database.get("path")?.as_str().map(PathBuf::from))
         .collect()
-}
-
-impl AsFd for Greeting {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
 }
 
 /// Connects to Litestream itself, and to nobody else.
@@ -275,6 +308,34 @@ mod tests {
         ] {
             assert!(matches!(ok(odd), Err(SyncFailure::Failed(_))), "{odd}");
         }
+    }
+
+    #[test]
+    fn reads_what_litestream_replicates() {
+        let told = |question, body: &str| told(question, body.as_bytes());
+        let list = |body: &str| told(Question::What, &format!("HTTP/1.0 200 OK\r\n\r\n{body}"));
+        let two = r#"{"databases":[{"path":"/a.db","status":"replicating"},{"path":"/b.db"}]}"#;
+        let paths = ["/a.db", "/b.db"].map(PathBuf::from).to_vec();
+        assert_eq!(list(two), Told::Replicates(paths));
+        assert_eq!(list(r#"{"databases":[]}"#), Told::Replicates(Vec::new()));
+        for odd in [
+            "",
+            "{}",
+            "[]",
+            r#"{"databases":{}}"#,
+            r#"{"databases":[{"path":7}]}"#,
+        ] {
+            assert_eq!(list(odd), Told::Nothing, "{odd}");
+        }
+        assert_eq!(
+            told(Question::What, "HTTP/1.0 404 Not Found\r\n\r\n"),
+            Told::Nothing
+        );
+        assert_eq!(
+            told(Question::Who, "HTTP/1.0 404 Not Found\r\n\r\n"),
+            Told::Here
+        );
+        assert_eq!(told(Question::Who, ""), Told::Nothing);
     }
 
     #[test]

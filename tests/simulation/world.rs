@@ -538,8 +538,9 @@ impl World {
             Action::Sync => return self.start_sync(),
             Action::Greet => {
                 let answers = self.litestream.up && !self.litestream.stuck;
-                return answers.then_some(Event::Greeted(Some(Vec::new())));
+                return answers.then_some(Event::Greeted);
             }
+            Action::List => return Some(Event::Listed(Vec::new())),
             Action::EmptyWal => {
                 self.wal_stays = !self.weather.disk || self.chance.one_in(20);
                 if self.wal_stays {
