@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use edgerepl::agent::{Action, Activity, BOUND, Event, Policy, Report, SupervisorKind};
+use edgerepl::credentials::FailureClass;
 
 use crate::world::{Sight, Time};
 
@@ -29,6 +30,10 @@ const LATE_STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
 
 /// No hour sees more fetches, each of which costs the token a signature.
 const FETCHES_PER_HOUR: usize = 120;
+
+/// With no wait asked for, a fetch that the network failed is tried again so soon: 5 min, and what the
+/// allowance of fetches adds.
+const TRANSIENT_PACE: Duration = Duration::from_secs(6 * 60);
 
 /// AWS grants none that is shorter: it has to be renewed as often as it ends.
 const SHORTEST_LEASE: Duration = Duration::from_secs(900);
@@ -314,6 +319,14 @@ impl Laws {
             report.told_term.unwrap_or_default() <= report.credentials_left.unwrap_or_default(),
             "an SDK is told that credentials last longer than they do: {report:?}"
         );
+        if let (Some((FailureClass::Transient, _)), Some(due), Some(left)) =
+            (&report.failure, report.renewal_in, report.credentials_left)
+        {
+            assert!(
+                due <= left.max(TRANSIENT_PACE),
+                "a wait outlasts the credentials: {due:?} of {left:?}"
+            );
+        }
         if report.replication == Activity::Replicating {
             assert!(
                 !sight.guard_is_held,
