@@ -237,6 +237,17 @@ fn table(document: &Value, colour: bool) -> String {
         },
     );
     row(
+        "unproved",
+        match replication["oldest_unproved_s"].as_f64() {
+            Some(age) => format!(
+                "for {} at the most; healthy up to {}",
+                span(age),
+                span(replication["bound_s"].as_f64().unwrap_or_default())
+            ),
+            None => "nothing".to_owned(),
+        },
+    );
+    row(
         "lag",
         match replication["lag"]["s"].as_f64() {
             Some(lag) => format!(

@@ -126,6 +126,43 @@ fn misbehave(lab: &Lab, way: ProxyWay, rotation: &str) -> Outcome {
     device.compare(lab)
 }
 
+#[test]
+fn no_start_of_edgerepl_makes_an_unproved_row_younger() -> Outcome {
+    let lab = lab(900)?;
+    let proxy = lab.proxy()?;
+    let mut device = Device::new(&lab, "started-again", "refresh", Some(&proxy))?;
+    device.start()?;
+    device.wait_for_health(LIMIT)?;
+    proxy.order(ProxyWay::AccessDenied)?;
+    let oldest = |status: &Value| status["replication"]["oldest_unproved_s"].as_f64();
+    let mut last = Duration::ZERO;
+    for kill in [true, false, true] {
+        let daemon = device.daemon.as_mut().ok_or("edgerepl does not run")?;
+        let wanted = last + SLACK;
+        daemon.wait_for("an old row", LIMIT, |status| {
+            oldest(status) > Some(wanted.as_secs_f64())
+        })?;
+        last = wanted;
+        match kill {
+            true => {
+                let daemon = device.daemon.take().ok_or("edgerepl does not run")?;
+                daemon.kill()?;
+            }
+            false => device.end()?,
+        }
+        device.start()?;
+        let status = device.status()?;
+        assert_ne!(status["state"], "healthy", "{status:#}");
+        // Whole seconds are remembered.
+        let least = last - Duration::from_secs(1);
+        assert!(oldest(&status) > Some(least.as_secs_f64()), "{status:#}");
+    }
+    proxy.order(ProxyWay::Pass)?;
+    device.wait_for_health(LIMIT)?;
+    assert!(oldest(&device.status()?) < Some(60.0));
+    device.compare(&lab)
+}
+
 /// What happens to Litestream's local state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wound {

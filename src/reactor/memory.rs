@@ -67,3 +67,36 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_recalled_in_the_same_boot_alone() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let memory = |boot: &str| Memory {
+            path: folder.join(FILE),
+            boot: boot.to_owned(),
+        };
+        let (this, other) = (memory("a boot\n"), memory("another\n"));
+        assert_eq!(this.recall(), Earlier::Unknown);
+        let since = BootTime::new(Duration::from_secs(77));
+        this.keep(Some(since));
+        assert_eq!(this.recall(), Earlier::UnprovedSince(since));
+        assert_eq!(other.recall(), Earlier::Unknown);
+        this.keep(None);
+        assert_eq!(this.recall(), Earlier::Proved);
+        for odd in [
+            "",
+            "a boot\n-7\n",
+            "a boot\n99999999999999999999\n",
+            "a boot\n",
+        ] {
+            fs::write(folder.join(FILE), odd).expect("a file");
+            assert_eq!(this.recall(), Earlier::Unknown, "{odd}");
+        }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+}
