@@ -252,20 +252,9 @@ impl Ledger {
     /// How old the oldest row is that is not proved; without rows, how old a transaction may be that is
     /// not. `None` where all are.
     pub(super) fn unproved_for(&self, rows: bool, now: BootTime) -> Option<Duration> {
-        let since = match rows {
-            true => self.oldest,
-            false => Some(self.covered.unwrap_or(self.began)),
-        };
         let inherited = self.inherited.map(|age| age + now.since(self.began));
-        since.map(|since| now.since(since)).max(inherited)
-    }
-
-    /// Since when something is not proved that was written in this run, or at its beginning was not.
-    pub(super) fn unproved_since(&self, rows: bool) -> Option<BootTime> {
-        match rows {
-            true => self.oldest,
-            false => Some(self.covered.unwrap_or(self.began)),
-        }
+        let own = self.unproved_since(rows).map(|since| now.since(since));
+        own.max(inherited)
     }
 
     /// Since when Litestream has not shown what it was asked for; `None` where it has.
@@ -285,6 +274,13 @@ impl Ledger {
             BootTime::new(began.saturating_sub(age))
         });
         inherited.or(self.unproved_since(rows))
+    }
+
+    fn unproved_since(&self, rows: bool) -> Option<BootTime> {
+        match rows {
+            true => self.oldest,
+            false => Some(self.covered.unwrap_or(self.began)),
+        }
     }
 
     fn prove(&mut self, asked: Asked, position: Position, now: BootTime) -> Finding {

@@ -759,7 +759,6 @@ impl Replicator {
         }
         match verdict {
             Verdict::CaughtUp => self.caught_up(now, out),
-            Verdict::Opened => {}
             Verdict::Unmeasured => {
                 self.holds_wal = true;
                 self.stop_began = None;

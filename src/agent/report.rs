@@ -302,26 +302,21 @@ fn unwatched(agent: &Agent) -> Option<String> {
     }
 }
 
-/// What is not proved, and has not been for too long.
+/// What is not proved, and has not been for too long. How long stands beside it: a sentence that is the
+/// same is not told twice.
 fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
     let ledger = &agent.replicator.ledger;
     let rows = agent.policy.heartbeat.is_some();
-    let why = waits_for(agent);
-    match ledger.unproved_for(rows, now).filter(|age| *age > BOUND) {
-        Some(age) if rows => Some(format!(
-            "a row was written {} s ago that no replica is known to hold: {why}",
-            age.as_secs()
-        )),
-        Some(age) => Some(format!(
-            "what was written in the last {} s is not known to be on the replica: {why}",
-            age.as_secs()
-        )),
-        None if ledger.proof().is_none() && ledger.age(now) > BOUND => Some(format!(
-            "nothing has been proved to be on the replica for {} s, since the start: {why}",
-            ledger.age(now).as_secs()
-        )),
-        None => None,
-    }
+    let is_late = |age: Duration| age > BOUND;
+    let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
+        "what was written is not proved to be on the replica"
+    } else if ledger.proof().is_none() && is_late(ledger.age(now)) {
+        "nothing is proved to be on the replica"
+    } else {
+        return None;
+    };
+    let (bound, why) = (BOUND.as_secs(), waits_for(agent));
+    Some(format!("for more than {bound} s {what}: {why}"))
 }
 
 /// What stands between the device and its next proof.

@@ -111,8 +111,6 @@ pub(super) struct Asker {
 pub(super) enum Verdict {
     /// Not there yet; it is asked again. With the reason, where there is one to tell.
     Behind(Option<String>),
-    /// It has opened the database, and its replica is where it is.
-    Opened,
     /// Its replica holds all that there was.
     CaughtUp,
     /// Without a control socket nobody can tell.
@@ -201,7 +199,7 @@ impl CatchUp {
             // A new row, and then it is asked for that.
             Ok(Finding::Begun) => {
                 *self = Self::row_from(now, 0);
-                Verdict::Opened
+                Verdict::Behind(None)
             }
             Ok(Finding::Unread) => {
                 // It may have been read before the question; of a new row that can't be.
