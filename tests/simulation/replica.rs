@@ -142,6 +142,13 @@ impl Replica {
         }
     }
 
+    /// What was uploaded last lacks the beginning of the WAL.
+    pub(crate) fn spoil(&mut self) {
+        self.is_sound = false;
+        self.is_hurt = true;
+        self.was_dropped = false;
+    }
+
     /// The agent has them dropped.
     pub(crate) fn drop_files(&mut self) {
         let was_hurt = self.is_hurt;

@@ -48,8 +48,9 @@ pub(crate) struct Tally {
     /// Databases that edgerepl made.
     pub(crate) databases: u64,
     pub(crate) wounds: u64,
-    /// Replicas that a wound made wrong.
+    /// Replicas that a wound made wrong, and those that miss the beginning of a WAL.
     pub(crate) wrong: u64,
+    pub(crate) missed: u64,
 }
 
 impl AddAssign for Tally {
@@ -68,6 +69,7 @@ impl AddAssign for Tally {
         self.databases += other.databases;
         self.wounds += other.wounds;
         self.wrong += other.wrong;
+        self.missed += other.missed;
     }
 }
 
@@ -726,6 +728,12 @@ impl World {
         self.sync = None;
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
+        } else if self.can_replicate() && self.chance.one_in(4000) {
+            // A writer was killed in the middle of a commit, and Litestream took the WAL up after it.
+            self.replicate();
+            self.replica.spoil();
+            self.tally.missed += 1;
+            Err(SyncFailure::BeginningMissed)
         } else if self.can_replicate() {
             match self.replicate() {
                 true => Ok(self.answer()),
