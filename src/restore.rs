@@ -76,7 +76,9 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
             "{name}: its pages are sound; not checked without the application's code: {unchecked}"
         );
     }
-    for left in remains(database) {
+    let configuration = access.litestream_config(settings).ok();
+    let elsewhere = configuration.and_then(|known| known.meta_path(database));
+    for left in remains(database, elsewhere.as_deref()) {
         remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
     }
     match aside.put(database) {
@@ -92,20 +94,27 @@ fn exists(path: &Path) -> bool {
 }
 
 /// What an earlier database may have left: SQLite would take its WAL for the new one's, and Litestream
-/// its position.
-fn remains(database: &Path) -> [PathBuf; 4] {
+/// its position. Where Litestream was told to have it `elsewhere`, it goes by name: more may be there.
+fn remains(database: &Path, elsewhere: Option<&Path>) -> Vec<PathBuf> {
     let beside = |before: &str, after: &str| {
         let mut name = std::ffi::OsString::from(before);
         name.push(database.file_name().unwrap_or_default());
         name.push(after);
         database.with_file_name(name)
     };
-    [
+    let mut remains = vec![
         beside("", "-wal"),
         beside("", "-shm"),
         beside("", "-journal"),
         beside(".", "-litestream"),
-    ]
+    ];
+    let state = ["ltx", "generation", "generations"];
+    remains.extend(
+        elsewhere
+            .into_iter()
+            .flat_map(|folder| state.map(|name| folder.join(name))),
+    );
+    remains
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -46,6 +46,39 @@ fn what_was_lost_comes_back_and_replication_goes_on() -> Outcome {
 }
 
 #[test]
+fn a_position_that_is_kept_elsewhere_goes_with_the_database_it_was_of() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "restore-elsewhere")?;
+    let site = site(&lab, &device)?;
+    let elsewhere = site.root().join("elsewhere");
+    let config = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&config)?;
+    let path = format!("path: {}\n", site.database().display());
+    assert!(text.contains(&path), "{text}");
+    let state = format!("{path}    meta-path: {}\n", elsewhere.display());
+    fs::write(&config, text.replace(&path, &state))?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    assert!(elsewhere.join("ltx/0").exists(), "it is kept elsewhere");
+    fs::write(elsewhere.join("theirs"), "somebody else's")?;
+    fs::remove_file(site.database())?;
+    let restored = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert!(!elsewhere.join("ltx").exists(), "a stale position is left");
+    assert_eq!(
+        fs::read_to_string(elsewhere.join("theirs"))?,
+        "somebody else's"
+    );
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
+#[test]
 fn without_a_replica_there_is_nothing_to_do() -> Outcome {
     let lab = lab(900)?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "restore-new")?;
