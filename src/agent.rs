@@ -9,6 +9,7 @@
 //! (what its answers prove), `heartbeat` (the rows), `creation` (a database that isn't there), `guard`
 //! (the WAL guard's bounds), `report` (what all that means).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::Level;
@@ -76,6 +77,8 @@ pub struct Policy {
     pub rotation: Rotation,
     /// The WAL is held while Litestream is down.
     pub wal_guard: bool,
+    /// Which database it is about: what is proved of one says nothing of another.
+    pub database: PathBuf,
 }
 
 /// Who runs Litestream: it decides what a hand-over consists of.
@@ -386,7 +389,8 @@ impl Agent {
                 self.unwatched.dedup();
             }
             Event::Reloaded(policy) => {
-                self.replicator.reloaded(&policy);
+                let is_another = policy.database != self.policy.database;
+                self.replicator.reloaded(&policy, is_another, now.boot);
                 self.policy = policy;
                 self.renewal.hasten(now.boot);
             }

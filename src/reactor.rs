@@ -848,6 +848,7 @@ fn policy(settings: &Settings) -> Policy {
         },
         rotation: settings.replication.rotation,
         wal_guard: settings.database.wal_guard.is_some(),
+        database: settings.database.path.clone(),
     }
 }
 

@@ -39,8 +39,8 @@ pub const BOUND: Duration = Duration::from_secs(120);
 /// What breaks a history, in words.
 const WENT_BACK: &str = "Litestream has begun to count its transactions anew, as after `litestream reset`, \
                          so that what it uploads does not continue its replica";
-const IS_AHEAD: &str = "the replica is ahead of Litestream, whose local state was removed, or is an older \
-                        one; what it uploads does not continue its replica";
+const IS_AHEAD: &str = "the replica is ahead of Litestream: its local state was removed or is an older one, \
+                        or another device writes into the same prefix";
 const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while it ran, so that what it \
                           uploads does not continue its replica";
 pub(super) const LOST: &str = "Litestream's local state was lost, and nobody can tell whether the WAL \

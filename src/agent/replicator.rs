@@ -267,8 +267,12 @@ impl Replicator {
         self.clock_went_back = true;
     }
 
-    /// The configuration was read anew: from the next hand-over on it holds.
-    pub(super) fn reloaded(&mut self, policy: &Policy) {
+    /// The configuration was read anew: from the next hand-over on it holds. Of another database nothing is
+    /// proved yet.
+    pub(super) fn reloaded(&mut self, policy: &Policy, is_another: bool, now: BootTime) {
+        if is_another {
+            self.ledger = Ledger::new(now);
+        }
         self.heartbeat = policy.heartbeat.is_some();
         self.next_delivery = match delivery_of(policy.rotation) {
             None if self.delivery.is_some() => self.next_delivery,

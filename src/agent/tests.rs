@@ -39,6 +39,7 @@ impl Story {
             supervisor,
             rotation,
             wal_guard: true,
+            database: "/data/app.db".into(),
         };
         let now = Now {
             boot: BootTime::default(),
@@ -519,6 +520,22 @@ fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
 
     story.pass_answering(MINUTE, &FOLLOWS);
     assert!(story.report().state.is_healthy());
+}
+
+#[test]
+fn what_is_proved_of_a_database_says_nothing_of_another() {
+    let mut story = Story::replicating();
+    let mut policy = story.agent.policy.clone();
+    story.tell(Event::Reloaded(policy.clone()));
+    assert!(story.report().state.is_healthy());
+    policy.database = "/data/other.db".into();
+    story.tell(Event::Reloaded(policy));
+    let report = story.report();
+    assert!(
+        !report.state.is_healthy() && report.proof.is_none(),
+        "{report:?}"
+    );
+    assert_eq!(story.agent.last_seen(), None);
 }
 
 #[test]

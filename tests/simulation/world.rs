@@ -1125,5 +1125,6 @@ fn policy(chance: &mut Chance) -> Policy {
         ]),
         rotation: chance.pick(&[Rotation::Auto, Rotation::Restart, Rotation::Refresh]),
         wal_guard: !chance.one_in(5),
+        database: "/data/app.db".into(),
     }
 }
