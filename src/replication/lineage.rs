@@ -158,11 +158,26 @@ fn file_of(state: &Path, transaction: u64) -> PathBuf {
     state.join(format!("ltx/0/{transaction:016x}-{transaction:016x}.ltx"))
 }
 
-/// By its header, which says what it was made of, and when.
+/// By its header, which says what it was made of, and when; a file that is another user's alone, by what
+/// the file system says of it. `None` where it is not there, or is no file of Litestream's.
 fn file_mark(path: &Path) -> Option<u64> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
-    File::open(path).ok()?.read_exact_at(&mut header, 0).ok()?;
-    Some(mark(&header))
+    match File::open(path) {
+        Ok(file) => file
+            .read_exact_at(&mut header, 0)
+            .ok()
+            .map(|()| mark(&header)),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let file = fs::metadata(path).ok()?;
+            Some(mark(&(
+                file.dev(),
+                file.ino(),
+                file.mtime(),
+                file.mtime_nsec(),
+            )))
+        }
+        Err(_) => None,
+    }
 }
 
 fn mark(what: &impl Hash) -> u64 {
@@ -381,6 +396,67 @@ mod tests {
                 "{begin} {length}"
             );
         }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn files_are_known_by_what_they_are_and_a_wal_by_its_last_commit() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-marks-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        assert_eq!(files(&state, 1, None), None, "there is nothing");
+        assert_eq!(last_commit(&database).ok(), Some(NO_COMMIT), "no WAL");
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let write = |id: u64, byte: u8| fs::write(file_of(&state, id), [byte; 100]).expect("it");
+        write(1, 1);
+        write(2, 2);
+        let first = files(&state, 2, Some(1)).expect("a folder");
+        assert!(first.last.is_some() && first.before.is_some() && first.last != first.before);
+        assert_eq!(files(&state, 2, Some(1)), Some(first), "nothing happened");
+        write(1, 3);
+        assert_ne!(files(&state, 2, Some(1)).expect("it").before, first.before);
+        fs::remove_file(file_of(&state, 2)).expect("it was there");
+        assert_eq!(files(&state, 2, None).expect("a folder").last, None);
+        // The same name, and another folder, though its number is used again.
+        fs::remove_dir_all(&state).expect("the folder");
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        assert_ne!(
+            files(&state, 2, None).expect("a folder").folder,
+            first.folder
+        );
+
+        let mut wal = vec![0; 32];
+        wal[..4].copy_from_slice(&[0x37, 0x7f, 6, 0x82]);
+        wal[8..12].copy_from_slice(&512_u32.to_be_bytes());
+        wal[16..24].copy_from_slice(b"the salt");
+        let frame = |wal: &mut Vec<u8>, size: u32, salts: &[u8]| {
+            wal.extend([0, 0, 0, 1]);
+            wal.extend(size.to_be_bytes());
+            wal.extend(salts);
+            wal.resize(wal.len() + 8 + 512, 7);
+        };
+        let mut seen = vec![NO_COMMIT];
+        let mut look = |wal: &[u8]| {
+            fs::write(wal_of(&database), wal).expect("a WAL");
+            let found = last_commit(&database).expect("a mark");
+            let is_new = !seen.contains(&found);
+            seen.push(found);
+            is_new
+        };
+        assert!(!look(&wal), "a header alone");
+        frame(&mut wal, 0, b"the salt");
+        assert!(!look(&wal), "nothing is committed");
+        frame(&mut wal, 3, b"the salt");
+        assert!(look(&wal), "a commit");
+        frame(&mut wal, 0, b"the salt");
+        frame(&mut wal, 4, b"old salt");
+        assert!(!look(&wal), "a part of a transaction, and an older WAL");
+        frame(&mut wal, 4, b"the salt");
+        assert!(look(&wal), "another commit");
+        for _ in 0..=COMPARED_FRAMES {
+            frame(&mut wal, 0, b"the salt");
+        }
+        fs::write(wal_of(&database), &wal).expect("a WAL");
+        assert!(last_commit(&database).is_err(), "nobody looks that far");
         fs::remove_dir_all(folder).expect("the folder");
     }
 
