@@ -192,6 +192,8 @@ impl Ledger {
         if position.local == 0 || position.replicated < position.local {
             return Finding::Behind;
         }
+        // As long as none could be written, rows show nothing.
+        let rows = rows && asked.row.is_some();
         let Some(before) = before else {
             // The process that answers has asked S3 for what is there. Where nobody writes, that is all.
             return match rows {
@@ -497,6 +499,30 @@ mod tests {
             );
         }
         assert_eq!(ledger.remembered(true), Some(at(0)));
+    }
+
+    #[test]
+    fn where_no_row_can_be_written_the_wal_tells_whether_something_was() {
+        let mut ledger = Ledger::new(at(0));
+        ledger.started();
+        ledger.ask(at(10));
+        let idle = answer(9, 9, None);
+        assert_eq!(ledger.judge(idle, true, at(11)), Finding::Proved);
+        ledger.ask(at(40));
+        assert_eq!(ledger.judge(idle, true, at(41)), Finding::Proved);
+        let written = Answer {
+            last_commit: Some(77),
+            ..idle
+        };
+        ledger.ask(at(70));
+        assert_eq!(ledger.judge(written, true, at(71)), Finding::Unread);
+        ledger.ask(at(80));
+        assert_eq!(ledger.judge(written, true, at(81)), Finding::Unread);
+        let unseen = Answer {
+            last_commit: None,
+            ..idle
+        };
+        assert_eq!(ledger.judge(unseen, true, at(82)), Finding::Unread);
     }
 
     #[test]
