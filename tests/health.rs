@@ -132,6 +132,67 @@ fn misbehave(lab: &Lab, way: ProxyWay, rotation: &str, heartbeat: &str) -> Outco
     device.compare(lab)
 }
 
+/// What a Litestream is made to do that runs on and replicates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// It is stopped.
+    Stopped,
+    /// Its control socket is removed: nobody can tell any more.
+    Deaf,
+}
+
+#[test]
+fn a_litestream_that_hangs_is_told_and_restarted() -> Outcome {
+    let lab = lab(900)?;
+    let cases = [Stall::Stopped, Stall::Deaf]
+        .into_iter()
+        .flat_map(|stall| ["restart", "refresh"].map(|rotation| (stall, rotation)));
+    all_at_once(cases, |(stall, rotation)| {
+        let told = |e| format!("{stall:?}, {rotation}: {e}");
+        hang(&lab, stall, rotation).map_err(told)
+    })
+}
+
+fn hang(lab: &Lab, stall: Stall, rotation: &str) -> Outcome {
+    let name = format!("{stall:?}-{rotation}").to_lowercase();
+    let mut device = Device::new(lab, &name, rotation, None)?;
+    device.start()?;
+    device.wait_for_health(LIMIT)?;
+    let status = device.status()?;
+    let pid = status["replication"]["pid"].as_i64().ok_or("no process")?;
+    let starts = |status: &Value| status["replication"]["starts"].as_u64();
+    let before = starts(&status);
+    match stall {
+        Stall::Stopped => {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+        }
+        Stall::Deaf => fs::remove_file(device.site.runtime_file("litestream.sock"))?,
+    }
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        thread::sleep(PACE);
+        let status = device.status()?;
+        assert_bound(&status)?;
+        told |= status["problems"]
+            .to_string()
+            .contains("it does not answer, and hangs");
+        told |= status["problems"].to_string().contains("nothing listens");
+        if starts(&status) > before {
+            break;
+        }
+        if begun.elapsed() > MENDED {
+            return Err(format!("not restarted: {status:#}").into());
+        }
+    }
+    if !told && !device.log().contains("it is restarted once: ") {
+        return Err("nobody was told".into());
+    }
+    device.wait_for_health(LIMIT)?;
+    device.compare(lab)
+}
+
 #[test]
 fn no_start_of_edgerepl_makes_an_unproved_row_younger() -> Outcome {
     let lab = lab(900)?;

@@ -29,7 +29,7 @@ mod catch_up;
 mod preparation;
 mod stop;
 
-use catch_up::{Asker, CatchUp, Socket, Verdict};
+use catch_up::{Asker, CatchUp, SOCKET_LIMIT, Socket, Verdict};
 pub use catch_up::{BEGINNING_MISSED, SyncFailure};
 use preparation::{Preparation, Progress};
 use stop::{LastSync, Stop, Then};
@@ -165,6 +165,8 @@ pub(super) struct Replicator {
     /// Until when it is to say that it does not hang.
     greeted_by: Option<BootTime>,
     hangs: bool,
+    /// Since when nothing listens on its control socket.
+    deaf_since: Option<BootTime>,
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
     holds_wal: bool,
@@ -222,6 +224,7 @@ impl Replicator {
             rescues: 0,
             greeted_by: None,
             hangs: false,
+            deaf_since: None,
             socket: Socket::Unknown,
             holds_wal: false,
             announced: false,
@@ -359,7 +362,14 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        self.hangs &= result == Err(SyncFailure::NoSocket);
+        self.deaf_since = match result {
+            Err(SyncFailure::NoSocket) => self.deaf_since.or(Some(now)),
+            _ => None,
+        };
+        // One that can't be asked any more is as good as one that does not answer.
+        self.hangs = self
+            .deaf_since
+            .is_some_and(|since| self.hangs || now.since(since) >= SOCKET_LIMIT);
         if result.is_ok() {
             // What has read the database holds its WAL.
             self.holds_wal = true;
@@ -399,6 +409,7 @@ impl Replicator {
     pub(super) fn greeted(&mut self) {
         self.greeted_by = None;
         self.hangs = false;
+        self.deaf_since = None;
     }
 
     /// A heartbeat row was committed, or could not be.

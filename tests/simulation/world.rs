@@ -196,6 +196,8 @@ pub(crate) struct World {
     restorable_row: i64,
     /// The replica was wrong before this agent began, who could not see it.
     blind: bool,
+    /// The control socket took no question the last time.
+    was_busy: bool,
     /// It was to be emptied, and could not be.
     wal_stays: bool,
     /// The last grant had a wrong date.
@@ -270,6 +272,7 @@ impl World {
             commits: 0,
             restorable_row: 0,
             blind: false,
+            was_busy: false,
             wal_stays: false,
             clock_doubted: false,
             processes: 0,
@@ -703,7 +706,9 @@ impl World {
     }
 
     fn start_sync(&mut self) -> Option<Event> {
-        if !self.litestream.up || self.chance.one_in(50) {
+        // A queue that is full for a moment; not twice.
+        self.was_busy = !self.was_busy && self.chance.one_in(50);
+        if !self.litestream.up || self.was_busy {
             self.sync = None;
             return Some(Event::Synced(Err(SyncFailure::NoSocket)));
         }

@@ -14,7 +14,7 @@ use crate::clock::BootTime;
 
 /// A Litestream whose control socket has not appeared for so long has none; a slow device, or a busy
 /// one, needs longer than it should to start a program of 36 MB.
-const SOCKET_LIMIT: Duration = Duration::from_secs(45);
+pub(super) const SOCKET_LIMIT: Duration = Duration::from_secs(45);
 
 /// The same, where the last one had none either.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(10);
