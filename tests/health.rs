@@ -404,7 +404,7 @@ fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Outcome {
     let hurt = Instant::now();
     match (wound, &disk) {
         (Wound::Reset, _) => reset(&device)?,
-        (Wound::Removed, _) => fs::remove_dir_all(&state)?,
+        (Wound::Removed, _) => remove(&state)?,
         (Wound::Emptied, _) => empty(&state)?,
         (Wound::Level0Emptied, _) => empty(&state.join("ltx/0"))?,
         (Wound::RolledBack | Wound::Foreign, _) => {
@@ -684,12 +684,23 @@ fn empty(folder: &Path) -> Outcome {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            fs::remove_dir_all(path)?;
+            remove(&path)?;
         } else {
             fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Removes a folder into which Litestream puts a file meanwhile, perhaps.
+fn remove(folder: &Path) -> Outcome {
+    for _ in 0..100 {
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            removed => return Ok(removed?),
+        }
+    }
+    Err(format!("{} fills up again and again", folder.display()).into())
 }
 
 /// By a process of its own: to close a database file drops the locks that SQLite has on it in this one.
