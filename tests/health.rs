@@ -685,8 +685,10 @@ fn empty(folder: &Path) -> Outcome {
         let path = entry?.path();
         if path.is_dir() {
             remove(&path)?;
-        } else {
-            fs::remove_file(path)?;
+        } else if let Err(e) = fs::remove_file(path)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(e.into());
         }
     }
     Ok(())
