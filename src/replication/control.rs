@@ -34,8 +34,7 @@ const NO_TIMEOUT: i32 = -1;
 /// A sync that was asked for and not answered yet.
 #[derive(Debug)]
 pub struct SyncRequest {
-    stream: UnixStream,
-    answer: Vec<u8>,
+    exchange: Exchange,
     bucket: Option<String>,
 }
 
@@ -57,13 +56,8 @@ impl SyncRequest {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let mut stream = connect_to(socket, may_answer)?;
-        stream
-            .write_all(request.as_bytes())
-            .map_err(|e| no_connection(&e))?;
         Ok(Self {
-            stream,
-            answer: Vec::new(),
+            exchange: Exchange::begin(socket, &request, may_answer)?,
             bucket: None,
         })
     }
@@ -77,20 +71,14 @@ impl SyncRequest {
 
     /// Reads what has arrived; answers once it is complete.
     pub fn poll(&mut self) -> Option<Result<Position, SyncFailure>> {
-        let mut piece = [0; 4096];
-        loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Some(position(&self.answer, self.bucket.as_deref())),
-                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
-                    let cause = "its control socket's answer has no end";
-                    return Some(Err(SyncFailure::Failed(cause.to_owned())));
-                }
-                Ok(n) => self.answer.extend_from_slice(&piece[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Some(Err(no_connection(&e))),
-            }
-        }
+        let answer = self.exchange.poll()?;
+        Some(answer.and_then(|answer| position(answer, self.bucket.as_deref())))
+    }
+}
+
+impl AsFd for SyncRequest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exchange.stream.as_fd()
     }
 }
 
@@ -107,8 +95,7 @@ pub enum Question {
 #[derive(Debug)]
 pub struct Asked {
     question: Question,
-    stream: UnixStream,
-    answer: Vec<u8>,
+    exchange: Exchange,
 }
 
 /// What Litestream answered.
@@ -137,36 +124,22 @@ impl Asked {
             Question::What => "/list",
         };
         let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-        let mut stream = connect_to(socket, may_answer)?;
-        stream
-            .write_all(request.as_bytes())
-            .map_err(|e| no_connection(&e))?;
         Ok(Self {
             question,
-            stream,
-            answer: Vec::new(),
+            exchange: Exchange::begin(socket, &request, may_answer)?,
         })
     }
 
     /// What it says, once it has said it.
     pub fn poll(&mut self) -> Option<Told> {
-        let mut piece = [0; 4096];
-        loop {
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Some(told(self.question, &self.answer)),
-                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => return Some(Told::Nothing),
-                Ok(n) => self.answer.extend_from_slice(&piece[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Some(Told::Nothing),
-            }
-        }
+        let answer = self.exchange.poll()?;
+        Some(answer.map_or(Told::Nothing, |answer| told(self.question, answer)))
     }
 }
 
 impl AsFd for Asked {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.exchange.stream.as_fd()
     }
 }
 
@@ -188,20 +161,53 @@ fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
         .collect()
 }
 
-/// Connects to Litestream itself, and to nobody else.
-fn connect_to(
-    socket: &Path,
-    may_answer: impl FnOnce(u32) -> bool,
-) -> Result<UnixStream, SyncFailure> {
-    let stream = connect(socket).map_err(|e| no_connection(&e))?;
-    let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
-    match may_answer(u32::try_from(listener).unwrap_or(0)) {
-        true => Ok(stream),
-        false => Err(SyncFailure::Failed(format!(
-            "process {listener} listens on its control socket {}, and is not the Litestream that was \
-             started; end it, or give each its own socket",
-            socket.display()
-        ))),
+/// One request and what has arrived of its answer, with Litestream itself and with nobody else.
+#[derive(Debug)]
+struct Exchange {
+    stream: UnixStream,
+    answer: Vec<u8>,
+}
+
+impl Exchange {
+    fn begin(
+        socket: &Path,
+        request: &str,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
+        let mut stream = connect(socket).map_err(|e| no_connection(&e))?;
+        let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        if !may_answer(u32::try_from(listener).unwrap_or(0)) {
+            return Err(SyncFailure::Failed(format!(
+                "process {listener} listens on its control socket {}, and is not the Litestream that \
+                 was started; end it, or give each its own socket",
+                socket.display()
+            )));
+        }
+        stream
+            .write_all(request.as_bytes())
+            .map_err(|e| no_connection(&e))?;
+        Ok(Self {
+            stream,
+            answer: Vec::new(),
+        })
+    }
+
+    /// The answer, once it is complete.
+    fn poll(&mut self) -> Option<Result<&[u8], SyncFailure>> {
+        let mut piece = [0; 4096];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Some(Ok(&self.answer)),
+                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
+                    let cause = "its control socket's answer has no end";
+                    return Some(Err(SyncFailure::Failed(cause.to_owned())));
+                }
+                Ok(n) => self.answer.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Some(Err(no_connection(&e))),
+            }
+        }
     }
 }
 
@@ -211,12 +217,6 @@ fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(UnixStream::from(socket))
-}
-
-impl AsFd for SyncRequest {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
 }
 
 fn no_connection(error: &std::io::Error) -> SyncFailure {
