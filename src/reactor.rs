@@ -669,8 +669,7 @@ impl Reactor {
         let configuration = self.understand().ok();
         let configuration = configuration.as_ref();
         self.bucket = configuration.and_then(|known| known.bucket(self.database()));
-        let state = configuration.and_then(|known| known.meta_path(self.database()));
-        self.local_state = state.unwrap_or_else(|| lineage::default_state(self.database()));
+        self.local_state = lineage::state_of(self.database(), configuration);
         self.folder_before = Some(lineage::folder(&self.local_state));
     }
 

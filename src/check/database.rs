@@ -90,10 +90,10 @@ fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Val
     // With a unit of its own Litestream may have another user.
     let state = match settings.replication.supervisor {
         Supervisor::Systemd { .. } => None,
-        Supervisor::Child => Configuration::of(&settings.replication.command, &variables)
-            .ok()
-            .and_then(|configuration| configuration.meta_path(database))
-            .or_else(|| Some(lineage::default_state(database))),
+        Supervisor::Child => {
+            let configuration = Configuration::of(&settings.replication.command, &variables);
+            Some(lineage::state_of(database, configuration.ok().as_ref()))
+        }
     };
     json!({
         "database": database,

@@ -23,6 +23,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use super::configuration::Configuration;
 use crate::agent::{Files, NO_COMMIT};
 use crate::store::wal_of;
 
@@ -74,10 +75,10 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     let Some(now) = salts(&wal_of(database), &[], IN_WAL) else {
         return false;
     };
-    let files = fs::read_dir(state.join("ltx/0"));
-    let files = files.into_iter().flatten().flatten();
+    let files = transactions(state);
     let mut found = files
-        .filter_map(|file| salts(&file.path(), b"LTX1", IN_LTX))
+        .iter()
+        .filter_map(|file| salts(file, b"LTX1", IN_LTX))
         .peekable();
     found.peek().is_some() && found.all(|salts| salts == now)
 }
@@ -86,11 +87,7 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
 /// on from that one with another WAL: what was in the old one after it is on no replica then, unless the
 /// file that it made holds the whole database.
 pub(crate) fn passed_a_wal_over(state: &Path) -> bool {
-    let files = fs::read_dir(state.join("ltx/0"));
-    let files = files.into_iter().flatten().flatten();
-    let mut files: Vec<_> = files.map(|file| file.path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
-    files.sort_unstable();
+    let files = transactions(state);
     // The first transaction of all it made itself.
     let fetched = files.first().filter(|file| **file != file_of(state, 1));
     let fetched = fetched.and_then(|file| Transaction::read(file).ok());
@@ -284,8 +281,15 @@ fn pages(file: &File, at_most: u64) -> io::Result<u64> {
     Ok(numbers / 3)
 }
 
+/// Where Litestream has its local state, by its configuration where that is known.
+pub(crate) fn state_of(database: &Path, configuration: Option<&Configuration>) -> PathBuf {
+    configuration
+        .and_then(|known| known.meta_path(database))
+        .unwrap_or_else(|| default_state(database))
+}
+
 /// Where Litestream has its local state unless it is told.
-pub(crate) fn default_state(database: &Path) -> PathBuf {
+fn default_state(database: &Path) -> PathBuf {
     let mut folder = OsString::from(".");
     folder.push(database.file_name().unwrap_or_default());
     folder.push("-litestream");
@@ -295,13 +299,20 @@ pub(crate) fn default_state(database: &Path) -> PathBuf {
 /// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a
 /// power cut may have left others.
 fn last_read(state: &Path) -> Option<Salts> {
-    let files = fs::read_dir(state.join("ltx/0")).ok()?;
-    let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
+    let files = transactions(state);
+    let found = files.iter().rev().find_map(|f| salts(f, b"LTX1", IN_LTX));
+    found.filter(|salts| *salts != Salts::default())
+}
+
+/// The files of the transactions that are there, the oldest first.
+fn transactions(state: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(state.join("ltx/0"));
+    let files = files.into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
     // Their names are numbers that grow, all of one length.
     files.sort_unstable();
-    let found = files.iter().rev().find_map(|f| salts(f, b"LTX1", IN_LTX));
-    found.filter(|salts| *salts != Salts::default())
+    files
 }
 
 /// The salts in a file that begins with `magic`. SQLite has no lock on a WAL's own file that
