@@ -270,8 +270,6 @@ pub struct Agent {
     unreadable: Option<String>,
     /// What the next run would be told.
     remembered: Option<Option<BootTime>>,
-    /// When the next event was due at the latest.
-    due: BootTime,
     stopping: bool,
     exited: bool,
 }
@@ -292,7 +290,6 @@ impl Agent {
             listed: None,
             unreadable: None,
             remembered: None,
-            due: BootTime::NEVER,
             stopping: false,
             exited: false,
             policy,
@@ -303,7 +300,7 @@ impl Agent {
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Actions::default();
         let out = &mut actions;
-        if self.due + SLEEP < now.boot {
+        if self.deadline() + SLEEP < now.boot {
             self.replicator.ledger.excuse(now.boot);
         }
         let offset = std::mem::replace(&mut self.offset, now.offset());
@@ -343,8 +340,9 @@ impl Agent {
                 if result.as_ref().is_err_and(SyncFailure::says_session_ended) {
                     self.renewal.ended_early(now.boot, out);
                 }
+                let heartbeat = self.policy.heartbeat.is_some();
                 self.replicator
-                    .synced(result, &mut self.jitter, now.boot, out);
+                    .synced(result, heartbeat, &mut self.jitter, now.boot, out);
             }
             Event::Greeted => self.replicator.greeted(),
             Event::Listed(replicates) => self.listed = Some(replicates),
@@ -406,7 +404,6 @@ impl Agent {
         if self.remembered.replace(remembered) != Some(remembered) {
             out.push(Action::Remember(remembered));
         }
-        self.due = self.deadline();
         actions.0
     }
 
@@ -450,7 +447,8 @@ impl Agent {
             let open = self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open();
             self.guard.advance(open, now, out);
             self.renewal.advance(now, out);
-            self.replicator.advance(now, out);
+            self.replicator
+                .advance(self.policy.heartbeat.is_some(), now, out);
             if !self.stopping {
                 let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
                 self.creation

@@ -176,7 +176,6 @@ pub(super) struct Replicator {
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
     leaving: Option<BootTime>,
-    heartbeat: bool,
     pub(super) ledger: Ledger,
     pub(super) starts: u64,
     pub(super) rotations: u64,
@@ -231,7 +230,6 @@ impl Replicator {
             introduced: false,
             stop_began: None,
             leaving: None,
-            heartbeat: policy.heartbeat.is_some(),
             ledger: Ledger::new(now),
             starts: 0,
             rotations: 0,
@@ -276,7 +274,6 @@ impl Replicator {
         if is_another {
             self.ledger = Ledger::new(now);
         }
-        self.heartbeat = policy.heartbeat.is_some();
         self.next_delivery = match delivery_of(policy.rotation) {
             None if self.delivery.is_some() => self.next_delivery,
             named => named,
@@ -358,6 +355,7 @@ impl Replicator {
     pub(super) fn synced(
         &mut self,
         result: Result<Answer, SyncFailure>,
+        heartbeat: bool,
         jitter: &mut Jitter,
         now: BootTime,
         out: &mut Actions,
@@ -380,10 +378,10 @@ impl Replicator {
         if result == Err(SyncFailure::BeginningMissed) {
             self.ledger.breaks(BEGINNING_MISSED);
         }
-        let finding = result.map(|answer| self.ledger.judge(answer, self.heartbeat, now));
+        let finding = result.map(|answer| self.ledger.judge(answer, heartbeat, now));
         let asker = Asker {
             age: now.since(self.since),
-            heartbeat: self.heartbeat,
+            heartbeat,
             wanted: self.ledger.has_unproved_row(),
         };
         match &mut self.phase {
@@ -493,7 +491,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn advance(&mut self, now: BootTime, out: &mut Actions) {
+    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
         if let Some(limit) = self.leaving {
             match &self.phase {
                 Phase::Running(catch_up) if catch_up.is_done() || limit <= now => {
@@ -535,13 +533,13 @@ impl Replicator {
                 self.enter(Phase::Waiting { until }, now);
             }
             Phase::Running(catch_up) => {
-                let action = catch_up.advance(self.heartbeat, now);
+                let action = catch_up.advance(heartbeat, now);
                 if action == Some(Action::Sync) {
                     self.ledger.ask(now);
                 }
                 out.extend(action);
             }
-            Phase::Preparing(preparation) => match preparation.advance(self.heartbeat, now) {
+            Phase::Preparing(preparation) => match preparation.advance(heartbeat, now) {
                 Progress::Waits => {}
                 Progress::Does(action) => {
                     if action == Action::Sync {
