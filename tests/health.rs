@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{LIMIT, Outcome, lab};
-use edgerepl_lab::{Daemon, KeyKind, Lab, ProxyWay, S3Proxy, Site, tools};
+use edgerepl_lab::{Daemon, KeyKind, Lab, ProxyWay, S3Proxy, Site, SmallDisk, tools};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -366,7 +366,7 @@ fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Outcome {
     let mut device = Device::new(lab, &name, "refresh", None)?;
     let state = device.state();
     let disk = match wound {
-        Wound::ReadOnly | Wound::Full => match SmallDisk::mount(&state)? {
+        Wound::ReadOnly | Wound::Full => match SmallDisk::mount(&state, 6)? {
             Some(disk) => Some(disk),
             None => {
                 eprintln!("not tested: {wound:?}, for only root can mount a small disk");
@@ -819,62 +819,5 @@ impl Application {
         let done = act();
         drop(resume);
         done
-    }
-}
-
-/// A disk of a few MB at a folder, in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts it; `None` where that is not allowed.
-    fn mount(folder: &Path) -> Outcome<Option<Self>> {
-        fs::create_dir_all(folder)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-            .arg(folder)
-            .output()?;
-        Ok(mounted.status.success().then(|| Self(folder.to_owned())))
-    }
-
-    /// All at once, whatever is open there.
-    fn set_read_only(&self, on: bool) -> Outcome {
-        let run = |arguments: &[&str]| -> Outcome {
-            let status = Command::new(arguments[0])
-                .args(&arguments[1..])
-                .arg(&self.0)
-                .status()?;
-            status.success().then_some(()).ok_or("mount failed".into())
-        };
-        match on {
-            true => {
-                let bound = Command::new("mount")
-                    .arg("--bind")
-                    .args([&self.0, &self.0])
-                    .status()?;
-                bound.success().then_some(()).ok_or("mount failed")?;
-                run(&["mount", "-o", "remount,ro,bind"])
-            }
-            false => run(&["umount", "-l"]),
-        }
-    }
-
-    fn fill(&self) -> Outcome {
-        let mut file = fs::File::create(self.0.join("ballast"))?;
-        // To the last byte.
-        while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|n| n > 0) {}
-        Ok(())
-    }
-
-    fn free(&self) -> Outcome {
-        Ok(fs::remove_file(self.0.join("ballast"))?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, for whatever may still be open there; twice, where it was bound to itself.
-        for _ in 0..2 {
-            let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-        }
     }
 }

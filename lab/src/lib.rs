@@ -24,6 +24,7 @@
 mod chip;
 mod comparison;
 mod device;
+mod disk;
 mod error;
 mod faulty;
 mod i2c;
@@ -56,6 +57,7 @@ pub use crate::{
     chip::{ChipCounts, ChipFaults},
     comparison::Comparison,
     device::{Device, KeyKind},
+    disk::SmallDisk,
     error::{Error, Result},
     faulty::FaultyToken,
     i2c::I2cBus,

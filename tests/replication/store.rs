@@ -1,15 +1,11 @@
 //! The database and its disk: locked, full, missing, late. Rows wait for it; rotations don't.
 
 use std::{
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
+    fs, thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site};
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, SmallDisk};
 
 use crate::support::{
     Application, LIMIT, Result, SHORT, assert_nothing_lost, assert_one_full_upload, fill,
@@ -52,20 +48,20 @@ fn a_full_disk_delays_rows_and_no_rotation() -> Result {
         ..LabOptions::default()
     })?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "thing-full")?;
-    let Some(disk) = SmallDisk::mount(&lab.root().join("sites/thing-full"))? else {
+    let Some(disk) = SmallDisk::mount(&lab.root().join("sites/thing-full"), 8)? else {
         eprintln!("not tested: only root can mount a small disk");
         return Ok(());
     };
     let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
     let mut daemon = site.start()?;
     let before = wait_until_replicating(&mut daemon)?;
-    let filling = disk.fill()?;
+    disk.fill()?;
     let during = daemon.wait_for("problem", LIMIT, |status| {
         has_problem(status, "is on a full disk; free some space")
             && number(status, "replication", "starts")
                 >= number(&before, "replication", "starts") + 2
     })?;
-    fs::remove_file(filling)?;
+    disk.free()?;
     let rows = number(&during, "heartbeat", "rows");
     assert_rows_go_on(daemon, rows, &lab, &site)
 }
@@ -201,34 +197,4 @@ fn ids_after(site: &Site, last: i64) -> Result<Vec<i64>> {
     let mut query = database.prepare("SELECT id FROM Pulse WHERE id > ?1 ORDER BY id")?;
     let ids = query.query_map([last], |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
-}
-
-/// A disk of a few MB at a folder, in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts it; `None` where that is not allowed.
-    fn mount(folder: &Path) -> Result<Option<Self>> {
-        fs::create_dir_all(folder)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
-            .arg(folder)
-            .output()?;
-        Ok(mounted.status.success().then(|| Self(folder.to_owned())))
-    }
-
-    /// Fills it to the last byte with a file.
-    fn fill(&self) -> Result<PathBuf> {
-        let path = self.0.join("filling");
-        let mut file = File::create(&path)?;
-        while file.write(&[0; 4096]).is_ok_and(|n| n > 0) {}
-        Ok(path)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily, for whatever may still be open there.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
