@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
+use super::access::Access;
+use super::output;
 use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
-use crate::cli::output;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::replication::control::SyncRequest;
-use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
+use crate::litestream::control::SyncRequest;
+use crate::litestream::restore::{Aside, Turn, has_room, size_of};
 use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness, named_tables};
 use crate::store::structure::Structure;
 use crate::system::priority;
@@ -128,7 +129,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     // Not before: writers were held up.
     priority::idle();
     let command = &settings.replication.command;
-    let restoring = aside.restore(command, database, transaction, &access)?;
+    let restoring = aside.restore(command, database, transaction, access.environment())?;
     let kept = kept(settings, &live, transaction)?;
     let held = live.release();
     let copy = restoring.end()?.ok_or("S3 holds no replica of it")?;

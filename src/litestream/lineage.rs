@@ -23,7 +23,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::configuration::Configuration;
+use super::config_file::Configuration;
 use crate::agent::{Files, NO_COMMIT};
 use crate::store::wal_of;
 
