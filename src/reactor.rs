@@ -51,14 +51,18 @@ use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
 use metrics::Metrics;
 
-mod children;
+mod chore;
+mod fetch;
+mod leftovers;
 mod litestream;
 mod memory;
 mod metrics;
 mod notify;
 mod voice;
 
-use children::{Chore, Errand, FetchChild, Leftovers, Look, Step};
+use chore::{Chore, Errand, Look, Step};
+use fetch::FetchChild;
+use leftovers::Leftovers;
 use litestream::Litestream;
 use memory::{Earlier, Memory};
 use notify::Notifier;

@@ -1,0 +1,189 @@
+//! Chores: commands that run beside the loop, one after the other, and what they printed.
+//!
+//! Owns processes and pipes. An exit wakes the loop by SIGCHLD; here it is only asked for, never
+//! waited for. Sets no deadline: the agent does.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use zeroize::Zeroizing;
+
+use super::notify;
+use super::voice::Voice;
+use crate::system::process::{Process, Streams};
+
+/// What a chore is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Errand {
+    Probe,
+    RestartUnit,
+    /// Whether the WAL continues what is dropped.
+    ResetState {
+        continues: bool,
+    },
+}
+
+/// How it is looked whether there is a replica.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Look {
+    Plan,
+    List,
+}
+
+/// Commands, one after the other, as long as each succeeds.
+#[derive(Debug)]
+pub(super) struct Chore {
+    running: Running,
+    rest: VecDeque<Step>,
+}
+
+/// A command, and what to call it should it fail.
+#[derive(Debug)]
+pub(super) struct Step {
+    name: String,
+    command: Command,
+    told: Zeroizing<String>,
+}
+
+impl Step {
+    pub(super) fn named(name: String, command: Command) -> Self {
+        Self {
+            name,
+            command,
+            told: Zeroizing::default(),
+        }
+    }
+
+    /// What it is told by its standard input.
+    pub(super) fn told(mut self, text: Zeroizing<String>) -> Self {
+        self.told = text;
+        self
+    }
+}
+
+impl From<Command> for Step {
+    /// By its words.
+    fn from(command: Command) -> Self {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        Self::named(format!("`{}`", words.join(" ")), command)
+    }
+}
+
+impl Chore {
+    pub(super) fn start(steps: impl IntoIterator<Item = Step>) -> Result<Self, String> {
+        let mut rest: VecDeque<Step> = steps.into_iter().collect();
+        let first = rest.pop_front().ok_or("there is nothing to do")?;
+        Ok(Self {
+            running: Running::start(first)?,
+            rest,
+        })
+    }
+
+    /// What to watch: what is printed and what else is said.
+    pub(super) fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        let Running { pipe, voice, .. } = &self.running;
+        [pipe.as_ref().map(AsFd::as_fd), voice.pipe()]
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.running.process.id()
+    }
+
+    /// The outcome, once the last command has ended or one has failed: what the last one printed, as far
+    /// as it is worth reading.
+    pub(super) fn poll(&mut self) -> Option<Result<String, String>> {
+        let running = &mut self.running;
+        let ended = running.process.ended();
+        running.hear();
+        let status = ended?;
+        if !status.success() {
+            let how = format!("{} failed ({status})", running.name);
+            return Some(Err(running.voice.with_last_words(how)));
+        }
+        let Some(next) = self.rest.pop_front() else {
+            return Some(Ok(String::from_utf8_lossy(&running.printed).into_owned()));
+        };
+        match Running::start(next) {
+            Ok(running) => {
+                self.running = running;
+                None
+            }
+            Err(cause) => Some(Err(cause)),
+        }
+    }
+
+    pub(super) fn into_child(self) -> Process {
+        self.running.process
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    process: Process,
+    pipe: Option<PipeReader>,
+    printed: Vec<u8>,
+    voice: Voice,
+}
+
+impl Running {
+    /// No more of what a command prints is kept, in bytes.
+    const KEPT: usize = 4096;
+
+    fn start(step: Step) -> Result<Self, String> {
+        let Step {
+            name,
+            mut command,
+            told,
+        } = step;
+        notify::withhold(&mut command);
+        let (voice, errors) = Voice::new()?;
+        let start = || -> io::Result<_> {
+            let (pipe, output) = io::pipe()?;
+            fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            let streams = Streams {
+                output: Some(output.as_fd()),
+                errors: Some(errors.as_fd()),
+                ..Streams::default()
+            };
+            let process = match told.is_empty() {
+                true => Process::start(&command, streams),
+                false => Process::start_told(&command, streams, &told),
+            };
+            Ok((process?, pipe))
+        };
+        let (process, pipe) = start().map_err(|e| format!("{name} can't be run: {e}"))?;
+        Ok(Self {
+            name,
+            process,
+            pipe: Some(pipe),
+            printed: Vec::new(),
+            voice,
+        })
+    }
+
+    /// Takes in what there is: a pipe that nobody empties would hold the command up. A child that it left
+    /// behind may still hold the pipe, and is not waited for.
+    fn hear(&mut self) {
+        self.voice.hear(&[]);
+        let mut piece = [0; 4096];
+        // What a pipe holds, and no more in one turn.
+        for _ in 0..16 {
+            let Some(pipe) = &mut self.pipe else { return };
+            match pipe.read(&mut piece) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => {
+                    let room = Self::KEPT.saturating_sub(self.printed.len());
+                    self.printed.extend_from_slice(&piece[..length.min(room)]);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
