@@ -23,10 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::agent::{
-    Action, Agent, Answer, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind,
-    SyncFailure,
-};
+use crate::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, SupervisorKind};
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::delivery::{self, Source};
@@ -34,6 +31,7 @@ use crate::credentials::fetch::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
 use crate::ipc::status::{self, StatusServer};
+use crate::litestream::answer::{Answer, Position, SyncFailure};
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{Configuration, Variables};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::output;
-use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::config::{RuntimeDirectory, Settings};
+use crate::litestream::answer::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::litestream::control::SyncRequest;
 use crate::litestream::restore::{Aside, Turn, has_room, size_of};
 use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness, named_tables};
@@ -124,7 +124,11 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
                 "{BEGINNING_MISSED}; edgerepl has it begin anew; try again in a minute"
             ));
         }
-        Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
+        Err(
+            SyncFailure::StateCorrupt(why)
+            | SyncFailure::SessionEnded(why)
+            | SyncFailure::Failed(why),
+        ) => return Err(why),
     };
     // Not before: writers were held up.
     priority::idle();
