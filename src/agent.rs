@@ -17,7 +17,7 @@ use log::Level;
 use crate::clock::{BootTime, WallTime};
 use crate::config::Rotation;
 use crate::credentials::FetchFailure;
-use crate::litestream::answer::{Answer, SyncFailure};
+use crate::litestream::answer::{Answer, Survey, SyncFailure};
 
 mod backoff;
 mod creation;
@@ -36,6 +36,7 @@ use guard::Guard;
 use heartbeat::Heartbeat;
 pub use proof::BOUND;
 use renewal::Renewal;
+pub(crate) use renewal::phase;
 pub use renewal::told_term;
 pub use replicator::Activity;
 use replicator::Replicator;
@@ -120,6 +121,8 @@ pub enum Event {
     Fetched(Result<Lease, FetchFailure>),
     /// It is known how Litestream can be given credentials, or why it is not.
     Probed(Result<Delivery, String>),
+    /// It is known how Litestream's files and the WAL look before a start, or why it is not.
+    Surveyed(Result<Survey, String>),
     /// Litestream runs (or systemd says that it restarted its unit), or could not be started.
     Started(Result<(), String>),
     /// Litestream ended; how, in words.
@@ -154,6 +157,8 @@ pub enum Event {
     Understood(Result<Vec<String>, String>),
     /// The configuration was read anew.
     Reloaded(Policy),
+    /// Nobody knows whether an earlier run left a row that it had not seen proved.
+    NothingRecalled,
     /// An earlier run left a row that it had not seen proved, and that is so old.
     Inherited(Duration),
     /// Somebody wants the daemon to end.
@@ -171,10 +176,12 @@ pub enum Action {
     AbandonFetch,
     /// Find out how Litestream can be given credentials; ends in [`Event::Probed`].
     Probe,
+    /// Look at Litestream's files and the WAL, before a start; ends in [`Event::Surveyed`].
+    Survey,
     /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
     /// [`Event::Started`].
     Start(Delivery),
-    /// Give up on a probe, or on a restart that systemd never finished: nothing more is heard of it.
+    /// Give up on whatever was asked for on the way to a start: nothing more is heard of it.
     AbandonStart,
     /// Ask Litestream to end (SIGTERM); a second one cuts its last sync short.
     Terminate,
@@ -195,6 +202,8 @@ pub enum Action {
     Remember(Option<BootTime>),
     /// Write a heartbeat row; ends in [`Event::Row`], or in [`Event::DatabaseMissing`].
     WriteRow,
+    /// Find out how old the row before this one is; ends in [`Event::Inherited`], where there is one.
+    AskRowBefore(i64),
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
     LookForReplica,
     /// Give up on that: nothing more is heard of it.
@@ -207,7 +216,7 @@ pub enum Action {
     TakeGuard,
     /// Let the WAL go, for Litestream holds it.
     ReleaseGuard,
-    /// Let the WAL go, though Litestream has not read it: a bound was reached.
+    /// Let the WAL go, though Litestream has not read it: a bound was reached. It is emptied then.
     AbandonGuard,
     /// Tell the log.
     Log(Level, String),
@@ -233,6 +242,8 @@ pub struct Agent {
     listed: Option<Vec<String>>,
     /// Why its configuration can't be read.
     unreadable: Option<String>,
+    /// What an earlier run left is not known: the row before the first one of this run tells.
+    asks_row_before: bool,
     /// What the next run would be told.
     remembered: Option<Option<BootTime>>,
     stopping: bool,
@@ -254,6 +265,7 @@ impl Agent {
             unwatched: Vec::new(),
             listed: None,
             unreadable: None,
+            asks_row_before: false,
             remembered: None,
             stopping: false,
             exited: false,
@@ -289,6 +301,10 @@ impl Agent {
             Event::Probed(result) => {
                 self.replicator.probed(result, now.boot, out);
             }
+            Event::Surveyed(result) => {
+                self.replicator
+                    .surveyed(result, &mut self.jitter, now.boot, out);
+            }
             Event::Started(result) => {
                 self.replicator
                     .started(result, &mut self.jitter, now.boot, out);
@@ -312,7 +328,11 @@ impl Agent {
             Event::Greeted => self.replicator.greeted(),
             Event::Listed(replicates) => self.listed = Some(replicates),
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
-            Event::WalEmptied(result) => self.replicator.emptied(result, now.boot, out),
+            Event::WalEmptied(result) => {
+                self.replicator
+                    .emptied(result, &mut self.jitter, now.boot, out);
+            }
+            Event::NothingRecalled => self.asks_row_before = true,
             Event::Inherited(age) => self.replicator.ledger.inherit(age),
             Event::DatabaseMissing => {
                 self.replicator.row(None, now.boot);
@@ -326,8 +346,11 @@ impl Agent {
                     .looked(result, &mut self.jitter, now.boot, out);
             }
             Event::Row(result) => {
-                if result.is_ok() {
+                if let Ok(id) = result {
                     self.creation.there();
+                    if std::mem::take(&mut self.asks_row_before) {
+                        out.push(Action::AskRowBefore(id));
+                    }
                 }
                 self.replicator.row(result.as_ref().ok(), now.boot);
                 self.heartbeat
@@ -404,16 +427,20 @@ impl Agent {
         Report::of(self, now)
     }
 
+    /// Nobody holds the WAL but the guard, which is to.
+    fn leaves_wal_open(&self) -> bool {
+        let goes_on = !self.stopping || self.replicator.is_leaving();
+        self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open()
+    }
+
     /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
     fn advance(&mut self, now: Now, out: &mut Actions) {
         let (is_believed, now) = (self.clock.is_believed(now), now.boot);
         loop {
-            let goes_on = !self.stopping || self.replicator.is_leaving();
-            let open = self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open();
-            self.guard.advance(open, now, out);
+            self.guard.advance(self.leaves_wal_open(), now, out);
             self.renewal.advance(now, out);
-            self.replicator
-                .advance(self.policy.heartbeat.is_some(), now, out);
+            let (heartbeat, is_guarded) = (self.policy.heartbeat.is_some(), self.guard.may_hold());
+            self.replicator.advance(heartbeat, is_guarded, now, out);
             if !self.stopping {
                 let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
                 self.creation
@@ -422,6 +449,8 @@ impl Agent {
                 self.heartbeat
                     .advance(self.policy.heartbeat, prune, now, out);
             }
+            // What has just ended may have left it open.
+            self.guard.advance(self.leaves_wal_open(), now, out);
             if self.deadline() > now {
                 break;
             }

@@ -18,7 +18,7 @@ use crate::commands::{check, credential_process, csr, output, restore, status, v
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::litestream::{leash, unit};
-use crate::reactor;
+use crate::reactor::{self, disk};
 use crate::system::inherited;
 use crate::system::stderr::StandardError;
 
@@ -77,6 +77,9 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
         (&check::database::COMMAND, [order]) => {
             let verdict = check::database::child(order)?;
             Some(output::answer(verdict, ExitCode::SUCCESS))
+        }
+        (&disk::COMMAND, question) => {
+            Some(output::answer(disk::child(question)?, ExitCode::SUCCESS))
         }
         (&unit::AWAIT, [unit, earlier @ ..]) => {
             let restarted = unit::await_restart(unit, earlier.first().copied());

@@ -84,6 +84,11 @@ impl Guard {
         }
     }
 
+    /// It holds the WAL, or is about to.
+    pub(super) fn may_hold(&self) -> bool {
+        matches!(self, Self::Asked { .. } | Self::Held { .. })
+    }
+
     /// Since when it has been held, if it is.
     pub(super) fn held_since(&self) -> Option<BootTime> {
         match self {
@@ -97,9 +102,12 @@ impl Guard {
         out.push(Action::TakeGuard);
     }
 
+    /// From here on the WAL may be reset at any time, and nobody would know at which: it is emptied. Where
+    /// others read, Litestream among them, it can't be, and they hold it meanwhile.
     fn spend(&mut self, why: &str, out: &mut Actions) {
         *self = Self::Spent;
         out.push(Action::AbandonGuard);
+        out.push(Action::EmptyWal);
         out.warn(format!(
             "the WAL is let go, since {why}; Litestream may have to upload the whole database"
         ));

@@ -31,7 +31,7 @@
 use std::time::Duration;
 
 use crate::clock::BootTime;
-use crate::litestream::answer::{Answer, NO_COMMIT, Position};
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, NO_COMMIT, Position};
 
 /// A row that is older, and that no replica is known to hold, is told of.
 pub const BOUND: Duration = Duration::from_secs(120);
@@ -63,6 +63,8 @@ pub(super) struct Ledger {
     /// What was answered last, and whether by the process that runs.
     seen: Option<Answer>,
     is_same_process: bool,
+    /// The mark of the folder of its files before the start, until it is known how it went on there.
+    folder_before: Option<Option<u64>>,
     /// Why Litestream has to upload the whole database before anything that it says is believed.
     broken: Option<&'static str>,
     /// All that was committed before then is proved.
@@ -123,6 +125,7 @@ impl Ledger {
             waiting: None,
             seen: None,
             is_same_process: false,
+            folder_before: None,
             broken: None,
             covered: None,
             proof: None,
@@ -148,6 +151,11 @@ impl Ledger {
         self.waiting.get_or_insert(now);
         let row = self.row;
         self.asked = Some(Asked { at: now, row });
+    }
+
+    /// Litestream is about to be started, and its files are in a folder of this mark, or in none.
+    pub(super) fn surveyed(&mut self, folder: Option<u64>) {
+        self.folder_before = Some(folder);
     }
 
     /// Litestream is started.
@@ -180,6 +188,9 @@ impl Ledger {
     /// Takes in an answer to what was asked last, where heartbeat rows are written (`rows`) or not.
     pub(super) fn judge(&mut self, answer: Answer, rows: bool, now: BootTime) -> Finding {
         let position = answer.position;
+        if answer.lacks_beginning || self.passed_a_wal_over(&answer) {
+            self.broken = self.broken.or(Some(BEGINNING_MISSED));
+        }
         self.broken = self.broken.or_else(|| self.fault_of(&answer));
         if let Some(why) = self.broken {
             return Finding::Broken(why);
@@ -299,6 +310,17 @@ impl Ledger {
         Finding::Proved
     }
 
+    /// Whether it began a folder anew with the last file of its replica, and then took another WAL. In a
+    /// folder that is older than the process that says nothing: each checkpoint begins a WAL anew.
+    fn passed_a_wal_over(&mut self, answer: &Answer) -> bool {
+        let folder = answer.files.map(|files| files.folder);
+        let is_new = self.folder_before.is_some_and(|before| before != folder);
+        if !is_new || answer.passed_a_wal_over.is_some() {
+            self.folder_before = None;
+        }
+        is_new && answer.passed_a_wal_over == Some(true)
+    }
+
     /// Why `answer` does not continue what was answered before, if so.
     fn fault_of(&self, answer: &Answer) -> Option<&'static str> {
         if answer.position.replicated > answer.position.local {
@@ -347,6 +369,8 @@ mod tests {
                 before: before.map(|before| 1000 + before),
             }),
             last_commit: Some(local),
+            passed_a_wal_over: None,
+            lacks_beginning: false,
         }
     }
 

@@ -83,6 +83,15 @@ pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16
         .max(LEAST_INTERVAL)
 }
 
+/// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names
+/// (FNV-1a, folded).
+pub(crate) fn phase(thing_name: &str) -> u16 {
+    let hash = thing_name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (hash >> 16) as u16 ^ hash as u16
+}
+
 /// What an AWS SDK is told of credentials that are good for `left` and renewed in `renewal_in` (zero
 /// where that is late): for how long it may use them before it asks again. An SDK asks at the very
 /// end of what it was told, so this ends when the next ones should be there.

@@ -6,7 +6,7 @@
 //! only the row and the sync are left. One that does not follow, however often it is asked, is
 //! restarted once. Knows nothing of how credentials come about, nor how Litestream is run.
 //!
-//! Its parts, a phase each: `preparation` (before a stop), `stop`, `catch_up` (after a start).
+//! Its parts, a phase each: `preparation` (before a stop), `stop`, `start`, `catch_up` (after a start).
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -24,14 +24,16 @@ use super::renewal::Term;
 use super::{Action, Actions, Delivery, Policy, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
-use crate::litestream::answer::{Answer, BEGINNING_MISSED, SyncFailure};
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, Survey, SyncFailure};
 
 mod catch_up;
 mod preparation;
+mod start;
 mod stop;
 
 use catch_up::{Asker, CatchUp, SOCKET_LIMIT, Socket, Verdict};
 use preparation::{Preparation, Progress};
+use start::{Because, Start};
 use stop::{LastSync, Stop, Then};
 
 /// How long the row and the last sync before a stop may hold the stop up, each; and the row after a
@@ -45,8 +47,8 @@ const ROW_PACE: Duration = Duration::from_millis(100);
 /// bring the last rows out, and takes so long for it at the most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// Within this a start is over: `systemctl restart` waits for the unit's own stop time-out.
-const START_LIMIT: Duration = Duration::from_secs(120);
+/// Within this local state is dropped: the unit is stopped first, which takes up to its stop time-out.
+const RESET_LIMIT: Duration = Duration::from_secs(120);
 
 /// Litestream dying, or not starting.
 const RESTART: Backoff = Backoff {
@@ -94,6 +96,10 @@ pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 /// for the whole database may have to be uploaded.
 const RESET_PACE: Duration = Duration::from_secs(180);
 const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
+
+/// What is said where the WAL is another one than Litestream knows, and of a replica that is wrong.
+const WAL_WAS_RESET: &str = "the WAL was reset while Litestream did not hold it";
+const MUST_BEGIN_ANEW: &str = "Litestream has to upload the whole database";
 
 /// A reset that failed is tried again after this; where the WAL could not be emptied, twice as late each
 /// time.
@@ -189,7 +195,7 @@ enum Phase {
     /// Not running; started again at `until`.
     Waiting { until: BootTime },
     /// Being started.
-    Starting { deadline: BootTime },
+    Starting(Start),
     /// Running.
     Running(CatchUp),
     /// Running still, and about to be stopped.
@@ -257,7 +263,7 @@ impl Replicator {
             }
             Phase::Running(_) => self.prepare(now),
             // Whatever is under way ends in a start, and a start takes the newest.
-            Phase::Starting { .. } | Phase::Preparing(_) | Phase::Stopping(_) => {}
+            Phase::Starting(_) | Phase::Preparing(_) | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
     }
@@ -287,7 +293,7 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        if !matches!(self.phase, Phase::Starting { .. }) {
+        if !matches!(&self.phase, Phase::Starting(start) if start.is_probe()) {
             return;
         }
         let delivery = match result {
@@ -303,7 +309,39 @@ impl Replicator {
                 Delivery::Environment
             }
         };
-        self.start_with(delivery, now, out);
+        self.survey(delivery, now, out);
+    }
+
+    /// It is known how its files and the WAL look before the start, or not: it is never started blindly.
+    pub(super) fn surveyed(
+        &mut self,
+        result: Result<Survey, String>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let Phase::Starting(start) = &self.phase else {
+            return;
+        };
+        let Some(delivery) = start.surveyed() else {
+            return;
+        };
+        let survey = match result {
+            Ok(survey) => survey,
+            Err(cause) => return self.wait_to_start(cause, jitter, now, out),
+        };
+        self.ledger.surveyed(survey.folder);
+        let because = match survey.wal_was_reset {
+            true => Some(Because::WalWasReset),
+            false => self.ledger.is_broken().then_some(Because::ReplicaIsBroken),
+        };
+        match because {
+            Some(because) => {
+                let start = Start::empty_wal(delivery, because, now);
+                self.enter(Phase::Starting(start), now);
+            }
+            None => self.launch(delivery, now, out),
+        }
     }
 
     pub(super) fn started(
@@ -313,7 +351,7 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        if !matches!(self.phase, Phase::Starting { .. }) {
+        if !matches!(&self.phase, Phase::Starting(start) if start.is_launched()) {
             return;
         }
         match result {
@@ -340,7 +378,7 @@ impl Replicator {
                 Then::Exit => self.enter(Phase::Down, now),
             },
             Phase::Running(_) if self.leaving.is_some() => self.enter(Phase::Down, now),
-            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting { .. } => {
+            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting(_) => {
                 if now.since(self.since) >= STEADY {
                     self.deaths = 0;
                 }
@@ -439,22 +477,48 @@ impl Replicator {
         }
     }
 
-    /// The WAL was emptied before a start, or could not be: a replica that misses something is better
-    /// than none, and the next start tries again.
-    pub(super) fn emptied(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
-        match result {
-            Ok(()) => {
+    /// The WAL was emptied before a start, or could not be. A good replica is not made wrong by a start:
+    /// that waits. One that misses something already is better than none, and the next start tries again.
+    pub(super) fn emptied(
+        &mut self,
+        result: Result<(), String>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let Phase::Starting(start) = &self.phase else {
+            return;
+        };
+        let Some((delivery, because)) = start.emptied() else {
+            return;
+        };
+        match (result, because) {
+            (Ok(()), _) => {
                 self.unemptied = 0;
                 self.ledger.begins_anew();
+                let why = match because {
+                    Because::WalWasReset => WAL_WAS_RESET,
+                    Because::ReplicaIsBroken => MUST_BEGIN_ANEW,
+                };
+                out.warn(format!(
+                    "{why}; the WAL was emptied, so that Litestream uploads the whole database and \
+                     misses no row"
+                ));
+                self.launch(delivery, now, out);
             }
-            Err(why) => {
+            (Err(why), Because::WalWasReset) => {
+                let cause = format!(
+                    "{WAL_WAS_RESET}; the WAL has to be emptied before Litestream may start: {why}"
+                );
+                self.wait_to_start(cause, jitter, now, out);
+            }
+            (Err(why), Because::ReplicaIsBroken) => {
                 let wait = RESET_RETRY.saturating_mul(2_u32.saturating_pow(self.unemptied));
                 self.unemptied = self.unemptied.saturating_add(1);
                 self.reset_allowed = now + wait.min(LONGEST_RESET_RETRY);
                 self.resets = self.resets.saturating_sub(1);
-                out.warn(format!(
-                    "Litestream has to upload the whole database, and does not yet: {why}"
-                ));
+                out.warn(format!("{MUST_BEGIN_ANEW}, and does not yet: {why}"));
+                self.launch(delivery, now, out);
             }
         }
     }
@@ -470,7 +534,8 @@ impl Replicator {
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
         let is_child = self.supervisor == SupervisorKind::Child;
         let may_wait = is_child && self.leaving.is_none();
-        let rescue = !self.runs_with_credentials(now) && self.has_credentials(now);
+        let has_credentials = self.has_credentials(now);
+        let rescue = !self.runs_with_credentials(now) && has_credentials;
         match &mut self.phase {
             // Litestream that has not opened the database yet ends without a last sync.
             Phase::Running(catch_up)
@@ -483,7 +548,12 @@ impl Replicator {
             Phase::Stopping(stop) if stop.then == Then::Start && may_wait && rescue => {
                 self.leaving = Some(now + LEAVE_LIMIT);
             }
-            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting { .. } if is_child => {
+            // Only a start brings out what was written since the stop.
+            Phase::Starting(start) if !start.is_launched() => match may_wait && has_credentials {
+                true => self.leaving = Some(now + LEAVE_LIMIT),
+                false => self.abandon_to_end(now, out),
+            },
+            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting(_) if is_child => {
                 self.stop_to(Then::Exit, now, out);
             }
             Phase::Stopping(stop) => stop.leave(now),
@@ -491,13 +561,23 @@ impl Replicator {
         }
     }
 
-    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime, out: &mut Actions) {
+    /// Does what is due. `is_guarded`: the guard holds the WAL, or is about to.
+    pub(super) fn advance(
+        &mut self,
+        heartbeat: bool,
+        is_guarded: bool,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
         if let Some(limit) = self.leaving {
             match &self.phase {
                 Phase::Running(catch_up) if catch_up.is_done() || limit <= now => {
                     self.stop_to(Then::Exit, now, out);
                 }
                 Phase::Idle | Phase::Waiting { .. } => self.enter(Phase::Down, now),
+                Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
+                    self.abandon_to_end(now, out);
+                }
                 _ => {}
             }
         }
@@ -520,18 +600,16 @@ impl Replicator {
         }
         match &mut self.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
-            Phase::Starting { deadline } if *deadline <= now => {
+            Phase::Starting(start) if start.deadline() <= now => {
                 out.push(Action::AbandonStart);
                 let wait = RESTART.longest;
-                out.warn(format!(
-                    "systemd has not restarted Litestream's unit within {} s; look into it with \
-                     `systemctl status`; tried again in {} s",
-                    START_LIMIT.as_secs(),
-                    wait.as_secs()
-                ));
+                let trouble = start.trouble();
+                out.warn(format!("{trouble}; tried again in {} s", wait.as_secs()));
+                self.last_trouble = Some(trouble);
                 let until = now + wait;
                 self.enter(Phase::Waiting { until }, now);
             }
+            Phase::Starting(start) => out.extend(start.advance(is_guarded)),
             Phase::Running(catch_up) => {
                 let action = catch_up.advance(heartbeat, now);
                 if action == Some(Action::Sync) {
@@ -551,6 +629,7 @@ impl Replicator {
             },
             Phase::Stopping(stop) => out.extend(stop.advance(now)),
             Phase::Resetting { deadline } if *deadline <= now => {
+                out.push(Action::AbandonStart);
                 self.reset_allowed = now + RESET_RETRY;
                 self.start_or_idle(now, out);
             }
@@ -559,13 +638,13 @@ impl Replicator {
     }
 
     pub(super) fn deadline(&self) -> BootTime {
+        let limit = self.leaving.unwrap_or(BootTime::NEVER);
         match &self.phase {
             Phase::Idle | Phase::Down => BootTime::NEVER,
-            Phase::Waiting { until: at }
-            | Phase::Starting { deadline: at }
-            | Phase::Resetting { deadline: at } => *at,
+            Phase::Waiting { until } => *until,
+            Phase::Resetting { deadline } => limit.min(*deadline),
+            Phase::Starting(start) => limit.min(start.deadline()),
             Phase::Running(catch_up) => {
-                let limit = self.leaving.unwrap_or(BootTime::NEVER);
                 let greeting = self.greeted_by.unwrap_or(BootTime::NEVER);
                 limit
                     .min(catch_up.deadline())
@@ -582,6 +661,7 @@ impl Replicator {
         match &self.phase {
             Phase::Running(_) => !self.holds_wal,
             Phase::Preparing(preparation) => !preparation.holds_wal(),
+            Phase::Starting(start) => !start.empties_wal(),
             Phase::Down => false,
             _ => true,
         }
@@ -605,7 +685,7 @@ impl Replicator {
         let activity = match &self.phase {
             Phase::Idle => Activity::WaitingForCredentials,
             Phase::Waiting { .. } => Activity::WaitingToRestart,
-            Phase::Starting { .. } => Activity::Starting,
+            Phase::Starting(_) => Activity::Starting,
             Phase::Running(catch_up) if catch_up.is_done() => Activity::Replicating,
             Phase::Running(_) => Activity::CatchingUp,
             Phase::Preparing(_) | Phase::Stopping(_) => Activity::Stopping,
@@ -682,7 +762,7 @@ impl Replicator {
     }
 
     fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
-        let deadline = now + START_LIMIT;
+        let deadline = now + RESET_LIMIT;
         self.enter(Phase::Resetting { deadline }, now);
         self.ledger.forget();
         out.push(Action::ResetState);
@@ -712,15 +792,27 @@ impl Replicator {
     }
 
     fn start(&mut self, now: BootTime, out: &mut Actions) {
-        if let Some(delivery) = self.next_delivery {
-            return self.start_with(delivery, now, out);
+        match self.next_delivery {
+            Some(delivery) => self.survey(delivery, now, out),
+            None => self.begin_start(Start::probe(now), now, out),
         }
-        let deadline = now + START_LIMIT;
-        self.enter(Phase::Starting { deadline }, now);
-        out.push(Action::Probe);
     }
 
-    fn start_with(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
+    fn survey(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
+        self.begin_start(Start::survey(delivery, now), now, out);
+    }
+
+    fn begin_start(&mut self, step: (Start, Action), now: BootTime, out: &mut Actions) {
+        let (start, action) = step;
+        self.enter(Phase::Starting(start), now);
+        out.push(action);
+    }
+
+    /// Starts it with the newest credentials, which may have ended on the way here.
+    fn launch(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
+        if !self.has_credentials(now) {
+            return self.enter(Phase::Idle, now);
+        }
         self.running = self.term;
         self.delivery = Some(delivery);
         self.clock_went_back = false;
@@ -729,12 +821,13 @@ impl Replicator {
         self.introduced = false;
         self.greeted();
         self.ledger.started();
-        let deadline = now + START_LIMIT;
-        self.enter(Phase::Starting { deadline }, now);
-        if self.ledger.is_broken() {
-            out.push(Action::EmptyWal);
-        }
-        out.push(Action::Start(delivery));
+        self.begin_start((Start::launch(now), Action::Start(delivery)), now, out);
+    }
+
+    /// The daemon ends, and nothing runs that would have to be stopped.
+    fn abandon_to_end(&mut self, now: BootTime, out: &mut Actions) {
+        out.push(Action::AbandonStart);
+        self.enter(Phase::Down, now);
     }
 
     /// Whether the Litestream that runs gets new credentials without a restart, and is to.

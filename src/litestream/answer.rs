@@ -1,4 +1,4 @@
-//! What Litestream answers to a sync, and what its own files and the WAL look like then.
+//! What Litestream answers to a sync, and what its own files and the WAL look like then, or before a start.
 //!
 //! Owns the words for it. Judges nothing: whether an answer can be true is for the agent to say.
 
@@ -40,6 +40,20 @@ pub struct Answer {
     /// By which the last commit in the WAL is told from any other, [`NO_COMMIT`] where there is none;
     /// `None` where that can't be seen.
     pub last_commit: Option<u64>,
+    /// The folder of its files begins with one that it fetched from its replica, after which it took
+    /// another WAL; `None` as long as it has taken nothing after it.
+    pub passed_a_wal_over: Option<bool>,
+    /// What it took since the answer before lacks the beginning of the WAL.
+    pub lacks_beginning: bool,
+}
+
+/// What its files and the WAL look like while it is down.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Survey {
+    /// The WAL is another one than it read last.
+    pub wal_was_reset: bool,
+    /// The mark of the folder of its files; `None` where no such folder can be seen.
+    pub folder: Option<u64>,
 }
 
 /// The mark of a WAL without a commit.

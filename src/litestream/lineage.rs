@@ -85,16 +85,18 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
 
 /// Whether Litestream, which has just begun a folder of files anew with the last one of its replica, went
 /// on from that one with another WAL: what was in the old one after it is on no replica then, unless the
-/// file that it made holds the whole database.
-pub(crate) fn passed_a_wal_over(state: &Path) -> bool {
+/// file that it made holds the whole database. `None` as long as it has not gone on.
+pub(crate) fn passed_a_wal_over(state: &Path) -> Option<bool> {
     let files = transactions(state);
+    let next = Transaction::read(files.get(1)?);
     // The first transaction of all it made itself.
     let fetched = files.first().filter(|file| **file != file_of(state, 1));
     let fetched = fetched.and_then(|file| Transaction::read(file).ok());
-    let next = files.get(1).and_then(|file| Transaction::read(file).ok());
-    fetched
-        .zip(next)
-        .is_some_and(|(fetched, next)| fetched.salts != next.salts && !next.holds_all_pages())
+    let went_on = fetched.zip(next.ok());
+    Some(
+        went_on
+            .is_some_and(|(fetched, next)| fetched.salts != next.salts && !next.holds_all_pages()),
+    )
 }
 
 /// The mark of the folder of its files; `None` where none can be seen.
@@ -258,7 +260,7 @@ impl Transaction {
 fn pages(file: &File, at_most: u64) -> io::Result<u64> {
     const LENGTH: u64 = 8;
     const TRAILER: u64 = 16;
-    /// That of a database of 20 GiB: more would hold the loop up.
+    /// That of a database of 20 GiB: more takes too long on flash.
     const LONGEST_INDEX: u64 = 64 << 20;
     let end = file.metadata()?.len().saturating_sub(LENGTH + TRAILER);
     let mut length = [0; LENGTH as usize];
@@ -531,15 +533,19 @@ mod tests {
         let keep =
             |first: u64| (1..first).for_each(|id| drop(fs::remove_file(file_of(&state, id))));
         of_wal(1, b"old salt");
-        assert!(!passed_a_wal_over(&state), "the first of all");
+        assert_eq!(passed_a_wal_over(&state), Some(false), "the first of all");
         keep(2);
-        assert!(!passed_a_wal_over(&state), "one WAL");
+        assert_eq!(passed_a_wal_over(&state), Some(false), "one WAL");
         of_wal(2, b"old salt");
-        assert!(!passed_a_wal_over(&state), "the next is whole");
+        assert_eq!(passed_a_wal_over(&state), Some(false), "the next is whole");
         keep(3);
         of_wal(3, b"old salt");
-        assert!(passed_a_wal_over(&state));
+        assert_eq!(passed_a_wal_over(&state), Some(true));
         of_wal(3, b"the salt");
+        let alone = folder.join("alone");
+        fs::create_dir_all(alone.join("ltx/0")).expect("a folder");
+        fs::copy(file_of(&state, 3), file_of(&alone, 3)).expect("a file");
+        assert_eq!(passed_a_wal_over(&alone), None, "it has not gone on");
         fs::write(
             state.join("ltx/0/0000000000000006-0000000000000006.ltx"),
             b"LTX1",

@@ -1,6 +1,6 @@
-//! Chores: commands that run beside the loop, one after the other, and what they printed.
+//! Chores: what takes long, done by commands beside the loop, one after the other.
 //!
-//! Owns processes and pipes. An exit wakes the loop by SIGCHLD; here it is only asked for, never
+//! Owns their processes and pipes, and what they printed. An exit wakes the loop by SIGCHLD; here it is only asked for, never
 //! waited for. Sets no deadline: the agent does.
 
 use std::collections::VecDeque;
@@ -11,18 +11,26 @@ use std::process::Command;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use zeroize::Zeroizing;
 
+use super::leftovers::Leftovers;
 use super::notify;
 use super::voice::Voice;
+use crate::litestream::answer::Position;
 use crate::system::process::{Process, Streams};
 
 /// What a chore is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Errand {
     Probe,
+    Survey,
+    EmptyWal,
     RestartUnit,
-    /// Whether the WAL continues what is dropped.
-    ResetState {
-        continues: bool,
+    ResetState,
+    /// How it is looked whether there is a replica.
+    Look(Look),
+    /// What Litestream's files look like, beside what it answered and the WAL's last commit then.
+    Examine {
+        position: Position,
+        last_commit: Option<u64>,
     },
 }
 
@@ -33,11 +41,60 @@ pub(super) enum Look {
     List,
 }
 
+/// What each command printed, or what failed.
+pub(super) type Outcome = Result<Vec<String>, String>;
+
+/// The chores that are under way, no more than one for each errand.
+#[derive(Debug, Default)]
+pub(super) struct Chores(Vec<(Errand, Chore)>);
+
+impl Chores {
+    /// Begins one; where it is under way already, that one will do.
+    ///
+    /// # Errors
+    /// Why it can't be begun.
+    pub(super) fn begin(&mut self, errand: Errand, steps: Vec<Step>) -> Result<(), String> {
+        if self.0.iter().all(|(other, _)| *other != errand) {
+            self.0.push((errand, Chore::start(steps)?));
+        }
+        Ok(())
+    }
+
+    /// What to watch: what is printed and what else is said.
+    pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().flat_map(|(_, chore)| chore.pipes()).flatten()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|(_, chore)| chore.running.process.id())
+    }
+
+    /// Those that have ended.
+    pub(super) fn poll(&mut self) -> Vec<(Errand, Outcome)> {
+        let mut ended = Vec::new();
+        self.0.retain_mut(|(errand, chore)| {
+            let outcome = chore.poll();
+            let is_over = outcome.is_some();
+            ended.extend(outcome.map(|outcome| (*errand, outcome)));
+            !is_over
+        });
+        ended
+    }
+
+    /// Gives up those of `errands`: nothing more is heard of them.
+    pub(super) fn abandon(&mut self, errands: impl Fn(&Errand) -> bool, leftovers: &mut Leftovers) {
+        for (_, chore) in self.0.extract_if(.., |(errand, _)| errands(errand)) {
+            leftovers.add(chore.running.process);
+        }
+    }
+}
+
 /// Commands, one after the other, as long as each succeeds.
 #[derive(Debug)]
-pub(super) struct Chore {
+struct Chore {
     running: Running,
     rest: VecDeque<Step>,
+    printed: Vec<String>,
 }
 
 /// A command, and what to call it should it fail.
@@ -74,28 +131,23 @@ impl From<Command> for Step {
 }
 
 impl Chore {
-    pub(super) fn start(steps: impl IntoIterator<Item = Step>) -> Result<Self, String> {
-        let mut rest: VecDeque<Step> = steps.into_iter().collect();
+    fn start(steps: Vec<Step>) -> Result<Self, String> {
+        let mut rest = VecDeque::from(steps);
         let first = rest.pop_front().ok_or("there is nothing to do")?;
         Ok(Self {
             running: Running::start(first)?,
             rest,
+            printed: Vec::new(),
         })
     }
 
-    /// What to watch: what is printed and what else is said.
-    pub(super) fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
+    fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
         let Running { pipe, voice, .. } = &self.running;
         [pipe.as_ref().map(AsFd::as_fd), voice.pipe()]
     }
 
-    pub(super) fn id(&self) -> u32 {
-        self.running.process.id()
-    }
-
-    /// The outcome, once the last command has ended or one has failed: what the last one printed, as far
-    /// as it is worth reading.
-    pub(super) fn poll(&mut self) -> Option<Result<String, String>> {
+    /// The outcome, once the last command has ended or one has failed.
+    fn poll(&mut self) -> Option<Outcome> {
         let running = &mut self.running;
         let ended = running.process.ended();
         running.hear();
@@ -104,8 +156,10 @@ impl Chore {
             let how = format!("{} failed ({status})", running.name);
             return Some(Err(running.voice.with_last_words(how)));
         }
+        let printed = String::from_utf8_lossy(&running.printed).into_owned();
+        self.printed.push(printed);
         let Some(next) = self.rest.pop_front() else {
-            return Some(Ok(String::from_utf8_lossy(&running.printed).into_owned()));
+            return Some(Ok(std::mem::take(&mut self.printed)));
         };
         match Running::start(next) {
             Ok(running) => {
@@ -114,10 +168,6 @@ impl Chore {
             }
             Err(cause) => Some(Err(cause)),
         }
-    }
-
-    pub(super) fn into_child(self) -> Process {
-        self.running.process
     }
 }
 

@@ -1,144 +1,451 @@
-//! The Litestream that edgerepl runs: the process that was started, and all that came of it.
+//! Litestream, and all that is done about it beside the loop.
 //!
-//! Owns its start, its signals and its end. A wrapper around Litestream may end and leave it behind; it
-//! has ended only when nothing is left of the family. Decides nothing: when it is told to end, and when
-//! it is killed, the agent says.
+//! Owns the one that runs (`family`), the questions that were put to it, the chores, and the
+//! configuration that it read when it was started: an edit counts from the next start on. Each of the
+//! agent's orders is a method, and answers with what came of it, where that is known at once. Decides
+//! nothing.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use log::{info, warn};
 
-use super::voice::Voice;
+use super::chore::{Chores, Errand, Look, Outcome, Step};
+use super::context::Context;
+use super::disk;
+use super::leftovers::Leftovers;
+use super::notify;
+use crate::agent::{Delivery, Event};
 use crate::clock::BootTime;
-use crate::system::family::{self, Seen};
-use crate::system::process::{Process, Streams};
+use crate::config::Supervisor;
+use crate::credentials::delivery::{self, Variable};
+use crate::litestream::answer::{Position, SyncFailure};
+use crate::litestream::command::{self, Replicate};
+use crate::litestream::config_file::Configuration;
+use crate::litestream::control::{Asked, Question, SyncRequest, Told};
+use crate::litestream::unit::{self, Restart};
+use crate::litestream::{leash, lineage};
+use crate::system::family::Seen;
 
-/// What a leader leaves behind is told to end at once, and has so long for its last sync.
-const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
+mod family;
 
-#[derive(Debug)]
+use family::Family;
+
+/// How exactly the kernel tells when a process was started.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+
+#[derive(Debug, Default)]
 pub(super) struct Litestream {
-    leader: Process,
-    /// When the leader was started, in the kernel's ticks; zero where that can't be seen.
-    started: u64,
-    voice: Voice,
-    terminated: bool,
-    /// The leader has ended, and whoever is left then is killed.
-    kill_orphans: Option<BootTime>,
+    family: Option<Family>,
+    /// When the unit that runs it was last asked to be restarted.
+    unit_restarted: BootTime,
+    /// Its configuration, as it was when it was last started; `None` where nobody could read it.
+    read: Option<Configuration>,
+    sync: Option<SyncRequest>,
+    asked: Option<Asked>,
+    chores: Chores,
 }
 
 impl Litestream {
-    /// Starts it on its leash, which is told what goes into its environment.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub(super) fn start(leash: &Command, environment: &str) -> Result<Self, String> {
-        let (voice, writer) = Voice::new()?;
-        let streams = Streams {
-            input: None,
-            output: Some(writer.as_fd()),
-            errors: Some(writer.as_fd()),
+    /// The id of the process that was started.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.family.as_ref().map(Family::id)
+    }
+
+    /// All processes that were started here and are not collected yet.
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.id().into_iter().chain(self.chores.ids())
+    }
+
+    /// What to watch.
+    pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let said = self.family.as_ref().and_then(Family::pipe);
+        let questions = [
+            self.sync.as_ref().map(AsFd::as_fd),
+            self.asked.as_ref().map(AsFd::as_fd),
+        ];
+        let chores = self.chores.pipes();
+        questions.into_iter().chain([said]).flatten().chain(chores)
+    }
+
+    /// When a turn is wanted, should nothing else happen.
+    pub(super) fn deadline(&self) -> BootTime {
+        self.family
+            .as_ref()
+            .map_or(BootTime::NEVER, Family::deadline)
+    }
+
+    /// What has happened. `own` are all children that this process started itself.
+    pub(super) fn poll(
+        &mut self,
+        context: &Context,
+        seen: Option<u64>,
+        own: &[u32],
+        leftovers: &mut Leftovers,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        let ended = self
+            .family
+            .as_mut()
+            .and_then(|family| family.poll(own, &context.secrets()));
+        if let Some(how) = ended {
+            self.family = None;
+            self.forget_sync(leftovers);
+            events.push(Event::Exited(how));
+        }
+        for (errand, outcome) in self.chores.poll() {
+            events.extend(self.came_of(errand, outcome, context));
+        }
+        if let Some(answer) = self.sync.as_mut().and_then(SyncRequest::poll) {
+            self.sync = None;
+            events.extend(match answer {
+                Ok(position) => self.examine(position, seen, context),
+                Err(failure) => Some(Event::Synced(Err(failure))),
+            });
+        }
+        if let Some(told) = self.asked.as_mut().and_then(Asked::poll) {
+            self.asked = None;
+            events.extend(match told {
+                Told::Here => Some(Event::Greeted),
+                Told::Replicates(listed) => Some(Event::Listed(others(listed, context.database()))),
+                Told::Nothing => None,
+            });
+        }
+        events
+    }
+
+    /// Reads its configuration, by which the next one will go that is started.
+    pub(super) fn understand(&mut self, context: &Context) -> Event {
+        let understood = context.litestream_config();
+        let event = unwatched(&understood, context.database());
+        self.read = understood.ok();
+        event
+    }
+
+    pub(super) fn probe(&mut self, context: &Context) -> Option<Event> {
+        let litestream = Replicate::parse(context.command());
+        let version = litestream.and_then(|litestream| litestream.version());
+        let steps = version.map(|command| vec![command.into()]);
+        self.begin(Errand::Probe, steps, context)
+    }
+
+    /// Looks at the files of the one that ran last, and at the WAL.
+    pub(super) fn survey(&mut self, context: &Context) -> Option<Event> {
+        let step = disk::survey(context.database(), &self.state(context));
+        self.begin(Errand::Survey, Ok(vec![step]), context)
+    }
+
+    pub(super) fn empty_wal(&mut self, context: &Context) -> Option<Event> {
+        let step = disk::empty_wal(context.database());
+        self.begin(Errand::EmptyWal, Ok(vec![step]), context)
+    }
+
+    /// Starts it, or has its unit restarted.
+    pub(super) fn start(&mut self, delivery: Delivery, context: &Context) -> Option<Event> {
+        match context.supervisor() {
+            Supervisor::Child => Some(Event::Started(self.start_child(delivery, context))),
+            Supervisor::Systemd {
+                unit,
+                environment_file,
+            } => {
+                let step = self.restart(unit, environment_file, delivery, context);
+                self.begin(Errand::RestartUnit, step.map(|step| vec![step]), context)
+            }
+        }
+    }
+
+    /// Gives up on whatever was begun on the way to a start.
+    pub(super) fn abandon_start(&mut self, leftovers: &mut Leftovers) {
+        let errands = [
+            Errand::Probe,
+            Errand::Survey,
+            Errand::EmptyWal,
+            Errand::RestartUnit,
+            Errand::ResetState,
+        ];
+        self.chores
+            .abandon(|errand| errands.contains(errand), leftovers);
+    }
+
+    pub(super) fn terminate(&mut self, own: &[u32]) {
+        if let Some(family) = &mut self.family {
+            family.terminate(own);
+        }
+    }
+
+    pub(super) fn kill(&self, own: &[u32]) {
+        if let Some(family) = &self.family {
+            family.kill(own);
+        }
+    }
+
+    pub(super) fn sync(&mut self, context: &Context, leftovers: &mut Leftovers) -> Option<Event> {
+        self.forget_sync(leftovers);
+        let (socket, database) = (
+            &context.settings.replication.control_socket,
+            context.database(),
+        );
+        let request = SyncRequest::send(socket, database, |pid| self.may_answer(pid, context));
+        let bucket = self.read.as_ref().and_then(|read| read.bucket(database));
+        match request {
+            Ok(request) => {
+                self.sync = Some(request.to_bucket(bucket));
+                None
+            }
+            Err(failure) => Some(Event::Synced(Err(failure))),
+        }
+    }
+
+    /// Puts a question to it; where nobody listens nobody answers.
+    pub(super) fn ask(&mut self, question: Question, context: &Context) {
+        let socket = &context.settings.replication.control_socket;
+        self.asked = Asked::send(question, socket, |pid| self.may_answer(pid, context)).ok();
+    }
+
+    pub(super) fn reset_state(&mut self, context: &Context) -> Option<Event> {
+        let database = context.database();
+        // Before its files are gone.
+        let compare = disk::compare(database, &self.state(context));
+        let steps = Replicate::parse(context.command()).map(|litestream| {
+            let stop = match context.supervisor() {
+                Supervisor::Child => None,
+                Supervisor::Systemd { unit, .. } => unit::stop(unit),
+            };
+            let reset = litestream.reset(database);
+            let steps = stop.into_iter().chain([reset]).map(Step::from);
+            [compare].into_iter().chain(steps).collect()
+        });
+        self.begin(Errand::ResetState, steps, context)
+    }
+
+    /// Finds out whether there is a replica of the missing database.
+    pub(super) fn look(&mut self, look: Look, context: &Context) -> Option<Event> {
+        let step = look_step(look, context);
+        self.begin(Errand::Look(look), step.map(|step| vec![step]), context)
+    }
+
+    pub(super) fn abandon_look(&mut self, leftovers: &mut Leftovers) {
+        self.chores
+            .abandon(|errand| matches!(errand, Errand::Look(_)), leftovers);
+    }
+
+    /// The daemon ends, and waits for none of its chores.
+    pub(super) fn abandon_all(&mut self, leftovers: &mut Leftovers) {
+        self.chores.abandon(|_| true, leftovers);
+    }
+
+    fn start_child(&mut self, delivery: Delivery, context: &Context) -> Result<(), String> {
+        let variables = self.variables(delivery, context)?;
+        let program = context.command();
+        command::locate(&program[0])?;
+        let lock = context.runtime.file("litestream.lock");
+        let mut command = leash::command(Some(&lock), program);
+        notify::withhold(&mut command);
+        let started = Family::start(&command, &delivery::lines(&variables));
+        self.family = Some(started.map_err(|e| format!("{} can't be started: {e}", program[0]))?);
+        Ok(())
+    }
+
+    /// The step that has systemd restart `unit`, once its environment file is written.
+    fn restart(
+        &mut self,
+        unit: &str,
+        environment_file: &Path,
+        delivery: Delivery,
+        context: &Context,
+    ) -> Result<Step, String> {
+        let variables = self.variables(delivery, context)?;
+        let restart = Restart::prepare(unit);
+        self.unit_restarted = BootTime::now();
+        delivery::write_environment_file(environment_file, &variables)?;
+        Ok(Step::named(restart.name(unit), restart.command(unit)))
+    }
+
+    fn variables(&self, delivery: Delivery, context: &Context) -> Result<Vec<Variable>, String> {
+        match delivery {
+            Delivery::Environment => context.variables(),
+            Delivery::Process => {
+                asks_for_credentials(&context.litestream_config()?)?;
+                context.variables_to_ask()
+            }
+        }
+    }
+
+    /// What it says that it replicated is one thing; what shows whether it did is looked at beside the loop.
+    /// The last commit is not: what is committed later than this the answer says nothing of.
+    fn examine(
+        &mut self,
+        position: Position,
+        seen: Option<u64>,
+        context: &Context,
+    ) -> Option<Event> {
+        let (database, state) = (context.database(), self.state(context));
+        let step = disk::examine(database, &state, seen, position.local);
+        let last_commit = lineage::last_commit(database).ok();
+        let errand = Errand::Examine {
+            position,
+            last_commit,
         };
-        let leader = Process::start_told(leash, streams, environment).map_err(|e| e.to_string())?;
-        let started = Seen::of(leader.id()).map_or(0, |seen| seen.started);
-        Ok(Self {
-            leader,
-            started,
-            voice,
-            terminated: false,
-            kill_orphans: None,
+        self.begin(errand, Ok(vec![step]), context)
+    }
+
+    /// Nobody waits for an answer, or for a look at its files, any more.
+    fn forget_sync(&mut self, leftovers: &mut Leftovers) {
+        self.sync = None;
+        self.chores
+            .abandon(|errand| matches!(errand, Errand::Examine { .. }), leftovers);
+    }
+
+    /// Begins a chore; what came of it, where it can't be begun.
+    fn begin(
+        &mut self,
+        errand: Errand,
+        steps: Result<Vec<Step>, String>,
+        context: &Context,
+    ) -> Option<Event> {
+        match steps.and_then(|steps| self.chores.begin(errand, steps)) {
+            Ok(()) => None,
+            Err(cause) => self.came_of(errand, Err(cause), context),
+        }
+    }
+
+    /// What a chore's outcome means.
+    fn came_of(&mut self, errand: Errand, outcome: Outcome, context: &Context) -> Option<Event> {
+        let first = |outcome: Outcome| {
+            outcome.map(|printed| printed.into_iter().next().unwrap_or_default())
+        };
+        Some(match errand {
+            Errand::Probe => Event::Probed(
+                first(outcome)
+                    .and_then(|printed| delivery_for(&printed, context.litestream_config())),
+            ),
+            Errand::Survey => {
+                Event::Surveyed(first(outcome).and_then(|printed| disk::surveyed(&printed)))
+            }
+            Errand::EmptyWal => {
+                Event::WalEmptied(first(outcome).and_then(|printed| disk::emptied(&printed)))
+            }
+            Errand::RestartUnit => Event::Started(outcome.map(drop)),
+            Errand::ResetState => {
+                Event::StateReset(first(outcome).and_then(|printed| disk::compared(&printed)))
+            }
+            Errand::Look(look) => match found(look, first(outcome)) {
+                Some(found) => Event::Looked(found),
+                None => return self.look(Look::List, context),
+            },
+            Errand::Examine {
+                position,
+                last_commit,
+            } => {
+                let answer = first(outcome)
+                    .and_then(|printed| disk::examined(&printed, position, last_commit));
+                Event::Synced(answer.map_err(SyncFailure::Failed))
+            }
         })
     }
 
-    /// The id of the process that was started.
-    pub(super) fn id(&self) -> u32 {
-        self.leader.id()
+    /// Where the one that was last started remembers what it has read.
+    fn state(&self, context: &Context) -> PathBuf {
+        lineage::state_of(context.database(), self.read.as_ref())
     }
 
-    /// What to watch: what it says.
-    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
-        self.voice.pipe()
-    }
-
-    /// When somebody is to be killed.
-    pub(super) fn deadline(&self) -> BootTime {
-        self.kill_orphans.unwrap_or(BootTime::NEVER)
-    }
-
-    /// Asks it to end. At first its leader alone: one that passes the signal on would have Litestream get
-    /// it twice, which breaks a last sync off; one that does not, dies of it, and what it leaves is told
-    /// then. The second time all of them.
-    pub(super) fn terminate(&mut self, own: &[u32]) {
-        let again = std::mem::replace(&mut self.terminated, true);
-        if again || self.kill_orphans.is_some() {
-            self.signal_all(Signal::SIGTERM, own);
-        } else {
-            self.leader.signal(Signal::SIGTERM);
+    /// Whether the process that listens on the control socket is the Litestream that was started, and not
+    /// one that was left behind by an earlier start.
+    fn may_answer(&self, pid: u32, context: &Context) -> bool {
+        match (context.supervisor(), &self.family) {
+            (Supervisor::Child, Some(family)) => family.includes(pid),
+            (Supervisor::Child, None) => false,
+            // It may be invisible from here; where it is not, it is younger than the last restart.
+            (Supervisor::Systemd { .. }, _) => Seen::of(pid)
+                .and_then(|process| process.started_at())
+                .is_none_or(|started| started + CLOCK_TICK >= self.unit_restarted),
         }
-    }
-
-    /// Ends all of it at once.
-    pub(super) fn kill(&self, own: &[u32]) {
-        self.signal_all(Signal::SIGKILL, own);
-    }
-
-    /// How it ended, in words, once nothing is left of it. `own` are all children that this process
-    /// started itself.
-    pub(super) fn poll(&mut self, own: &[u32], secrets: &[&str]) -> Option<String> {
-        let ended = self.leader.ended();
-        self.voice.hear(secrets);
-        let how = ended?;
-        let left = self.members(own);
-        if left.is_empty() {
-            // Its last words may have come after the look above.
-            self.voice.hear(secrets);
-            return Some(self.voice.with_last_words(how.to_string()));
-        }
-        let now = BootTime::now();
-        match self.kill_orphans {
-            None => {
-                self.kill_orphans = Some(now + ORPHANS_LIMIT);
-                log::info!(
-                    "Litestream's wrapper ended ({how}) and left it behind; it is told to end, too"
-                );
-                signal(&left, Signal::SIGTERM);
-            }
-            Some(due) if due <= now => {
-                self.kill_orphans = Some(now + ORPHANS_LIMIT);
-                signal(&left, Signal::SIGKILL);
-            }
-            Some(_) => {}
-        }
-        None
-    }
-
-    /// Whether this process is of the Litestream that was started, and so may answer for it.
-    pub(super) fn includes(&self, pid: u32) -> bool {
-        pid == self.leader.id()
-            || (family::descends(pid, std::process::id())
-                && Seen::of(pid).is_some_and(|seen| seen.started >= self.started))
-    }
-
-    fn signal_all(&self, which: Signal, own: &[u32]) {
-        self.leader.signal(which);
-        let leader = self.leader.id();
-        let mut others = self.members(own);
-        others.retain(|pid| *pid != leader);
-        signal(&others, which);
-    }
-
-    fn members(&self, own: &[u32]) -> Vec<u32> {
-        family::members(&family::all(), self.leader.id(), std::process::id(), own)
     }
 }
 
-fn signal(pids: &[u32], which: Signal) {
-    for pid in pids {
-        if let Ok(pid) = i32::try_from(*pid) {
-            let _ = kill(Pid::from_raw(pid), which);
-        }
+/// What its configuration has it replicate beside the database that is watched.
+pub(super) fn unwatched(understood: &Result<Configuration, String>, database: &Path) -> Event {
+    let unwatched = understood.as_ref().map(|known| known.unwatched(database));
+    for other in unwatched.iter().flatten() {
+        warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
+    }
+    Event::Understood(unwatched.map_err(|cause| {
+        warn!("Litestream itself has to tell what it replicates: {cause}");
+        cause.clone()
+    }))
+}
+
+/// What of `listed` is not the database that is watched, whatever the way to it.
+fn others(mut listed: Vec<PathBuf>, database: &Path) -> Vec<String> {
+    let file = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let watched = file(database);
+    listed.retain(|path| file(path) != watched);
+    let names = listed.iter().map(|path| path.display().to_string());
+    names.collect()
+}
+
+/// What a Litestream of the printed version understands.
+fn delivery_for(
+    printed: &str,
+    configuration: Result<Configuration, String>,
+) -> Result<Delivery, String> {
+    let version = command::version(printed).ok_or("it does not say its version")?;
+    let able = match version >= command::REFRESHES {
+        true => configuration.and_then(|configuration| asks_for_credentials(&configuration)),
+        false => Err("this version can't ask for credentials".to_owned()),
+    };
+    let (major, minor, patch) = version;
+    let (delivery, what) = match able {
+        Ok(()) => (
+            Delivery::Process,
+            "asks for credentials by itself: rotations need no restart".to_owned(),
+        ),
+        Err(why) => (
+            Delivery::Environment,
+            format!("is restarted at each rotation: {why}"),
+        ),
+    };
+    info!("Litestream {major}.{minor}.{patch} {what}");
+    Ok(delivery)
+}
+
+/// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand
+/// there, and never asks for others.
+fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
+    let keys = configuration.static_keys();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} holds {}, which Litestream would take for ever; remove it",
+        configuration.path().display(),
+        keys.join(" and ")
+    ))
+}
+
+fn look_step(look: Look, context: &Context) -> Result<Step, String> {
+    let variables = context.variables()?;
+    let litestream = Replicate::parse(context.command())?;
+    let words = match look {
+        Look::List => litestream.snapshots(context.database()),
+        // Nothing is written there: a plan is made and not carried out.
+        Look::Plan => litestream.plan(context.database(), &context.runtime.file("no-copy")),
+    };
+    let name = format!("`{}`", words.join(" "));
+    let step = Step::named(name, leash::command(None, &words));
+    Ok(step.told(delivery::lines(&variables)))
+}
+
+/// Whether what Litestream printed tells of a replica; `None` where it is to be asked in the older way.
+fn found(look: Look, printed: Result<String, String>) -> Option<Result<bool, String>> {
+    match (look, printed) {
+        (Look::Plan, Err(cause)) if cause.contains(command::KNOWS_NO_PLAN) => None,
+        (_, Err(cause)) if cause.contains(command::NOTHING_TO_RESTORE) => Some(Ok(false)),
+        (_, Err(cause)) => Some(Err(cause)),
+        // Below its heading a list has a line for each.
+        (Look::List, Ok(printed)) => Some(Ok(printed.trim().lines().count() > 1)),
+        // A plan names what it would fetch; one that names nothing is none.
+        (Look::Plan, Ok(printed)) => Some(Ok(!printed.trim().is_empty())),
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Laws {
     guard_is_spent: bool,
     end_asked: Option<Time>,
     was_killed: bool,
+    /// systemd is to restart it.
+    is_about_to_stop: bool,
     /// One is allowed: of a hand-over under way that alone can bring the last rows out.
     starts_at_end: u32,
     last_row: Time,
@@ -107,6 +109,7 @@ impl Laws {
             guard_is_spent: false,
             end_asked: None,
             was_killed: false,
+            is_about_to_stop: false,
             starts_at_end: 0,
             last_row: Duration::ZERO,
             was_well: false,
@@ -207,11 +210,19 @@ impl Laws {
                     time < sight.granted_until,
                     "a start with credentials that have ended"
                 );
+                assert!(
+                    !sight.wal_is_passed_over,
+                    "a start on a WAL that was begun anew while Litestream was down, which it takes for \
+                     the one that it knows"
+                );
+                self.is_about_to_stop = false;
                 self.starts_at_end += u32::from(self.end_asked.is_some());
                 assert!(self.starts_at_end <= 1, "starts by a daemon that ends");
-                if sight.litestream_is_up {
-                    self.stops(sight, time);
-                }
+            }
+            // systemd stops it with the start that comes next.
+            Action::Survey if sight.litestream_is_up && !self.is_about_to_stop => {
+                self.is_about_to_stop = true;
+                self.stops(sight, time);
             }
             Action::Terminate if self.end_asked.is_none() && !sight.stop_was_asked => {
                 self.stops(sight, time);

@@ -87,7 +87,7 @@ fn whatever_happens_the_laws_hold() {
     assert!(often(sum.reloads, 100), "{sum:?}");
     assert!(sum.databases * 4 > years, "{sum:?}");
     assert!(often(sum.wounds, 5) && sum.wrong > 0, "{sum:?}");
-    assert!(often(sum.missed, 1), "{sum:?}");
+    assert!(often(sum.missed, 1) && often(sum.passed_over, 1), "{sum:?}");
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -7,10 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use edgerepl::litestream::answer::{Answer, Files, Position};
+use edgerepl::litestream::answer::{Answer, Files, Position, Survey};
 
 /// Retention leaves so many files.
 const KEPT: usize = 40;
+
+/// The mark of no file.
+const NOTHING: u64 = 0;
 
 /// A transaction's file.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +33,15 @@ pub(crate) struct Replica {
     /// The mark of the file that was last taken from this database's WAL.
     taken: u64,
     /// The next file holds the whole database.
-    pub(crate) whole: bool,
+    whole: bool,
+    /// The WAL was begun anew while Litestream was down, after so many commits, and it will not notice:
+    /// it takes it that it had read all of the old one.
+    passes_over: Option<u64>,
+    /// It was begun anew at all since Litestream read it, and is not empty.
+    was_reset: bool,
+    /// The folder of the files was begun with one from S3, and went on with another WAL; `None` where it
+    /// has not gone on.
+    passed_over: Option<bool>,
     /// What the process that runs believes of S3; `None` before it has asked.
     believed: Option<u64>,
     newest: u64,
@@ -76,6 +87,35 @@ impl Replica {
         self.believed.is_some()
     }
 
+    /// The WAL is begun anew after so many commits, while Litestream is down. It notices, and takes the
+    /// whole database, unless the new one is shorter.
+    pub(crate) fn reset_wal(&mut self, commits: u64, is_shorter: bool) {
+        self.was_reset = true;
+        match is_shorter && self.newest > 0 {
+            true => self.passes_over = self.passes_over.or(Some(commits)),
+            false => self.whole = true,
+        }
+    }
+
+    /// The WAL is another one than Litestream read last, and seems to be the same.
+    pub(crate) fn passes_over(&self) -> bool {
+        self.passes_over.is_some() && !self.whole && !self.files.is_empty()
+    }
+
+    /// What the files and the WAL look like.
+    pub(crate) fn survey(&self) -> Survey {
+        Survey {
+            wal_was_reset: self.was_reset && !self.files.is_empty(),
+            folder: Some(self.folder),
+        }
+    }
+
+    /// Nothing is left in the WAL that it could take for the one that it knows.
+    pub(crate) fn empty_wal(&mut self) {
+        self.was_reset = false;
+        self.whole = true;
+    }
+
     /// Takes in all `commits` and uploads what there is.
     ///
     /// # Errors
@@ -86,6 +126,7 @@ impl Replica {
                 self.files = BTreeMap::from([(self.newest, newest)]);
                 self.local = self.newest;
                 self.folder = self.new_mark();
+                self.passed_over = None;
                 // It fits the WAL, or does not.
                 self.whole |= newest.mark != self.taken;
             }
@@ -94,7 +135,20 @@ impl Replica {
         let last = self.files.get(&self.local).copied();
         self.whole |= last.is_none_or(|last| last.mark != self.taken);
         if self.whole || last.is_some_and(|last| last.commits < commits) {
-            let continues = last.filter(|_| !self.whole).map(|last| last.mark);
+            self.was_reset = false;
+            let passed_over = self.passes_over.take();
+            let passes = passed_over.is_some() && !self.whole;
+            if self.passed_over.is_none() {
+                self.passed_over = Some(passes);
+                self.is_hurt |= passes;
+                self.was_dropped &= !passes;
+            }
+            let lacks =
+                passed_over.is_some_and(|reset| last.is_some_and(|last| last.commits < reset));
+            let continues = last.filter(|_| !self.whole).map(|last| match lacks {
+                true => NOTHING,
+                false => last.mark,
+            });
             let mark = self.new_mark();
             self.local += 1;
             let taken = Taken {
@@ -139,6 +193,8 @@ impl Replica {
                 before: seen.and_then(mark),
             }),
             last_commit: Some(commits),
+            passed_a_wal_over: self.passed_over,
+            lacks_beginning: false,
         }
     }
 
@@ -178,7 +234,7 @@ impl Replica {
                     let mark = self.new_mark();
                     let taken = Taken {
                         mark,
-                        continues: Some(0),
+                        continues: Some(NOTHING),
                         commits: 0,
                     };
                     self.files.insert(number, taken);

@@ -49,6 +49,8 @@ pub(crate) struct Tally {
     /// Replicas that a wound made wrong, and those that miss the beginning of a WAL.
     pub(crate) wrong: u64,
     pub(crate) missed: u64,
+    /// WALs that were begun anew while Litestream was down, which it does not notice.
+    pub(crate) passed_over: u64,
 }
 
 impl AddAssign for Tally {
@@ -68,6 +70,7 @@ impl AddAssign for Tally {
         self.wounds += other.wounds;
         self.wrong += other.wrong;
         self.missed += other.missed;
+        self.passed_over += other.passed_over;
     }
 }
 
@@ -83,6 +86,8 @@ enum Coming {
     UnitRestarted(u64),
     SyncEnds(u64),
     ResetEnds(u64),
+    SurveyEnds(u64),
+    EmptyingEnds(u64),
     Weather(Part),
     ClockStep,
     ClockMended,
@@ -182,6 +187,8 @@ pub(crate) struct World {
     granted_until: Time,
     sync: Option<u64>,
     reset: Option<u64>,
+    survey: Option<u64>,
+    emptying: Option<u64>,
     look: Option<u64>,
     guard: bool,
     /// It is there; and what of it can be restored.
@@ -198,6 +205,13 @@ pub(crate) struct World {
     was_busy: bool,
     /// It was to be emptied, and could not be.
     wal_stays: bool,
+    /// It is emptied for Litestream to begin anew, and not because the guard was given up.
+    begins_anew: bool,
+    was_abandoned: bool,
+    /// systemd restarts Litestream.
+    restarts: bool,
+    /// It was looked at since Litestream is down: what happens after that nobody can see.
+    was_surveyed: bool,
     /// The last grant had a wrong date.
     clock_doubted: bool,
     processes: u64,
@@ -260,6 +274,8 @@ impl World {
             granted_until: Duration::ZERO,
             sync: None,
             reset: None,
+            survey: None,
+            emptying: None,
             look: None,
             guard: false,
             // A device that is new has none, and where nobody else makes it edgerepl does.
@@ -272,6 +288,10 @@ impl World {
             blind: false,
             was_busy: false,
             wal_stays: false,
+            begins_anew: false,
+            was_abandoned: false,
+            restarts: false,
+            was_surveyed: false,
             clock_doubted: false,
             processes: 0,
             coming: BinaryHeap::new(),
@@ -322,6 +342,9 @@ impl World {
         match coming {
             Coming::Wake if BootTime::new(self.time - self.booted) >= self.agent.deadline() => {
                 self.tell(Event::Tick);
+                if self.off {
+                    self.boot();
+                }
             }
             Coming::FetchEnds(process) if self.fetch == Some(process) => self.end_fetch(),
             Coming::LitestreamDies(process) if self.child_is_up(process) => {
@@ -335,6 +358,7 @@ impl World {
                 self.litestream.stuck = true;
             }
             Coming::UnitRestarted(process) if self.litestream.process == process => {
+                self.restarts = false;
                 if self.chance.one_in(30) {
                     self.tell(Event::Started(Err("systemctl failed".to_owned())));
                 } else {
@@ -347,16 +371,39 @@ impl World {
                 self.reset = None;
                 let mended = !self.chance.one_in(5);
                 self.litestream.corrupt &= !mended;
+                let was_reset = self.replica.survey().wal_was_reset;
                 if mended {
                     self.replica.drop_files();
                 }
                 self.tally.resets += 1;
                 let result = if mended {
-                    Ok(self.chance.one_in(2))
+                    Ok(!was_reset && self.chance.one_in(2))
                 } else {
                     Err("it failed".to_owned())
                 };
                 self.tell(Event::StateReset(result));
+            }
+            Coming::SurveyEnds(process) if self.survey == Some(process) => {
+                self.survey = None;
+                self.was_surveyed = true;
+                let survey = match self.chance.one_in(50) {
+                    true => Err("it was killed".to_owned()),
+                    false => Ok(self.replica.survey()),
+                };
+                self.tell(Event::Surveyed(survey));
+            }
+            Coming::EmptyingEnds(process) if self.emptying == Some(process) => {
+                self.emptying = None;
+                let stays = !self.weather.disk || self.chance.one_in(20);
+                self.wal_stays = stays && self.begins_anew;
+                let emptied = match stays {
+                    true => Err("somebody reads".to_owned()),
+                    false => {
+                        self.replica.empty_wal();
+                        Ok(())
+                    }
+                };
+                self.tell(Event::WalEmptied(emptied));
             }
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
@@ -506,6 +553,7 @@ impl World {
                     }
                     SupervisorKind::Systemd => {
                         self.litestream.up = false;
+                        self.restarts = true;
                         self.litestream.process = process;
                         if !self.chance.one_in(100) {
                             let wait = self.chance.scale(SECOND / 10, 100 * SECOND);
@@ -514,7 +562,28 @@ impl World {
                     }
                 }
             }
-            Action::AbandonStart => self.litestream.process = self.new_process(),
+            Action::AbandonStart => {
+                self.litestream.process = self.new_process();
+                self.restarts = false;
+                self.reset = None;
+                self.survey = None;
+                self.emptying = None;
+            }
+            Action::Survey => {
+                self.was_surveyed = false;
+                // It has to be emptied once more, or not.
+                self.wal_stays = false;
+                let process = self.new_process();
+                self.survey = Some(process);
+                if !self.chance.one_in(200) {
+                    let wait = self.chance.scale(SECOND / 200, 10 * SECOND);
+                    self.expect(Coming::SurveyEnds(process), wait);
+                }
+            }
+            Action::AskRowBefore(_) => {
+                let age = self.chance.scale(SECOND, 10 * DAY);
+                return self.chance.one_in(2).then_some(Event::Inherited(age));
+            }
             Action::Terminate => {
                 self.litestream.terminated += 1;
                 let can_sync = self.can_replicate();
@@ -545,12 +614,13 @@ impl World {
             }
             Action::List => return Some(Event::Listed(Vec::new())),
             Action::EmptyWal => {
-                self.wal_stays = !self.weather.disk || self.chance.one_in(20);
-                if self.wal_stays {
-                    return Some(Event::WalEmptied(Err("somebody reads".to_owned())));
+                let process = self.new_process();
+                self.emptying = Some(process);
+                self.begins_anew = !std::mem::take(&mut self.was_abandoned);
+                if !self.chance.one_in(50) {
+                    let wait = self.chance.scale(SECOND / 100, 5 * MINUTE);
+                    self.expect(Coming::EmptyingEnds(process), wait);
                 }
-                self.replica.whole = true;
-                return Some(Event::WalEmptied(Ok(())));
             }
             Action::ResetState => {
                 self.litestream.up = false;
@@ -598,7 +668,11 @@ impl World {
                 self.guard = true;
                 return Some(Event::GuardTaken(Ok(())));
             }
-            Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
+            Action::ReleaseGuard => self.guard = false,
+            Action::AbandonGuard => {
+                self.guard = false;
+                self.was_abandoned = true;
+            }
             Action::Exit => self.off = true,
             Action::Prune | Action::Remember(_) | Action::Log(..) => {}
         }
@@ -694,6 +768,7 @@ impl World {
 
     fn litestream_exits(&mut self) {
         self.litestream.up = false;
+        self.was_surveyed = false;
         self.sync = None;
         self.tell(Event::Exited("it ended".to_owned()));
         // The worst moment for it.
@@ -732,11 +807,18 @@ impl World {
         let answer = if self.litestream.corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
         } else if self.can_replicate() && self.chance.one_in(4000) {
-            // A writer was killed in the middle of a commit, and Litestream took the WAL up after it.
+            // A writer was killed in the middle of a commit, and Litestream took the WAL up after it. It
+            // says so, or its files show it.
             self.replicate();
             self.replica.spoil();
             self.tally.missed += 1;
-            Err(SyncFailure::BeginningMissed)
+            match self.chance.one_in(2) {
+                true => Err(SyncFailure::BeginningMissed),
+                false => Ok(Answer {
+                    lacks_beginning: true,
+                    ..self.answer()
+                }),
+            }
         } else if self.can_replicate() {
             match self.replicate() {
                 true => Ok(self.answer()),
@@ -825,8 +907,14 @@ impl World {
         let held = self.guard || (litestream.up && litestream.holds_wal_from <= self.time);
         if !held {
             self.tally.snapshots += 1;
-            self.replica.whole = true;
-            self.laws.wal_was_reset(self.time);
+            // While systemd restarts it, or once it is about to be started, nobody can look any more.
+            let is_seen = litestream.up || self.restarts || self.was_surveyed;
+            let is_shorter = !is_seen && self.chance.one_in(2);
+            self.tally.passed_over += u64::from(is_shorter);
+            self.replica.reset_wal(self.commits, is_shorter);
+            if self.emptying.is_none() {
+                self.laws.wal_was_reset(self.time);
+            }
         }
     }
 
@@ -951,10 +1039,18 @@ impl World {
         self.fetch = None;
         self.sync = None;
         self.reset = None;
+        self.survey = None;
+        self.emptying = None;
         self.look = None;
         self.guard = false;
+        self.was_surveyed = false;
         self.blind = !self.replica.is_sound;
         self.wal_stays = false;
+        self.restarts = false;
+        // The application was there first.
+        if self.chance.one_in(8) {
+            self.replica.reset_wal(self.commits, self.chance.one_in(2));
+        }
         // A data partition that was lost.
         if self.policy.heartbeat.is_some() && self.chance.one_in(20) {
             self.database = false;
@@ -973,6 +1069,9 @@ impl World {
         let now = self.now();
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
         self.laws.booted(self.is_fine(), self.time);
+        if self.chance.one_in(2) {
+            self.tell(Event::NothingRecalled);
+        }
         self.tell(Event::Tick);
     }
 
@@ -1020,6 +1119,7 @@ impl World {
             state_is_corrupt: self.litestream.corrupt,
             wal_stays: self.wal_stays,
             files_are_hurt: self.replica.is_hurt || self.wal_stays,
+            wal_is_passed_over: self.replica.passes_over(),
             litestream_is_stuck: self.litestream.stuck,
             fetch_is_in_flight: self.fetch.is_some(),
             granted_until: self.granted_until,
@@ -1095,6 +1195,8 @@ pub(crate) struct Sight {
     /// The WAL could not be emptied, when that was the way to begin anew.
     pub(crate) wal_stays: bool,
     pub(crate) files_are_hurt: bool,
+    /// A Litestream that starts now takes another WAL for the one that it knows.
+    pub(crate) wal_is_passed_over: bool,
     pub(crate) litestream_is_stuck: bool,
     pub(crate) fetch_is_in_flight: bool,
     pub(crate) granted_until: Time,

@@ -1,0 +1,141 @@
+//! A start on its way: how Litestream can be given credentials, how its files and the WAL look, the
+//! WAL emptied where Litestream has to begin anew, and then the start itself.
+//!
+//! Owns the order of these steps, and how long each may take. A start that would make a good replica
+//! wrong is put off: that of a Litestream which would take a WAL that was reset while it was down for
+//! the one that it knows. Starts nothing by itself.
+
+use std::time::Duration;
+
+use crate::agent::{Action, Delivery};
+use crate::clock::BootTime;
+
+/// Within this each step is over: `systemctl restart` waits for the unit's own stop time-out.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// The same for the WAL: 1 GiB of it, on flash that takes 2 MB each second.
+const EMPTY_LIMIT: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct Start {
+    step: Step,
+    deadline: BootTime,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    /// It is being found out how Litestream can be given credentials.
+    Probe,
+    /// Its files and the WAL are being looked at.
+    Survey(Delivery),
+    /// The WAL is to be emptied, once nobody of ours holds it.
+    Hold(Delivery, Because),
+    /// It is being emptied.
+    Empty(Delivery, Because),
+    /// Litestream is being started.
+    Launch,
+}
+
+/// Why Litestream has to begin anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Because {
+    /// The WAL was reset while it was down. Its replica is good as long as it is not started.
+    WalWasReset,
+    /// Its replica is wrong already.
+    ReplicaIsBroken,
+}
+
+impl Start {
+    pub(super) fn probe(now: BootTime) -> (Self, Action) {
+        (Self::at(Step::Probe, STEP_LIMIT, now), Action::Probe)
+    }
+
+    pub(super) fn survey(delivery: Delivery, now: BootTime) -> (Self, Action) {
+        let step = Step::Survey(delivery);
+        (Self::at(step, STEP_LIMIT, now), Action::Survey)
+    }
+
+    pub(super) fn empty_wal(delivery: Delivery, because: Because, now: BootTime) -> Self {
+        Self::at(Step::Hold(delivery, because), EMPTY_LIMIT, now)
+    }
+
+    pub(super) fn launch(now: BootTime) -> Self {
+        Self::at(Step::Launch, STEP_LIMIT, now)
+    }
+
+    /// The next step, where nothing but the guard was waited for.
+    pub(super) fn advance(&mut self, is_guarded: bool) -> Option<Action> {
+        match self.step {
+            Step::Hold(delivery, because) if !is_guarded => {
+                self.step = Step::Empty(delivery, because);
+                Some(Action::EmptyWal)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        self.deadline
+    }
+
+    /// What is late, and what to do about it.
+    pub(super) fn trouble(&self) -> String {
+        let limit = match self.step {
+            Step::Hold(..) | Step::Empty(..) => EMPTY_LIMIT,
+            Step::Probe | Step::Survey(_) | Step::Launch => STEP_LIMIT,
+        };
+        let what = match self.step {
+            Step::Probe => "Litestream has not said its version",
+            Step::Survey(_) => "the disk has not shown Litestream's files",
+            Step::Hold(..) | Step::Empty(..) => "the disk has not taken what is in the WAL",
+            Step::Launch => {
+                return format!(
+                    "systemd has not restarted Litestream's unit within {} s; look into it with \
+                     `systemctl status`",
+                    limit.as_secs()
+                );
+            }
+        };
+        format!(
+            "{what} within {} s; look at the disk, in the kernel's log",
+            limit.as_secs()
+        )
+    }
+
+    pub(super) fn is_probe(&self) -> bool {
+        self.step == Step::Probe
+    }
+
+    /// What the files that are looked at are for.
+    pub(super) fn surveyed(&self) -> Option<Delivery> {
+        match self.step {
+            Step::Survey(delivery) => Some(delivery),
+            _ => None,
+        }
+    }
+
+    /// What the WAL that is emptied is for.
+    pub(super) fn emptied(&self) -> Option<(Delivery, Because)> {
+        match self.step {
+            Step::Empty(delivery, because) => Some((delivery, because)),
+            _ => None,
+        }
+    }
+
+    /// Litestream itself, or its unit, was told to start.
+    pub(super) fn is_launched(&self) -> bool {
+        self.step == Step::Launch
+    }
+
+    /// Whoever holds the WAL keeps it from being emptied.
+    pub(super) fn empties_wal(&self) -> bool {
+        matches!(self.step, Step::Hold(..) | Step::Empty(..))
+    }
+
+    fn at(step: Step, limit: Duration, now: BootTime) -> Self {
+        Self {
+            step,
+            deadline: now + limit,
+        }
+    }
+}

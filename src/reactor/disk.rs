@@ -1,0 +1,183 @@
+//! What may take long on a slow disk: looked at, or done, by a child that is this program again.
+//!
+//! Owns both ends: what the child is asked by its arguments, and what it prints. A folder of Litestream's
+//! files may hold tens of thousands, and a WAL gigabytes. A child is right for the database, too: closing
+//! any descriptor of its files drops SQLite's locks on it in the whole process. Decides nothing by what it
+//! sees.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::chore::Step;
+use crate::litestream::answer::{Answer, Files, Position, Survey};
+use crate::litestream::lineage;
+use crate::store;
+use crate::system::this_program;
+
+/// The command that the child is started with; not for people.
+pub(crate) const COMMAND: &str = "disk";
+
+const SURVEY: &str = "survey";
+const EXAMINE: &str = "examine";
+const COMPARE: &str = "compare";
+const EMPTY_WAL: &str = "empty-wal";
+
+/// The child that looks at Litestream's files and the WAL, while it is down.
+pub(super) fn survey(database: &Path, state: &Path) -> Step {
+    step(SURVEY, database, &[state.as_os_str().to_owned()])
+}
+
+/// The child that looks at what Litestream took up to transaction `last`, `seen` being an earlier one.
+pub(super) fn examine(database: &Path, state: &Path, seen: Option<u64>, last: u64) -> Step {
+    let number = |number: u64| number.to_string().into();
+    let seen = number(seen.unwrap_or_default());
+    step(
+        EXAMINE,
+        database,
+        &[state.as_os_str().to_owned(), seen, number(last)],
+    )
+}
+
+/// The child that finds out whether the WAL is the one that all of Litestream's files were made of.
+pub(super) fn compare(database: &Path, state: &Path) -> Step {
+    step(COMPARE, database, &[state.as_os_str().to_owned()])
+}
+
+/// The child that moves what is in the WAL to the database, and leaves the WAL empty.
+pub(super) fn empty_wal(database: &Path) -> Step {
+    step(EMPTY_WAL, database, &[])
+}
+
+/// What came of [`survey`].
+pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
+    let seen = parse(printed)?;
+    Ok(Survey {
+        wal_was_reset: seen["wal_was_reset"].as_bool().ok_or(STRANGE)?,
+        folder: seen["folder"].as_u64(),
+    })
+}
+
+/// What came of [`examine`], beside Litestream's own `position` and the WAL's `last_commit`.
+pub(super) fn examined(
+    printed: &str,
+    position: Position,
+    last_commit: Option<u64>,
+) -> Result<Answer, String> {
+    let seen = parse(printed)?;
+    let files = seen["folder"].as_u64().map(|folder| Files {
+        folder,
+        last: seen["last"].as_u64(),
+        before: seen["before"].as_u64(),
+    });
+    Ok(Answer {
+        position,
+        files,
+        last_commit,
+        passed_a_wal_over: seen["passed_a_wal_over"].as_bool(),
+        lacks_beginning: seen["lacks_beginning"].as_bool().ok_or(STRANGE)?,
+    })
+}
+
+/// What came of [`compare`].
+pub(super) fn compared(printed: &str) -> Result<bool, String> {
+    parse(printed)?["is_one_wal"]
+        .as_bool()
+        .ok_or(STRANGE.to_owned())
+}
+
+/// What came of [`empty_wal`].
+pub(super) fn emptied(printed: &str) -> Result<(), String> {
+    match &parse(printed)?["failed"] {
+        Value::Null => Ok(()),
+        cause => Err(cause.as_str().unwrap_or(STRANGE).to_owned()),
+    }
+}
+
+/// The child: what it has to print. `None` where it was asked for nothing that it knows.
+pub(crate) fn child(words: &[&str]) -> Option<String> {
+    let seen = match words {
+        [SURVEY, database, state] => {
+            let (database, state) = (Path::new(database), Path::new(state));
+            json!({
+                "wal_was_reset": lineage::wal_was_reset(database, state),
+                "folder": lineage::folder(state),
+            })
+        }
+        [EXAMINE, database, state, seen, last] => {
+            let (database, state) = (Path::new(database), Path::new(state));
+            let (seen, last) = (seen.parse().ok()?, last.parse().ok()?);
+            let files = lineage::files(state, last, (seen > 0).then_some(seen));
+            json!({
+                "folder": files.map(|files| files.folder),
+                "last": files.and_then(|files| files.last),
+                "before": files.and_then(|files| files.before),
+                "passed_a_wal_over": lineage::passed_a_wal_over(state),
+                "lacks_beginning": lineage::lacks_beginning(database, state, seen, last),
+            })
+        }
+        [COMPARE, database, state] => {
+            json!({"is_one_wal": lineage::is_of_one_wal(Path::new(database), Path::new(state))})
+        }
+        [EMPTY_WAL, database] => json!({"failed": store::empty_wal(Path::new(database)).err()}),
+        _ => return None,
+    };
+    Some(seen.to_string())
+}
+
+const STRANGE: &str = "the child that looks at the disk printed something strange";
+
+fn parse(printed: &str) -> Result<Value, String> {
+    serde_json::from_str(printed).map_err(|_| STRANGE.to_owned())
+}
+
+fn step(what: &str, database: &Path, rest: &[std::ffi::OsString]) -> Step {
+    let mut command = this_program();
+    command.arg(COMMAND).arg(what).arg(database).args(rest);
+    Step::named(format!("the look at {}", database.display()), command)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_child_says_what_its_parent_reads() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-disk-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let path = |path: &Path| path.to_str().expect("a path").to_owned();
+        let (database, state) = (path(&database), path(&state));
+        let said = |words: &[&str]| child(words).expect("an answer");
+
+        let survey = surveyed(&said(&[SURVEY, &database, &state])).expect("a survey");
+        assert!(!survey.wal_was_reset && survey.folder.is_some());
+        let position = Position {
+            local: 7,
+            replicated: 6,
+        };
+        let printed = said(&[EXAMINE, &database, &state, "0", "7"]);
+        let answer = examined(&printed, position, Some(9)).expect("an answer");
+        assert_eq!((answer.position, answer.last_commit), (position, Some(9)));
+        let files = answer.files.expect("a folder");
+        assert_eq!(Some(files.folder), survey.folder, "two children, one mark");
+        assert_eq!((files.last, files.before), (None, None));
+        assert_eq!(answer.passed_a_wal_over, None);
+        assert_eq!(compared(&said(&[COMPARE, &database, &state])), Ok(false));
+        let missing = emptied(&said(&[EMPTY_WAL, &database])).expect_err("no database");
+        assert!(missing.contains("app.db"), "{missing}");
+        assert_eq!(emptied(r#"{"failed":null}"#), Ok(()));
+
+        for odd in ["", "{}", "null", r#"{"wal_was_reset":7}"#] {
+            assert!(surveyed(odd).is_err(), "{odd}");
+            assert!(examined(odd, position, None).is_err(), "{odd}");
+            assert!(compared(odd).is_err(), "{odd}");
+        }
+        assert!(emptied("").is_err());
+        assert_eq!(child(&[]), None);
+        assert_eq!(child(&[EXAMINE, &database, &state, "-1", "7"]), None);
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+}

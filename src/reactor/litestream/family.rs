@@ -1,0 +1,144 @@
+//! The family of the Litestream that edgerepl runs: the process that was started, and all that came of it.
+//!
+//! Owns its start, its signals and its end. A wrapper around Litestream may end and leave it behind; it
+//! has ended only when nothing is left of the family. Decides nothing: when it is told to end, and when
+//! it is killed, the agent says.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clock::BootTime;
+use crate::reactor::voice::Voice;
+use crate::system::family::{self, Seen};
+use crate::system::process::{Process, Streams};
+
+/// What a leader leaves behind is told to end at once, and has so long for its last sync.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+pub(super) struct Family {
+    leader: Process,
+    /// When the leader was started, in the kernel's ticks; zero where that can't be seen.
+    started: u64,
+    voice: Voice,
+    terminated: bool,
+    /// The leader has ended, and whoever is left then is killed.
+    kill_orphans: Option<BootTime>,
+}
+
+impl Family {
+    /// Starts it on its leash, which is told what goes into its environment.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn start(leash: &Command, environment: &str) -> Result<Self, String> {
+        let (voice, writer) = Voice::new()?;
+        let streams = Streams {
+            input: None,
+            output: Some(writer.as_fd()),
+            errors: Some(writer.as_fd()),
+        };
+        let leader = Process::start_told(leash, streams, environment).map_err(|e| e.to_string())?;
+        let started = Seen::of(leader.id()).map_or(0, |seen| seen.started);
+        Ok(Self {
+            leader,
+            started,
+            voice,
+            terminated: false,
+            kill_orphans: None,
+        })
+    }
+
+    /// The id of the process that was started.
+    pub(super) fn id(&self) -> u32 {
+        self.leader.id()
+    }
+
+    /// What to watch: what it says.
+    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.voice.pipe()
+    }
+
+    /// When somebody is to be killed.
+    pub(super) fn deadline(&self) -> BootTime {
+        self.kill_orphans.unwrap_or(BootTime::NEVER)
+    }
+
+    /// Asks it to end. At first its leader alone: one that passes the signal on would have Litestream get
+    /// it twice, which breaks a last sync off; one that does not, dies of it, and what it leaves is told
+    /// then. The second time all of them.
+    pub(super) fn terminate(&mut self, own: &[u32]) {
+        let again = std::mem::replace(&mut self.terminated, true);
+        if again || self.kill_orphans.is_some() {
+            self.signal_all(Signal::SIGTERM, own);
+        } else {
+            self.leader.signal(Signal::SIGTERM);
+        }
+    }
+
+    /// Ends all of it at once.
+    pub(super) fn kill(&self, own: &[u32]) {
+        self.signal_all(Signal::SIGKILL, own);
+    }
+
+    /// How it ended, in words, once nothing is left of it. `own` are all children that this process
+    /// started itself.
+    pub(super) fn poll(&mut self, own: &[u32], secrets: &[&str]) -> Option<String> {
+        let ended = self.leader.ended();
+        self.voice.hear(secrets);
+        let how = ended?;
+        let left = self.members(own);
+        if left.is_empty() {
+            // Its last words may have come after the look above.
+            self.voice.hear(secrets);
+            return Some(self.voice.with_last_words(how.to_string()));
+        }
+        let now = BootTime::now();
+        match self.kill_orphans {
+            None => {
+                self.kill_orphans = Some(now + ORPHANS_LIMIT);
+                log::info!(
+                    "Litestream's wrapper ended ({how}) and left it behind; it is told to end, too"
+                );
+                signal(&left, Signal::SIGTERM);
+            }
+            Some(due) if due <= now => {
+                self.kill_orphans = Some(now + ORPHANS_LIMIT);
+                signal(&left, Signal::SIGKILL);
+            }
+            Some(_) => {}
+        }
+        None
+    }
+
+    /// Whether this process is of the Litestream that was started, and so may answer for it.
+    pub(super) fn includes(&self, pid: u32) -> bool {
+        pid == self.leader.id()
+            || (family::descends(pid, std::process::id())
+                && Seen::of(pid).is_some_and(|seen| seen.started >= self.started))
+    }
+
+    fn signal_all(&self, which: Signal, own: &[u32]) {
+        self.leader.signal(which);
+        let leader = self.leader.id();
+        let mut others = self.members(own);
+        others.retain(|pid| *pid != leader);
+        signal(&others, which);
+    }
+
+    fn members(&self, own: &[u32]) -> Vec<u32> {
+        family::members(&family::all(), self.leader.id(), std::process::id(), own)
+    }
+}
+
+fn signal(pids: &[u32], which: Signal) {
+    for pid in pids {
+        if let Ok(pid) = i32::try_from(*pid) {
+            let _ = kill(Pid::from_raw(pid), which);
+        }
+    }
+}
