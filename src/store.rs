@@ -3,9 +3,9 @@
 //! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
 //! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
 //! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait
-//! longer than [`BUSY_LIMIT`] for a lock, never checkpoints but to empty a WAL on request. Nothing else in
-//! this process may open the database's files: closing any descriptor of one drops SQLite's locks on it,
-//! of which a WAL has none.
+//! longer than [`BUSY_LIMIT`] for a lock, never checkpoints a long WAL but to empty it on request. Nothing
+//! else in this process may open the database's files: closing any descriptor of one drops SQLite's locks
+//! on it, of which a WAL has none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -34,6 +34,13 @@ pub const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
 /// How long a trial waits for another writer.
 const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A commit of ours checkpoints a WAL that is no longer, in bytes; a longer one is left to whoever wrote it,
+/// to Litestream, or to [`empty_wal`].
+const CHECKPOINTED: u64 = 8 << 20;
+
+/// SQLite's own default, in pages: from then on a commit checkpoints.
+const CHECKPOINT_PAGES: u32 = 1000;
 
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
@@ -144,6 +151,7 @@ impl Store {
             closed => closed.insert(Open::new(&self.database, absent)?),
         };
         let (table, first_id) = (&self.table, self.first_id);
+        open.bound_checkpoint(&self.database)?;
         open.with_table(table, |transaction| insert(transaction, table, first_id))
     }
 }
@@ -155,6 +163,17 @@ impl Open {
             file: FileIdentity::of(database).unwrap_or_default(),
             claimed_in: None,
         })
+    }
+
+    /// Has the next commit take no longer than a row does, however much others have left in the WAL.
+    fn bound_checkpoint(&self, database: &Path) -> rusqlite::Result<()> {
+        let length = fs::metadata(wal_of(database)).map_or(0, |wal| wal.len());
+        let pages = match length <= CHECKPOINTED {
+            true => CHECKPOINT_PAGES,
+            false => 0,
+        };
+        let sql = format!("PRAGMA wal_autocheckpoint = {pages}");
+        self.connection.query_row(&sql, [], |_| Ok(()))
     }
 
     /// Does `what` in one transaction with a look at the table, so that nobody puts another one into
@@ -280,14 +299,19 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
-/// Moves all that is in the WAL to the database, and leaves the WAL empty.
+/// Moves all that is in the WAL to the database, and leaves the WAL empty. Takes as long as the disk does:
+/// no loop may do it. Most of it is done with no writer kept waiting.
 ///
 /// # Errors
 /// Why it could not, in words: somebody else reads or writes, most often.
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     let checkpoint = |connection: Connection| {
-        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        Ok(connection.query_row(sql, [], |row| row.get::<_, bool>(0))?)
+        let busy = |mode| {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            connection.query_row(&sql, [], |row| row.get::<_, bool>(0))
+        };
+        busy("PASSIVE")?;
+        Ok(busy("TRUNCATE")?)
     };
     match connect(database).and_then(checkpoint) {
         Ok(false) => Ok(()),
@@ -505,6 +529,24 @@ mod tests {
         WalGuard::take(&folder.database()).expect("a reader is not held up by a writer");
         writer.execute_batch("COMMIT").expect("the end of the lock");
         assert_eq!(store.write_row(), Ok(2));
+    }
+
+    #[test]
+    fn a_row_moves_a_short_wal_to_the_database_and_no_long_one() {
+        for (megabytes, is_moved) in [(5, true), (10, false)] {
+            let folder = Folder::new("checkpoint");
+            let mut store = store(&folder, 1);
+            store.write_row().expect("a row");
+            let writer = Connection::open(folder.database()).expect("a connection");
+            writer
+                .query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))
+                .expect("a setting");
+            let sql = format!("CREATE TABLE t AS SELECT randomblob({megabytes} << 20)");
+            writer.execute_batch(&sql).expect("a long WAL");
+            store.write_row().expect("a row");
+            let length = fs::metadata(folder.database()).expect("it").len();
+            assert_eq!(length > megabytes << 20, is_moved, "{megabytes} MiB");
+        }
     }
 
     #[test]
