@@ -5,9 +5,10 @@
 //! comes from a seed), holds no secret. Whatever it wants done it returns as [`Action`]s, and learns
 //! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
 //!
-//! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over), `proof`
-//! (what its answers prove), `heartbeat` (the rows), `creation` (a database that isn't there), `guard`
-//! (the WAL guard's bounds), `report` (what all that means).
+//! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life, one replica for each
+//! database), `proof` (what answers prove), `heartbeat` (the rows), `creation` (a database that isn't there),
+//! `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `report` (what all that
+//! means).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::credentials::FetchFailure;
 use crate::litestream::answer::{Answer, Survey, SyncFailure};
 
 mod backoff;
+mod clock_belief;
 mod creation;
 mod guard;
 mod heartbeat;
@@ -31,6 +33,7 @@ mod report;
 mod tests;
 
 use backoff::Jitter;
+use clock_belief::ClockBelief;
 use creation::Creation;
 use guard::Guard;
 use heartbeat::Heartbeat;
@@ -38,9 +41,8 @@ pub use proof::BOUND;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
-pub use replicator::Activity;
 use replicator::Replicator;
-pub use report::{Lag, Report, Sentences, State};
+pub use report::{Activity, Lag, Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -278,11 +280,11 @@ impl Agent {
         let mut actions = Actions::default();
         let out = &mut actions;
         if self.deadline() + SLEEP < now.boot {
-            self.replicator.ledger.excuse(now.boot);
+            self.replicator.replica.ledger.excuse(now.boot);
         }
         let offset = std::mem::replace(&mut self.offset, now.offset());
         if offset.saturating_sub(self.offset) > STEP_BACK {
-            self.replicator.clock_went_back();
+            self.replicator.process.clock_went_back();
         }
         match event {
             Event::Tick => {}
@@ -333,9 +335,9 @@ impl Agent {
                     .emptied(result, &mut self.jitter, now.boot, out);
             }
             Event::NothingRecalled => self.asks_row_before = true,
-            Event::Inherited(age) => self.replicator.ledger.inherit(age),
+            Event::Inherited(age) => self.replicator.replica.ledger.inherit(age),
             Event::DatabaseMissing => {
-                self.replicator.row(None, now.boot);
+                self.replicator.replica.row(None, now.boot);
                 let cause = "there is no database yet".to_owned();
                 self.heartbeat
                     .row(Err(cause), self.policy.heartbeat, now.boot, out);
@@ -352,7 +354,7 @@ impl Agent {
                         out.push(Action::AskRowBefore(id));
                     }
                 }
-                self.replicator.row(result.as_ref().ok(), now.boot);
+                self.replicator.replica.row(result.as_ref().ok(), now.boot);
                 self.heartbeat
                     .row(result, self.policy.heartbeat, now.boot, out);
             }
@@ -362,11 +364,11 @@ impl Agent {
             Event::ClockStepped => {
                 out.info(format!("the clock was set: it is {} now", now.wall));
                 self.renewal.clock_stepped(now.boot);
-                self.replicator.hasten(now.boot);
+                self.replicator.replica.hasten(now.boot);
             }
             Event::Understood(result) => {
                 // One that runs goes on by what it read when it was started.
-                if !self.replicator.runs() {
+                if !self.replicator.process.runs() {
                     self.unwatched.clear();
                 }
                 self.unreadable = result.as_ref().err().cloned();
@@ -387,7 +389,7 @@ impl Agent {
             }
         }
         self.advance(now, out);
-        let ledger = &self.replicator.ledger;
+        let ledger = &self.replicator.replica.ledger;
         let remembered = ledger.remembered(self.policy.heartbeat.is_some());
         if self.remembered.replace(remembered) != Some(remembered) {
             out.push(Action::Remember(remembered));
@@ -414,7 +416,7 @@ impl Agent {
 
     /// The last transaction that Litestream answered with.
     pub fn last_seen(&self) -> Option<u64> {
-        self.replicator.ledger.last_seen()
+        self.replicator.replica.ledger.last_seen()
     }
 
     /// How many fetches failed since the last one that did not.
@@ -459,38 +461,6 @@ impl Agent {
             self.exited = true;
             out.push(Action::Exit);
         }
-    }
-}
-
-/// Whether the wall clock agrees with the one clock that can be trusted: the provider's.
-#[derive(Debug, Default)]
-struct ClockBelief {
-    /// What the provider's clock showed more than the boot clock at the last grant, in seconds.
-    provider: Option<i64>,
-}
-
-impl ClockBelief {
-    /// S3 refuses requests that are 15 min off; by 5 min somebody should know.
-    const TOLERATED: u64 = 5 * 60;
-
-    fn compare(&mut self, now: Now, server: Option<WallTime>) {
-        let shown = |wall| Now { wall, ..now }.offset();
-        self.provider = server.map(shown).or(self.provider);
-    }
-
-    /// By how many seconds the wall clock is off, once that is known.
-    fn skew(&self, now: Now) -> Option<u64> {
-        let provider = self.provider?;
-        Some(provider.abs_diff(now.offset()))
-    }
-
-    /// Rows may be judged by their date only by a clock that was seen to be right.
-    fn is_believed(&self, now: Now) -> bool {
-        self.skew(now).is_some_and(|skew| skew <= Self::TOLERATED)
-    }
-
-    fn is_wrong(&self, now: Now) -> bool {
-        self.skew(now).is_some_and(|skew| skew > Self::TOLERATED)
     }
 }
 

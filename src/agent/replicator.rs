@@ -1,12 +1,13 @@
-//! Litestream's life: started with fresh credentials, handed newer ones, brought back when it dies.
+//! The hand-over: Litestream started with fresh credentials, handed newer ones, brought back when it dies.
 //!
-//! Owns the hand-over and its order. By a restart: new credentials first, then a row, the guard and
-//! a last sync, then the stop, the start, and a sync that shows that the replica follows; one
-//! restart a rotation, never two. By a refresh: Litestream asks for the new ones by itself, so that
-//! only the row and the sync are left. One that does not follow, however often it is asked, is
-//! restarted once. Knows nothing of how credentials come about, nor how Litestream is run.
+//! Owns its order. By a restart: new credentials first, then a row, the guard and a last sync, then the
+//! stop, the start, and a sync that shows that the replica follows; one restart a rotation, never two. By
+//! a refresh: Litestream asks for the new ones by itself, so that only the row and the sync are left.
+//! Knows nothing of how credentials come about, nor how Litestream is run.
 //!
-//! Its parts, a phase each: `preparation` (before a stop), `stop`, `start`, `catch_up` (after a start).
+//! What it is made of: the `process`, with its `start` and its `stop`; the `replica`, with its
+//! `preparation` (before a stop) and its `catch_up` (after a start); the `rescue` of one that does not
+//! follow. Neither of the three knows the others.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -18,23 +19,28 @@
 
 use std::time::Duration;
 
-use super::backoff::{Backoff, Jitter};
-use super::proof::{self, Ledger};
+use super::backoff::Jitter;
+use super::proof;
 use super::renewal::Term;
-use super::{Action, Actions, Delivery, Policy, SupervisorKind};
+use super::report::Activity;
+use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
-use crate::config::Rotation;
-use crate::litestream::answer::{Answer, BEGINNING_MISSED, Survey, SyncFailure};
+use crate::litestream::answer::{Answer, SyncFailure};
 
 mod catch_up;
 mod preparation;
+mod process;
+mod replica;
+mod rescue;
 mod start;
 mod stop;
 
-use catch_up::{Asker, CatchUp, SOCKET_LIMIT, Socket, Verdict};
-use preparation::{Preparation, Progress};
-use start::{Because, Start};
-use stop::{LastSync, Stop, Then};
+use catch_up::{Socket, Verdict};
+use preparation::Progress;
+use process::{LEAST_TERM, Phase, Process};
+use replica::Replica;
+use rescue::Rescue;
+use stop::Then;
 
 /// How long the row and the last sync before a stop may hold the stop up, each; and the row after a
 /// start.
@@ -47,40 +53,6 @@ const ROW_PACE: Duration = Duration::from_millis(100);
 /// bring the last rows out, and takes so long for it at the most.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// Within this local state is dropped: the unit is stopped first, which takes up to its stop time-out.
-const RESET_LIMIT: Duration = Duration::from_secs(120);
-
-/// Litestream dying, or not starting.
-const RESTART: Backoff = Backoff {
-    first: Duration::from_secs(2),
-    longest: Duration::from_secs(60),
-    least: Duration::from_secs(1),
-};
-
-/// Litestream that ran so long was well: its next death counts as the first.
-const STEADY: Duration = Duration::from_secs(60);
-
-/// Credentials with less left are not worth a start.
-const LEAST_TERM: Duration = Duration::from_secs(5);
-
-/// Litestream that was asked for so long, again and again, and has shown nothing, is restarted: a little
-/// later than its own longest back-off, so that what mends itself is left alone. A start without S3 costs
-/// it its hold on the WAL.
-const RESCUE_LIMIT: Duration = Duration::from_secs(360);
-
-/// The same where it does not even say who it is: nothing mends that.
-const HUNG_RESCUE_LIMIT: Duration = Duration::from_secs(90);
-
-/// One that does not answer within this what costs it nothing hangs.
-const GREETING_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a restart did not mend is not tried again sooner than this, and twice as late each time: it is
-/// S3, most often, or an upload that takes its time, and has to begin again with each restart.
-const RESCUE_PACE: Duration = Duration::from_secs(3600);
-
-/// No later than this: the longest session's life.
-const LONGEST_RESCUE_PACE: Duration = Duration::from_secs(43_200);
-
 /// What is said of one that can't be asked.
 const NO_SOCKET: &str = "it has no control socket, so that nothing shows whether it replicates; use \
                          Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its \
@@ -92,276 +64,65 @@ const HANGS: &str = "it does not answer, and hangs";
 /// What is said where Litestream says nothing.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
-/// Local state that breaks again sooner than this is not mended by dropping it; twice as late each time,
-/// for the whole database may have to be uploaded.
-const RESET_PACE: Duration = Duration::from_secs(180);
-const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
-
-/// What is said where the WAL is another one than Litestream knows, and of a replica that is wrong.
-const WAL_WAS_RESET: &str = "the WAL was reset while Litestream did not hold it";
-const MUST_BEGIN_ANEW: &str = "Litestream has to upload the whole database";
-
-/// A reset that failed is tried again after this; where the WAL could not be emptied, twice as late each
-/// time.
-const RESET_RETRY: Duration = Duration::from_secs(300);
-const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
-
-/// What Litestream does, as far as the agent knows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Activity {
-    /// It is down, for there are no credentials that last.
-    WaitingForCredentials,
-    /// It ended or could not be started, and is tried again.
-    WaitingToRestart,
-    /// It is being started.
-    Starting,
-    /// It runs, and has not shown yet that it follows.
-    CatchingUp,
-    /// It runs, and followed when last asked.
-    Replicating,
-    /// It is being stopped.
-    Stopping,
-    /// Its local state is being dropped.
-    Resetting,
-    /// It was stopped for good.
-    Stopped,
-}
-
-impl Activity {
-    /// The word for it in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WaitingForCredentials => "waiting_for_credentials",
-            Self::WaitingToRestart => "waiting_to_restart",
-            Self::Starting => "starting",
-            Self::CatchingUp => "catching_up",
-            Self::Replicating => "replicating",
-            Self::Stopping => "stopping",
-            Self::Resetting => "resetting",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Replicator {
-    supervisor: SupervisorKind,
-    /// How the next start delivers credentials; `None` where a probe has to tell.
-    next_delivery: Option<Delivery>,
-    /// How the last one did.
-    delivery: Option<Delivery>,
-    /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
-    /// does not ask in time.
-    clock_went_back: bool,
-    phase: Phase,
-    since: BootTime,
-    /// The newest credentials' term, and the term of those that Litestream was started with.
-    term: Option<Term>,
-    running: Option<Term>,
-    deaths: u32,
-    last_trouble: Option<String>,
-    reset_allowed: BootTime,
-    resets: u32,
-    /// How often in a row the WAL could not be emptied.
-    unemptied: u32,
-    /// Since when the Litestream that runs has been up.
-    up_since: BootTime,
-    rescue_allowed: BootTime,
-    rescues: u32,
-    /// Until when it is to say that it does not hang.
-    greeted_by: Option<BootTime>,
-    hangs: bool,
-    /// Since when nothing listens on its control socket.
-    deaf_since: Option<BootTime>,
+    pub(super) process: Process,
+    pub(super) replica: Replica,
+    rescue: Rescue,
     socket: Socket,
-    /// Litestream was seen to have opened the database: its own lock holds the WAL.
-    holds_wal: bool,
-    /// That the Litestream that runs replicates stands in the log; it was asked what.
-    announced: bool,
+    /// The Litestream that runs was asked what it replicates.
     introduced: bool,
+    last_trouble: Option<String>,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
     leaving: Option<BootTime>,
-    pub(super) ledger: Ledger,
-    pub(super) starts: u64,
-    pub(super) rotations: u64,
     pub(super) last_gap: Option<Duration>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Not running, and there are no credentials to run it with.
-    Idle,
-    /// Not running; started again at `until`.
-    Waiting { until: BootTime },
-    /// Being started.
-    Starting(Start),
-    /// Running.
-    Running(CatchUp),
-    /// Running still, and about to be stopped.
-    Preparing(Preparation),
-    /// Asked to end.
-    Stopping(Stop),
-    /// Not running; its local state is being dropped.
-    Resetting { deadline: BootTime },
-    /// The daemon ends, and Litestream is down, or left to systemd.
-    Down,
 }
 
 impl Replicator {
     pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
-            supervisor: policy.supervisor,
-            next_delivery: delivery_of(policy.rotation),
-            delivery: None,
-            clock_went_back: false,
-            phase: Phase::Idle,
-            since: now,
-            term: None,
-            running: None,
-            deaths: 0,
-            last_trouble: None,
-            reset_allowed: now,
-            resets: 0,
-            unemptied: 0,
-            up_since: now,
-            rescue_allowed: now,
-            rescues: 0,
-            greeted_by: None,
-            hangs: false,
-            deaf_since: None,
+            process: Process::new(policy, now),
+            replica: Replica::new(now),
+            rescue: Rescue::new(now),
             socket: Socket::Unknown,
-            holds_wal: false,
-            announced: false,
             introduced: false,
+            last_trouble: None,
             stop_began: None,
             leaving: None,
-            ledger: Ledger::new(now),
-            starts: 0,
-            rotations: 0,
             last_gap: None,
         }
     }
 
     /// Fresh credentials are there, good for `term`.
     pub(super) fn renewed(&mut self, term: Term, now: BootTime, out: &mut Actions) {
-        let first = self.term.replace(term).is_none();
-        if !first {
-            self.rotations += 1;
-        }
-        match self.phase {
+        self.process.renewed(term);
+        match self.process.phase {
             // What systemd runs may be running already, with credentials of an earlier daemon.
-            Phase::Idle if self.supervisor == SupervisorKind::Systemd => self.prepare(now),
+            Phase::Idle if !self.process.is_child() => self.prepare(now),
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
-            Phase::Running(_) if self.refreshes() => {
-                if !self.runs_with_credentials(now) {
-                    self.ledger.excuse(now);
+            Phase::Running if self.process.refreshes() => {
+                if !self.process.runs_with_credentials(now) {
+                    self.replica.ledger.excuse(now);
                 }
-                self.running = self.term;
+                self.process.refreshed(now);
                 self.last_gap = None;
-                self.enter(Phase::Running(CatchUp::begin(now)), now);
+                self.replica.catch_up(now);
             }
-            Phase::Running(_) => self.prepare(now),
+            Phase::Running => self.prepare(now),
             // Whatever is under way ends in a start, and a start takes the newest.
-            Phase::Starting(_) | Phase::Preparing(_) | Phase::Stopping(_) => {}
+            Phase::Starting(_) | Phase::Preparing | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
-    }
-
-    /// The next credentials take a restart, which is time enough: those that it has are good until
-    /// then.
-    pub(super) fn clock_went_back(&mut self) {
-        self.clock_went_back = true;
     }
 
     /// The configuration was read anew: from the next hand-over on it holds. Of another database nothing is
     /// proved yet.
     pub(super) fn reloaded(&mut self, policy: &Policy, is_another: bool, now: BootTime) {
         if is_another {
-            self.ledger = Ledger::new(now);
+            self.replica.is_another(now);
         }
-        self.next_delivery = match delivery_of(policy.rotation) {
-            None if self.delivery.is_some() => self.next_delivery,
-            named => named,
-        };
-    }
-
-    /// It is known how Litestream can be given credentials, or not; then the safe way is taken.
-    pub(super) fn probed(
-        &mut self,
-        result: Result<Delivery, String>,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        if !matches!(&self.phase, Phase::Starting(start) if start.is_probe()) {
-            return;
-        }
-        let delivery = match result {
-            Ok(delivery) => {
-                self.next_delivery = Some(delivery);
-                delivery
-            }
-            Err(cause) => {
-                out.warn(format!(
-                    "Litestream is restarted at each rotation, for nobody knows whether it can do \
-                     without: {cause}"
-                ));
-                Delivery::Environment
-            }
-        };
-        self.survey(delivery, now, out);
-    }
-
-    /// It is known how its files and the WAL look before the start, or not: it is never started blindly.
-    pub(super) fn surveyed(
-        &mut self,
-        result: Result<Survey, String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        let Phase::Starting(start) = &self.phase else {
-            return;
-        };
-        let Some(delivery) = start.surveyed() else {
-            return;
-        };
-        let survey = match result {
-            Ok(survey) => survey,
-            Err(cause) => return self.wait_to_start(cause, jitter, now, out),
-        };
-        self.ledger.surveyed(survey.folder);
-        let because = match survey.wal_was_reset {
-            true => Some(Because::WalWasReset),
-            false => self.ledger.is_broken().then_some(Because::ReplicaIsBroken),
-        };
-        match because {
-            Some(because) => {
-                let start = Start::empty_wal(delivery, because, now);
-                self.enter(Phase::Starting(start), now);
-            }
-            None => self.launch(delivery, now, out),
-        }
-    }
-
-    pub(super) fn started(
-        &mut self,
-        result: Result<(), String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        if !matches!(&self.phase, Phase::Starting(start) if start.is_launched()) {
-            return;
-        }
-        match result {
-            Ok(()) => {
-                self.starts += 1;
-                self.up_since = now;
-                self.enter(Phase::Running(CatchUp::begin(now)), now);
-            }
-            Err(cause) => self.wait_to_start(cause, jitter, now, out),
-        }
+        self.process.reloaded(policy.rotation);
     }
 
     pub(super) fn exited(
@@ -371,17 +132,16 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        match &self.phase {
+        match &self.process.phase {
             Phase::Stopping(stop) => match stop.then {
                 Then::Start => self.start_or_idle(now, out),
                 Then::Reset => self.drop_state(now, out),
-                Then::Exit => self.enter(Phase::Down, now),
+                Then::Exit => self.process.enter(Phase::Down, now),
             },
-            Phase::Running(_) if self.leaving.is_some() => self.enter(Phase::Down, now),
-            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting(_) => {
-                if now.since(self.since) >= STEADY {
-                    self.deaths = 0;
-                }
+            Phase::Running if self.leaving.is_some() => self.process.enter(Phase::Down, now),
+            Phase::Running | Phase::Preparing | Phase::Starting(_) => {
+                self.process.ended(now);
+                self.replica.stops();
                 self.stop_began = Some(now);
                 let cause = format!("Litestream ended by itself ({how})");
                 self.wait_to_start(cause, jitter, now, out);
@@ -398,153 +158,66 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        self.deaf_since = match result {
-            Err(SyncFailure::NoSocket) => self.deaf_since.or(Some(now)),
-            _ => None,
-        };
-        // One that can't be asked any more is as good as one that does not answer.
-        self.hangs = self
-            .deaf_since
-            .is_some_and(|since| self.hangs || now.since(since) >= SOCKET_LIMIT);
-        if result.is_ok() {
-            // What has read the database holds its WAL.
-            self.holds_wal = true;
-            if !std::mem::replace(&mut self.introduced, true) {
-                out.push(Action::List);
-            }
+        let is_deaf = result == Err(SyncFailure::NoSocket);
+        self.rescue.answered(is_deaf, now);
+        if result.is_ok() && !std::mem::replace(&mut self.introduced, true) {
+            out.push(Action::List);
         }
-        if result == Err(SyncFailure::BeginningMissed) {
-            self.ledger.breaks(BEGINNING_MISSED);
-        }
-        let finding = result.map(|answer| self.ledger.judge(answer, heartbeat, now));
-        let asker = Asker {
-            age: now.since(self.since),
-            heartbeat,
-            wanted: self.ledger.has_unproved_row(),
-        };
-        match &mut self.phase {
-            Phase::Preparing(preparation) if preparation.awaits_sync() => {
-                let then = match self.ledger.is_broken() && self.reset_allowed <= now {
-                    true => Then::Reset,
-                    false => Then::Start,
-                };
-                self.stop_to(then, now, out);
-            }
-            Phase::Running(catch_up) => {
-                let followed = catch_up.is_done();
-                let verdict = catch_up.answered(finding, asker, &mut self.socket, jitter, now);
-                if let Some(verdict) = verdict {
-                    self.judge(verdict, followed, now, out);
-                }
-            }
-            _ => {}
+        let followed = self.replica.follows();
+        let age = now.since(self.process.since);
+        let socket = &mut self.socket;
+        let verdict = self
+            .replica
+            .answered(result, heartbeat, age, socket, jitter, now);
+        if self.replica.awaits_last_sync() {
+            let is_reset = self.replica.ledger.is_broken() && self.replica.may_be_reset(now);
+            let then = match is_reset {
+                true => Then::Reset,
+                false => Then::Start,
+            };
+            self.stop_to(then, now, out);
+        } else if let Some(verdict) = verdict {
+            self.judge(verdict, followed, now, out);
         }
     }
 
     /// Litestream does not hang.
     pub(super) fn greeted(&mut self) {
-        self.greeted_by = None;
-        self.hangs = false;
-        self.deaf_since = None;
-    }
-
-    /// A heartbeat row was committed, or could not be.
-    pub(super) fn row(&mut self, committed: Option<&i64>, now: BootTime) {
-        if let Some(id) = committed {
-            self.ledger.row(*id, now);
-        }
-        let committed = committed.is_some();
-        match &mut self.phase {
-            Phase::Preparing(preparation) => preparation.row(committed, now),
-            Phase::Running(catch_up) => catch_up.row(committed, now),
-            _ => {}
-        }
+        self.rescue.hears();
     }
 
     pub(super) fn reset(&mut self, result: Result<bool, String>, now: BootTime, out: &mut Actions) {
-        if matches!(self.phase, Phase::Resetting { .. }) {
+        if matches!(self.process.phase, Phase::Resetting { .. }) {
             match result {
                 Ok(true) => {}
-                Ok(false) => self.ledger.breaks(proof::LOST),
+                Ok(false) => self.replica.ledger.breaks(proof::LOST),
                 Err(cause) => {
                     out.warn(format!(
                         "Litestream's local state could not be reset: {cause}"
                     ));
-                    self.reset_allowed = now + RESET_RETRY;
+                    self.replica.reset_failed(now);
                 }
             }
             self.start_or_idle(now, out);
         }
     }
 
-    /// The WAL was emptied before a start, or could not be. A good replica is not made wrong by a start:
-    /// that waits. One that misses something already is better than none, and the next start tries again.
-    pub(super) fn emptied(
-        &mut self,
-        result: Result<(), String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        let Phase::Starting(start) = &self.phase else {
-            return;
-        };
-        let Some((delivery, because)) = start.emptied() else {
-            return;
-        };
-        match (result, because) {
-            (Ok(()), _) => {
-                self.unemptied = 0;
-                self.ledger.begins_anew();
-                let why = match because {
-                    Because::WalWasReset => WAL_WAS_RESET,
-                    Because::ReplicaIsBroken => MUST_BEGIN_ANEW,
-                };
-                out.warn(format!(
-                    "{why}; the WAL was emptied, so that Litestream uploads the whole database and \
-                     misses no row"
-                ));
-                self.launch(delivery, now, out);
-            }
-            (Err(why), Because::WalWasReset) => {
-                let cause = format!(
-                    "{WAL_WAS_RESET}; the WAL has to be emptied before Litestream may start: {why}"
-                );
-                self.wait_to_start(cause, jitter, now, out);
-            }
-            (Err(why), Because::ReplicaIsBroken) => {
-                let wait = RESET_RETRY.saturating_mul(2_u32.saturating_pow(self.unemptied));
-                self.unemptied = self.unemptied.saturating_add(1);
-                self.reset_allowed = now + wait.min(LONGEST_RESET_RETRY);
-                self.resets = self.resets.saturating_sub(1);
-                out.warn(format!("{MUST_BEGIN_ANEW}, and does not yet: {why}"));
-                self.launch(delivery, now, out);
-            }
-        }
-    }
-
-    /// Something changed that may let a failing sync succeed.
-    pub(super) fn hasten(&mut self, now: BootTime) {
-        if let Phase::Running(catch_up) = &mut self.phase {
-            catch_up.hasten(now);
-        }
-    }
-
     /// The daemon ends; asked a second time, it ends sooner.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
-        let is_child = self.supervisor == SupervisorKind::Child;
+        let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
-        let has_credentials = self.has_credentials(now);
-        let rescue = !self.runs_with_credentials(now) && has_credentials;
-        match &mut self.phase {
+        let has_credentials = self.process.has_credentials(now);
+        let rescue = !self.process.runs_with_credentials(now) && has_credentials;
+        let since = self.process.since;
+        match &mut self.process.phase {
             // Litestream that has not opened the database yet ends without a last sync.
-            Phase::Running(catch_up)
-                if may_wait && !catch_up.is_done() && now.since(self.since) < LEAVE_LIMIT =>
+            Phase::Running
+                if may_wait && !self.replica.follows() && now.since(since) < LEAVE_LIMIT =>
             {
-                self.leaving = Some(self.since + LEAVE_LIMIT);
+                self.leaving = Some(since + LEAVE_LIMIT);
             }
             // Its credentials have ended: only those that it was about to get bring the last rows out.
-            Phase::Preparing(_) if may_wait && rescue => self.leaving = Some(now + LEAVE_LIMIT),
+            Phase::Preparing if may_wait && rescue => self.leaving = Some(now + LEAVE_LIMIT),
             Phase::Stopping(stop) if stop.then == Then::Start && may_wait && rescue => {
                 self.leaving = Some(now + LEAVE_LIMIT);
             }
@@ -553,11 +226,11 @@ impl Replicator {
                 true => self.leaving = Some(now + LEAVE_LIMIT),
                 false => self.abandon_to_end(now, out),
             },
-            Phase::Running(_) | Phase::Preparing(_) | Phase::Starting(_) if is_child => {
+            Phase::Running | Phase::Preparing | Phase::Starting(_) if is_child => {
                 self.stop_to(Then::Exit, now, out);
             }
             Phase::Stopping(stop) => stop.leave(now),
-            _ => self.enter(Phase::Down, now),
+            _ => self.process.enter(Phase::Down, now),
         }
     }
 
@@ -569,68 +242,32 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        if let Some(limit) = self.leaving {
-            match &self.phase {
-                Phase::Running(catch_up) if catch_up.is_done() || limit <= now => {
-                    self.stop_to(Then::Exit, now, out);
-                }
-                Phase::Idle | Phase::Waiting { .. } => self.enter(Phase::Down, now),
-                Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
-                    self.abandon_to_end(now, out);
-                }
-                _ => {}
-            }
-        }
+        self.leave(now, out);
         if self.rescue_at() <= now {
-            self.rescue(now, out);
+            self.begin_rescue(now, out);
         }
-        if let Phase::Running(catch_up) = &mut self.phase {
-            let followed = catch_up.is_done();
-            if let Some(verdict) = catch_up.expire(now) {
-                if !self.hangs {
-                    self.judge(verdict, followed, now, out);
-                }
-                self.greeted_by.get_or_insert(now + GREETING_LIMIT);
-                out.push(Action::Greet);
-            }
-            if self.greeted_by.take_if(|limit| *limit <= now).is_some() {
-                self.hangs = true;
-                self.troubled(HANGS.to_owned(), out);
-            }
+        if matches!(self.process.phase, Phase::Running) {
+            self.expire(now, out);
         }
-        match &mut self.phase {
+        match &mut self.process.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
             Phase::Starting(start) if start.deadline() <= now => {
-                out.push(Action::AbandonStart);
-                let wait = RESTART.longest;
                 let trouble = start.trouble();
+                let wait = self.process.start_was_late(now);
+                out.push(Action::AbandonStart);
                 out.warn(format!("{trouble}; tried again in {} s", wait.as_secs()));
                 self.last_trouble = Some(trouble);
-                let until = now + wait;
-                self.enter(Phase::Waiting { until }, now);
             }
             Phase::Starting(start) => out.extend(start.advance(is_guarded)),
-            Phase::Running(catch_up) => {
-                let action = catch_up.advance(heartbeat, now);
-                if action == Some(Action::Sync) {
-                    self.ledger.ask(now);
-                }
-                out.extend(action);
-            }
-            Phase::Preparing(preparation) => match preparation.advance(heartbeat, now) {
+            Phase::Running | Phase::Preparing => match self.replica.advance(heartbeat, now) {
                 Progress::Waits => {}
-                Progress::Does(action) => {
-                    if action == Action::Sync {
-                        self.ledger.ask(now);
-                    }
-                    out.push(action);
-                }
+                Progress::Does(action) => out.push(action),
                 Progress::Over => self.stop_to(Then::Start, now, out),
             },
             Phase::Stopping(stop) => out.extend(stop.advance(now)),
             Phase::Resetting { deadline } if *deadline <= now => {
                 out.push(Action::AbandonStart);
-                self.reset_allowed = now + RESET_RETRY;
+                self.replica.reset_failed(now);
                 self.start_or_idle(now, out);
             }
             _ => {}
@@ -638,147 +275,34 @@ impl Replicator {
     }
 
     pub(super) fn deadline(&self) -> BootTime {
+        let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
-        match &self.phase {
-            Phase::Idle | Phase::Down => BootTime::NEVER,
-            Phase::Waiting { until } => *until,
-            Phase::Resetting { deadline } => limit.min(*deadline),
-            Phase::Starting(start) => limit.min(start.deadline()),
-            Phase::Running(catch_up) => {
-                let greeting = self.greeted_by.unwrap_or(BootTime::NEVER);
-                limit
-                    .min(catch_up.deadline())
-                    .min(self.rescue_at())
-                    .min(greeting)
-            }
-            Phase::Preparing(preparation) => preparation.deadline(),
-            Phase::Stopping(stop) => stop.deadline(),
+        match self.process.phase {
+            Phase::Running => self
+                .replica
+                .deadline()
+                .min(self.rescue_at())
+                .min(self.rescue.deadline())
+                .min(limit),
+            Phase::Preparing => self.replica.deadline(),
+            Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
+            Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) | Phase::Down => at,
         }
     }
 
     /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
     pub(super) fn leaves_wal_open(&self) -> bool {
-        match &self.phase {
-            Phase::Running(_) => !self.holds_wal,
-            Phase::Preparing(preparation) => !preparation.holds_wal(),
+        match &self.process.phase {
+            Phase::Running | Phase::Preparing => self.replica.leaves_wal_open(),
             Phase::Starting(start) => !start.empties_wal(),
             Phase::Down => false,
             _ => true,
         }
     }
 
-    /// It runs, or is about to be stopped.
-    pub(super) fn runs(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Running(_) | Phase::Preparing(_) | Phase::Stopping(_)
-        )
-    }
-
     /// Nothing is left to stop.
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.phase, Phase::Down)
-    }
-
-    /// What it does, since when, and what troubles it.
-    pub(super) fn activity(&self) -> (Activity, BootTime, Option<&str>) {
-        let activity = match &self.phase {
-            Phase::Idle => Activity::WaitingForCredentials,
-            Phase::Waiting { .. } => Activity::WaitingToRestart,
-            Phase::Starting(_) => Activity::Starting,
-            Phase::Running(catch_up) if catch_up.is_done() => Activity::Replicating,
-            Phase::Running(_) => Activity::CatchingUp,
-            Phase::Preparing(_) | Phase::Stopping(_) => Activity::Stopping,
-            Phase::Resetting { .. } => Activity::Resetting,
-            Phase::Down => Activity::Stopped,
-        };
-        (activity, self.since, self.last_trouble.as_deref())
-    }
-
-    /// When the Litestream that runs is restarted, for it does not follow; never, where the credentials
-    /// at hand would not outlast the start.
-    fn rescue_at(&self) -> BootTime {
-        match (&self.phase, self.term) {
-            (Phase::Running(catch_up), Some(term)) if !catch_up.is_done() => {
-                let waits = self.ledger.waits_since();
-                let since = waits.unwrap_or(BootTime::NEVER).max(self.up_since);
-                let limit = match self.hangs {
-                    true => HUNG_RESCUE_LIMIT,
-                    false => RESCUE_LIMIT,
-                };
-                let at = (since + limit).max(self.rescue_allowed);
-                let in_time = at + LEAST_TERM < term.ends && self.leaving.is_none();
-                if in_time { at } else { BootTime::NEVER }
-            }
-            _ => BootTime::NEVER,
-        }
-    }
-
-    fn rescue(&mut self, now: BootTime, out: &mut Actions) {
-        if !self.has_credentials(now) {
-            // The device slept through what was left of their life.
-            self.rescue_allowed = now + LEAST_TERM;
-            return;
-        }
-        let pace = RESCUE_PACE.saturating_mul(2_u32.saturating_pow(self.rescues));
-        self.rescue_allowed = now + pace.min(LONGEST_RESCUE_PACE);
-        self.rescues = self.rescues.saturating_add(1);
-        out.warn(format!(
-            "Litestream has not shown for {} s that its replica follows, however often it was asked; it \
-             is restarted once: {}",
-            now.since(self.ledger.waits_since().unwrap_or(now))
-                .as_secs(),
-            self.last_trouble.as_deref().unwrap_or(NO_REASON)
-        ));
-        self.prepare(now);
-    }
-
-    fn prepare(&mut self, now: BootTime) {
-        let preparation = Preparation::begin(self.holds_wal, now);
-        self.enter(Phase::Preparing(preparation), now);
-    }
-
-    fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
-        if then == Then::Start && !self.has_credentials(now) {
-            // The device slept through their life. What runs is better than nothing.
-            self.phase = Phase::Running(CatchUp::due(now));
-            return;
-        }
-        self.stop_began = Some(now);
-        match (self.supervisor, then) {
-            (SupervisorKind::Systemd, Then::Start) => self.start(now, out),
-            (SupervisorKind::Systemd, Then::Reset) => self.drop_state(now, out),
-            (SupervisorKind::Systemd, Then::Exit) => self.enter(Phase::Down, now),
-            (SupervisorKind::Child, _) => {
-                let last_sync = match then {
-                    _ if !self.runs_with_credentials(now) => LastSync::Hopeless,
-                    Then::Exit if self.leaving.is_none() => LastSync::Final,
-                    Then::Exit | Then::Start | Then::Reset => LastSync::Repeated,
-                };
-                self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
-                out.push(Action::Terminate);
-            }
-        }
-    }
-
-    fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
-        let deadline = now + RESET_LIMIT;
-        self.enter(Phase::Resetting { deadline }, now);
-        self.ledger.forget();
-        out.push(Action::ResetState);
-    }
-
-    fn start_or_idle(&mut self, now: BootTime, out: &mut Actions) {
-        if self.has_credentials(now) {
-            self.start(now, out);
-        } else {
-            self.enter(Phase::Idle, now);
-        }
-    }
-
-    /// Whether the credentials that Litestream was started with are still good.
-    pub(super) fn runs_with_credentials(&self, now: BootTime) -> bool {
-        self.running.is_some_and(|term| now < term.ends)
+        matches!(self.process.phase, Phase::Down)
     }
 
     /// The daemon ends, but not before Litestream had a last chance.
@@ -786,87 +310,127 @@ impl Replicator {
         self.leaving.is_some()
     }
 
-    /// Whether the newest credentials are worth a start.
-    fn has_credentials(&self, now: BootTime) -> bool {
-        self.term.is_some_and(|term| now + LEAST_TERM < term.ends)
+    /// What it does, since when, and what troubles it.
+    pub(super) fn activity(&self) -> (Activity, BootTime, Option<&str>) {
+        let activity = match &self.process.phase {
+            Phase::Idle => Activity::WaitingForCredentials,
+            Phase::Waiting { .. } => Activity::WaitingToRestart,
+            Phase::Starting(_) => Activity::Starting,
+            Phase::Running if self.replica.follows() => Activity::Replicating,
+            Phase::Running => Activity::CatchingUp,
+            Phase::Preparing | Phase::Stopping(_) => Activity::Stopping,
+            Phase::Resetting { .. } => Activity::Resetting,
+            Phase::Down => Activity::Stopped,
+        };
+        (activity, self.process.since, self.last_trouble.as_deref())
     }
 
-    fn start(&mut self, now: BootTime, out: &mut Actions) {
-        match self.next_delivery {
-            Some(delivery) => self.survey(delivery, now, out),
-            None => self.begin_start(Start::probe(now), now, out),
+    /// The daemon ends: as soon as Litestream has caught up, or when its last chance is over.
+    fn leave(&mut self, now: BootTime, out: &mut Actions) {
+        let Some(limit) = self.leaving else { return };
+        match self.process.phase {
+            Phase::Running if self.replica.follows() || limit <= now => {
+                self.stop_to(Then::Exit, now, out);
+            }
+            Phase::Idle | Phase::Waiting { .. } => self.process.enter(Phase::Down, now),
+            Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
+                self.abandon_to_end(now, out);
+            }
+            _ => {}
         }
     }
 
-    fn survey(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
-        self.begin_start(Start::survey(delivery, now), now, out);
-    }
-
-    fn begin_start(&mut self, step: (Start, Action), now: BootTime, out: &mut Actions) {
-        let (start, action) = step;
-        self.enter(Phase::Starting(start), now);
-        out.push(action);
-    }
-
-    /// Starts it with the newest credentials, which may have ended on the way here.
-    fn launch(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
-        if !self.has_credentials(now) {
-            return self.enter(Phase::Idle, now);
+    /// Takes in that an answer is late.
+    fn expire(&mut self, now: BootTime, out: &mut Actions) {
+        let followed = self.replica.follows();
+        if let Some(verdict) = self.replica.expire(now) {
+            if !self.rescue.hangs() {
+                self.judge(verdict, followed, now, out);
+            }
+            self.rescue.ask(now);
+            out.push(Action::Greet);
         }
-        self.running = self.term;
-        self.delivery = Some(delivery);
-        self.clock_went_back = false;
-        self.holds_wal = false;
-        self.announced = false;
-        self.introduced = false;
-        self.greeted();
-        self.ledger.started();
-        self.begin_start((Start::launch(now), Action::Start(delivery)), now, out);
+        if self.rescue.expire(now) {
+            self.troubled(HANGS.to_owned(), out);
+        }
+    }
+
+    /// When the Litestream that runs is restarted, for it does not follow; never, where the credentials
+    /// at hand would not outlast the start.
+    fn rescue_at(&self) -> BootTime {
+        let is_due = matches!(self.process.phase, Phase::Running)
+            && !self.replica.follows()
+            && self.leaving.is_none();
+        let Some(since) = self.replica.ledger.waits_since().filter(|_| is_due) else {
+            return BootTime::NEVER;
+        };
+        let at = self.rescue.due(since.max(self.process.up_since));
+        match self.process.has_credentials(at) {
+            true => at,
+            false => BootTime::NEVER,
+        }
+    }
+
+    fn begin_rescue(&mut self, now: BootTime, out: &mut Actions) {
+        if !self.process.has_credentials(now) {
+            // The device slept through what was left of their life.
+            return self.rescue.put_off(now + LEAST_TERM);
+        }
+        self.rescue.begin(now);
+        let waits = self.replica.ledger.waits_since().unwrap_or(now);
+        out.warn(format!(
+            "Litestream has not shown for {} s that its replica follows, however often it was asked; it \
+             is restarted once: {}",
+            now.since(waits).as_secs(),
+            self.last_trouble.as_deref().unwrap_or(NO_REASON)
+        ));
+        self.prepare(now);
+    }
+
+    fn prepare(&mut self, now: BootTime) {
+        self.replica.prepare(now);
+        self.process.enter(Phase::Preparing, now);
+    }
+
+    fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
+        if then == Then::Start && !self.process.has_credentials(now) {
+            // The device slept through their life. What runs is better than nothing.
+            self.process.phase = Phase::Running;
+            return self.replica.ask_now(now);
+        }
+        self.replica.stops();
+        self.stop_began = Some(now);
+        match (self.process.is_child(), then) {
+            (true, _) => {
+                self.process.stops(then, self.leaving.is_none(), now);
+                out.push(Action::Terminate);
+            }
+            (false, Then::Start) => self.start(now, out),
+            (false, Then::Reset) => self.drop_state(now, out),
+            (false, Then::Exit) => self.process.enter(Phase::Down, now),
+        }
+    }
+
+    fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
+        self.process.resets(now);
+        self.replica.ledger.forget();
+        out.push(Action::ResetState);
     }
 
     /// The daemon ends, and nothing runs that would have to be stopped.
     fn abandon_to_end(&mut self, now: BootTime, out: &mut Actions) {
         out.push(Action::AbandonStart);
-        self.enter(Phase::Down, now);
-    }
-
-    /// Whether the Litestream that runs gets new credentials without a restart, and is to.
-    fn refreshes(&self) -> bool {
-        self.delivery == Some(Delivery::Process)
-            && self.next_delivery == self.delivery
-            && !self.clock_went_back
-    }
-
-    pub(super) fn delivery(&self) -> Option<Delivery> {
-        self.delivery
-    }
-
-    fn wait_to_start(
-        &mut self,
-        cause: String,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        self.deaths = self.deaths.saturating_add(1);
-        let wait = RESTART.wait(self.deaths, jitter);
-        out.warn(format!(
-            "{cause}; started again in {:.1} s",
-            wait.as_secs_f32()
-        ));
-        self.last_trouble = Some(cause);
-        self.enter(Phase::Waiting { until: now + wait }, now);
+        self.process.enter(Phase::Down, now);
     }
 
     /// Acts on what is newly known of a replica that `followed` until now, or did not.
     fn judge(&mut self, verdict: Verdict, followed: bool, now: BootTime, out: &mut Actions) {
         if followed && !matches!(verdict, Verdict::CaughtUp | Verdict::Unmeasured) {
-            self.since = now;
+            self.process.since = now;
         }
         match verdict {
             Verdict::CaughtUp => self.caught_up(now, out),
             Verdict::Unmeasured => {
-                self.holds_wal = true;
                 self.stop_began = None;
                 self.troubled(NO_SOCKET.to_owned(), out);
             }
@@ -878,16 +442,14 @@ impl Replicator {
 
     /// Its local state is dropped, unless that was done lately, and was no help.
     fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
-        if now < self.reset_allowed {
+        if !self.replica.may_be_reset(now) {
             return self.troubled(cause, out);
         }
         out.warn(format!(
             "{cause}; its local state is dropped, and replication goes on from the replica"
         ));
         self.last_trouble = Some(cause);
-        let pace = RESET_PACE.saturating_mul(2_u32.saturating_pow(self.resets));
-        self.reset_allowed = now + pace.min(LONGEST_RESET_PACE);
-        self.resets = self.resets.saturating_add(1);
+        self.replica.begins_reset(now);
         self.stop_to(Then::Reset, now, out);
     }
 
@@ -902,34 +464,16 @@ impl Replicator {
     fn caught_up(&mut self, now: BootTime, out: &mut Actions) {
         let gap = self.stop_began.take().map(|began| now.since(began));
         self.last_gap = gap.or(self.last_gap);
-        self.rescue_allowed = now;
-        self.rescues = 0;
-        if self.reset_allowed <= now {
-            self.resets = 0;
-        }
+        self.rescue.mended(now);
         let mended = self.last_trouble.take().is_some();
-        if mended || !std::mem::replace(&mut self.announced, true) {
+        if self.replica.caught_up(now) || mended {
             let gap = gap.map_or(String::new(), |gap| {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
-            let txid = self.ledger.last_seen().unwrap_or_default();
+            let txid = self.replica.ledger.last_seen().unwrap_or_default();
             out.info(format!(
                 "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));
         }
-    }
-
-    fn enter(&mut self, phase: Phase, now: BootTime) {
-        self.phase = phase;
-        self.since = now;
-    }
-}
-
-/// How it is told to be; `None` where it is to be found out.
-fn delivery_of(rotation: Rotation) -> Option<Delivery> {
-    match rotation {
-        Rotation::Auto => None,
-        Rotation::Restart => Some(Delivery::Environment),
-        Rotation::Refresh => Some(Delivery::Process),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::proof::BOUND;
 use super::renewal::told_term;
 use super::replicator::NO_REASON;
-use super::{Activity, Agent, Delivery, Now, SupervisorKind};
+use super::{Agent, Delivery, Now, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 use crate::litestream::answer::Position;
@@ -84,6 +84,43 @@ pub struct Proven {
     pub position: Position,
     /// How long ago that was shown.
     pub age: Duration,
+}
+
+/// What Litestream does, as far as the agent knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Activity {
+    /// It is down, for there are no credentials that last.
+    WaitingForCredentials,
+    /// It ended or could not be started, and is tried again.
+    WaitingToRestart,
+    /// It is being started.
+    Starting,
+    /// It runs, and has not shown yet that it follows.
+    CatchingUp,
+    /// It runs, and followed when last asked.
+    Replicating,
+    /// It is being stopped.
+    Stopping,
+    /// Its local state is being dropped.
+    Resetting,
+    /// It was stopped for good.
+    Stopped,
+}
+
+impl Activity {
+    /// The word for it in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WaitingForCredentials => "waiting_for_credentials",
+            Self::WaitingToRestart => "waiting_to_restart",
+            Self::Starting => "starting",
+            Self::CatchingUp => "catching_up",
+            Self::Replicating => "replicating",
+            Self::Stopping => "stopping",
+            Self::Resetting => "resetting",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// How the device fares. There is no health without a proof, and no other state without a reason.
@@ -168,7 +205,7 @@ impl Report {
             .map(|term| term.ends.since(now))
             .filter(|l| !l.is_zero());
         let (replication, since, _) = agent.replicator.activity();
-        let ledger = &agent.replicator.ledger;
+        let ledger = &agent.replicator.replica.ledger;
         let proof = ledger.proof().map(|proof| Proven {
             position: proof.position,
             age: now.since(proof.at),
@@ -197,11 +234,11 @@ impl Report {
                 .failure()
                 .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
-            delivery: agent.replicator.delivery(),
+            delivery: agent.replicator.process.delivery(),
             replication,
             replication_for: now.since(since),
-            starts: agent.replicator.starts,
-            rotations: agent.replicator.rotations,
+            starts: agent.replicator.process.starts,
+            rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
             proof,
             unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
@@ -243,7 +280,7 @@ fn state(agent: &Agent, proof: Option<Proven>, now: Now) -> State {
 fn problems(agent: &Agent, time: Now) -> Vec<String> {
     let mut problems = Vec::new();
     let now = time.boot;
-    let ledger = &agent.replicator.ledger;
+    let ledger = &agent.replicator.replica.ledger;
     let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
@@ -296,9 +333,9 @@ fn unwatched(agent: &Agent) -> Option<String> {
              database of [database] path in Litestream's configuration",
             others.join(" and ")
         )),
-        Some(cause) if agent.listed.is_none() && agent.replicator.starts > 0 => Some(format!(
-            "nobody can tell whether Litestream replicates other databases, too: {cause}"
-        )),
+        Some(cause) if agent.listed.is_none() && agent.replicator.process.starts > 0 => Some(
+            format!("nobody can tell whether Litestream replicates other databases, too: {cause}"),
+        ),
         _ => None,
     }
 }
@@ -306,7 +343,7 @@ fn unwatched(agent: &Agent) -> Option<String> {
 /// What is not proved, and has not been for too long. How long stands beside it: a sentence that is the
 /// same is not told twice.
 fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
-    let ledger = &agent.replicator.ledger;
+    let ledger = &agent.replicator.replica.ledger;
     let rows = agent.policy.heartbeat.is_some();
     let is_late = |age: Duration| age > BOUND;
     let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {

@@ -1,0 +1,229 @@
+//! The Litestream that runs, or does not: its credentials, its starts and stops, its deaths.
+//!
+//! Owns where it stands in its life, and when it is tried again. Knows nothing of a database, nor of what
+//! its answers prove; nor how it is run.
+
+use std::time::Duration;
+
+use super::start::Start;
+use super::stop::{LastSync, Stop, Then};
+use crate::agent::backoff::{Backoff, Jitter};
+use crate::agent::renewal::Term;
+use crate::agent::{Delivery, Policy, SupervisorKind};
+use crate::clock::BootTime;
+use crate::config::Rotation;
+
+/// Within this local state is dropped: systemd stops the unit first, which takes up to its stop time-out.
+const RESET_LIMIT: Duration = Duration::from_secs(120);
+
+/// Litestream dying, or not starting.
+const RESTART: Backoff = Backoff {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(60),
+    least: Duration::from_secs(1),
+};
+
+/// Litestream that ran so long was well: its next death counts as the first.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Credentials with less left are not worth a start.
+pub(super) const LEAST_TERM: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(in crate::agent) struct Process {
+    supervisor: SupervisorKind,
+    /// How the next start delivers credentials; `None` where a probe has to tell.
+    pub(super) next_delivery: Option<Delivery>,
+    /// How the last one did.
+    delivery: Option<Delivery>,
+    /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
+    /// does not ask in time.
+    clock_went_back: bool,
+    pub(super) phase: Phase,
+    /// Since when that has been so.
+    pub(super) since: BootTime,
+    /// The newest credentials' term, and the term of those that it was started with.
+    term: Option<Term>,
+    running: Option<Term>,
+    deaths: u32,
+    /// Since when the one that runs has been up.
+    pub(super) up_since: BootTime,
+    pub(in crate::agent) starts: u64,
+    pub(in crate::agent) rotations: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not running, and there are no credentials to run it with.
+    Idle,
+    /// Not running; started again at `until`.
+    Waiting { until: BootTime },
+    /// Being started.
+    Starting(Start),
+    /// Running.
+    Running,
+    /// Running still, and about to be stopped.
+    Preparing,
+    /// Asked to end.
+    Stopping(Stop),
+    /// Not running; its local state is being dropped.
+    Resetting { deadline: BootTime },
+    /// The daemon ends, and it is down, or left to systemd.
+    Down,
+}
+
+impl Process {
+    pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
+        Self {
+            supervisor: policy.supervisor,
+            next_delivery: delivery_of(policy.rotation),
+            delivery: None,
+            clock_went_back: false,
+            phase: Phase::Idle,
+            since: now,
+            term: None,
+            running: None,
+            deaths: 0,
+            up_since: now,
+            starts: 0,
+            rotations: 0,
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, now: BootTime) {
+        self.phase = phase;
+        self.since = now;
+    }
+
+    pub(super) fn is_child(&self) -> bool {
+        self.supervisor == SupervisorKind::Child
+    }
+
+    /// Fresh credentials are there, good for `term`.
+    pub(super) fn renewed(&mut self, term: Term) {
+        let first = self.term.replace(term).is_none();
+        self.rotations += u64::from(!first);
+    }
+
+    /// The next credentials take a restart, which is time enough: those that it has are good until
+    /// then.
+    pub(in crate::agent) fn clock_went_back(&mut self) {
+        self.clock_went_back = true;
+    }
+
+    /// The configuration was read anew: from the next hand-over on it holds.
+    pub(super) fn reloaded(&mut self, rotation: Rotation) {
+        self.next_delivery = match delivery_of(rotation) {
+            None if self.delivery.is_some() => self.next_delivery,
+            named => named,
+        };
+    }
+
+    /// How the one that was last started comes by credentials.
+    pub(in crate::agent) fn delivery(&self) -> Option<Delivery> {
+        self.delivery
+    }
+
+    /// Whether the one that runs gets new credentials without a restart, and is to.
+    pub(super) fn refreshes(&self) -> bool {
+        self.delivery == Some(Delivery::Process)
+            && self.next_delivery == self.delivery
+            && !self.clock_went_back
+    }
+
+    /// It asks for the newest credentials, and gets them.
+    pub(super) fn refreshed(&mut self, now: BootTime) {
+        self.running = self.term;
+        self.since = now;
+    }
+
+    /// It is told to start with the newest credentials.
+    pub(super) fn launched(&mut self, delivery: Delivery, now: BootTime) {
+        self.running = self.term;
+        self.delivery = Some(delivery);
+        self.clock_went_back = false;
+        self.enter(Phase::Starting(Start::launch(now)), now);
+    }
+
+    /// It runs.
+    pub(super) fn is_up(&mut self, now: BootTime) {
+        self.starts += 1;
+        self.up_since = now;
+        self.enter(Phase::Running, now);
+    }
+
+    /// It ended by itself.
+    pub(super) fn ended(&mut self, now: BootTime) {
+        if now.since(self.since) >= STEADY {
+            self.deaths = 0;
+        }
+    }
+
+    /// It is tried again, ever later; in how long.
+    pub(super) fn wait_to_start(&mut self, jitter: &mut Jitter, now: BootTime) -> Duration {
+        self.deaths = self.deaths.saturating_add(1);
+        let wait = RESTART.wait(self.deaths, jitter);
+        self.enter(Phase::Waiting { until: now + wait }, now);
+        wait
+    }
+
+    /// A start took too long; it is tried again, as late as after many deaths.
+    pub(super) fn start_was_late(&mut self, now: BootTime) -> Duration {
+        let wait = RESTART.longest;
+        self.enter(Phase::Waiting { until: now + wait }, now);
+        wait
+    }
+
+    /// It is asked to end.
+    pub(super) fn stops(&mut self, then: Then, is_last: bool, now: BootTime) {
+        let last_sync = match then {
+            _ if !self.runs_with_credentials(now) => LastSync::Hopeless,
+            Then::Exit if is_last => LastSync::Final,
+            Then::Exit | Then::Start | Then::Reset => LastSync::Repeated,
+        };
+        self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
+    }
+
+    /// Its local state is being dropped.
+    pub(super) fn resets(&mut self, now: BootTime) {
+        let deadline = now + RESET_LIMIT;
+        self.enter(Phase::Resetting { deadline }, now);
+    }
+
+    /// It runs, or is about to be stopped.
+    pub(in crate::agent) fn runs(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Running | Phase::Preparing | Phase::Stopping(_)
+        )
+    }
+
+    /// Whether the credentials that it was started with are still good.
+    pub(super) fn runs_with_credentials(&self, now: BootTime) -> bool {
+        self.running.is_some_and(|term| now < term.ends)
+    }
+
+    /// Whether the newest credentials are worth a start at that time.
+    pub(super) fn has_credentials(&self, at: BootTime) -> bool {
+        self.term.is_some_and(|term| at + LEAST_TERM < term.ends)
+    }
+
+    /// When time alone changes something.
+    pub(super) fn deadline(&self) -> BootTime {
+        match &self.phase {
+            Phase::Idle | Phase::Running | Phase::Preparing | Phase::Down => BootTime::NEVER,
+            Phase::Waiting { until: at } | Phase::Resetting { deadline: at } => *at,
+            Phase::Starting(start) => start.deadline(),
+            Phase::Stopping(stop) => stop.deadline(),
+        }
+    }
+}
+
+/// How it is told to be; `None` where it is to be found out.
+fn delivery_of(rotation: Rotation) -> Option<Delivery> {
+    match rotation {
+        Rotation::Auto => None,
+        Rotation::Restart => Some(Delivery::Environment),
+        Rotation::Refresh => Some(Delivery::Process),
+    }
+}

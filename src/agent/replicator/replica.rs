@@ -1,0 +1,237 @@
+//! One database and its replica: what is proved of it, what Litestream is asked next of it, and whether it
+//! has to begin anew.
+//!
+//! Owns all that is known of one database. Of the process that answers it knows no more than that it was
+//! started: where one Litestream has several databases, each of them has one of these.
+
+use std::time::Duration;
+
+use super::catch_up::{Asker, CatchUp, Socket, Verdict};
+use super::preparation::{Preparation, Progress};
+use crate::agent::Action;
+use crate::agent::backoff::Jitter;
+use crate::agent::proof::Ledger;
+use crate::clock::BootTime;
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, SyncFailure};
+
+/// Local state that breaks again sooner than this is not mended by dropping it; twice as late each time,
+/// for the whole database may have to be uploaded.
+const RESET_PACE: Duration = Duration::from_secs(180);
+const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
+
+/// A reset that failed is tried again after this; where the WAL could not be emptied, twice as late each
+/// time.
+const RESET_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
+
+#[derive(Debug)]
+pub(in crate::agent) struct Replica {
+    pub(in crate::agent) ledger: Ledger,
+    stage: Stage,
+    /// Litestream was seen to have opened the database: its own lock holds the WAL.
+    holds_wal: bool,
+    /// That the Litestream that runs replicates it stands in the log.
+    announced: bool,
+    reset_allowed: BootTime,
+    resets: u32,
+    /// How often in a row the WAL could not be emptied.
+    unemptied: u32,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Litestream is down, or does not count any more.
+    Idle,
+    /// It has to show that it follows, or has.
+    CatchingUp(CatchUp),
+    /// It is about to be stopped.
+    Preparing(Preparation),
+}
+
+impl Replica {
+    pub(super) fn new(now: BootTime) -> Self {
+        Self {
+            ledger: Ledger::new(now),
+            stage: Stage::Idle,
+            holds_wal: false,
+            announced: false,
+            reset_allowed: now,
+            resets: 0,
+            unemptied: 0,
+        }
+    }
+
+    /// Another database has taken its place, of which nothing is proved yet. What is under way goes on.
+    pub(super) fn is_another(&mut self, now: BootTime) {
+        self.ledger = Ledger::new(now);
+    }
+
+    /// Litestream is being started.
+    pub(super) fn starts(&mut self) {
+        self.stage = Stage::Idle;
+        self.holds_wal = false;
+        self.announced = false;
+        self.ledger.started();
+    }
+
+    /// It runs, or has newer credentials: it has to show that it follows.
+    pub(super) fn catch_up(&mut self, now: BootTime) {
+        self.stage = Stage::CatchingUp(CatchUp::begin(now));
+    }
+
+    /// The same, without a row first.
+    pub(super) fn ask_now(&mut self, now: BootTime) {
+        self.stage = Stage::CatchingUp(CatchUp::due(now));
+    }
+
+    /// It is about to be stopped.
+    pub(super) fn prepare(&mut self, now: BootTime) {
+        self.stage = Stage::Preparing(Preparation::begin(self.holds_wal, now));
+    }
+
+    /// It is stopped: no answer counts any more.
+    pub(super) fn stops(&mut self) {
+        self.stage = Stage::Idle;
+    }
+
+    /// A heartbeat row was committed, or could not be.
+    pub(in crate::agent) fn row(&mut self, committed: Option<&i64>, now: BootTime) {
+        if let Some(id) = committed {
+            self.ledger.row(*id, now);
+        }
+        match &mut self.stage {
+            Stage::Idle => {}
+            Stage::CatchingUp(catch_up) => catch_up.row(committed.is_some(), now),
+            Stage::Preparing(preparation) => preparation.row(committed.is_some(), now),
+        }
+    }
+
+    /// Something changed that may let a failing sync succeed.
+    pub(in crate::agent) fn hasten(&mut self, now: BootTime) {
+        if let Stage::CatchingUp(catch_up) = &mut self.stage {
+            catch_up.hasten(now);
+        }
+    }
+
+    /// Litestream, which has been up for so long (`age`), answered a sync. What that means, where it is
+    /// news.
+    pub(super) fn answered(
+        &mut self,
+        result: Result<Answer, SyncFailure>,
+        heartbeat: bool,
+        age: Duration,
+        socket: &mut Socket,
+        jitter: &mut Jitter,
+        now: BootTime,
+    ) -> Option<Verdict> {
+        // What has read the database holds its WAL.
+        self.holds_wal |= result.is_ok();
+        if result == Err(SyncFailure::BeginningMissed) {
+            self.ledger.breaks(BEGINNING_MISSED);
+        }
+        let finding = result.map(|answer| self.ledger.judge(answer, heartbeat, now));
+        let asker = Asker {
+            age,
+            heartbeat,
+            wanted: self.ledger.has_unproved_row(),
+        };
+        match &mut self.stage {
+            Stage::CatchingUp(catch_up) => {
+                let verdict = catch_up.answered(finding, asker, socket, jitter, now);
+                // Nobody can tell; the guard is not for ever.
+                self.holds_wal |= matches!(verdict, Some(Verdict::Unmeasured));
+                verdict
+            }
+            Stage::Idle | Stage::Preparing(_) => None,
+        }
+    }
+
+    /// Whether an answer to a sync is the one that a stop waits for.
+    pub(super) fn awaits_last_sync(&self) -> bool {
+        matches!(&self.stage, Stage::Preparing(preparation) if preparation.awaits_sync())
+    }
+
+    /// What is late.
+    pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
+        match &mut self.stage {
+            Stage::CatchingUp(catch_up) => catch_up.expire(now),
+            Stage::Idle | Stage::Preparing(_) => None,
+        }
+    }
+
+    /// The next step, where it is due; [`Progress::Over`] once Litestream may be stopped.
+    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Progress {
+        let progress = match &mut self.stage {
+            Stage::Idle => Progress::Waits,
+            Stage::CatchingUp(catch_up) => catch_up
+                .advance(heartbeat, now)
+                .map_or(Progress::Waits, Progress::Does),
+            Stage::Preparing(preparation) => preparation.advance(heartbeat, now),
+        };
+        if matches!(progress, Progress::Does(Action::Sync)) {
+            self.ledger.ask(now);
+        }
+        progress
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match &self.stage {
+            Stage::Idle => BootTime::NEVER,
+            Stage::CatchingUp(catch_up) => catch_up.deadline(),
+            Stage::Preparing(preparation) => preparation.deadline(),
+        }
+    }
+
+    /// It followed when last asked, as far as that can be known.
+    pub(super) fn follows(&self) -> bool {
+        matches!(&self.stage, Stage::CatchingUp(catch_up) if catch_up.is_done())
+    }
+
+    /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
+    pub(super) fn leaves_wal_open(&self) -> bool {
+        match &self.stage {
+            Stage::Idle => true,
+            Stage::CatchingUp(_) => !self.holds_wal,
+            Stage::Preparing(preparation) => !preparation.holds_wal(),
+        }
+    }
+
+    /// Litestream's local state may be dropped, for it has to begin anew.
+    pub(super) fn may_be_reset(&self, now: BootTime) -> bool {
+        self.reset_allowed <= now
+    }
+
+    /// Its local state is useless, and is about to be dropped.
+    pub(super) fn begins_reset(&mut self, now: BootTime) {
+        let pace = RESET_PACE.saturating_mul(2_u32.saturating_pow(self.resets));
+        self.reset_allowed = now + pace.min(LONGEST_RESET_PACE);
+        self.resets = self.resets.saturating_add(1);
+    }
+
+    /// It could not be dropped.
+    pub(super) fn reset_failed(&mut self, now: BootTime) {
+        self.reset_allowed = now + RESET_RETRY;
+    }
+
+    /// The WAL is empty: all of it is uploaded next.
+    pub(super) fn begins_anew(&mut self) {
+        self.unemptied = 0;
+        self.ledger.begins_anew();
+    }
+
+    /// The WAL could not be emptied.
+    pub(super) fn stays_broken(&mut self, now: BootTime) {
+        let wait = RESET_RETRY.saturating_mul(2_u32.saturating_pow(self.unemptied));
+        self.unemptied = self.unemptied.saturating_add(1);
+        self.reset_allowed = now + wait.min(LONGEST_RESET_RETRY);
+        self.resets = self.resets.saturating_sub(1);
+    }
+
+    /// Its replica was shown to hold all that there was; whether that is to be told.
+    pub(super) fn caught_up(&mut self, now: BootTime) -> bool {
+        if self.reset_allowed <= now {
+            self.resets = 0;
+        }
+        !std::mem::replace(&mut self.announced, true)
+    }
+}
