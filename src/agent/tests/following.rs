@@ -1,0 +1,260 @@
+//! What a Litestream that runs has to show, and what becomes of one that does not.
+
+use super::*;
+
+#[test]
+fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
+    let mut story = Story::replicating();
+    story.pass_answering(10 * MINUTE, &FOLLOWS);
+    let lag = story.report().lag.expect("it was measured");
+    assert!(lag.time <= 31 * SECOND && lag.rows <= 7, "{lag:?}");
+    assert!(story.report().state.is_healthy());
+
+    let failed = Err(SyncFailure::Failed("SlowDown".to_owned()));
+    story.pass_answering(3 * MINUTE, &failed);
+    let report = story.report();
+    assert!(is_unhealthy(&report), "{report:?}");
+    assert!(has_problem(&report, "SlowDown"), "{report:?}");
+    let lag = report.lag.expect("it was measured");
+    assert!(lag.time >= 3 * MINUTE && lag.rows >= 30, "{lag:?}");
+
+    story.pass_answering(MINUTE, &FOLLOWS);
+    assert!(story.report().state.is_healthy());
+}
+
+#[test]
+fn what_is_proved_of_a_database_says_nothing_of_another() {
+    let mut story = Story::replicating();
+    let mut policy = story.agent.policy.clone();
+    story.tell(Event::Reloaded(policy.clone()));
+    assert!(story.report().state.is_healthy());
+    policy.database = "/data/other.db".into();
+    story.tell(Event::Reloaded(policy));
+    let report = story.report();
+    assert!(
+        !report.state.is_healthy() && report.proof.is_none(),
+        "{report:?}"
+    );
+    assert_eq!(story.agent.last_seen(), None);
+}
+
+#[test]
+fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
+    let mut story = Story::started();
+    let done = story.pass(21 * SECOND);
+    assert_eq!(done, [(20 * SECOND, Action::Greet)], "it was asked before");
+    let (activity, _, trouble) = story.agent.replicator.activity();
+    assert_eq!(activity, Activity::CatchingUp);
+    let trouble = trouble.expect("it is late");
+    assert!(trouble.contains("more than 20 s"), "{trouble}");
+    // It is waited for, as long as Litestream needs to tell what fails it.
+    story.tell(Event::Greeted);
+    assert_eq!(story.pass(3 * MINUTE - 2 * SECOND), []);
+    let done = story.pass(2 * SECOND);
+    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+    story.prove();
+
+    // What was asked for once more is answered before it is asked once more again.
+    story.pass(60 * SECOND);
+    assert_eq!(story.report().replication, Activity::CatchingUp);
+    story.follows();
+    assert_eq!(story.report().replication, Activity::Replicating);
+}
+
+#[test]
+fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() {
+    for (hangs, restarted_by) in [(true, 3 * MINUTE), (false, 7 * MINUTE)] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(granted(12 * HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.pass_answering(10 * MINUTE, &FOLLOWS);
+        let begun = story.now.boot;
+        while story.agent.deadline() <= begun + HOUR {
+            story.now.boot = story.agent.deadline();
+            let mut actions = VecDeque::from(story.tell(Event::Tick));
+            while let Some(action) = actions.pop_front() {
+                match action {
+                    Action::WriteRow => actions.extend(story.tell(Event::Row(Ok(7)))),
+                    Action::Greet if !hangs => {
+                        actions.extend(story.tell(Event::Greeted));
+                    }
+                    _ => {}
+                }
+            }
+            if matches!(story.agent.replicator.activity().0, Activity::Stopping) {
+                break;
+            }
+        }
+        let after = story.now.boot.since(begun);
+        assert!(after <= restarted_by, "{hangs}: {after:?}");
+        assert!(hangs || after > 6 * MINUTE, "{after:?}");
+    }
+}
+
+#[test]
+fn without_a_heartbeat_the_replica_is_asked_all_the_same() {
+    let mut story = Story::replicating();
+    story.reload_without_heartbeat();
+    let done = story.pass(31 * SECOND);
+    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+}
+
+#[test]
+fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reported() {
+    let failed = Err(SyncFailure::Failed("it hangs".to_owned()));
+    for rotation in [Rotation::Restart, Rotation::Refresh] {
+        let mut story = Story::rotating(SupervisorKind::Child, rotation);
+        story.tell(Event::Tick);
+        story.tell(granted(12 * HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.pass_answering(10 * MINUTE, &FOLLOWS);
+        assert_eq!(story.report().replication, Activity::Replicating);
+
+        // First it is asked again, and somebody is told.
+        assert_eq!(story.pass_answering(5 * MINUTE, &failed), 0, "{rotation:?}");
+        assert!(is_unhealthy(&story.report()));
+        assert_eq!(story.pass_answering(3 * MINUTE, &failed), 1, "{rotation:?}");
+        assert_eq!(
+            story.pass_answering(50 * MINUTE, &failed),
+            0,
+            "{rotation:?}"
+        );
+        assert!(is_unhealthy(&story.report()));
+        // An upload that takes hours is given them.
+        assert_eq!(story.pass_answering(90 * MINUTE, &failed), 1);
+        assert_eq!(story.pass_answering(30 * MINUTE, &failed), 0);
+        // It followed again: what comes then is another matter.
+        story.pass_answering(5 * MINUTE, &FOLLOWS);
+        assert_eq!(story.pass_answering(8 * MINUTE, &failed), 1);
+        assert_eq!(story.pass_answering(70 * MINUTE, &failed), 1);
+    }
+}
+
+const NO_SOCKET: Says = Err(SyncFailure::NoSocket);
+
+#[test]
+fn a_litestream_that_is_slow_to_start_is_not_taken_for_one_without_a_control_socket() {
+    let mut story = Story::started();
+    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    story.pass_answering(30 * SECOND, &NO_SOCKET);
+    let report = story.report();
+    assert_eq!(report.replication, Activity::CatchingUp);
+    assert!(!report.state.is_healthy());
+    assert!(report.guard_held.is_some(), "the WAL is open to everybody");
+    story.pass_answering(2 * SECOND, &FOLLOWS);
+    let report = story.report();
+    assert!(report.state.is_healthy());
+    assert!(report.proof.is_some());
+}
+
+#[test]
+fn a_litestream_without_a_control_socket_is_asked_again_all_the_same() {
+    let mut story = Story::started();
+    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    story.pass_answering(MINUTE, &NO_SOCKET);
+    let report = story.report();
+    assert_eq!(report.replication, Activity::Replicating);
+    assert_eq!(report.proof, None);
+    story.pass_answering(MINUTE, &FOLLOWS);
+    assert!(story.report().proof.is_some());
+}
+
+#[test]
+fn a_control_socket_that_is_gone_is_a_fault() {
+    let mut story = Story::replicating();
+    story.tell(Event::Exited("exit status: 1".to_owned()));
+    while !story
+        .tell(Event::Tick)
+        .contains(&Action::Start(Delivery::Environment))
+    {
+        story.now.boot = story.agent.deadline();
+    }
+    story.tell(Event::Started(Ok(())));
+    story.pass_answering(3 * MINUTE, &NO_SOCKET);
+    let report = story.report();
+    assert!(is_unhealthy(&report));
+    assert!(has_problem(&report, "control socket"), "{report:?}");
+}
+
+#[test]
+fn a_sync_of_an_idle_database_proves_no_row() {
+    let mut story = Story::replicating();
+    let idle = |story: &mut Story| story.tell(Event::Synced(Ok(position(2))));
+    let mut rows = 0;
+    for _ in 0..60 {
+        story.now.boot = story.agent.deadline();
+        let mut actions = VecDeque::from(story.tell(Event::Tick));
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::WriteRow => {
+                    rows += 1;
+                    actions.extend(story.tell(Event::Row(Ok(10 + rows))));
+                }
+                Action::Sync => actions.extend(idle(&mut story)),
+                _ => {}
+            }
+        }
+    }
+    let report = story.report();
+    let lag = report.lag.expect("it was measured");
+    assert_eq!(
+        lag.row, 3,
+        "the last one that a transaction was taken after"
+    );
+    assert!(is_unhealthy(&report), "{report:?}");
+    assert!(has_problem(&report, "database's place"), "{report:?}");
+}
+
+#[test]
+fn without_a_heartbeat_an_idle_database_is_healthy_and_one_that_nobody_reads_is_not() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.reload_without_heartbeat();
+    story.tell(granted(12 * HOUR));
+    story.tell(Event::Started(Ok(())));
+    let says = |local, last_commit| {
+        Event::Synced(Ok(Answer {
+            last_commit,
+            ..position(local)
+        }))
+    };
+    let pass = |story: &mut Story, local, last_commit| {
+        let end = story.now.boot + 5 * MINUTE;
+        while story.agent.deadline() <= end {
+            story.now.boot = story.agent.deadline();
+            if story.tell(Event::Tick).contains(&Action::Sync) {
+                story.tell(says(local, last_commit));
+            }
+        }
+    };
+    story.tell(says(5, Some(1)));
+    pass(&mut story, 5, Some(1));
+    let report = story.report();
+    assert!(
+        report.state.is_healthy() && report.proof.is_some(),
+        "{report:?}"
+    );
+    pass(&mut story, 5, Some(2));
+    assert!(is_unhealthy(&story.report()), "{:?}", story.report());
+    pass(&mut story, 6, Some(2));
+    assert!(story.report().state.is_healthy());
+}
+
+#[test]
+fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::NothingRecalled);
+    assert_eq!(story.tell(Event::Row(Ok(7))), [Action::AskRowBefore(7)]);
+    story.tell(Event::Inherited(HOUR));
+    assert!(story.tell(Event::Row(Ok(8))).is_empty(), "once");
+    assert!(story.report().unproved_for >= Some(HOUR));
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    assert!(
+        !story
+            .tell(Event::Row(Ok(7)))
+            .contains(&Action::AskRowBefore(7))
+    );
+}

@@ -1,0 +1,177 @@
+//! How new credentials are handed over, and how all ends.
+
+use super::*;
+
+#[test]
+fn a_hand_over_has_its_order() {
+    let mut story = Story::replicating();
+    story.pass_answering(55 * MINUTE, &FOLLOWS);
+    let mut done = story.tell(granted(HOUR));
+    done.extend(story.tell(Event::Row(Ok(3))));
+    done.extend(story.tell(Event::GuardTaken(Ok(()))));
+    done.extend(story.follows());
+    done.extend(story.tell(Event::Exited("exit status: 0".to_owned())));
+    done.extend(story.tell(Event::Started(Ok(()))));
+    done.extend(story.tell(Event::Row(Ok(4))));
+    done.extend(story.follows());
+    done.dedup();
+    let wanted = [
+        Action::WriteRow,
+        Action::TakeGuard,
+        Action::Sync,
+        Action::Terminate,
+        Action::Start(Delivery::Environment),
+        Action::WriteRow,
+        Action::Sync,
+        Action::List,
+        Action::ReleaseGuard,
+    ];
+    assert_eq!(done, wanted);
+    let report = story.report();
+    assert_eq!((report.rotations, report.starts), (1, 2));
+    assert_eq!(
+        report.proof.map(|proof| proof.position.replicated),
+        Some(story.transaction)
+    );
+}
+
+#[test]
+fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
+    for supervisor in [SupervisorKind::Child, SupervisorKind::Systemd] {
+        let mut story = Story::rotating(supervisor, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(Event::Row(Ok(1)));
+        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+        assert_eq!(story.report().delivery, Some(Delivery::Process));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(3)));
+        story.prove();
+
+        story.pass_answering(55 * MINUTE, &FOLLOWS);
+        let mut done = story.tell(granted(HOUR));
+        done.extend(story.tell(Event::Row(Ok(8))));
+        assert_eq!(done, [Action::WriteRow, Action::Sync]);
+        story.follows();
+        let report = story.report();
+        assert_eq!((report.rotations, report.starts), (1, 1));
+        assert_eq!((report.last_gap, report.guard_held), (None, None));
+        assert_eq!(report.lag.map(|lag| (lag.row, lag.rows)), Some((8, 0)));
+    }
+}
+
+#[test]
+fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
+    for (step, restarts) in [(-3600, true), (3600, false)] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        story.tell(Event::Tick);
+        story.tell(granted(HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.follows();
+        story.pass_answering(MINUTE, &FOLLOWS);
+        story.step = step;
+        // What it has is good for a while: nothing is done at once.
+        assert!(!story.tell(Event::ClockStepped).contains(&Action::Terminate));
+        story.pass_answering(54 * MINUTE, &FOLLOWS);
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(8)));
+        story.tell(Event::GuardTaken(Ok(())));
+        let done = story.follows();
+        assert_eq!(done.contains(&Action::Terminate), restarts, "{done:?}");
+    }
+}
+
+#[test]
+fn a_locked_database_holds_a_hand_over_up_for_two_seconds_at_most() {
+    let mut story = Story::replicating();
+    story.pass_answering(55 * MINUTE, &FOLLOWS);
+    story.tell(granted(HOUR));
+    let begun = story.now.boot;
+    let mut taken = None;
+    while taken.is_none() && story.now.boot.since(begun) < MINUTE {
+        story.tell(Event::Row(Err("it is locked".to_owned())));
+        story.now.boot = story.agent.deadline();
+        if story.tell(Event::Tick).contains(&Action::TakeGuard) {
+            taken = Some(story.now.boot.since(begun));
+        }
+    }
+    assert_eq!(taken, Some(2 * SECOND));
+}
+
+#[test]
+fn a_last_sync_that_cannot_succeed_is_cut_short() {
+    for (outage, grace) in [(Duration::ZERO, 10 * SECOND), (2 * HOUR, SECOND)] {
+        let mut story = Story::replicating();
+        story.pass_answering(55 * MINUTE, &FOLLOWS);
+        if !outage.is_zero() {
+            story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
+            story.now.boot = story.now.boot + outage;
+            story.tell(Event::Tick);
+        }
+        story.tell(granted(HOUR));
+        story.tell(Event::Row(Ok(3)));
+        story.tell(Event::GuardTaken(Ok(())));
+        assert!(
+            story
+                .tell(Event::Synced(Err(SyncFailure::NoSocket)))
+                .contains(&Action::Terminate)
+        );
+        let done = story.pass(30 * SECOND);
+        assert!(done.contains(&(grace, Action::Terminate)), "{done:?}");
+        assert!(
+            done.contains(&(grace + 5 * SECOND, Action::Kill)),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn the_end_waits_for_litestream_and_for_nothing_else() {
+    let mut story = Story::replicating();
+    assert_eq!(story.tell(Event::Terminate), [Action::Terminate]);
+    let exited = story.tell(Event::Exited("exit status: 0".to_owned()));
+    assert_eq!(exited, [Action::Exit]);
+    assert_eq!(story.agent.deadline(), BootTime::NEVER);
+
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    assert_eq!(
+        story.tell(Event::Terminate),
+        [Action::KillFetch, Action::Exit]
+    );
+}
+
+#[test]
+fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
+    let mut story = Story::replicating();
+    story.pass_answering(55 * MINUTE, &FOLLOWS);
+    story.tell(failed(FailureClass::Transient, Some(15 * MINUTE)));
+    story.now.boot = story.now.boot + 2 * HOUR;
+    story.tell(Event::Tick);
+    assert!(is_unhealthy(&story.report()));
+    story.tell(granted(HOUR));
+    assert!(
+        is_unhealthy(&story.report()),
+        "healthy before the replica followed"
+    );
+    story.tell(Event::Row(Ok(3)));
+    story.tell(Event::GuardTaken(Ok(())));
+    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    assert_eq!(story.tell(Event::Terminate), []);
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::Start(Delivery::Environment))
+    );
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(4)));
+    assert!(story.follows().contains(&Action::Terminate));
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::Exit)
+    );
+}

@@ -1,0 +1,224 @@
+//! How Litestream is started: on what it can take for granted, and when it begins anew.
+
+use super::*;
+
+#[test]
+fn what_litestream_can_do_is_asked_once_and_the_restart_is_for_what_can_not_say() {
+    let start = |story: &mut Story, probed: Result<Delivery, String>| {
+        story.tell(Event::Tick);
+        assert!(story.tell(granted(HOUR)).contains(&Action::Probe));
+        story.tell(Event::Probed(probed))
+    };
+    for delivery in [Delivery::Process, Delivery::Environment] {
+        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+        let done = start(&mut story, Ok(delivery));
+        assert!(done.contains(&Action::Start(delivery)), "{done:?}");
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Exited("signal: 9".to_owned()));
+        let done = story.pass(10 * SECOND);
+        let again = done
+            .iter()
+            .filter(|(_, action)| *action == Action::Start(delivery));
+        assert_eq!(again.count(), 1, "{done:?}");
+    }
+    let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+    let done = start(&mut story, Err("it says nothing".to_owned()));
+    assert!(
+        done.contains(&Action::Start(Delivery::Environment)),
+        "{done:?}"
+    );
+    // It may be mended by then.
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Exited("signal: 9".to_owned()));
+    let done = story.pass(10 * SECOND);
+    assert!(
+        done.iter().any(|(_, action)| *action == Action::Probe),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn litestream_dying_again_and_again_is_started_ever_less_often() {
+    let mut story = Story::replicating();
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        story.tell(Event::Exited("signal: 9 (SIGKILL)".to_owned()));
+        story.tell(Event::GuardTaken(Ok(())));
+        let done = story.pass(2 * MINUTE);
+        let start = done
+            .iter()
+            .find(|(_, action)| *action == Action::Start(Delivery::Environment))
+            .expect("a start");
+        waits.push(start.0);
+        story.tell(Event::Started(Ok(())));
+    }
+    assert!(waits[0] <= 2 * SECOND, "{waits:?}");
+    assert!(waits.iter().max() > Some(&(20 * SECOND)), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= MINUTE), "{waits:?}");
+}
+
+#[test]
+fn useless_local_state_is_reset_once_an_hour_at_most() {
+    let corrupt = SyncFailure::StateCorrupt("ltx".to_owned());
+    for useless in [corrupt, SyncFailure::BeginningMissed] {
+        reset_once_an_hour(&useless);
+    }
+}
+
+fn reset_once_an_hour(useless: &SyncFailure) {
+    let begins_anew = *useless == SyncFailure::BeginningMissed;
+    let useless = || Event::Synced(Err(useless.clone()));
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(granted(6 * HOUR));
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(2)));
+    assert!(story.tell(useless()).contains(&Action::Terminate));
+    assert!(
+        story
+            .tell(Event::Exited("exit status: 0".to_owned()))
+            .contains(&Action::ResetState)
+    );
+    let mut done = story.tell(Event::StateReset(Ok(true)));
+    if begins_anew {
+        done = story.tell(Event::GuardTaken(Ok(())));
+        assert_eq!(done, [Action::ReleaseGuard, Action::EmptyWal]);
+        done = story.tell(Event::WalEmptied(Ok(())));
+    }
+    assert!(done.contains(&Action::Start(Delivery::Environment)));
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(3)));
+    assert!(!story.tell(useless()).contains(&Action::Terminate));
+}
+
+/// An agent that is about to start Litestream again, and has just been told how its files look.
+fn surveyed(survey: Survey) -> (Story, Vec<Action>) {
+    let mut story = Story::replicating();
+    story.tell_alone(Event::Exited("signal: 9".to_owned()));
+    story.tell_alone(Event::Row(Ok(4)));
+    story.tell_alone(Event::GuardTaken(Ok(())));
+    story.now.boot = story.now.boot + 3 * SECOND;
+    let started = story.tell_alone(Event::Tick);
+    assert!(started.contains(&Action::Survey), "{started:?}");
+    let done = story.tell_alone(Event::Surveyed(Ok(survey)));
+    (story, done)
+}
+
+const RESET: Survey = Survey {
+    wal_was_reset: true,
+    folder: Some(1),
+};
+
+#[test]
+fn a_start_on_a_wal_that_was_reset_begins_anew_with_nobody_holding_it() {
+    let start = Action::Start(Delivery::Environment);
+    let (_, done) = surveyed(Survey::default());
+    assert_eq!(done, std::slice::from_ref(&start));
+    let (mut story, done) = surveyed(RESET);
+    assert_eq!(done, [Action::ReleaseGuard, Action::EmptyWal]);
+    let done = story.tell_alone(Event::WalEmptied(Ok(())));
+    assert_eq!(done, [start, Action::TakeGuard]);
+    // What it says then is compared with nothing that was said before.
+    assert_eq!(story.agent.last_seen(), None);
+}
+
+#[test]
+fn a_start_that_would_make_a_good_replica_wrong_is_put_off() {
+    let (mut story, _) = surveyed(RESET);
+    let done = story.tell_alone(Event::WalEmptied(Err("it is in use by others".to_owned())));
+    assert_eq!(done, [Action::TakeGuard]);
+    let report = story.report();
+    assert_eq!(report.replication, Activity::WaitingToRestart);
+    assert!(has_problem(&report, "it is in use by others"), "{report:?}");
+    story.now.boot = story.agent.deadline() + MINUTE;
+    assert!(story.tell_alone(Event::Tick).contains(&Action::Survey));
+    // Nobody knows how its files look: it is not started either.
+    let done = story.tell_alone(Event::Surveyed(Err("it was killed".to_owned())));
+    assert_eq!(done, []);
+    assert_eq!(story.report().replication, Activity::WaitingToRestart);
+}
+
+#[test]
+fn a_disk_that_shows_nothing_is_given_up_and_looked_at_again() {
+    let (mut story, _) = surveyed(RESET);
+    let done = story.pass(10 * MINUTE);
+    let given_up = done.iter().find(|(_, a)| *a == Action::AbandonStart);
+    assert_eq!(
+        given_up.map(|(when, _)| *when),
+        Some(10 * MINUTE),
+        "{done:?}"
+    );
+    let done = story.pass(MINUTE);
+    assert!(done.iter().all(|(_, a)| *a != Action::EmptyWal), "{done:?}");
+    let (mut story, done) = surveyed(RESET);
+    assert!(done.contains(&Action::EmptyWal));
+    // The daemon is to end: the emptying gets no longer than a hand-over would.
+    assert_eq!(story.tell_alone(Event::Terminate), []);
+    let done = story.pass(MINUTE);
+    let ended: Vec<_> = done
+        .into_iter()
+        .map(|(when, action)| (when.as_secs(), action))
+        .collect();
+    assert_eq!(ended, [(15, Action::AbandonStart), (15, Action::Exit)]);
+}
+
+#[test]
+fn an_end_while_litestream_is_probed_does_not_wait_for_one_that_was_never_started() {
+    let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+    story.tell(Event::Tick);
+    assert!(story.tell(granted(HOUR)).contains(&Action::Probe));
+    story.tell(Event::Terminate);
+    let done = story.pass(20 * SECOND);
+    let exit = done.iter().find(|(_, action)| *action == Action::Exit);
+    assert_eq!(exit.map(|(when, _)| *when), Some(15 * SECOND), "{done:?}");
+}
+
+#[test]
+fn a_guard_that_is_let_go_at_a_bound_has_the_wal_emptied() {
+    let mut story = Story::started();
+    let done = story.tell(Event::WalTooLarge);
+    assert_eq!(done, [Action::AbandonGuard, Action::EmptyWal]);
+    // Where others read it can't be, and they hold it.
+    let failed = Event::WalEmptied(Err("it is in use by others".to_owned()));
+    assert_eq!(story.tell(failed), []);
+}
+
+#[test]
+fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped() {
+    let answer = |folder, passed_a_wal_over, lacks_beginning| Answer {
+        files: Some(Files {
+            folder,
+            last: Some(1),
+            before: None,
+        }),
+        passed_a_wal_over,
+        lacks_beginning,
+        ..position(99)
+    };
+    for (what, said, is_dropped) in [
+        ("the folder of before", answer(1, Some(true), false), false),
+        ("a new one", answer(2, Some(false), false), false),
+        ("another WAL", answer(2, Some(true), false), true),
+        ("a copy", answer(1, None, true), true),
+    ] {
+        let survey = Survey {
+            wal_was_reset: false,
+            folder: Some(1),
+        };
+        let (mut story, _) = surveyed(survey);
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(5)));
+        let done = story.tell(Event::Synced(Ok(said)));
+        assert_eq!(
+            done.contains(&Action::Terminate),
+            is_dropped,
+            "{what}: {done:?}"
+        );
+        let (_, _, trouble) = story.agent.replicator.activity();
+        assert_eq!(
+            trouble.is_some_and(|t| t.contains("in its middle")),
+            is_dropped,
+            "{what}"
+        );
+    }
+}
