@@ -61,9 +61,14 @@ impl Replica {
         }
     }
 
-    /// Another database has taken its place, of which nothing is proved yet. What is under way goes on.
+    /// Another database has taken its place, of which nothing is known yet. What is under way goes on, but
+    /// for questions about the one before.
     pub(super) fn is_another(&mut self, now: BootTime) {
         self.ledger = Ledger::new(now);
+        self.holds_wal = false;
+        if let Stage::CatchingUp(_) = self.stage {
+            self.catch_up(now);
+        }
     }
 
     /// Litestream is being started.
