@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -424,6 +425,13 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// How a command ends that can't be done for it (`EX_CONFIG` of sysexits.h): starting again won't help.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(78)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,6 @@ mod file;
 mod https;
 pub mod key;
 mod markers;
-pub(crate) mod patience;
 pub mod tls;
 pub mod witness;
 

@@ -20,15 +20,18 @@ use serde_json::{Map, Value, json};
 use super::answer::{Asked, check_lifetime, judge, parse_strictly, text};
 use super::certificate::Certificate;
 use super::tls::{self, Tls};
-use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT, https, key};
+use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT, https, key, witness};
 use crate::clock::WallTime;
-use crate::config::{Identity, Provider};
+use crate::config::{Identity, Provider, RuntimeDirectory, Settings};
 
 /// The longest request, in bytes.
 const MAX_REQUEST: u64 = 64 * 1024;
 
 /// The longest reason of a failure that is believed, in characters.
 const MAX_MESSAGE: usize = 1000;
+
+/// The command that the child is started with; not for people.
+pub const COMMAND: &str = "fetch";
 
 /// What the child is told on its standard input. Holds no secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +51,17 @@ pub struct FetchRequest {
 }
 
 impl FetchRequest {
+    /// What these settings ask for, after so many failures in a row.
+    pub(crate) fn of(settings: &Settings, runtime: &RuntimeDirectory, failures: usize) -> Self {
+        Self {
+            identity: settings.identity.clone(),
+            provider: settings.provider.clone(),
+            witness: witness::path(runtime),
+            refused_pin: runtime.refused_pin(),
+            failures,
+        }
+    }
+
     /// The request as one JSON object. Paths travel as text, which those of a configuration are.
     pub fn to_json(&self) -> String {
         json!({

@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-use crate::agent::{BEGINNING_MISSED, Position, SyncFailure};
-use crate::cli::output;
+use super::access::Access;
+use super::output;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::replication::control::SyncRequest;
-use crate::replication::restore::{Access, Aside, Turn, has_room, size_of};
+use crate::litestream::answer::{BEGINNING_MISSED, Position, SyncFailure};
+use crate::litestream::control::SyncRequest;
+use crate::litestream::restore::{Aside, Turn, has_room, size_of};
 use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness, named_tables};
 use crate::store::structure::Structure;
 use crate::system::priority;
@@ -123,12 +124,16 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
                 "{BEGINNING_MISSED}; edgerepl has it begin anew; try again in a minute"
             ));
         }
-        Err(SyncFailure::StateCorrupt(why) | SyncFailure::Failed(why)) => return Err(why),
+        Err(
+            SyncFailure::StateCorrupt(why)
+            | SyncFailure::SessionEnded(why)
+            | SyncFailure::Failed(why),
+        ) => return Err(why),
     };
     // Not before: writers were held up.
     priority::idle();
     let command = &settings.replication.command;
-    let restoring = aside.restore(command, database, transaction, &access)?;
+    let restoring = aside.restore(command, database, transaction, access.environment())?;
     let kept = kept(settings, &live, transaction)?;
     let held = live.release();
     let copy = restoring.end()?.ok_or("S3 holds no replica of it")?;

@@ -8,30 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::fetch::{self, FetchRequest, OnStage, Stage};
-use super::{FailureClass, FetchFailure, Grant, witness};
-use crate::config::{RuntimeDirectory, Settings};
+use crate::credentials::fetch::{OnStage, Stage};
+use crate::credentials::{FailureClass, FetchFailure};
 
 /// What may hang is given up on after this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Fetches credentials for a command, under the daemon's rules.
-///
-/// # Errors
-/// Why there are none.
-pub(crate) fn fetch(
-    settings: &Settings,
-    runtime: &RuntimeDirectory,
-) -> Result<Grant, FetchFailure> {
-    let request = FetchRequest {
-        identity: settings.identity.clone(),
-        provider: settings.provider.clone(),
-        witness: witness::path(runtime),
-        refused_pin: runtime.refused_pin(),
-        failures: 0,
-    };
-    patiently(move |on_stage| fetch::fetch(&request, on_stage))
-}
 
 /// Does `work`, for [`PATIENCE`] at the most.
 ///

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::{Outcome, fail, output_of, warn};
 use crate::config::{RuntimeDirectory, Settings, Supervisor, TableName};
-use crate::replication::configuration::{Configuration, Variables};
-use crate::replication::lineage;
+use crate::litestream::config_file::{Configuration, Variables};
+use crate::litestream::lineage;
 use crate::store::{self, Tried};
 use crate::system::this_program;
 

@@ -23,8 +23,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::configuration::Configuration;
-use crate::agent::{Files, NO_COMMIT};
+use super::answer::{Files, NO_COMMIT};
+use super::config_file::Configuration;
 use crate::store::wal_of;
 
 /// By which a WAL is told from the one before.

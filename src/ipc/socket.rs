@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Where others ask. A client is answered in the turn in which it comes, or not at all: one that sends
 /// nothing, or reads nothing, is not waited for.
 #[derive(Debug)]
-pub struct Door {
+pub(crate) struct Door {
     listener: UnixListener,
     path: PathBuf,
     mode: u32,
@@ -46,7 +46,7 @@ impl Door {
     ///
     /// # Errors
     /// Where the directory can't be written to.
-    pub fn open(path: &Path, mode: u32) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
         match fs::remove_file(path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -69,12 +69,12 @@ impl Door {
     }
 
     /// What to watch; nothing where a look would be in vain for now.
-    pub fn source(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn source(&self) -> Option<BorrowedFd<'_>> {
         (self.closed_until <= BootTime::now()).then(|| self.listener.as_fd())
     }
 
     /// When there is something to watch again, where there is not.
-    pub fn deadline(&self) -> BootTime {
+    pub(crate) fn deadline(&self) -> BootTime {
         match self.source() {
             Some(_) => BootTime::NEVER,
             None => self.closed_until,
@@ -82,7 +82,7 @@ impl Door {
     }
 
     /// Those who wait, a few of them; writing to one never waits.
-    pub fn clients(&mut self) -> Vec<UnixStream> {
+    pub(crate) fn clients(&mut self) -> Vec<UnixStream> {
         let mut clients = Vec::new();
         for _ in 0..CLIENTS_AT_ONCE {
             match self.listener.accept() {
@@ -102,7 +102,7 @@ impl Door {
 
     /// Whether the socket still has the mode and the owner that it was made with: then the kernel let in
     /// only whom these let in, members of the group by a supplementary group among them.
-    pub fn is_as_made(&self) -> bool {
+    pub(crate) fn is_as_made(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|socket| {
             socket.mode() & 0o777 == self.mode
                 && socket.uid() == Uid::effective().as_raw()
@@ -116,7 +116,7 @@ impl Door {
 /// # Errors
 /// `NotFound` and `ConnectionRefused` where nobody listens; `WouldBlock` where somebody does and does
 /// not answer within 10 s.
-pub fn ask(path: &Path) -> io::Result<String> {
+pub(crate) fn ask(path: &Path) -> io::Result<String> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();

@@ -20,16 +20,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cli::{EXIT_CONFIG, output};
+use super::access;
+use super::output;
+use super::patience::{PATIENCE, patiently};
 use crate::clock::WallTime;
 use crate::config::{Rotation, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
-use crate::credentials::patience::{self, PATIENCE, patiently};
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
-use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::{Configuration, Surroundings, Variables};
+use crate::litestream::command::{self, Replicate};
+use crate::litestream::config_file::{Configuration, Surroundings, Variables};
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
@@ -61,7 +62,7 @@ pub(crate) fn check(
         Err(cause) => {
             let next = "mend that line and run the check again";
             let failed = Check::new("configuration", fail(cause.to_string(), next));
-            return print(&[failed], as_json, ExitCode::from(EXIT_CONFIG));
+            return print(&[failed], as_json, cause.exit_code());
         }
     };
     let checks = all(config, &settings, runtime, online);
@@ -429,7 +430,7 @@ fn in_memory(file: &Path) -> Outcome {
 }
 
 fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
-    match patience::fetch(settings, runtime) {
+    match access::fetch(settings, runtime) {
         Ok(grant) => Outcome::Pass(format!(
             "the provider granted credentials to {} for {} s",
             grant.thing_name,

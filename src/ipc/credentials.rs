@@ -1,15 +1,12 @@
-//! `edgerepl credential-process`: credentials for any AWS SDK, by its `credential_process` setting.
+//! Credentials from the daemon, asked over a socket by another process of ours.
 //!
-//! Owns the document that SDKs read (Version 1), the socket by which the daemon gives it to a process
-//! of ours, and the file that tells an SDK to start that process. The document is a secret: the socket
-//! is for root, for edgerepl's user and for its group, and nothing of it is ever written to a file.
-//! Where no daemon runs, the process fetches by itself.
+//! Owns the document that AWS SDKs read (`credential_process`, Version 1), the socket, both its ends,
+//! and who may ask. The document is a secret: the socket is for root, for edgerepl's user and for its
+//! group, and nothing of it is ever written to a file.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
@@ -17,20 +14,14 @@ use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::agent::{Report, told_term};
-use crate::cli::{EXIT_CONFIG, output};
+use super::socket::{self, Door};
+use crate::agent::Report;
 use crate::clock::WallTime;
-use crate::config::{RuntimeDirectory, Settings};
-use crate::credentials::patience;
+use crate::config::RuntimeDirectory;
 use crate::credentials::{Credentials, Document, Grant};
-use crate::system::file;
-use crate::system::local::{self, Door};
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "credentials.sock";
-
-/// The name of the file that an SDK is pointed to.
-const SDK_CONFIG: &str = "aws-config";
 
 /// What is said where there are no credentials: the member of an answer that is none for an SDK.
 const ERROR: &str = "error";
@@ -38,7 +29,7 @@ const ERROR: &str = "error";
 /// The daemon's answer. Without credentials it holds the reason.
 pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
     match (grant, report.told_term) {
-        (Some(grant), Some(term)) => credentials(&grant.credentials, term),
+        (Some(grant), Some(term)) => of(&grant.credentials, term),
         _ => {
             let why = report.state.problems().next();
             let why = why.unwrap_or("the first ones have not come yet");
@@ -49,7 +40,7 @@ pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
 
 /// What an SDK reads. The time to ask again is told by this device's clock, which is the one that the
 /// SDK will look at.
-fn credentials(credentials: &Credentials, term: Duration) -> Document {
+pub(crate) fn of(credentials: &Credentials, term: Duration) -> Document {
     let ends = WallTime::now().unix() + i64::try_from(term.as_secs().max(1)).unwrap_or(i64::MAX);
     json!({
         "Version": 1,
@@ -142,108 +133,35 @@ fn is_in_group(peer: &UnixCredentials, group: u32) -> bool {
     peer.gid() == group || supplementary() == Some(true)
 }
 
-/// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no secret.
+/// The daemon's answer: the document, or why it has no credentials.
 ///
 /// # Errors
-/// One sentence for the operator.
-pub(crate) fn write_sdk_config(
-    runtime: &RuntimeDirectory,
-    config: &Path,
-    region: &str,
-) -> Result<PathBuf, String> {
-    let program = std::env::current_exe()
-        .map_err(|e| format!("edgerepl does not know where it is installed: {e}"))?;
-    // Whoever starts it is somewhere else.
-    let config = &std::path::absolute(config).unwrap_or(config.to_owned());
-    // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read alike.
-    for path in [program.as_path(), config, runtime.path()] {
-        let text = path.to_string_lossy();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-:@".contains(c);
-        if let Some(odd) = text.chars().find(|c| !plain(*c)) {
-            return Err(format!(
-                "AWS SDKs can't be told to start edgerepl, for {text} has the character {odd:?}; \
-                 move it, or set [replication] rotation to \"restart\""
-            ));
-        }
-    }
-    let file = runtime.file(SDK_CONFIG);
-    let text = format!(
-        "[default]\nregion = {region}\ncredential_process = {} credential-process \
-         --runtime-directory {} --config {}\n",
-        program.display(),
-        runtime.path().display(),
-        config.display()
-    );
-    file::replace(&file, 0o640, text.as_bytes())
-        .map_err(|e| format!("{} can't be written: {e}", file.display()))?;
-    Ok(file)
+/// Why no daemon answers.
+pub(crate) fn ask(runtime: &RuntimeDirectory) -> Result<Result<Document, String>, String> {
+    let path = runtime.file(SOCKET);
+    let text = socket::ask(&path)
+        .map_err(|e| format!("no edgerepl answers at {}: {e}", path.display()))?;
+    let answer: Result<Value, _> = serde_json::from_str(&Zeroizing::new(text));
+    let answer = answer
+        .map(Document::from)
+        .map_err(|_| "edgerepl ended before it answered".to_owned())?;
+    Ok(match answer[ERROR].as_str() {
+        Some(why) => Err(why.to_owned()),
+        None => Ok(answer),
+    })
 }
 
-/// The command: prints credentials, from the daemon where one runs, else by a fetch of its own.
-pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
-    let answer = match ask(runtime) {
-        Ok(answer) => answer,
-        Err(why) => {
-            log::debug!("{why}; a fetch is made");
-            match Settings::load(config, runtime) {
-                Ok(settings) => fetched(&settings, runtime),
-                Err(cause) => {
-                    log::error!("{cause}");
-                    return ExitCode::from(EXIT_CONFIG);
-                }
-            }
-        }
-    };
-    if let Some(why) = answer[ERROR].as_str() {
-        log::error!("{why}");
-        return ExitCode::FAILURE;
-    }
-    output::answer(format_args!("{}\n", *answer), ExitCode::SUCCESS)
-}
-
-/// Credentials for a command of ours: from the daemon where one runs, else by a fetch.
+/// The credentials in a document.
 ///
 /// # Errors
-/// Why there are none, in one sentence.
-pub(crate) fn obtain(
-    settings: &Settings,
-    runtime: &RuntimeDirectory,
-) -> Result<Credentials, String> {
-    let answer = ask(runtime).unwrap_or_else(|_| fetched(settings, runtime));
-    if let Some(why) = answer[ERROR].as_str() {
-        return Err(why.to_owned());
-    }
-    let text = |key: &str| answer[key].as_str().unwrap_or_default();
+/// What is wrong with them.
+pub(crate) fn read(document: &Document) -> Result<Credentials, String> {
+    let text = |key: &str| document[key].as_str().unwrap_or_default();
     Credentials::checked(
         text("AccessKeyId"),
         text("SecretAccessKey"),
         text("SessionToken"),
     )
-}
-
-/// The daemon's answer, or why there is none.
-fn ask(runtime: &RuntimeDirectory) -> Result<Document, String> {
-    let path = runtime.file(SOCKET);
-    let text =
-        local::ask(&path).map_err(|e| format!("no edgerepl answers at {}: {e}", path.display()))?;
-    let answer: Result<Value, _> = serde_json::from_str(&Zeroizing::new(text));
-    answer
-        .map(Document::from)
-        .map_err(|_| "edgerepl ended before it answered".to_owned())
-}
-
-fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Document {
-    match patience::fetch(settings, runtime) {
-        Ok(grant) => {
-            let spare = settings.renew_before.min(grant.lifetime / 3);
-            let term = told_term(grant.lifetime, grant.lifetime - spare);
-            credentials(&grant.credentials, term)
-        }
-        Err(failure) => {
-            let why = failure.message;
-            json!({ ERROR: format!("there are no credentials: {why}") }).into()
-        }
-    }
 }
 
 #[cfg(test)]
@@ -258,7 +176,7 @@ mod tests {
             session_token: "FwoGZXIvYXdzEEMa//=".to_owned(),
         };
         let before = WallTime::now();
-        let document = credentials(&secret, Duration::from_secs(600));
+        let document = of(&secret, Duration::from_secs(600));
         assert_eq!(document["Version"], 1);
         assert_eq!(document["SessionToken"], "FwoGZXIvYXdzEEMa//=");
         let ends: WallTime = document["Expiration"]

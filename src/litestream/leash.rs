@@ -26,8 +26,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, close};
 
-use super::family::{self, Seen};
-use super::inherited;
+use crate::credentials::delivery;
+use crate::system::family::{self, Seen};
+use crate::system::{inherited, this_program};
 
 /// The command's name on edgerepl's own command line.
 pub const COMMAND: &str = "leash";
@@ -44,17 +45,18 @@ const PACE: Duration = Duration::from_millis(10);
 /// What stands for the lock where there is none.
 const NO_LOCK: &str = "-";
 
-/// The command that runs `program` on a leash held by this process, with a lock where nothing of its kind
-/// may run beside it. What its standard input says, in lines of `NAME=value`, goes into the program's
-/// environment: what goes into a [`Command`] can't be wiped afterwards.
-pub fn command(lock: Option<&Path>, program: &[String]) -> Command {
-    let mut command = super::this_program();
+/// The command that runs `litestream` on a leash held by this process, with a lock where nothing of its kind
+/// may run beside it, and without what would lead it to other credentials. What its standard input says, in
+/// lines of `NAME=value`, goes into its environment: what goes into a [`Command`] can't be wiped afterwards.
+pub fn command(lock: Option<&Path>, litestream: &[String]) -> Command {
+    let mut command = this_program();
+    delivery::keep_out(&mut command);
     command
         .arg(COMMAND)
         .arg(std::process::id().to_string())
         .arg(lock.unwrap_or(Path::new(NO_LOCK)))
         .arg("--")
-        .args(program);
+        .args(litestream);
     command
 }
 

@@ -12,6 +12,13 @@ const LONGEST: usize = 500;
 /// The longest name that is taken over from what was said: a bucket, a host, a path.
 const LONGEST_NAME: usize = 255;
 
+/// What AWS, and stores like it, call a session whose time is over.
+const SESSION_ENDED: [&str; 3] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
+];
+
 /// What `said`, the error of a sync, means; nothing where that is not known. `bucket` is the bucket's
 /// name, which Litestream itself seldom says.
 pub(super) fn explain(said: &str, bucket: Option<&str>) -> Option<String> {
@@ -24,6 +31,14 @@ pub(super) fn explain(said: &str, bucket: Option<&str>) -> Option<String> {
         .or_else(|| of_answer(&words))
         .or_else(|| of_network(&words))
         .or_else(|| of_status(&words))
+}
+
+/// Whether S3 refuses the session, as one whose time is over.
+pub(super) fn is_end_of_session(said: &str) -> bool {
+    let words = Words::of(said, None);
+    words
+        .code()
+        .is_some_and(|code| SESSION_ENDED.contains(&code))
 }
 
 /// Litestream's own words, of a length that a log and a status can bear.
@@ -63,7 +78,7 @@ fn of_code(code: &str, words: &Words) -> Option<String> {
             "S3 refuses every request, as the device's clock is more than 15 min off ({code}); check \
              time synchronisation"
         ),
-        "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" => format!(
+        code if SESSION_ENDED.contains(&code) => format!(
             "S3 says that the session of Litestream has ended ({code}); edgerepl hands it a newer one, \
              so check the clock and the renewal of credentials if this stays"
         ),
@@ -330,7 +345,7 @@ impl<'a> Words<'a> {
         let by_name = known
             .filter(|name| of_code(name, &Words::nameless()).is_some())
             .last();
-        by_name.or_else(|| self.has(&["token has expired"]).then_some("ExpiredToken"))
+        by_name.or_else(|| self.has(&["token has expired"]).then_some(SESSION_ENDED[0]))
     }
 
     fn nameless() -> Self {

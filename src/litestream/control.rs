@@ -14,8 +14,8 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
+use super::answer::{Position, SyncFailure};
 use super::trouble;
-use crate::agent::{Position, SyncFailure};
 
 /// No answer that is worth reading is longer.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -271,10 +271,14 @@ fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
     if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
         return Err(SyncFailure::BeginningMissed);
     }
-    failed(trouble::explain(error, bucket).unwrap_or_else(|| {
+    let cause = trouble::explain(error, bucket).unwrap_or_else(|| {
         let error = trouble::verbatim(error);
         format!("its control socket answered with {status}: {error}")
-    }))
+    });
+    match trouble::is_end_of_session(error) {
+        true => Err(SyncFailure::SessionEnded(cause)),
+        false => failed(cause),
+    }
 }
 
 #[cfg(test)]
@@ -356,7 +360,10 @@ mod tests {
         let expired = answer(&format!(
             "HTTP/1.0 500 E\r\n\r\n{{\"error\":\"{expired}\"}}"
         ));
-        assert!(expired.says_session_ended(), "{expired:?}");
+        assert!(
+            matches!(expired, SyncFailure::SessionEnded(_)),
+            "{expired:?}"
+        );
         let refused = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"api error NoSuchBucket: x\"}");
         let SyncFailure::Failed(refused) = refused else {
             panic!("{refused:?}");

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use super::access::Access;
 use crate::config::{RuntimeDirectory, Settings};
-use crate::replication::restore::{Access, Aside, Turn, has_room};
+use crate::litestream::restore::{Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
 use crate::store::structure::Structure;
 
@@ -63,7 +64,12 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
         return Ok(there());
     }
     let access = Access::obtain(settings, runtime)?;
-    let restoring = aside.restore(&settings.replication.command, database, None, &access)?;
+    let restoring = aside.restore(
+        &settings.replication.command,
+        database,
+        None,
+        access.environment(),
+    )?;
     let Some(copy) = restoring.end()? else {
         return Ok(format!("S3 holds no replica of {name}: it begins anew"));
     };

@@ -18,54 +18,12 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
 use super::command::Replicate;
-use super::configuration::{Configuration, Variables};
-use crate::config::{RuntimeDirectory, Settings, Supervisor};
-use crate::credential_process;
-use crate::credentials::certificate::Certificate;
-use crate::credentials::{Credentials, delivery, fetch};
+use super::leash;
+use crate::credentials::delivery::Variable;
 use crate::store::wal_of;
-use crate::system::leash;
 
 /// Free space that is left to the device whatever happens, in bytes: its rows go on.
 const SPARE: u64 = 16 * 1024 * 1024;
-
-/// Where credentials are for, and the name that Litestream expands in its file.
-#[derive(Debug)]
-pub(crate) struct Access<'a> {
-    credentials: Credentials,
-    region: &'a str,
-    thing_name: String,
-}
-
-impl<'a> Access<'a> {
-    /// From the daemon where one runs, else by a fetch.
-    ///
-    /// # Errors
-    /// Why there is none, in one sentence.
-    pub(crate) fn obtain(
-        settings: &'a Settings,
-        runtime: &RuntimeDirectory,
-    ) -> Result<Self, String> {
-        let identity = &settings.identity;
-        let certificate = Certificate::read(&identity.certificate).map_err(|f| f.message)?;
-        Ok(Self {
-            thing_name: fetch::thing_name(identity, &certificate).map_err(|f| f.message)?,
-            credentials: credential_process::obtain(settings, runtime)?,
-            region: &settings.region,
-        })
-    }
-
-    /// Litestream's configuration, as it is understood with this.
-    ///
-    /// # Errors
-    /// Why it can't be read, in one sentence.
-    pub(crate) fn litestream_config(&self, settings: &Settings) -> Result<Configuration, String> {
-        let replication = &settings.replication;
-        let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
-        let variables = Variables::of_litestream(&self.thing_name, self.region, is_unit);
-        Configuration::of(&replication.command, &variables)
-    }
-}
 
 /// What happens where another one is at work.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -176,7 +134,7 @@ impl Aside {
         replicate: &[String],
         database: &Path,
         upto: Option<u64>,
-        access: &Access<'_>,
+        environment: Vec<Variable>,
     ) -> Result<Restoring<'_>, String> {
         // From within the folder, which it is started in.
         let copy = Path::new(".").join(self.copy.file_name().unwrap_or_default());
@@ -185,14 +143,8 @@ impl Aside {
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
         let mut litestream = leash::command(Some(Path::new("litestream.lock")), &words);
         litestream.current_dir(by_descriptor(&self.folder));
-        delivery::keep_out(&mut litestream);
-        let source = delivery::Source::Values(&access.credentials);
-        litestream.envs(delivery::environment(
-            &access.thing_name,
-            access.region,
-            source,
-        ));
         let running = litestream
+            .envs(environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -17,12 +17,12 @@ use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, Version};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
-use crate::cli::output;
+use super::output;
+use super::patience::patiently;
 use crate::config::{Identity, RuntimeDirectory};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::credentials::key::{self, NewKey};
-use crate::credentials::patience::patiently;
 use crate::credentials::{FailureClass, FetchFailure};
 
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
