@@ -10,18 +10,19 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::credentials::key::PrivateKey;
-use crate::system::inherited;
-
 mod layers;
+mod pkcs11_uri;
+mod private_key;
+mod runtime_directory;
 mod value;
 
 use layers::{Layers, Section};
+pub use pkcs11_uri::Pkcs11Uri;
+pub use private_key::PrivateKey;
+pub use runtime_directory::RuntimeDirectory;
+pub(crate) use value::is_thing_name;
 use value::shown;
 pub use value::{Bounds, TableName};
-
-/// The longest path of a socket, in bytes (unix(7)).
-const LONGEST_SOCKET: usize = 107;
 
 /// Where the main file is looked for unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
@@ -365,55 +366,6 @@ impl Heartbeat {
     }
 }
 
-/// The directory on tmpfs for what lives as long as the daemon: systemd's `RUNTIME_DIRECTORY`,
-/// `/run/edgerepl` where there is none.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct RuntimeDirectory(PathBuf);
-
-impl RuntimeDirectory {
-    /// From the environment; of several directories that a unit asks for, the first.
-    pub fn from_environment() -> Self {
-        let given = inherited::folder("RUNTIME_DIRECTORY");
-        Self(given.unwrap_or_else(|| PathBuf::from("/run/edgerepl")))
-    }
-
-    /// This one.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-
-    /// The directory itself.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Whether the sockets in it can have their names.
-    ///
-    /// # Errors
-    /// One sentence, where the path is too long.
-    pub fn takes_sockets(&self) -> Result<(), String> {
-        let longest = self.file("credentials.sock").as_os_str().len();
-        if longest <= LONGEST_SOCKET {
-            return Ok(());
-        }
-        Err(format!(
-            "{} can't be used as the runtime directory (RUNTIME_DIRECTORY): its sockets' paths would \
-             have {longest} bytes, and the kernel takes {LONGEST_SOCKET}; choose a shorter one",
-            self.0.display()
-        ))
-    }
-
-    /// Where a PIN that the token refused is remembered until the next boot.
-    pub fn refused_pin(&self) -> PathBuf {
-        self.file("refused-pin")
-    }
-
-    /// A file in it.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
 /// Why the configuration can't work: one sentence that names the file and the key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError(String);
@@ -467,7 +419,7 @@ mod tests {
         }
 
         fn load(&self) -> Result<Settings, String> {
-            let runtime = RuntimeDirectory(PathBuf::from("/run/edgerepl"));
+            let runtime = RuntimeDirectory::new("/run/edgerepl");
             let main = self.0.join("etc/edgerepl.toml");
             let loaded = Settings::load_layers(&main, &self.0.join("usr"), &runtime);
             loaded.map_err(|e| e.to_string().replace(&self.0.display().to_string(), ""))

@@ -27,7 +27,7 @@ use crate::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, Superviso
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::delivery::{self, Source};
-use crate::credentials::fetch::FetchRequest;
+use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
 use crate::ipc::status::{self, StatusServer};
