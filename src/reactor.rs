@@ -28,7 +28,7 @@ use crate::agent::{self, Action, Agent, Delivery, Event, Lease, Now};
 use crate::clock::{BootTime, WallTime};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::delivery;
-use crate::credentials::fetch::FetchRequest;
+use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
 use crate::ipc::status::{self, StatusServer};

@@ -9,7 +9,7 @@ mod secure_element;
 
 use std::fmt::Write;
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::access;
-use super::output;
+use super::output::{self, Paint};
 use super::patience::{PATIENCE, patiently};
 use crate::clock::WallTime;
-use crate::config::{Rotation, RuntimeDirectory, Settings, Supervisor};
+use crate::config::{Pkcs11Uri, PrivateKey, Rotation, RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
-use crate::credentials::key::{self, Pkcs11Uri, PrivateKey};
+use crate::credentials::key;
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{Configuration, Surroundings, Variables};
@@ -546,20 +546,14 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
         return output::answer(format_args!("{document}\n"), code);
     }
     let mut text = String::new();
-    let colour = io::stdout().is_terminal();
     for Check { name, outcome } in checks {
         let (word, paint, said, next) = match outcome {
-            Outcome::Pass(text) => ("ok", 32, text, None),
-            Outcome::Warn { cause, next } => ("warn", 33, cause, Some(next)),
-            Outcome::Fail { cause, next } => ("FAIL", 31, cause, Some(next)),
-            Outcome::Skip(text) => ("skip", 33, text, None),
+            Outcome::Pass(text) => ("ok", Paint::Green, text, None),
+            Outcome::Warn { cause, next } => ("warn", Paint::Yellow, cause, Some(next)),
+            Outcome::Fail { cause, next } => ("FAIL", Paint::Red, cause, Some(next)),
+            Outcome::Skip(text) => ("skip", Paint::Yellow, text, None),
         };
-        let word = format!("{word:<5}");
-        let word = if colour {
-            format!("\x1b[1;{paint}m{word}\x1b[0m")
-        } else {
-            word
-        };
+        let word = paint.on_terminal(&format!("{word:<5}"));
         let _ = writeln!(text, "{word} {name:<16} {said}");
         if let Some(next) = next {
             let _ = writeln!(text, "      {:<16} next: {next}", "");

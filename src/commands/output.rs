@@ -1,11 +1,11 @@
 //! What commands print: the one place that writes to standard output, and to standard error beside
 //! the log.
 //!
-//! Owns what comes of an answer that nobody takes. Never panics: `println!` does, and with a panic the
+//! Owns colours, and what comes of an answer that nobody takes. Never panics: `println!` does, and with a panic the
 //! program aborts.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use zeroize::Zeroizing;
@@ -23,6 +23,32 @@ pub(crate) fn answer(text: impl Display, verdict: ExitCode) -> ExitCode {
             log::error!("the answer can't be written to standard output: {e}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How a word looks to a person.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Paint {
+    /// All is well.
+    Green,
+    /// Something waits.
+    Yellow,
+    /// Something is wrong.
+    Red,
+}
+
+impl Paint {
+    /// The word in this colour, where a terminal shows it.
+    pub(crate) fn on_terminal(self, word: &str) -> String {
+        if !io::stdout().is_terminal() {
+            return word.to_owned();
+        }
+        let code = match self {
+            Self::Green => 32,
+            Self::Yellow => 33,
+            Self::Red => 31,
+        };
+        format!("\x1b[1;{code}m{word}\x1b[0m")
     }
 }
 

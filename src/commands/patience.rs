@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::credentials::fetch::{OnStage, Stage};
+use crate::credentials::stage::{OnStage, Stage};
 use crate::credentials::{FailureClass, FetchFailure};
 
 /// What may hang is given up on after this.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::access::Access;
 use crate::config::{RuntimeDirectory, Settings};
+use crate::litestream::lineage;
 use crate::litestream::restore::{Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
 use crate::store::structure::Structure;
@@ -102,17 +103,16 @@ fn exists(path: &Path) -> bool {
 /// What an earlier database may have left: SQLite would take its WAL for the new one's, and Litestream
 /// its position. Where Litestream was told to have it `elsewhere`, it goes by name: more may be there.
 fn remains(database: &Path, elsewhere: Option<&Path>) -> Vec<PathBuf> {
-    let beside = |before: &str, after: &str| {
-        let mut name = std::ffi::OsString::from(before);
-        name.push(database.file_name().unwrap_or_default());
-        name.push(after);
+    let beside = |end: &str| {
+        let mut name = database.file_name().unwrap_or_default().to_owned();
+        name.push(end);
         database.with_file_name(name)
     };
     let mut remains = vec![
-        beside("", "-wal"),
-        beside("", "-shm"),
-        beside("", "-journal"),
-        beside(".", "-litestream"),
+        beside("-wal"),
+        beside("-shm"),
+        beside("-journal"),
+        lineage::state_of(database, None),
     ];
     let state = ["ltx", "generation", "generations"];
     remains.extend(

@@ -4,12 +4,11 @@
 //! runs there is no status.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::output;
+use super::output::{self, Paint};
 use crate::agent::State;
 use crate::config::RuntimeDirectory;
 use crate::ipc::status::{FORM, ask};
@@ -35,21 +34,16 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     if as_json {
         return output::answer(format_args!("{document}\n"), code);
     }
-    output::answer(table(&document, io::stdout().is_terminal()), code)
+    output::answer(table(&document), code)
 }
 
 /// The document for a person; the state in colour where there is a terminal.
-fn table(document: &Value, colour: bool) -> String {
+fn table(document: &Value) -> String {
     let state = document["state"].as_str().unwrap_or("unknown");
     let paint = match state {
-        "healthy" => "32",
-        "starting" | "stopping" => "33",
-        _ => "31",
-    };
-    let state = if colour {
-        format!("\x1b[1;{paint}m{state}\x1b[0m")
-    } else {
-        state.to_owned()
+        "healthy" => Paint::Green,
+        "starting" | "stopping" => Paint::Yellow,
+        _ => Paint::Red,
     };
     let credentials = &document["credentials"];
     let replication = &document["replication"];
@@ -58,7 +52,7 @@ fn table(document: &Value, colour: bool) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<13} {value}");
     };
-    row("state", state);
+    row("state", paint.on_terminal(state));
     for problem in document["problems"].as_array().into_iter().flatten() {
         row("", format!("- {}", word(problem)));
     }

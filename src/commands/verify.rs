@@ -9,7 +9,6 @@
 //! Where every page is equal, only the structure is judged: whatever else SQLite could find is in the
 //! live database, too.
 
-use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -19,13 +18,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::output;
+use super::output::{self, Paint};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::litestream::answer::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::litestream::control::SyncRequest;
 use crate::litestream::restore::{Aside, Turn, has_room, size_of};
-use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness, named_tables};
-use crate::store::structure::Structure;
+use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness};
+use crate::store::structure::{Structure, named_tables};
 use crate::system::priority;
 
 /// How much the WAL may grow while the live database is read, where no guard has a bound.
@@ -45,7 +44,7 @@ pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: b
             if as_json {
                 return output::answer(format_args!("{}\n", verdict.document()), code);
             }
-            output::answer(verdict.table(io::stdout().is_terminal()), code)
+            output::answer(verdict.table(), code)
         }
         Err(cause) => {
             if as_json {
@@ -365,15 +364,12 @@ impl Verdict {
         })
     }
 
-    fn table(&self, colour: bool) -> String {
+    fn table(&self) -> String {
         let (word, paint) = match self.holds() {
-            true => ("the replica holds all that it should", 32),
-            false => ("the replica does not hold what it should", 31),
+            true => ("the replica holds all that it should", Paint::Green),
+            false => ("the replica does not hold what it should", Paint::Red),
         };
-        let mut text = match colour {
-            true => format!("\x1b[1;{paint}m{word}\x1b[0m\n"),
-            false => format!("{word}\n"),
-        };
+        let mut text = format!("{}\n", paint.on_terminal(word));
         text += &match (self.transaction, self.pages) {
             (Some(transaction), Some(pages)) if self.pages_different == 0 => {
                 format!(

@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use super::notify;
 use super::voice::Voice;
-use crate::credentials::fetch::{self, FetchRequest, Reply, Stage};
+use crate::credentials::fetch;
+use crate::credentials::stage::Stage;
+use crate::credentials::wire::{FetchRequest, Reply};
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::system::process::{Process, Streams};
 use crate::system::this_program;
