@@ -20,6 +20,7 @@ use crate::config::Rotation;
 use crate::credentials::FetchFailure;
 use crate::litestream::answer::{Answer, Survey, SyncFailure};
 
+mod activity;
 mod backoff;
 mod clock_belief;
 mod creation;
@@ -32,6 +33,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+pub use activity::Activity;
 use backoff::Jitter;
 use clock_belief::ClockBelief;
 use creation::Creation;
@@ -42,7 +44,7 @@ use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
 use replicator::Replicator;
-pub use report::{Activity, Lag, Report, Sentences, State};
+pub use report::{Lag, Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

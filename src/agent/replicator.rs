@@ -7,7 +7,7 @@
 //!
 //! What it is made of: the `process`, with its `start` and its `stop`; the `replica`, with its
 //! `preparation` (before a stop) and its `catch_up` (after a start); the `rescue` of one that does not
-//! follow. Neither of the three knows the others.
+//! follow. None of the three knows the others. What becomes of a start, step by step, is in `starting`.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -19,10 +19,10 @@
 
 use std::time::Duration;
 
+use super::activity::Activity;
 use super::backoff::Jitter;
 use super::proof;
 use super::renewal::Term;
-use super::report::Activity;
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, SyncFailure};
@@ -33,6 +33,7 @@ mod process;
 mod replica;
 mod rescue;
 mod start;
+mod starting;
 mod stop;
 
 use catch_up::{Socket, Verdict};
@@ -170,7 +171,7 @@ impl Replicator {
             .replica
             .answered(result, heartbeat, age, socket, jitter, now);
         if self.replica.awaits_last_sync() {
-            let is_reset = self.replica.ledger.is_broken() && self.replica.may_be_reset(now);
+            let is_reset = self.replica.ledger.is_broken() && self.may_reset(now);
             let then = match is_reset {
                 true => Then::Reset,
                 false => Then::Start,
@@ -440,9 +441,14 @@ impl Replicator {
         }
     }
 
+    /// A daemon that ends leaves that to the next one: a reset may take longer than the end has.
+    fn may_reset(&self, now: BootTime) -> bool {
+        self.replica.may_be_reset(now) && self.leaving.is_none()
+    }
+
     /// Its local state is dropped, unless that was done lately, and was no help.
     fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
-        if !self.replica.may_be_reset(now) {
+        if !self.may_reset(now) {
             return self.troubled(cause, out);
         }
         out.warn(format!(

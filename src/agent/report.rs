@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::activity::Activity;
 use super::proof::BOUND;
 use super::renewal::told_term;
 use super::replicator::NO_REASON;
@@ -84,43 +85,6 @@ pub struct Proven {
     pub position: Position,
     /// How long ago that was shown.
     pub age: Duration,
-}
-
-/// What Litestream does, as far as the agent knows.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Activity {
-    /// It is down, for there are no credentials that last.
-    WaitingForCredentials,
-    /// It ended or could not be started, and is tried again.
-    WaitingToRestart,
-    /// It is being started.
-    Starting,
-    /// It runs, and has not shown yet that it follows.
-    CatchingUp,
-    /// It runs, and followed when last asked.
-    Replicating,
-    /// It is being stopped.
-    Stopping,
-    /// Its local state is being dropped.
-    Resetting,
-    /// It was stopped for good.
-    Stopped,
-}
-
-impl Activity {
-    /// The word for it in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WaitingForCredentials => "waiting_for_credentials",
-            Self::WaitingToRestart => "waiting_to_restart",
-            Self::Starting => "starting",
-            Self::CatchingUp => "catching_up",
-            Self::Replicating => "replicating",
-            Self::Stopping => "stopping",
-            Self::Resetting => "resetting",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// How the device fares. There is no health without a proof, and no other state without a reason.

@@ -334,6 +334,9 @@ impl World {
             // What would have happened while the device slept happens when it wakes.
             self.time = time.max(self.awake_at);
             self.happen(coming);
+            if self.off {
+                self.boot();
+            }
         }
         self.tally
     }
@@ -342,9 +345,6 @@ impl World {
         match coming {
             Coming::Wake if BootTime::new(self.time - self.booted) >= self.agent.deadline() => {
                 self.tell(Event::Tick);
-                if self.off {
-                    self.boot();
-                }
             }
             Coming::FetchEnds(process) if self.fetch == Some(process) => self.end_fetch(),
             Coming::LitestreamDies(process) if self.child_is_up(process) => {
