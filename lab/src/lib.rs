@@ -41,7 +41,6 @@ mod sessions;
 mod site;
 mod sync;
 pub mod token;
-pub mod tools;
 mod usb;
 
 use std::{
@@ -51,6 +50,7 @@ use std::{
     time::Duration,
 };
 
+pub use edgerepl_tools as tools;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
