@@ -33,7 +33,7 @@ struct Check {
 
 /// What a check finds ready.
 struct Bench {
-    /// The workspace.
+    /// The repository.
     root: PathBuf,
     /// The Python that knows the packages of the tools.
     python: PathBuf,
@@ -43,7 +43,7 @@ struct Bench {
 
 impl Bench {
     /// Not by the tools' own scripts: they name the folder that they were installed to, and a
-    /// workspace can be moved.
+    /// repository can be moved.
     fn python(&self) -> Command {
         Command::new(&self.python)
     }

@@ -2,7 +2,7 @@
 //! Rust it installs what is missing; where nothing is missing it says and does nothing.
 //!
 //! It never touches the system beyond the packages named here. Whatever else it makes goes under
-//! the workspace's own `target`, where the lab's `tools` module looks for it.
+//! the repository's own `target`, where `edgerepl-tools` looks for it.
 
 use std::{
     env,
@@ -59,7 +59,7 @@ pub fn aws_sdks() -> Result<(), SetupError> {
     AWS_SDKS.install().map(drop)
 }
 
-/// Where the lab's `tools` module looks for them.
+/// Where `edgerepl-tools` looks for them.
 const AWS_SDKS: python::Environment = python::Environment {
     name: "aws-sdks",
     what: "boto3 and the AWS CLI",

@@ -11,7 +11,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Missing, Result, Workspace};
+use crate::{
+    missing::{Missing, Result},
+    workspace::Workspace,
+};
 
 /// edgerepl, as cargo builds it for tests, from what the shipped lock file names.
 pub fn edgerepl() -> Result<PathBuf> {

@@ -23,7 +23,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Cargo, in the workspace's root.
+    /// Cargo, for the workspace of what ships.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo.args(arguments).current_dir(edgerepl_tools::root());
