@@ -5,7 +5,7 @@
 use std::env;
 use std::process::Command;
 
-use edgerepl_tools::Workspace;
+use edgerepl_tools::{self as tools, Workspace};
 use xtask::Outcome;
 
 /// Runs one of them before everybody's eyes.
@@ -18,7 +18,9 @@ pub(crate) fn run(words: &[&str]) -> Outcome {
 /// What runs one of them, built first.
 pub(crate) fn command(words: &[&str]) -> Command {
     let mut cargo = Workspace::Lab.cargo("run");
-    cargo.args(["--quiet", "--package", "xtask-with-lab", "--"]);
-    cargo.args(words);
+    tools::show_progress_to_people(&mut cargo);
+    cargo
+        .args(["--package", "xtask-with-lab", "--"])
+        .args(words);
     cargo
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     missing::{Missing, Result},
-    workspace::Workspace,
+    workspace::{Workspace, show_progress_to_people},
 };
 
 /// edgerepl, as cargo builds it for tests, from what the shipped lock file names.
@@ -65,8 +65,9 @@ fn named(name: &str, built: &Result<Vec<PathBuf>>) -> Result<PathBuf> {
 fn build(workspace: Workspace, what: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = workspace.cargo("build");
     cargo
-        .args(["--quiet", "--message-format", "json-render-diagnostics"])
+        .args(["--message-format", "json-render-diagnostics"])
         .args(what);
+    show_progress_to_people(&mut cargo);
     let output = cargo
         .stderr(Stdio::inherit())
         .output()

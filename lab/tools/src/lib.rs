@@ -12,7 +12,7 @@ mod workspace;
 
 pub use built::{edgerepl, faulty_module, i2c_shim, lab_command};
 pub use missing::{Missing, Result};
-pub use workspace::{Workspace, as_if_by_hand, root};
+pub use workspace::{Workspace, as_if_by_hand, root, show_progress_to_people};
 
 /// The real Litestream of this version, as `cargo xtask setup` installed it.
 pub fn litestream(version: &str) -> Result<PathBuf> {

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -46,6 +47,13 @@ pub fn as_if_by_hand(cargo: &mut Command) {
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             cargo.env_remove(&name);
         }
+    }
+}
+
+/// The first time takes minutes; whoever waits sees what for. A log is spared the lines.
+pub fn show_progress_to_people(cargo: &mut Command) {
+    if !io::stderr().is_terminal() {
+        cargo.arg("--quiet");
     }
 }
 
