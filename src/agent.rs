@@ -17,6 +17,7 @@ use log::Level;
 use crate::clock::{BootTime, WallTime};
 use crate::config::Rotation;
 use crate::credentials::FetchFailure;
+use crate::litestream::answer::{Answer, SyncFailure};
 
 mod backoff;
 mod creation;
@@ -36,8 +37,8 @@ use heartbeat::Heartbeat;
 pub use proof::BOUND;
 use renewal::Renewal;
 pub use renewal::told_term;
+pub use replicator::Activity;
 use replicator::Replicator;
-pub use replicator::{Activity, BEGINNING_MISSED, SyncFailure};
 pub use report::{Lag, Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
@@ -157,42 +158,6 @@ pub enum Event {
     Inherited(Duration),
     /// Somebody wants the daemon to end.
     Terminate,
-}
-
-/// Where Litestream and its replica stand.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Position {
-    /// The last transaction that Litestream took from the database.
-    pub local: u64,
-    /// The last one that its replica holds.
-    pub replicated: u64,
-}
-
-/// What Litestream answered to a sync, and how its files and the WAL looked then.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Answer {
-    /// Where it says that it stands.
-    pub position: Position,
-    /// Its own files; `None` where it has no folder of them that can be seen.
-    pub files: Option<Files>,
-    /// By which the last commit in the WAL is told from any other, [`NO_COMMIT`] where there is none;
-    /// `None` where that can't be seen.
-    pub last_commit: Option<u64>,
-}
-
-/// The mark of a WAL without a commit.
-pub const NO_COMMIT: u64 = 0;
-
-/// What is to be known of the files by which Litestream remembers what it took. Marks are equal where
-/// what they stand for is the same.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Files {
-    /// The folder's mark.
-    pub folder: u64,
-    /// The mark of the last transaction's file, if it is there.
-    pub last: Option<u64>,
-    /// The same for [`Agent::last_seen`], the last transaction of the answer before.
-    pub before: Option<u64>,
 }
 
 /// What is to be done, in this order, before the next event.
@@ -337,7 +302,7 @@ impl Agent {
                 }
             }
             Event::Synced(result) => {
-                if result.as_ref().is_err_and(SyncFailure::says_session_ended) {
+                if matches!(result, Err(SyncFailure::SessionEnded(_))) {
                     self.renewal.ended_early(now.boot, out);
                 }
                 let heartbeat = self.policy.heartbeat.is_some();

@@ -14,24 +14,18 @@ use env_logger::Target;
 use log::{Level, LevelFilter};
 use nix::sys::prctl::set_dumpable;
 
+use crate::commands::{check, credential_process, csr, output, restore, status, verify};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
-use crate::replication::unit;
+use crate::litestream::{leash, unit};
+use crate::reactor;
+use crate::system::inherited;
 use crate::system::stderr::StandardError;
-use crate::system::{inherited, leash};
-use crate::{check, credential_process, csr, reactor, restore, status, verify};
 
 mod arguments;
-pub(crate) mod output;
 
 pub use arguments::definition;
 use arguments::{Arguments, Command, Request};
-
-/// The command that a fetch child is started with; not for people.
-pub(crate) const FETCH: &str = "fetch";
-
-/// The configuration can't work (`EX_CONFIG` of sysexits.h): starting again won't help.
-pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// The command line can't be understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -79,7 +73,7 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
         .map(|word| word.to_str())
         .collect::<Option<_>>()?;
     match words.split_first()? {
-        (&FETCH, []) => Some(fetch::child()),
+        (&fetch::COMMAND, []) => Some(fetch::child()),
         (&check::database::COMMAND, [order]) => {
             let verdict = check::database::child(order)?;
             Some(output::answer(verdict, ExitCode::SUCCESS))
@@ -97,7 +91,7 @@ fn execute(arguments: Arguments) -> ExitCode {
     let load = || {
         Settings::load(config, &runtime).map_err(|cause| {
             log::error!("{cause}");
-            ExitCode::from(EXIT_CONFIG)
+            cause.exit_code()
         })
     };
     let code = match &arguments.command {

@@ -16,10 +16,12 @@ mod document;
 pub mod fetch;
 mod file;
 mod https;
+mod json;
 pub mod key;
 mod markers;
-pub(crate) mod patience;
+pub mod stage;
 pub mod tls;
+pub mod wire;
 pub mod witness;
 
 use std::fmt;
@@ -85,6 +87,17 @@ pub struct FetchFailure {
     pub message: String,
     /// The least wait that the server asked for, [`LONGEST_WAIT`] at the most.
     pub retry_after: Option<Duration>,
+}
+
+impl FetchFailure {
+    /// A failure after which the server asked for no particular wait.
+    pub(crate) fn new(class: FailureClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
 }
 
 /// What a failed fetch calls for: named by what the caller can do.

@@ -12,25 +12,20 @@
 //!  children    store       notify, status
 //! ```
 //!
-//! `agent` decides when; `reactor` is the only place that waits; `credentials`, `replication` and
+//! `agent` decides when; `reactor` is the only place that waits; `credentials`, `litestream` and
 //! `store` know how. Whatever is slow or dangerous is a short-lived child with a deadline.
 
-// They panic where nobody reads; `cli::output` does not.
+// They panic where nobody reads; `commands::output` does not.
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod agent;
-mod check;
 pub mod cli;
 pub mod clock;
+mod commands;
 pub mod config;
-mod credential_process;
 pub mod credentials;
-mod csr;
-mod metrics;
+mod ipc;
+pub mod litestream;
 mod reactor;
-pub mod replication;
-mod restore;
-mod status;
 pub mod store;
 pub mod system;
-mod verify;

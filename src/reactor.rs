@@ -23,37 +23,36 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::agent::{
-    Action, Agent, Answer, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind,
-    SyncFailure,
-};
+use crate::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, SupervisorKind};
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor};
-use crate::credential_process::{self, CredentialServer};
 use crate::credentials::delivery::{self, Source};
-use crate::credentials::fetch::FetchRequest;
-use crate::credentials::{FailureClass, FetchFailure, Grant, witness};
-use crate::metrics::Metrics;
-use crate::replication::command::{self, Replicate};
-use crate::replication::configuration::{Configuration, Variables};
-use crate::replication::control::{Asked, Question, SyncRequest, Told};
-use crate::replication::lineage;
-use crate::replication::unit::{self, Restart};
-use crate::status::{self, StatusServer};
+use crate::credentials::wire::FetchRequest;
+use crate::credentials::{FailureClass, FetchFailure, Grant};
+use crate::ipc::credentials::{self, CredentialServer};
+use crate::ipc::status::{self, StatusServer};
+use crate::litestream::answer::{Answer, Position, SyncFailure};
+use crate::litestream::command::{self, Replicate};
+use crate::litestream::config_file::{Configuration, Variables};
+use crate::litestream::control::{Asked, Question, SyncRequest, Told};
+use crate::litestream::leash;
+use crate::litestream::lineage;
+use crate::litestream::unit::{self, Restart};
 use crate::store::version::SqliteVersion;
 use crate::store::{self, Store, WalGuard};
 use crate::system::family::Seen;
 use crate::system::file;
-use crate::system::leash;
 use crate::system::network::NetworkWatch;
 use crate::system::process::{Process, collect_adopted};
 use crate::system::signals::Signals;
 use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
+use metrics::Metrics;
 
 mod children;
 mod litestream;
 mod memory;
+mod metrics;
 mod notify;
 mod voice;
 
@@ -157,7 +156,7 @@ impl Reactor {
             );
         }
         // For every SDK on the device, whatever Litestream is given.
-        if let Err(why) = credential_process::write_sdk_config(&runtime, config, &settings.region) {
+        if let Err(why) = delivery::write_sdk_config(&runtime, config, &settings.region) {
             info!("credential-process is for whoever calls it by hand: {why}");
         }
         let network = NetworkWatch::new()
@@ -234,7 +233,7 @@ impl Reactor {
         self.status
             .answer(|| status::document(&report, self.grant.as_ref(), self.started, litestream));
         self.credentials
-            .answer(|| credential_process::document(&report, self.grant.as_ref()));
+            .answer(|| credentials::document(&report, self.grant.as_ref()));
         self.metrics.show(&report, now.boot);
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {
@@ -422,8 +421,7 @@ impl Reactor {
             // Nothing is written there: a plan is made and not carried out.
             Look::Plan => litestream.plan(self.database(), &self.runtime.file("no-copy")),
         };
-        let mut command = leash::command(None, &words);
-        delivery::keep_out(&mut command);
+        let command = leash::command(None, &words);
         let values = Source::Values(&grant.credentials);
         let variables = delivery::environment(&grant.thing_name, &self.settings.region, values);
         let name = format!("`{}`", words.join(" "));
@@ -551,13 +549,8 @@ impl Reactor {
     }
 
     fn start_fetch(&mut self) {
-        let request = FetchRequest {
-            identity: self.settings.identity.clone(),
-            provider: self.settings.provider.clone(),
-            witness: witness::path(&self.runtime),
-            refused_pin: self.runtime.refused_pin(),
-            failures: self.agent.failures_in_a_row(),
-        };
+        let failures = self.agent.failures_in_a_row();
+        let request = FetchRequest::of(&self.settings, &self.runtime, failures);
         match self
             .leftovers
             .has_room()
@@ -581,8 +574,7 @@ impl Reactor {
             Delivery::Environment => Source::Values(&grant.credentials),
             Delivery::Process => {
                 asks_for_credentials(self.configuration())?;
-                sdk_config =
-                    credential_process::write_sdk_config(&self.runtime, &self.config, region)?;
+                sdk_config = delivery::write_sdk_config(&self.runtime, &self.config, region)?;
                 Source::Config(&sdk_config)
             }
         };
@@ -605,7 +597,6 @@ impl Reactor {
         let program = &self.settings.replication.command;
         command::locate(&program[0])?;
         let mut command = leash::command(Some(&self.runtime.file("litestream.lock")), program);
-        delivery::keep_out(&mut command);
         notify::withhold(&mut command);
         let started = Litestream::start(&command, &delivery::lines(&variables));
         self.litestream =

@@ -9,8 +9,6 @@ use std::process::Command;
 pub mod family;
 pub mod file;
 pub mod inherited;
-pub mod leash;
-pub mod local;
 pub mod network;
 pub mod priority;
 pub mod process;

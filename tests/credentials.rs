@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use edgerepl::credentials::fetch::{Reply, Stage};
+use edgerepl::credentials::stage::Stage;
+use edgerepl::credentials::wire::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure, Grant};
 use edgerepl_lab::{
     Behaviour, ClientSignatures, Device, Expected, KeyKind, Lab, LabOptions, OddAnswer,

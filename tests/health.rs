@@ -406,7 +406,7 @@ fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Outcome {
         (Wound::Reset, _) => reset(&device)?,
         (Wound::Removed, _) => remove(&state)?,
         (Wound::Emptied, _) => empty(&state)?,
-        (Wound::Level0Emptied, _) => empty(&state.join("ltx/0"))?,
+        (Wound::Level0Emptied, _) => empty_files(&state.join("ltx/0"))?,
         (Wound::RolledBack | Wound::Foreign, _) => {
             fs::rename(&state, device.site.root().join("newer"))?;
             fs::rename(earlier.join(".app.db-litestream"), &state)?;
@@ -692,6 +692,27 @@ fn empty(folder: &Path) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Removes all of Litestream's files of one level. One that was in the middle of a sync puts the next file
+/// there, which goes on from those that are gone: where they had been uploaded nothing is lost, and nothing
+/// is to be told. It is done again then.
+fn empty_files(folder: &Path) -> Outcome {
+    let names = || -> Outcome<Vec<_>> {
+        let files = fs::read_dir(folder)?.map(|file| Ok(file?.file_name()));
+        files.collect()
+    };
+    for _ in 0..100 {
+        let before = names()?;
+        let last = before.iter().max();
+        empty(folder)?;
+        thread::sleep(PACE * 3);
+        let after = names()?;
+        if after.is_empty() || after.iter().any(|name| Some(name) <= last) {
+            return Ok(());
+        }
+    }
+    Err("Litestream goes on and on from files that are gone".into())
 }
 
 /// Removes a folder into which Litestream puts a file meanwhile, perhaps.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use edgerepl::replication::configuration::{Configuration, Variables};
+use edgerepl::litestream::config_file::{Configuration, Variables};
 use edgerepl_lab::tools;
 use serde_json::Value;
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, failures, granted, lab, request, site};
-use edgerepl::credentials::fetch::Reply;
+use edgerepl::credentials::wire::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl_lab::{Device, FaultyToken, Handshake, Lab, tools};
 use nix::sys::signal::Signal;

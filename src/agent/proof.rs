@@ -30,8 +30,8 @@
 
 use std::time::Duration;
 
-use super::{Answer, NO_COMMIT, Position};
 use crate::clock::BootTime;
+use crate::litestream::answer::{Answer, NO_COMMIT, Position};
 
 /// A row that is older, and that no replica is known to hold, is told of.
 pub const BOUND: Duration = Duration::from_secs(120);
@@ -331,7 +331,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::Files;
+    use crate::litestream::answer::Files;
 
     fn at(seconds: u64) -> BootTime {
         BootTime::new(Duration::from_secs(seconds))

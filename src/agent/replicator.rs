@@ -21,16 +21,16 @@ use std::time::Duration;
 use super::backoff::{Backoff, Jitter};
 use super::proof::{self, Ledger};
 use super::renewal::Term;
-use super::{Action, Actions, Answer, Delivery, Policy, SupervisorKind};
+use super::{Action, Actions, Delivery, Policy, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, SyncFailure};
 
 mod catch_up;
 mod preparation;
 mod stop;
 
 use catch_up::{Asker, CatchUp, SOCKET_LIMIT, Socket, Verdict};
-pub use catch_up::{BEGINNING_MISSED, SyncFailure};
 use preparation::{Preparation, Progress};
 use stop::{LastSync, Stop, Then};
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::proof::BOUND;
 use super::renewal::told_term;
 use super::replicator::NO_REASON;
-use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
+use super::{Activity, Agent, Delivery, Now, SupervisorKind};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
+use crate::litestream::answer::Position;
 
 /// Most locks are shorter: beside three rows that are missing, nobody is told before.
 const SHORT_TROUBLE: Duration = Duration::from_secs(10);

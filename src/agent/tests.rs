@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::renewal::renewal_age;
 use super::*;
 use crate::credentials::FailureClass;
+use crate::litestream::answer::{Answer, Position};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -964,9 +965,7 @@ fn pass_without_a_database(story: &mut Story, span: Duration) -> Vec<Action> {
 #[test]
 fn a_session_that_s3_says_has_ended_is_fetched_anew_and_not_in_a_storm() {
     let mut story = Story::replicating();
-    let ended = Err(SyncFailure::Failed(
-        "put object: api error ExpiredToken: The provided token has expired.".to_owned(),
-    ));
+    let ended = Err(SyncFailure::SessionEnded("ExpiredToken".to_owned()));
     let other = Err(SyncFailure::Failed("SlowDown".to_owned()));
     story.pass_answering(10 * MINUTE, &FOLLOWS);
     let fetches = |story: &mut Story, answer: &Says| {

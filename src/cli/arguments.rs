@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{DEFAULT_PATH, RuntimeDirectory};
 use crate::credentials::key::NewKey;
@@ -155,6 +156,19 @@ pub(super) struct Request {
         default_missing_value = "p256"
     )]
     pub(super) generate: Option<NewKey>,
+}
+
+impl ValueEnum for NewKey {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::P256, Self::Rsa2048]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::P256 => PossibleValue::new("p256").help("ECDSA on P-256"),
+            Self::Rsa2048 => PossibleValue::new("rsa2048").help("RSA with 2048 bits"),
+        })
+    }
 }
 
 const ENVIRONMENT: &str = "\

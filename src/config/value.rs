@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::LONGEST_SOCKET;
-use crate::credentials::fetch::is_thing_name;
-use crate::credentials::key::PrivateKey;
+use super::private_key::PrivateKey;
+
+/// The longest path of a socket, in bytes (unix(7)).
+pub(super) const LONGEST_SOCKET: usize = 107;
 
 /// `"500ms"`, `"5s"`, `"5m"`, `"12h"`, `"30d"`: one number, one unit.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -106,6 +107,12 @@ pub(super) fn thing_name(text: &str) -> Result<String, String> {
         "must be 1 to 128 letters, digits, \":\", \"_\" or \"-\", not {}",
         shown(text)
     ))
+}
+
+/// Whether AWS IoT lets a thing be called so: `[a-zA-Z0-9:_-]{1,128}`.
+pub(crate) fn is_thing_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b":_-".contains(&b);
+    (1..=128).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 /// An AWS IoT role alias: `[\w=,@-]{1,128}`.
@@ -249,5 +256,18 @@ impl FromStr for TableName {
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_things_name_from_other_text() {
+        assert!(is_thing_name("a:B_c-9"));
+        for wrong in ["", "AWS IoT Certificate", "a/b", "ä", &"x".repeat(129)] {
+            assert!(!is_thing_name(wrong), "{wrong:?}");
+        }
     }
 }

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Credentials, Document, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
+use super::json::{parse_strictly, text};
+use super::{Credentials, FailureClass, FetchFailure, Grant, LONGEST_WAIT};
 use crate::clock::WallTime;
 
 /// The longest body that is read, in bytes. AWS answers with little more than 1 KiB.
@@ -148,45 +149,6 @@ pub(super) fn check_lifetime(lifetime: Duration) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
-}
-
-/// Parses JSON, and refuses a member that stands twice: readers differ in which one they take.
-pub(super) fn parse_strictly(text: &[u8]) -> Result<Document, String> {
-    let value: Value = serde_json::from_slice(text)
-        .map_err(|e| format!("it is not JSON (line {}, column {})", e.line(), e.column()))?;
-    let value = Document::from(value);
-    // Each member has exactly one colon outside of strings.
-    let mut written = 0;
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = in_string,
-            b'"' => in_string = !in_string,
-            b':' if !in_string => written += 1,
-            _ => (),
-        }
-    }
-    match written == members(&value) {
-        true => Ok(value),
-        false => Err("it gives a member twice".to_owned()),
-    }
-}
-
-fn members(value: &Value) -> usize {
-    match value {
-        Value::Object(map) => map.len() + map.values().map(members).sum::<usize>(),
-        Value::Array(items) => items.iter().map(members).sum(),
-        _ => 0,
-    }
-}
-
-/// A member that must be text.
-pub(super) fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
-    object
-        .get(name)
-        .and_then(Value::as_str)
-        .ok_or_else(|| format!("it has no text {name:?}"))
 }
 
 /// Retry-After: seconds, or a date (RFC 9110, 10.2.3).

@@ -135,6 +135,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::config::PrivateKey;
 
     const LEAF: &str = include_str!("testdata/ec.crt");
     const OTHER: &str = include_str!("testdata/rsa.crt");
@@ -145,7 +146,7 @@ mod tests {
             env!("CARGO_MANIFEST_DIR"),
             "/src/credentials/testdata"
         ));
-        let key = key::PrivateKey::Pem(dir.join(name));
+        let key = PrivateKey::Pem(dir.join(name));
         key::open(
             &key,
             "/nonexistent".as_ref(),

@@ -7,13 +7,14 @@
 
 use std::env;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use zeroize::Zeroizing;
 
 use super::Credentials;
+use crate::config::RuntimeDirectory;
 use crate::system::file;
 
 /// `ramfs` of `linux/magic.h`: memory that is never swapped.
@@ -112,6 +113,9 @@ pub type Variable = (&'static str, Zeroizing<String>);
 /// The file in which nothing is to be found.
 const NOTHING: &str = "/dev/null";
 
+/// The name of the file that an SDK is pointed to.
+const SDK_CONFIG: &str = "aws-config";
+
 /// Where Litestream's SDK finds credentials.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
@@ -181,6 +185,43 @@ pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
         }
     }
     lines
+}
+
+/// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no secret.
+///
+/// # Errors
+/// One sentence for the operator.
+pub(crate) fn write_sdk_config(
+    runtime: &RuntimeDirectory,
+    config: &Path,
+    region: &str,
+) -> Result<PathBuf, String> {
+    let program = std::env::current_exe()
+        .map_err(|e| format!("edgerepl does not know where it is installed: {e}"))?;
+    // Whoever starts it is somewhere else.
+    let config = &std::path::absolute(config).unwrap_or(config.to_owned());
+    // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read alike.
+    for path in [program.as_path(), config, runtime.path()] {
+        let text = path.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-:@".contains(c);
+        if let Some(odd) = text.chars().find(|c| !plain(*c)) {
+            return Err(format!(
+                "AWS SDKs can't be told to start edgerepl, for {text} has the character {odd:?}; \
+                 move it, or set [replication] rotation to \"restart\""
+            ));
+        }
+    }
+    let file = runtime.file(SDK_CONFIG);
+    let text = format!(
+        "[default]\nregion = {region}\ncredential_process = {} credential-process \
+         --runtime-directory {} --config {}\n",
+        program.display(),
+        runtime.path().display(),
+        config.display()
+    );
+    file::replace(&file, 0o640, text.as_bytes())
+        .map_err(|e| format!("{} can't be written: {e}", file.display()))?;
+    Ok(file)
 }
 
 /// Whether what is written in `folder` stays in memory.

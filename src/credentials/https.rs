@@ -22,8 +22,8 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Error, Timeout};
 
 use super::answer::{Answer, MAX_BODY};
-use super::fetch::FetchRequest;
 use super::tls::{self, Tls};
+use super::wire::FetchRequest;
 use super::{FailureClass, FetchFailure, connect};
 
 /// The longest that a request may take, from the name's resolution to the body's end. The time in

@@ -8,12 +8,10 @@ mod pem;
 mod pin;
 mod pkcs11;
 mod proven;
-mod uri;
 
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::hash::Output;
@@ -22,53 +20,11 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme};
 
-use super::fetch::{OnStage, Stage};
+use super::stage::{OnStage, Stage};
 use super::{FailureClass, FetchFailure};
+use crate::config::{Pkcs11Uri, PrivateKey};
 
 pub use proven::prove;
-pub use uri::Pkcs11Uri;
-
-/// Where the private key is: parsed, not opened.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PrivateKey {
-    /// A PEM file.
-    Pem(PathBuf),
-    /// A key in a token.
-    Pkcs11(Pkcs11Uri),
-}
-
-impl PrivateKey {
-    /// Whether this is read as a PKCS#11 URI.
-    pub fn is_uri(text: &str) -> bool {
-        let scheme = text.get(..uri::SCHEME.len());
-        scheme.is_some_and(|s| s.eq_ignore_ascii_case(uri::SCHEME))
-    }
-}
-
-/// Reads a PKCS#11 URI where the text begins with `pkcs11:`, else a path.
-impl FromStr for PrivateKey {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if Self::is_uri(text) {
-            return text.parse().map(Self::Pkcs11);
-        }
-        if text.is_empty() || text.contains('\0') {
-            return Err("the private key is neither a PKCS#11 URI nor a path".to_owned());
-        }
-        Ok(Self::Pem(PathBuf::from(text)))
-    }
-}
-
-/// Writes what reads back as the same. There is no secret in it.
-impl fmt::Display for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pem(path) => path.display().fmt(f),
-            Self::Pkcs11(uri) => uri.fmt(f),
-        }
-    }
-}
 
 /// Opens the key: loads the module, logs in, finds the object; or reads the file.
 ///
@@ -103,7 +59,7 @@ pub fn describe(uri: &Pkcs11Uri, on_stage: &OnStage) -> Result<String, FetchFail
 }
 
 /// A kind of key that a token can be asked to make.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NewKey {
     /// ECDSA on P-256.
     P256,
@@ -256,6 +212,7 @@ impl<T: fmt::Debug> fmt::Debug for Watched<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Mutex;
 
     use super::*;
@@ -270,18 +227,6 @@ mod tests {
             "/src/credentials/testdata"
         ))
         .join(name)
-    }
-
-    #[test]
-    fn tells_a_uri_from_a_path() {
-        let path = "/data/pkcs11:key.pem";
-        assert_eq!(path.parse(), Ok(PrivateKey::Pem(path.into())));
-        let uri = "pkcs11:object=device;type=private?module-path=/m.so";
-        let key: PrivateKey = uri.parse().expect("valid");
-        assert!(matches!(key, PrivateKey::Pkcs11(_)));
-        assert_eq!(key.to_string(), uri);
-        assert!("".parse::<PrivateKey>().is_err());
-        assert!("pkcs11:".parse::<PrivateKey>().is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, RootCertStore, SignatureScheme};
 
 use super::certificate::Certificate;
-use super::fetch::FetchRequest;
+use super::wire::FetchRequest;
 use super::witness::Witness;
 use super::{FailureClass, FetchFailure, file, key, markers};
 use crate::clock::WallTime;

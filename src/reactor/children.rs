@@ -14,9 +14,10 @@ use zeroize::Zeroizing;
 
 use super::notify;
 use super::voice::Voice;
-use crate::cli;
 use crate::clock::BootTime;
-use crate::credentials::fetch::{FetchRequest, Reply, Stage};
+use crate::credentials::fetch;
+use crate::credentials::stage::Stage;
+use crate::credentials::wire::{FetchRequest, Reply};
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::system::process::{Process, Streams};
 use crate::system::this_program;
@@ -40,7 +41,7 @@ impl FetchChild {
     /// Starts it and tells it what is wanted.
     pub(super) fn start(request: &FetchRequest) -> Result<Self, String> {
         let mut command = this_program();
-        command.arg(cli::FETCH);
+        command.arg(fetch::COMMAND);
         notify::withhold(&mut command);
         let (voice, errors) = Voice::new()?;
         let start = || -> io::Result<_> {

@@ -10,7 +10,6 @@ use sd_notify::NotifyState;
 
 use crate::agent::Report;
 use crate::clock::BootTime;
-use crate::status;
 
 /// A limit that is shorter than any loop could keep must not have this one spin.
 const LEAST_PACE: Duration = Duration::from_millis(100);
@@ -62,7 +61,7 @@ impl Notifier {
 
     /// Shows in `systemctl status` what changed; silent while nothing does.
     pub(super) fn show(&mut self, report: &Report) {
-        let line = status::line(report);
+        let line = line(report);
         if line != self.shown {
             tell(&[NotifyState::Status(&line)]);
             self.shown = line;
@@ -82,6 +81,15 @@ impl Notifier {
     /// When a turn is wanted, should nothing else happen.
     pub(super) fn deadline(&self) -> BootTime {
         self.due
+    }
+}
+
+/// One line for `systemctl status`, which changes only when something does.
+fn line(report: &Report) -> String {
+    let activity = report.replication.name().replace('_', " ");
+    match report.state.problems().next() {
+        Some(problem) => format!("{}: {problem}", report.state.name()),
+        None => format!("{}: {activity}", report.state.name()),
     }
 }
 

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,12 +21,15 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::structure::{HEADER, Object, PageFile, Structure, lock_page};
+use super::structure::{Object, Structure, changes, named_tables};
 use super::{BUSY_LIMIT, Failure, connect, distrust_schema, explain, wal_of};
 use crate::config::TableName;
 
+mod pages;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use pages::Pages;
 
 /// How long the look at one moment waits for a writer to commit.
 const WRITER_LIMIT: Duration = Duration::from_secs(5);
@@ -36,9 +39,6 @@ const HELD_LIMIT: Duration = Duration::from_secs(300);
 
 /// How many pages, or rows, are read between two looks at that.
 const BETWEEN_LOOKS: u64 = 1024;
-
-/// How much of a file is read at once, in bytes; the largest page is a quarter of it.
-const STRETCH: usize = 256 * 1024;
 
 /// What is compared where the linked SQLite gives no pages, in words.
 pub(crate) const BY_ROWS: &str = "rows, rowids, the schema's text, sequences and the header's numbers, \
@@ -55,9 +55,6 @@ const HEADER_PRAGMAS: [&str; 8] = [
     "freelist_count",
     "schema_version",
 ];
-
-/// How many differences are named.
-const MOST_NAMED: usize = 100;
 
 /// A database, as it was when this was made.
 #[derive(Debug)]
@@ -91,42 +88,6 @@ pub(crate) struct Rows {
 pub(crate) struct Content {
     pub(crate) rows: u64,
     checksum: u64,
-}
-
-/// All pages of a database at one moment.
-#[derive(Debug, Default)]
-pub(crate) struct Pages {
-    page_size: usize,
-    header: Vec<u8>,
-    /// Of the first page without the header, and of all others; by a key that nobody knows, so that
-    /// nobody can make another page with the same.
-    checksums: Vec<u64>,
-    key: RandomState,
-    objects: Vec<Object>,
-}
-
-/// The pages of a copy that are others.
-#[derive(Debug, Default)]
-pub(crate) struct Differing {
-    /// What the header's numbers say of it.
-    header: Option<String>,
-    numbers: Vec<u32>,
-    /// Pages that it lacks at its end, or has too many, and bytes after the last page.
-    missing: u64,
-    beyond: u64,
-    rest: u64,
-    /// The size of its pages, where that is another.
-    other_size: Option<usize>,
-}
-
-/// How a copy differs from what it should be.
-#[derive(Debug, Default)]
-pub(crate) struct Differences {
-    pub(crate) pages: u64,
-    /// Each in words.
-    pub(crate) named: Vec<String>,
-    /// Tables that have an own part in it.
-    pub(crate) tables: Vec<String>,
 }
 
 /// What can be said of a copy without the application's code.
@@ -533,149 +494,6 @@ impl Rows {
     }
 }
 
-impl Pages {
-    /// Pages come in order.
-    fn add(&mut self, number: u32, bytes: &[u8]) {
-        if number == 1 {
-            self.page_size = bytes.len();
-            self.header = bytes.get(..HEADER).unwrap_or_default().to_vec();
-        }
-        self.checksums.push(self.checksum(number, bytes));
-    }
-
-    fn checksum(&self, number: u32, bytes: &[u8]) -> u64 {
-        let skipped = if number == 1 { HEADER } else { 0 };
-        let mut hasher = self.key.build_hasher();
-        // What the lock page holds is nobody's.
-        if number != lock_page(self.page_size) {
-            hasher.write(bytes.get(skipped..).unwrap_or_default());
-        }
-        hasher.finish()
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.checksums.len() as u64
-    }
-
-    /// The names of the tables that these pages had.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = &str> {
-        named_tables(&self.objects)
-    }
-
-    /// The pages of a restored file that are not these.
-    ///
-    /// # Errors
-    /// Where the file can't be read, in words.
-    pub(crate) fn differing(&self, copy: &Path) -> Result<Differing, String> {
-        let file = PageFile::open(copy)?;
-        if file.page_size != self.page_size {
-            return Ok(Differing {
-                other_size: Some(file.page_size),
-                ..Differing::default()
-            });
-        }
-        let mut found = Differing {
-            missing: self.count().saturating_sub(u64::from(file.pages)),
-            beyond: u64::from(file.pages).saturating_sub(self.count()),
-            rest: file.rest,
-            ..Differing::default()
-        };
-        let both = usize::try_from(self.count().min(u64::from(file.pages))).unwrap_or(usize::MAX);
-        let each = STRETCH / self.page_size;
-        let mut buffer = vec![0; each * self.page_size];
-        let mut number = 1;
-        for checksums in self.checksums[..both].chunks(each) {
-            let stretch = &mut buffer[..checksums.len() * self.page_size];
-            file.read(number, stretch)?;
-            for (bytes, checksum) in stretch.chunks(self.page_size).zip(checksums) {
-                if number == 1 && bytes.get(..HEADER) != Some(&self.header[..]) {
-                    found.header = Some(header_difference(&self.header, bytes));
-                }
-                if self.checksum(number, bytes) != *checksum {
-                    found.numbers.push(number);
-                }
-                number += 1;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Whose the pages are that differ, by the file's structure; and what is not in it any more, by the
-    /// schema that these pages had.
-    pub(crate) fn name(&self, differing: &Differing, structure: &Structure) -> Differences {
-        let mut found = Differences {
-            pages: self.differing_count(differing),
-            ..Differences::default()
-        };
-        if let Some(size) = differing.other_size {
-            let sizes = format!("pages of {size} bytes, not of {}", self.page_size);
-            found.named.push(sizes);
-            found.tables = self.objects.iter().map(|o| o.table.clone()).collect();
-            return found;
-        }
-        if differing.is_none() {
-            return found;
-        }
-        let mut owners: BTreeMap<String, (u64, u32)> = BTreeMap::new();
-        let header = differing.header.iter().map(|said| (said.clone(), 1));
-        let numbers = differing.numbers.iter();
-        for (owner, page) in header.chain(numbers.map(|page| (structure.owner(*page), *page))) {
-            owners.entry(owner).or_insert((0, page)).0 += 1;
-        }
-        let (changes, tables) = changes(&self.objects, &structure.objects);
-        found.tables = tables;
-        for object in &structure.objects {
-            if owners.contains_key(&object.to_string()) {
-                found.tables.push(object.table.clone());
-            }
-        }
-        let pages = owners.iter().map(|(owner, (count, first))| match count {
-            1 => format!("{owner}: page {first}"),
-            count => format!("{owner}: {count} pages from {first} on"),
-        });
-        found.named = changes.into_iter().chain(pages).take(MOST_NAMED).collect();
-        if differing.missing > 0 {
-            let text = format!("{} pages are missing at the end", differing.missing);
-            found.named.push(text);
-        }
-        if differing.beyond > 0 || differing.rest > 0 {
-            let (pages, bytes) = (differing.beyond, differing.rest);
-            found.named.push(format!(
-                "{pages} pages and {bytes} bytes too many at the end"
-            ));
-        }
-        found
-    }
-
-    fn differing_count(&self, differing: &Differing) -> u64 {
-        if differing.other_size.is_some() {
-            return self.count();
-        }
-        let first_twice = differing.header.is_some() && differing.numbers.first() == Some(&1);
-        let within = differing.numbers.len() as u64 + u64::from(differing.header.is_some())
-            - u64::from(first_twice);
-        let all = within + differing.missing + differing.beyond;
-        all.max(u64::from(differing.rest > 0))
-    }
-}
-
-impl Differing {
-    /// Whether the copy is the same, byte for byte.
-    pub(crate) fn is_none(&self) -> bool {
-        self.other_size.is_none()
-            && self.header.is_none()
-            && self.numbers.is_empty()
-            && (self.missing, self.beyond, self.rest) == (0, 0, 0)
-    }
-}
-
-/// Tables that have rows of their own, but Litestream's.
-pub(crate) fn named_tables(objects: &[Object]) -> impl Iterator<Item = &str> {
-    let tables = objects.iter().filter(|o| o.kind == "table" && o.root != 0);
-    let names = tables.map(|table| &*table.name);
-    names.filter(|name| !name.starts_with("_litestream_"))
-}
-
 /// Whether the linked SQLite gives a database's pages (SQLITE_ENABLE_DBPAGE_VTAB).
 pub(crate) fn linked_gives_pages() -> bool {
     Connection::open_in_memory().is_ok_and(|connection| gives_pages(&connection))
@@ -688,59 +506,6 @@ fn gives_pages(connection: &Connection) -> bool {
 
 fn size_of(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |file| file.len())
-}
-
-/// Objects that are gone, new or made otherwise, in words, and their tables.
-fn changes(live: &[Object], replica: &[Object]) -> (Vec<String>, Vec<String>) {
-    let by_name = |objects: &[Object]| -> BTreeMap<(String, String), Object> {
-        let keyed = objects.iter().map(|o| (o.kind.clone(), o.name.clone()));
-        keyed.zip(objects.iter().cloned()).collect()
-    };
-    let (live, replica) = (by_name(live), by_name(replica));
-    let (mut named, mut tables) = (Vec::new(), Vec::new());
-    for (key, object) in &live {
-        let what = match replica.get(key) {
-            None => "is missing",
-            Some(other) if other.definition != object.definition || other.table != object.table => {
-                "is made otherwise"
-            }
-            Some(_) => continue,
-        };
-        named.push(format!("{object} {what}"));
-        tables.push(object.table.clone());
-    }
-    for (key, object) in &replica {
-        if !live.contains_key(key) {
-            named.push(format!("{object} is too many"));
-            tables.push(object.table.clone());
-        }
-    }
-    (named, tables)
-}
-
-/// Which of the header's numbers differ.
-fn header_difference(live: &[u8], replica: &[u8]) -> String {
-    let fields = [
-        (24, 4, "change counter"),
-        (28, 4, "size"),
-        (32, 8, "free list"),
-        (40, 4, "schema cookie"),
-        (52, 4, "largest root"),
-        (56, 4, "encoding"),
-        (60, 4, "user_version"),
-        (64, 4, "incremental vacuum"),
-        (68, 4, "application_id"),
-    ];
-    let differs = |at: usize, size: usize| live.get(at..at + size) != replica.get(at..at + size);
-    let names: Vec<&str> = fields
-        .iter()
-        .filter(|(at, size, _)| differs(*at, *size))
-        .map(|(_, _, name)| *name)
-        .collect();
-    match names.is_empty() {
-        true => "the header".to_owned(),
-        false => format!("the header ({})", names.join(", ")),
-    }
 }
 
 /// A connection for which the database is somebody else's: its schema runs nothing that has effects,

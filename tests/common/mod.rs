@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use edgerepl::config::{Identity, Provider};
-use edgerepl::credentials::fetch::FetchRequest;
+use edgerepl::credentials::wire::FetchRequest;
 use edgerepl_lab::{Device, Lab, LabOptions, Site, tools};
 use serde_json::Value;
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use edgerepl::agent::{Answer, Files, Position};
+use edgerepl::litestream::answer::{Answer, Files, Position};
 
 /// Retention leaves so many files.
 const KEPT: usize = 40;

@@ -9,13 +9,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::AddAssign;
 use std::time::Duration;
 
-use edgerepl::agent::{
-    Action, Agent, Answer, Delivery, Event, Lease, Now, Policy, Position, SupervisorKind,
-    SyncFailure,
-};
+use edgerepl::agent::{Action, Agent, Delivery, Event, Lease, Now, Policy, SupervisorKind};
 use edgerepl::clock::{BootTime, WallTime};
 use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
+use edgerepl::litestream::answer::{Answer, Position, SyncFailure};
 
 use crate::chance::Chance;
 use crate::laws::Laws;
@@ -748,12 +746,10 @@ impl World {
         } else {
             // Only what S3 hears is refused by it.
             let reached = self.weather.s3 && self.weather.network && !self.lives();
-            let said = if reached {
-                "ExpiredToken"
-            } else {
-                "it is away"
-            };
-            Err(SyncFailure::Failed(said.to_owned()))
+            match reached {
+                true => Err(SyncFailure::SessionEnded("ExpiredToken".to_owned())),
+                false => Err(SyncFailure::Failed("it is away".to_owned())),
+            }
         };
         self.tell(Event::Synced(answer));
     }

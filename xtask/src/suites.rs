@@ -42,6 +42,7 @@ const SUITES: &[Suite] = &[
         "dependencies",
         &["--package=edgerepl-tests", "--test=dependencies"],
     ),
+    with_lab("house", &["--package=edgerepl-tests", "--test=house"]),
     with_lab(
         "configuration",
         &["--package=edgerepl-tests", "--test=configuration"],

@@ -11,6 +11,7 @@ use crate::agent::Action;
 use crate::agent::backoff::{Backoff, Jitter};
 use crate::agent::proof::Finding;
 use crate::clock::BootTime;
+use crate::litestream::answer::{BEGINNING_MISSED, SyncFailure};
 
 /// A Litestream whose control socket has not appeared for so long has none; a slow device, or a busy
 /// one, needs longer than it should to start a program of 36 MB.
@@ -41,27 +42,6 @@ const SYNC_RETRY: Backoff = Backoff {
     longest: Duration::from_secs(30),
     least: Duration::from_millis(500),
 };
-
-/// Why Litestream did not confirm a sync.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SyncFailure {
-    /// Nothing listens on its control socket.
-    NoSocket,
-    /// It says that it can't read its own local state (a power cut leaves it so, or somebody removed it).
-    StateCorrupt(String),
-    /// What it uploads, or is about to, lacks the beginning of the WAL.
-    BeginningMissed,
-    /// It tried and failed.
-    Failed(String),
-}
-
-impl SyncFailure {
-    /// S3 refuses the session, as one whose time is over (AWS's words, and those of stores like it).
-    pub(crate) fn says_session_ended(&self) -> bool {
-        const WORDS: [&str; 3] = ["ExpiredToken", "TokenRefreshRequired", "token has expired"];
-        matches!(self, Self::Failed(cause) if WORDS.iter().any(|words| cause.contains(words)))
-    }
-}
 
 /// How far a Litestream that was just started is known to have come.
 #[derive(Debug)]
@@ -242,7 +222,7 @@ impl CatchUp {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::StateUseless(BEGINNING_MISSED.to_owned())
             }
-            Err(SyncFailure::Failed(cause)) => {
+            Err(SyncFailure::SessionEnded(cause) | SyncFailure::Failed(cause)) => {
                 again(failed, SYNC_RETRY.wait(failed, jitter));
                 Verdict::Behind(Some(cause))
             }
@@ -353,10 +333,6 @@ const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not
 /// What is wrong with one that has nothing new to say of a database that was written to.
 const UNREAD: &str = "it says that it has replicated all, and has read nothing of what was written since; \
                       another file may have taken the database's place";
-
-/// What is wrong after a writer was killed in the middle of a commit.
-pub const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \
-                                a commit, so that its replica misses rows";
 
 /// What is wrong where a socket is missing.
 const NO_SOCKET: &str = "nothing listens on its control socket, which it had before; see its log";

@@ -23,8 +23,8 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::pin::{Pin, RefusedPin};
-use super::uri::Pkcs11Uri;
 use super::{SignerFailed, sha256};
+use crate::config::Pkcs11Uri;
 use crate::credentials::{FailureClass, FetchFailure};
 
 pub(super) use public::generate;

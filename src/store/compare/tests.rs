@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::store::format::lock_page;
 use changes::{CHANGES, EVERYTHING};
 
 mod changes;

@@ -15,7 +15,8 @@ use x509_cert::der::{self, Encode, Tag};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
 use super::{Access, Fault, OpenKey, Wanted, is_named, look_for, open_session, said};
-use crate::credentials::key::{NewKey, uri::Pkcs11Uri};
+use crate::config::Pkcs11Uri;
+use crate::credentials::key::NewKey;
 use crate::credentials::{FailureClass, FetchFailure};
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");

@@ -1,0 +1,87 @@
+//! Credentials for a command: the daemon's where one runs, else by a fetch of its own.
+//!
+//! Owns the choice between the two, and what a Litestream that a command runs is given. Keeps nothing
+//! after the command.
+
+use super::patience::patiently;
+use crate::agent::told_term;
+use crate::config::{RuntimeDirectory, Settings, Supervisor};
+use crate::credentials::certificate::Certificate;
+use crate::credentials::delivery::{self, Source, Variable};
+use crate::credentials::fetch;
+use crate::credentials::wire::FetchRequest;
+use crate::credentials::{Credentials, Document, FetchFailure, Grant};
+use crate::ipc::credentials;
+use crate::litestream::config_file::{Configuration, Variables};
+
+/// Where credentials are for, and the name that Litestream expands in its file.
+#[derive(Debug)]
+pub(crate) struct Access<'a> {
+    credentials: Credentials,
+    region: &'a str,
+    thing_name: String,
+}
+
+impl<'a> Access<'a> {
+    /// From the daemon where one runs, else by a fetch.
+    ///
+    /// # Errors
+    /// Why there is none, in one sentence.
+    pub(crate) fn obtain(
+        settings: &'a Settings,
+        runtime: &RuntimeDirectory,
+    ) -> Result<Self, String> {
+        let identity = &settings.identity;
+        let certificate = Certificate::read(&identity.certificate).map_err(|f| f.message)?;
+        let document = match credentials::ask(runtime) {
+            Ok(answer) => answer?,
+            Err(_) => fetched(settings, runtime)?,
+        };
+        Ok(Self {
+            thing_name: fetch::thing_name(identity, &certificate).map_err(|f| f.message)?,
+            credentials: credentials::read(&document)?,
+            region: &settings.region,
+        })
+    }
+
+    /// What a Litestream that is run with these is given beside its own environment.
+    pub(crate) fn environment(&self) -> Vec<Variable> {
+        let source = Source::Values(&self.credentials);
+        delivery::environment(&self.thing_name, self.region, source)
+    }
+
+    /// Litestream's configuration, as it is understood with this.
+    ///
+    /// # Errors
+    /// Why it can't be read, in one sentence.
+    pub(crate) fn litestream_config(&self, settings: &Settings) -> Result<Configuration, String> {
+        let replication = &settings.replication;
+        let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+        let variables = Variables::of_litestream(&self.thing_name, self.region, is_unit);
+        Configuration::of(&replication.command, &variables)
+    }
+}
+
+/// What an SDK reads, of credentials that were fetched for a command.
+///
+/// # Errors
+/// Why there are none, in one sentence.
+pub(crate) fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Document, String> {
+    let grant = fetch(settings, runtime)
+        .map_err(|failure| format!("there are no credentials: {}", failure.message))?;
+    let spare = settings.renew_before.min(grant.lifetime / 3);
+    let term = told_term(grant.lifetime, grant.lifetime - spare);
+    Ok(credentials::of(&grant.credentials, term))
+}
+
+/// Fetches credentials for a command, under the daemon's rules.
+///
+/// # Errors
+/// Why there are none.
+pub(crate) fn fetch(
+    settings: &Settings,
+    runtime: &RuntimeDirectory,
+) -> Result<Grant, FetchFailure> {
+    let request = FetchRequest::of(settings, runtime, 0);
+    patiently(move |on_stage| fetch::fetch(&request, on_stage))
+}

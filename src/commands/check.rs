@@ -1,0 +1,590 @@
+//! `edgerepl check`: everything that can be known before the first fetch, as named checks.
+//!
+//! Owns the list, and for each failure the operator's next step. Changes nothing: it creates no
+//! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
+//! gives up on one that hangs.
+
+pub(crate) mod database;
+mod secure_element;
+
+use std::fmt::Write;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::access;
+use super::output::{self, Paint};
+use super::patience::{PATIENCE, patiently};
+use crate::clock::WallTime;
+use crate::config::{Pkcs11Uri, PrivateKey, Rotation, RuntimeDirectory, Settings, Supervisor};
+use crate::credentials::certificate::Certificate;
+use crate::credentials::fetch;
+use crate::credentials::key;
+use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
+use crate::litestream::command::{self, Replicate};
+use crate::litestream::config_file::{Configuration, Surroundings, Variables};
+use crate::store::compare::{BY_ROWS, linked_gives_pages};
+use crate::store::version::SqliteVersion;
+use crate::system::process::{Process, Streams};
+
+/// A certificate that ends sooner than this is worth a warning.
+const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// Litestream before this version has SQLite's WAL-reset race in it.
+const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
+
+/// How long a child that was killed has to be gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Of what a program says so many bytes are kept, the last ones.
+const HEARD: usize = 4096;
+
+/// The next step where the token, or its key, is what failed.
+const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
+
+/// The command: 0 where all checks pass, 1 where some fail, 78 where there is nothing to check.
+pub(crate) fn check(
+    config: &Path,
+    runtime: &RuntimeDirectory,
+    online: bool,
+    as_json: bool,
+) -> ExitCode {
+    let settings = match Settings::load(config, runtime) {
+        Ok(settings) => settings,
+        Err(cause) => {
+            let next = "mend that line and run the check again";
+            let failed = Check::new("configuration", fail(cause.to_string(), next));
+            return print(&[failed], as_json, cause.exit_code());
+        }
+    };
+    let checks = all(config, &settings, runtime, online);
+    let code = match checks.iter().all(Check::passes) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    print(&checks, as_json, code)
+}
+
+fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: bool) -> Vec<Check> {
+    let refused_pin = runtime.refused_pin();
+    let certificate = Certificate::read(&settings.identity.certificate);
+    let (version, litestream) = litestream(settings);
+    let configuration = litestream_config(settings, &certificate, version);
+    let named = thing_name(settings, &certificate).unwrap_or_default();
+    let mut checks = vec![
+        Check::new(
+            "configuration",
+            match runtime.takes_sockets() {
+                Ok(()) => Outcome::Pass(format!("{} can be used", config.display())),
+                Err(cause) => fail(cause, "name a shorter RuntimeDirectory= in the unit"),
+            },
+        ),
+        Check::new("modes", modes(settings)),
+        Check::new("certificate", certificate_dates(settings, &certificate)),
+        Check::new("key", key_matches(settings, &refused_pin, certificate.ok())),
+        Check::new("ca_bundle", ca_bundle(settings)),
+        Check::new("litestream", litestream),
+        Check::new("litestream_config", configuration),
+        Check::new(
+            "sqlite",
+            sqlite(SqliteVersion::linked(), linked_gives_pages()),
+        ),
+        Check::new("database", database::check(settings, runtime, &named)),
+    ];
+    if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
+        checks.push(Check::new("token", token(uri)));
+        if secure_element::is_behind(&uri.module_path) {
+            checks.extend(secure_element::checks(Path::new("/"), &uri.module_path));
+        }
+    }
+    if let Supervisor::Systemd {
+        environment_file, ..
+    } = &settings.replication.supervisor
+    {
+        checks.push(Check::new("environment_file", in_memory(environment_file)));
+    }
+    if online {
+        checks.push(Check::new("fetch", fetch_once(settings, runtime)));
+    }
+    checks
+}
+
+/// A named check and what came of it.
+struct Check {
+    name: &'static str,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Pass(String),
+    /// It works, and somebody should know.
+    Warn {
+        cause: String,
+        next: String,
+    },
+    Fail {
+        cause: String,
+        next: String,
+    },
+    /// It could not be tried, for what it needs has failed before.
+    Skip(String),
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: Outcome) -> Self {
+        Self { name, outcome }
+    }
+
+    fn passes(&self) -> bool {
+        matches!(self.outcome, Outcome::Pass(_) | Outcome::Warn { .. })
+    }
+}
+
+fn fail(cause: impl Into<String>, next: impl Into<String>) -> Outcome {
+    Outcome::Fail {
+        cause: cause.into(),
+        next: next.into(),
+    }
+}
+
+fn warn(cause: impl Into<String>, next: impl Into<String>) -> Outcome {
+    Outcome::Warn {
+        cause: cause.into(),
+        next: next.into(),
+    }
+}
+
+/// Secrets in files are for their owner alone.
+fn modes(settings: &Settings) -> Outcome {
+    let secret = match &settings.identity.private_key {
+        PrivateKey::Pem(path) => Some(path),
+        PrivateKey::Pkcs11(uri) => uri.pin_source.as_ref(),
+    };
+    let Some(path) = secret else {
+        return Outcome::Pass("there is no secret in a file".to_owned());
+    };
+    let name = path.display();
+    match fs::metadata(path) {
+        Err(e) => fail(
+            format!("{name} can't be looked at: {e}"),
+            "put it there, mode 0600",
+        ),
+        Ok(file) => match file.permissions().mode() & 0o077 {
+            0 => Outcome::Pass(format!("{name} is for its owner alone")),
+            _ => fail(
+                format!(
+                    "{name} has the mode {:04o}",
+                    file.permissions().mode() & 0o7777
+                ),
+                format!("chmod 600 {name}"),
+            ),
+        },
+    }
+}
+
+fn certificate_dates(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+) -> Outcome {
+    let certificate = match certificate {
+        Ok(certificate) => certificate,
+        Err(failure) => {
+            let next = "put the device's certificate there, PEM, leaf first";
+            return fail(&failure.message, next);
+        }
+    };
+    let name = match fetch::thing_name(&settings.identity, certificate) {
+        Ok(name) => name,
+        Err(failure) => return fail(failure.message, "set [identity] thing_name"),
+    };
+    let now = WallTime::now().max(WallTime::of_build());
+    let (begins, ends) = (certificate.not_before(), certificate.not_after());
+    if now < begins {
+        let cause = format!(
+            "it is valid from {begins}, and the clock shows {}",
+            WallTime::now()
+        );
+        return fail(cause, "set the clock");
+    }
+    if now >= ends {
+        return fail(
+            format!("it ended at {ends}"),
+            "have a new one issued for the same key",
+        );
+    }
+    if ends - now < EXPIRY_WARNING {
+        let cause = format!("it ends at {ends}, in less than 30 days");
+        return warn(cause, "have a new one issued for the same key");
+    }
+    Outcome::Pass(format!("it names {name} and is valid until {ends}"))
+}
+
+/// What the key is in, before anything is asked of the key itself.
+fn token(uri: &Pkcs11Uri) -> Outcome {
+    let uri = uri.clone();
+    match patiently(move |on_stage| key::describe(&uri, on_stage)) {
+        Ok(text) => Outcome::Pass(text),
+        Err(failure) => fail(failure.message, NEXT_FOR_TOKEN),
+    }
+}
+
+/// One signature by the key, verified with the certificate.
+fn key_matches(
+    settings: &Settings,
+    refused_pin: &Path,
+    certificate: Option<Certificate>,
+) -> Outcome {
+    let Some(certificate) = certificate else {
+        return Outcome::Skip("there is no certificate to compare it with".to_owned());
+    };
+    let private_key = settings.identity.private_key.clone();
+    let name = private_key.to_string();
+    let refused_pin = refused_pin.to_owned();
+    let tested = patiently(move |on_stage| {
+        let begun = Instant::now();
+        let key = key::open(&private_key, &refused_pin, on_stage)?;
+        let opened = begun.elapsed();
+        certificate.self_test(&key)?;
+        Ok((opened, begun.elapsed() - opened))
+    });
+    match tested {
+        Ok((opened, signed)) => Outcome::Pass(format!(
+            "{name} belongs to the certificate; opened in {} ms, signed in {} ms",
+            opened.as_millis(),
+            signed.as_millis()
+        )),
+        Err(failure) => {
+            let next = match failure.class {
+                FailureClass::WrongPin => {
+                    "put the right PIN into the file before anything tries it again: tokens lock"
+                }
+                FailureClass::Key => NEXT_FOR_TOKEN,
+                _ => "check [identity] private_key and certificate",
+            };
+            fail(failure.message, next)
+        }
+    }
+}
+
+fn ca_bundle(settings: &Settings) -> Outcome {
+    match tls::read_roots(&settings.provider.ca_file) {
+        Ok(roots) => Outcome::Pass(format!("{} roots are trusted", roots.len())),
+        Err(failure) => fail(
+            failure.message,
+            "install the CA bundle of Amazon Trust Services",
+        ),
+    }
+}
+
+/// Litestream's version, where it tells, and what is to be said of it.
+fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
+    let program = match command::locate(&settings.replication.command[0]) {
+        Ok(program) => program,
+        Err(cause) => return (None, fail(cause, "install it, 0.5.17 or later")),
+    };
+    let name = program.display();
+    let asked =
+        Replicate::parse(&settings.replication.command).and_then(|command| command.version());
+    let ask = match asked {
+        Ok(ask) => ask,
+        Err(cause) => {
+            let next = "make sure that what it runs is Litestream 0.5.17 or later";
+            return (None, warn(cause, next));
+        }
+    };
+    let printed = match litestream_prints(ask, "THING", &settings.region) {
+        Ok(printed) => printed,
+        Err(e) => {
+            let cause = format!("`{name} version` fails: {e}");
+            return (None, fail(cause, "run it by hand"));
+        }
+    };
+    let version = command::version(&printed);
+    let outcome = match version {
+        None => warn(
+            format!("{name} does not say its version"),
+            "make sure that what it runs is Litestream 0.5.17 or later",
+        ),
+        Some(version) if version < LITESTREAM_SAFE => warn(
+            format!(
+                "{name} is Litestream {}.{}.{}, which checkpoints with a SQLite that can corrupt \
+                 the WAL",
+                version.0, version.1, version.2
+            ),
+            "install 0.5.17 or later",
+        ),
+        Some((major, minor, patch)) => {
+            Outcome::Pass(format!("{name} is Litestream {major}.{minor}.{patch}"))
+        }
+    };
+    (version, outcome)
+}
+
+/// The thing, where its name is known.
+fn thing_name(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+) -> Option<String> {
+    let certificate = certificate.as_ref().ok()?;
+    fetch::thing_name(&settings.identity, certificate).ok()
+}
+
+/// What in Litestream's own file does not go together with credentials that end: the first fault, or
+/// all that is worth a warning.
+fn litestream_config(
+    settings: &Settings,
+    certificate: &Result<Certificate, FetchFailure>,
+    version: Option<(u32, u32, u32)>,
+) -> Outcome {
+    let thing_name = thing_name(settings, certificate);
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let named = thing_name.as_deref().unwrap_or("THING");
+    let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
+    if replication.rotation == Rotation::Restart
+        || version.is_some_and(|version| version < command::REFRESHES)
+    {
+        variables = variables.with_credentials();
+    }
+    let configuration = match Configuration::of(&replication.command, &variables) {
+        Ok(configuration) => configuration,
+        Err(cause) => {
+            let next = "put Litestream's configuration there, or name it in [replication] command";
+            return fail(cause, next);
+        }
+    };
+    // A unit's own environment is not known here, and what is expanded with it neither.
+    if version.is_some()
+        && !is_unit
+        && let Ok(litestream) = Replicate::parse(&replication.command)
+        && let Err(said) = litestream_prints(litestream.databases(), named, &settings.region)
+    {
+        let cause = format!(
+            "Litestream does not accept {}: {said}",
+            configuration.path().display()
+        );
+        return fail(cause, "correct what Litestream says");
+    }
+    let findings = configuration.lint(Surroundings {
+        database: &settings.database.path,
+        control_socket: &settings.replication.control_socket,
+        thing_name: thing_name.as_deref(),
+        version,
+    });
+    let name = configuration.path().display();
+    let worst = findings.iter().find(|finding| finding.is_fault);
+    let Some(worst) = worst.or(findings.first()) else {
+        return Outcome::Pass(format!("{name} goes together with credentials that end"));
+    };
+    let others = match findings.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let cause = format!("{name}: {}{others}", worst.cause);
+    match worst.is_fault {
+        true => fail(cause, &worst.next),
+        false => warn(cause, &worst.next),
+    }
+}
+
+fn sqlite(version: SqliteVersion, gives_pages: bool) -> Outcome {
+    if !version.is_safe() {
+        return fail(
+            format!("SQLite {version} can corrupt a database that another process checkpoints"),
+            "link SQLite 3.51.3 or later, or build with the feature bundled-sqlite",
+        );
+    }
+    if !gives_pages {
+        return warn(
+            format!("SQLite {version} gives no pages: `edgerepl verify` compares {BY_ROWS}"),
+            "link one that is built with SQLITE_ENABLE_DBPAGE_VTAB, or build with the feature \
+             bundled-sqlite",
+        );
+    }
+    Outcome::Pass(format!(
+        "SQLite {version} has no WAL-reset race, and gives `edgerepl verify` pages to compare"
+    ))
+}
+
+fn in_memory(file: &Path) -> Outcome {
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    match delivery::is_in_memory(folder) {
+        Ok(true) => Outcome::Pass(format!("{} is on tmpfs", folder.display())),
+        Ok(false) => fail(
+            format!("{} is not on tmpfs", folder.display()),
+            "set [replication] environment_file to a path under /run",
+        ),
+        Err(e) => fail(
+            format!("{} can't be looked at: {e}", folder.display()),
+            "let systemd create it (RuntimeDirectory=)",
+        ),
+    }
+}
+
+fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
+    match access::fetch(settings, runtime) {
+        Ok(grant) => Outcome::Pass(format!(
+            "the provider granted credentials to {} for {} s",
+            grant.thing_name,
+            grant.lifetime.as_secs()
+        )),
+        Err(failure) => {
+            let next = match failure.class {
+                FailureClass::Refused => "mend what the message names, here or at AWS",
+                FailureClass::Key => "mend the check \"key\" first",
+                FailureClass::ClockNotSet => "set the clock, or wait until it is synchronised",
+                FailureClass::WrongPin => "put the right PIN into the file",
+                FailureClass::Transient => "check the network and [credentials] endpoint",
+            };
+            fail(failure.message, next)
+        }
+    }
+}
+
+/// What `command` of Litestream's prints, in the environment that Litestream gets.
+///
+/// # Errors
+/// As for [`output_of`].
+fn litestream_prints(
+    mut command: Command,
+    thing_name: &str,
+    region: &str,
+) -> Result<String, String> {
+    delivery::keep_out(&mut command);
+    let nobody = delivery::Source::Config(Path::new("/dev/null"));
+    let environment = delivery::environment(thing_name, region, nobody);
+    command.envs(
+        environment
+            .iter()
+            .map(|(name, value)| (name, value.as_str())),
+    );
+    output_of(&command)
+}
+
+/// What `command` prints, as far as it is worth reading.
+///
+/// # Errors
+/// The last line that it said, or what kept it from saying anything.
+fn output_of(command: &Command) -> Result<String, String> {
+    let started = || -> io::Result<_> {
+        let ((printed, output), (said, errors)) = (io::pipe()?, io::pipe()?);
+        let streams = Streams {
+            input: None,
+            output: Some(output.as_fd()),
+            errors: Some(errors.as_fd()),
+        };
+        Ok((
+            Process::start(command, streams)?,
+            heard(printed),
+            heard(said),
+        ))
+    };
+    let (mut child, printed, said) = started().map_err(|e| e.to_string())?;
+    let deadline = Instant::now() + PATIENCE;
+    // Not even SIGKILL ends one that is stuck in the kernel.
+    let ended = loop {
+        match child.ended() {
+            Some(status) => break Some(status),
+            None if Instant::now() >= deadline + GRACE => break None,
+            None if Instant::now() >= deadline => child.kill(),
+            None => {}
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    // What it has started may hold the pipes open for ever.
+    let all = |from: Receiver<String>| {
+        let text = from.recv_timeout(Duration::from_secs(1));
+        text.unwrap_or_default()
+    };
+    match ended {
+        Some(status) if status.success() => Ok(all(printed)),
+        _ if Instant::now() >= deadline => {
+            Err(format!("it does not end within {} s", PATIENCE.as_secs()))
+        }
+        Some(status) => Err(last_line(&all(said)).unwrap_or_else(|| status.to_string())),
+        None => Err("it does not end".to_owned()),
+    }
+}
+
+/// The end of what comes out of `pipe`, read while it comes.
+fn heard(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut chunk = [0; HEARD];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            kept.extend_from_slice(&chunk[..length]);
+            let surplus = kept.len().saturating_sub(HEARD);
+            kept.drain(..surplus);
+        }
+        // Nobody waits any more where it took too long.
+        let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    receiver
+}
+
+/// The last line with something in it, fit for a terminal.
+fn last_line(said: &str) -> Option<String> {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
+    let readable = last.trim().chars().filter(|c| !c.is_control());
+    Some(readable.take(500).collect())
+}
+
+fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
+    if as_json {
+        let passed = checks.iter().all(Check::passes);
+        let checks: Vec<Value> = checks.iter().map(to_json).collect();
+        let document = json!({"form": 1, "passed": passed, "checks": checks});
+        return output::answer(format_args!("{document}\n"), code);
+    }
+    let mut text = String::new();
+    for Check { name, outcome } in checks {
+        let (word, paint, said, next) = match outcome {
+            Outcome::Pass(text) => ("ok", Paint::Green, text, None),
+            Outcome::Warn { cause, next } => ("warn", Paint::Yellow, cause, Some(next)),
+            Outcome::Fail { cause, next } => ("FAIL", Paint::Red, cause, Some(next)),
+            Outcome::Skip(text) => ("skip", Paint::Yellow, text, None),
+        };
+        let word = paint.on_terminal(&format!("{word:<5}"));
+        let _ = writeln!(text, "{word} {name:<16} {said}");
+        if let Some(next) = next {
+            let _ = writeln!(text, "      {:<16} next: {next}", "");
+        }
+    }
+    output::answer(text, code)
+}
+
+fn to_json(check: &Check) -> Value {
+    let (word, text, next) = match &check.outcome {
+        Outcome::Pass(text) => ("pass", text, None),
+        Outcome::Warn { cause, next } => ("warn", cause, Some(next)),
+        Outcome::Fail { cause, next } => ("fail", cause, Some(next)),
+        Outcome::Skip(text) => ("skip", text, None),
+    };
+    json!({"name": check.name, "outcome": word, "detail": text, "next_step": next})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linked_sqlite_without_pages_is_told_with_what_is_compared_instead() {
+        let safe = SqliteVersion::linked();
+        assert!(safe.is_safe() && linked_gives_pages());
+        assert!(matches!(sqlite(safe, true), Outcome::Pass(_)));
+        let Outcome::Warn { cause, next } = sqlite(safe, false) else {
+            panic!("nobody is told");
+        };
+        assert!(cause.contains("compares rows, rowids"), "{cause}");
+        assert!(next.contains("SQLITE_ENABLE_DBPAGE_VTAB"), "{next}");
+    }
+}

@@ -1,0 +1,150 @@
+//! `edgerepl status`: what the running daemon knows.
+//!
+//! Owns its form for people, and the exit status. What is known comes from the daemon alone: where none
+//! runs there is no status.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::output::{self, Paint};
+use crate::agent::State;
+use crate::config::RuntimeDirectory;
+use crate::ipc::status::{FORM, ask};
+
+/// The command: 0 where the daemon is healthy, 1 where it is not, 3 where none runs.
+pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
+    let document = match ask(runtime) {
+        Ok(document) => document,
+        Err(cause) => {
+            let code = ExitCode::from(3);
+            if as_json {
+                let document = json!({"form": FORM, "state": "not running", "problems": [cause]});
+                return output::answer(format_args!("{document}\n"), code);
+            }
+            output::tell(format_args!("edgerepl: {cause}\n"));
+            return code;
+        }
+    };
+    let code = match document["state"] == State::HEALTHY {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    if as_json {
+        return output::answer(format_args!("{document}\n"), code);
+    }
+    output::answer(table(&document), code)
+}
+
+/// The document for a person; the state in colour where there is a terminal.
+fn table(document: &Value) -> String {
+    let state = document["state"].as_str().unwrap_or("unknown");
+    let paint = match state {
+        "healthy" => Paint::Green,
+        "starting" | "stopping" => Paint::Yellow,
+        _ => Paint::Red,
+    };
+    let credentials = &document["credentials"];
+    let replication = &document["replication"];
+    let heartbeat = &document["heartbeat"];
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<13} {value}");
+    };
+    row("state", paint.on_terminal(state));
+    for problem in document["problems"].as_array().into_iter().flatten() {
+        row("", format!("- {}", word(problem)));
+    }
+    row("thing", word(&document["thing_name"]));
+    row(
+        "credentials",
+        match credentials["expires_in_s"].as_f64() {
+            Some(left) => format!("valid for {}", span(left)),
+            None => "none".to_owned(),
+        },
+    );
+    row(
+        "renewal",
+        credentials["renewal_in_s"]
+            .as_f64()
+            .map_or("now".into(), |s| format!("in {}", span(s))),
+    );
+    let activity = word(&replication["activity"]).replace('_', " ");
+    let duration = span(replication["for_s"].as_f64().unwrap_or_default());
+    row("litestream", format!("{activity}, for {duration}"));
+    row(
+        "rotations",
+        match replication["last_gap_s"].as_f64() {
+            Some(gap) => format!(
+                "{}, the last with a gap of {gap:.2} s",
+                replication["rotations"]
+            ),
+            None if replication["rotation"] == "refresh" => {
+                format!("{}, without a restart", replication["rotations"])
+            }
+            None => replication["rotations"].to_string(),
+        },
+    );
+    row(
+        "replica",
+        match replication["proof"]["age_s"].as_f64() {
+            Some(age) => format!(
+                "held transaction {} {} ago",
+                replication["proof"]["transaction"],
+                span(age)
+            ),
+            None => "not measured".to_owned(),
+        },
+    );
+    row(
+        "unproved",
+        match replication["oldest_unproved_s"].as_f64() {
+            Some(age) => format!(
+                "for {} at the most; healthy up to {}",
+                span(age),
+                span(replication["bound_s"].as_f64().unwrap_or_default())
+            ),
+            None => "nothing".to_owned(),
+        },
+    );
+    row(
+        "lag",
+        match replication["lag"]["s"].as_f64() {
+            Some(lag) => format!(
+                "{} rows, {} (row {} is on the replica)",
+                replication["lag"]["rows"],
+                span(lag),
+                replication["lag"]["row"]
+            ),
+            None => "not measured".to_owned(),
+        },
+    );
+    row(
+        "rows",
+        match heartbeat["last_age_s"].as_f64() {
+            Some(age) => format!(
+                "{} written, the last {} ago (id {})",
+                heartbeat["rows"],
+                span(age),
+                heartbeat["last_id"]
+            ),
+            None => "none written".to_owned(),
+        },
+    );
+    text
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+/// Seconds as a person says them: `42 s`, `12 min`, `3.5 h`, `9.1 d`.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} d", s / 86_400.0),
+    }
+}

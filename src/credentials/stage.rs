@@ -1,0 +1,33 @@
+//! What a fetch is about to wait for.
+//!
+//! Owns the names of the stages: of a fetch that hangs, the last one says what hung it.
+
+use std::sync::Arc;
+
+/// What the child is about to wait for: of a child that hangs, the last one says what hung it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Stage {
+    /// The PKCS#11 module, the token, the lookup of the key; or the key's file.
+    Key,
+    /// The name's resolution, TCP, TLS, HTTP.
+    Network,
+    /// A signature by the key, in the midst of the handshake.
+    Signature,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Key, Self::Network, Self::Signature];
+
+    /// The word for it in JSON and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Network => "network",
+            Self::Signature => "signature",
+        }
+    }
+}
+
+/// Is told of each stage as it begins, from whichever thread signs.
+pub type OnStage = Arc<dyn Fn(Stage) + Send + Sync>;

@@ -1,0 +1,139 @@
+//! What the daemon knows, asked over a socket by whoever connects.
+//!
+//! Owns the document (JSON, from one [`Report`]) and the socket, both its ends. The document holds no
+//! secret. Nobody is answered from memory of a dead daemon: no socket, no status.
+
+use std::io::{self, ErrorKind, Write};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::socket::{self, Door};
+use crate::agent::{BOUND, Delivery, Report, SupervisorKind};
+use crate::clock::WallTime;
+use crate::config::RuntimeDirectory;
+use crate::credentials::Grant;
+
+/// The socket's name in the runtime directory.
+const SOCKET: &str = "status.sock";
+
+/// The document's form; a change that breaks a reader raises it.
+pub(crate) const FORM: u64 = 1;
+
+/// What `status --json` prints. Times to come and times past are in seconds from now.
+pub(crate) fn document(
+    report: &Report,
+    grant: Option<&Grant>,
+    started: WallTime,
+    litestream: Option<u32>,
+) -> Value {
+    let seconds = |d: Duration| d.as_millis() as f64 / 1000.0;
+    let count = |n: &(_, u64)| n.1;
+    let failures: serde_json::Map<String, Value> = report
+        .failures
+        .iter()
+        .map(|f| (f.0.name().to_owned(), count(f).into()))
+        .collect();
+    json!({
+        "form": FORM,
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "started": started.to_string(),
+        "state": report.state.name(),
+        "problems": report.state.problems().collect::<Vec<_>>(),
+        "thing_name": grant.map(|g| &g.thing_name),
+        "credentials": {
+            "valid": report.credentials_left.is_some(),
+            "expires_in_s": report.credentials_left.map(seconds),
+            "expiration": grant.map(|g| g.expiration.to_string()),
+            "renewal_in_s": report.renewal_in.map(seconds),
+            "granted": report.granted,
+            "fetch_time_s": report.fetch_time.map(seconds),
+            "failures": failures,
+            "last_failure": report.failure.as_ref().map(|(class, message)| {
+                json!({"class": class.name(), "message": message})
+            }),
+        },
+        "replication": {
+            "supervisor": match report.supervisor {
+                SupervisorKind::Child => "child",
+                SupervisorKind::Systemd => "systemd",
+            },
+            "rotation": report.delivery.map(|delivery| match delivery {
+                Delivery::Environment => "restart",
+                Delivery::Process => "refresh",
+            }),
+            "activity": report.replication.name(),
+            "for_s": seconds(report.replication_for),
+            "pid": litestream,
+            "starts": report.starts,
+            "rotations": report.rotations,
+            "last_gap_s": report.last_gap.map(seconds),
+            "proof": report.proof.map(|proof| {
+                json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
+            }),
+            "oldest_unproved_s": report.unproved_for.map(seconds),
+            "bound_s": BOUND.as_secs(),
+            "lag": report.lag.map(|lag| {
+                json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
+            }),
+        },
+        "heartbeat": {
+            "rows": report.rows,
+            "last_id": report.last_row.map(|(id, _)| id),
+            "last_age_s": report.last_row.map(|(_, age)| seconds(age)),
+        },
+        "wal_guard_held_s": report.guard_held.map(seconds),
+    })
+}
+
+/// The daemon's end of the socket.
+#[derive(Debug)]
+pub(crate) struct StatusServer(Door);
+
+impl StatusServer {
+    /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
+    ///
+    /// # Errors
+    /// Where the directory can't be written to.
+    pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
+        // Whoever may enter the directory may know.
+        Door::open(&runtime.file(SOCKET), 0o666).map(Self)
+    }
+
+    /// Where they wait.
+    pub(crate) fn door(&self) -> &Door {
+        &self.0
+    }
+
+    /// Answers whoever waits.
+    pub(crate) fn answer(&mut self, document: impl FnOnce() -> Value) {
+        let clients = self.0.clients();
+        if clients.is_empty() {
+            return;
+        }
+        let text = format!("{}\n", document());
+        for mut client in clients {
+            // It fits a socket's buffer; a reader that does not read loses, not the loop.
+            if let Err(e) = client.write_all(text.as_bytes()) {
+                log::debug!("somebody asked for the status and did not take it: {e}");
+            }
+        }
+    }
+}
+
+/// What the daemon says.
+///
+/// # Errors
+/// Why none does, in one sentence.
+pub(crate) fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
+    let path = runtime.file(SOCKET);
+    let text = socket::ask(&path).map_err(|e| match e.kind() {
+        ErrorKind::PermissionDenied => format!("{} may not be read: {e}", path.display()),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!("no edgerepl runs here ({}: {e})", path.display())
+        }
+        _ => format!("edgerepl runs and does not answer: {e}"),
+    })?;
+    serde_json::from_str(&text).map_err(|_| "edgerepl answers with no status".to_owned())
+}

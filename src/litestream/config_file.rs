@@ -1,0 +1,504 @@
+//! Litestream's own configuration file: read as Litestream reads it, never written, for what in it does not go together with
+//! credentials that live for minutes.
+//!
+//! Owns what is known to bite. Litestream itself says nothing of any of it: keys that it does not know
+//! it ignores, and those that it knows it takes over the environment's.
+
+mod document;
+mod expansion;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::command::{self, Replicate};
+use document::Node;
+use expansion::{Expanded, is_unknown};
+
+pub use expansion::Variables;
+
+/// No configuration that somebody wrote is longer, in bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+/// The keys of a replica, and of the whole file, that hold credentials.
+const STATIC_KEYS: [&str; 3] = ["access-key-id", "secret-access-key", "session-token"];
+
+/// Keys of a replica that 0.5 no longer reads.
+const KEYS_OF_0_3: [&str; 4] = [
+    "retention",
+    "retention-check-interval",
+    "snapshot-interval",
+    "validation-interval",
+];
+
+/// How soon the next rotation may come: of credentials for 15 min, the shortest that AWS grants.
+const SOONEST_ROTATION: Duration = Duration::from_secs(600);
+
+/// From this version on a snapshot is due by the age of the last one, not by Litestream's own.
+const SNAPSHOTS_BY_REPLICA: (u32, u32, u32) = (0, 3, 12);
+
+/// What of a replica decides where it is.
+const WHEREABOUTS: [&str; 5] = ["path", "url", "bucket", "endpoint", "region"];
+
+/// The file, as far as it could be read.
+#[derive(Debug)]
+pub struct Configuration {
+    path: PathBuf,
+    root: Rc<Node>,
+    /// The same with a mark for each variable that is empty or not known.
+    marked: Rc<Node>,
+    expanded: Expanded,
+    is_open: bool,
+    restores: bool,
+    executes: bool,
+}
+
+/// What the file should agree with.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// `[database] path`.
+    pub database: &'a Path,
+    /// `[replication] control_socket`.
+    pub control_socket: &'a Path,
+    /// The thing, where it is known.
+    pub thing_name: Option<&'a str>,
+    /// Litestream's version, where it tells.
+    pub version: Option<(u32, u32, u32)>,
+}
+
+/// Something that bites, and the operator's next step.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Finding {
+    /// With it nothing is replicated as it should be; without, something is worse than it might be.
+    pub is_fault: bool,
+    /// What it is.
+    pub cause: String,
+    /// What to do.
+    pub next: String,
+}
+
+impl Configuration {
+    /// Reads the file that `replicate`, a command line of Litestream's, names; its variables have the
+    /// values that they have for Litestream.
+    ///
+    /// # Errors
+    /// One sentence with the path where it can't be read or is no YAML.
+    pub fn of(replicate: &[String], variables: &Variables) -> Result<Self, String> {
+        let command = Replicate::parse(replicate).ok();
+        let path = command::configuration(replicate);
+        let name = path.display();
+        let unread = |e| format!("{name} can't be read: {e}");
+        let metadata = fs::metadata(&path).map_err(unread)?;
+        if !metadata.is_file() || metadata.len() > LONGEST {
+            return Err(format!("{name} is no file that Litestream could read"));
+        }
+        let text = fs::read_to_string(&path).map_err(unread)?;
+        let is_literal = command.as_ref().is_some_and(Replicate::is_literal);
+        let read = Self::read(&text, (!is_literal).then_some(variables));
+        let mut configuration = read.map_err(|e| format!("{name} can't be understood: {e}"))?;
+        configuration.restores = command.as_ref().is_some_and(Replicate::restores_missing);
+        configuration.executes = command.as_ref().is_some_and(Replicate::executes);
+        configuration.path = path;
+        Ok(configuration)
+    }
+
+    fn read(text: &str, variables: Option<&Variables>) -> Result<Self, String> {
+        let longest = LONGEST as usize;
+        let expanded = match variables {
+            Some(variables) => Expanded::of(text, variables, longest)
+                .ok_or("its variables make it longer than 1 MiB")?,
+            None => Expanded::literally(text),
+        };
+        let root = Node::parse(&expanded.text)?;
+        // Where the marks are in the way of YAML, what is missing can't be told by its place.
+        let marked = Node::parse(&expanded.marked).unwrap_or_else(|_| Rc::clone(&root));
+        Ok(Self {
+            path: PathBuf::new(),
+            root,
+            marked,
+            expanded,
+            is_open: variables.is_some_and(Variables::are_open),
+            restores: false,
+            executes: false,
+        })
+    }
+
+    /// The credentials in it, by their places: they win over whatever edgerepl provides, and end.
+    pub fn static_keys(&self) -> Vec<String> {
+        let mut places: Vec<(String, &Node)> = vec![(String::new(), &*self.root)];
+        places.extend(replicas(&self.root));
+        let found = places.iter().flat_map(|(place, node)| {
+            let keys = STATIC_KEYS.iter().filter(|key| node.text(key).is_some());
+            keys.map(move |key| format!("{place}{key}"))
+        });
+        found.collect()
+    }
+
+    /// Where Litestream is told to have its local state for `database`; none where it has its own place,
+    /// or one that only the environment tells.
+    pub fn meta_path(&self, database: &Path) -> Option<PathBuf> {
+        let path = self.entry(database)?.text("meta-path")?;
+        (!is_unknown(path)).then(|| absolute(path))
+    }
+
+    /// The bucket that `database` is replicated to; none where only the environment tells.
+    pub fn bucket(&self, database: &Path) -> Option<String> {
+        let entry = self.entry(database)?;
+        let replica = entry
+            .get("replica")
+            .or_else(|| entry.list("replicas").next())?;
+        let of_url = || {
+            let (_, rest) = replica.text("url")?.split_once("s3://")?;
+            rest.split(['/', '?']).next()
+        };
+        let bucket = replica.text("bucket").or_else(of_url)?;
+        (!bucket.is_empty() && !is_unknown(bucket)).then(|| bucket.to_owned())
+    }
+
+    /// What Litestream replicates beside `database`, for people: nobody guards or proves it.
+    pub fn unwatched(&self, database: &Path) -> Vec<String> {
+        let watched = self.entry(database);
+        let others = databases(&self.root)
+            .filter(|(_, node)| watched.is_none_or(|watched| !std::ptr::eq(watched, *node)));
+        let names = others.filter_map(|(_, node)| {
+            let path = node.text("path").map(|path| match is_unknown(path) {
+                true => self.expanded.shown(path),
+                false => absolute(path).display().to_string(),
+            });
+            path.or_else(|| {
+                let folder = self.expanded.shown(node.text("dir")?);
+                Some(format!("the databases in {folder}"))
+            })
+        });
+        names.collect()
+    }
+
+    /// Whether Litestream itself restores `database` where it is missing, before it replicates.
+    pub fn restores_missing(&self, database: &Path) -> bool {
+        let entry = self.entry(database);
+        self.restores || entry.is_some_and(|node| node.is_true("restore-if-db-not-exists"))
+    }
+
+    /// The entry of `database`: the one that names it, else the first whose path is not known.
+    fn entry(&self, database: &Path) -> Option<&Node> {
+        let wanted = absolute(&database.to_string_lossy());
+        let named = |node: &&Node| {
+            node.text("path")
+                .is_some_and(|path| absolute(path) == wanted)
+        };
+        let unknown = |node: &&Node| node.text("path").is_some_and(is_unknown);
+        let nodes = || databases(&self.root).map(|(_, node)| node);
+        nodes().find(named).or_else(|| nodes().find(unknown))
+    }
+
+    /// Everything that bites.
+    pub fn lint(&self, around: Surroundings<'_>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        findings.extend(self.credentials());
+        findings.extend(self.database(around));
+        findings.extend(self.others(around));
+        findings.extend(self.missing_variables());
+        findings.extend(self.prefix(around));
+        findings.extend(self.application());
+        findings.extend(self.restore(around));
+        match around.version {
+            Some(version) if version < command::REFRESHES => {
+                findings.extend(self.intervals(version));
+            }
+            _ => {
+                findings.extend(self.socket(around));
+                findings.extend(self.forgotten_keys());
+            }
+        }
+        findings
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn credentials(&self) -> Option<Finding> {
+        let keys = self.static_keys();
+        (!keys.is_empty()).then(|| {
+            fault(
+                format!(
+                    "it holds {}, which Litestream takes without the session token, and for ever",
+                    keys.join(" and ")
+                ),
+                "remove it: edgerepl provides credentials",
+            )
+        })
+    }
+
+    fn database(&self, around: Surroundings<'_>) -> Option<Finding> {
+        if self.entry(around.database).is_some() {
+            return None;
+        }
+        let paths: Vec<String> = databases(&self.root)
+            .filter_map(|(_, node)| node.text("path"))
+            .map(|path| self.expanded.shown(path))
+            .collect();
+        Some(fault(
+            format!(
+                "it does not name the database {}, but {paths:?}",
+                around.database.display()
+            ),
+            "make it the path that [database] path is",
+        ))
+    }
+
+    fn others(&self, around: Surroundings<'_>) -> Option<Finding> {
+        self.entry(around.database)?;
+        let others = self.unwatched(around.database);
+        (!others.is_empty()).then(|| {
+            fault(
+                format!(
+                    "it replicates {} too, which edgerepl neither guards nor proves: rows of it may \
+                     be missing on its replica, and nothing shows that",
+                    others.join(" and ")
+                ),
+                "leave only the database of [database] path in it",
+            )
+        })
+    }
+
+    /// A variable without a value makes many devices write to one place.
+    fn missing_variables(&self) -> Option<Finding> {
+        let found = replicas(&self.marked)
+            .into_iter()
+            .find_map(|(place, replica)| {
+                WHEREABOUTS.iter().find_map(|key| {
+                    let value = replica.text(key)?;
+                    let missing = self.expanded.missing_in(value).next()?;
+                    Some((format!("{place}{key}"), missing.to_owned()))
+                })
+            });
+        let (place, name) = found?;
+        if self.is_open {
+            return Some(notice(
+                format!("{place} depends on ${{{name}}}, which only Litestream's unit can set"),
+                "make sure that the unit sets it, or put ${EDGEREPL_THING_NAME} there",
+            ));
+        }
+        Some(fault(
+            format!("{place} has the variable ${{{name}}} in it, which is unset or empty"),
+            "correct its name, set it where edgerepl is started, or use ${EDGEREPL_THING_NAME}",
+        ))
+    }
+
+    fn prefix(&self, around: Surroundings<'_>) -> Option<Finding> {
+        let (place, _) = replicas(&self.root).into_iter().find(|(_, replica)| {
+            let words = ["path", "url"].map(|key| replica.text(key).unwrap_or_default());
+            let names_thing = words.iter().any(|word| {
+                is_unknown(word) || around.thing_name.is_some_and(|name| word.contains(name))
+            });
+            let is_local = match replica.text("url") {
+                Some(url) => url.starts_with("file:"),
+                None => replica.text("type").is_none_or(|kind| kind == "file"),
+            };
+            !names_thing && !is_local
+        })?;
+        Some(notice(
+            format!(
+                "{place}path does not name the thing: two devices with this file overwrite each \
+                 other's replica"
+            ),
+            "put ${EDGEREPL_THING_NAME} into it",
+        ))
+    }
+
+    fn application(&self) -> Option<Finding> {
+        let place = match self.root.text("exec") {
+            Some(_) => "it has exec",
+            None if self.executes => "Litestream's command line has -exec",
+            None => return None,
+        };
+        Some(notice(
+            format!(
+                "{place}: the application gets Litestream's credentials, and is stopped and started \
+                 with it"
+            ),
+            "let the init system start the application",
+        ))
+    }
+
+    fn restore(&self, around: Surroundings<'_>) -> Option<Finding> {
+        self.restores_missing(around.database).then(|| {
+            notice(
+                "restore-if-db-not-exists is set: a database that is missing when Litestream starts is \
+                 the replica's, not an empty one",
+                "leave it out where a new device must begin with an empty database",
+            )
+        })
+    }
+
+    fn socket(&self, around: Surroundings<'_>) -> Option<Finding> {
+        let socket = self.root.get("socket");
+        if !socket.is_some_and(|socket| socket.is_true("enabled")) {
+            return Some(notice(
+                "its control socket is not enabled: nothing shows that the replica follows",
+                format!(
+                    "add socket: {{ enabled: true, path: {}, permissions: 0600 }}",
+                    around.control_socket.display()
+                ),
+            ));
+        }
+        let path = socket
+            .and_then(|socket| socket.text("path"))
+            .unwrap_or("/var/run/litestream.sock");
+        let agrees = Path::new(path) == around.control_socket || is_unknown(path);
+        (!agrees).then(|| {
+            fault(
+                format!(
+                    "its control socket is {path}, and edgerepl looks at {}",
+                    around.control_socket.display()
+                ),
+                "make them one: socket.path there, or [replication] control_socket",
+            )
+        })
+    }
+
+    fn forgotten_keys(&self) -> Option<Finding> {
+        let replicas = replicas(&self.root);
+        let forgotten: Vec<String> = replicas
+            .iter()
+            .flat_map(|(place, replica)| {
+                let keys = KEYS_OF_0_3.iter().filter(|key| replica.text(key).is_some());
+                keys.map(move |key| format!("{place}{key}"))
+            })
+            .collect();
+        (!forgotten.is_empty()).then(|| {
+            notice(
+                format!(
+                    "Litestream 0.5 ignores {}, and keeps to its own 24 h",
+                    forgotten.join(" and ")
+                ),
+                "set snapshot.interval and snapshot.retention, for the whole file",
+            )
+        })
+    }
+
+    /// What 0.3 counts from its start: a rotation starts it. 0.5 goes by what is on the replica.
+    fn intervals(&self, version: (u32, u32, u32)) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (place, replica) in replicas(&self.root) {
+            let too_long = |key: &str, default: Option<&str>| {
+                let interval = replica.text(key).or(default)?.to_owned();
+                let length = go_duration(&interval);
+                length
+                    .is_none_or(|length| length >= SOONEST_ROTATION)
+                    .then_some(interval)
+            };
+            if let Some(interval) = too_long("retention-check-interval", Some("1h")) {
+                findings.push(notice(
+                    format!(
+                        "{place}retention-check-interval is {interval}, which Litestream 0.3 counts \
+                         from its start: where rotations are closer together nothing old is ever \
+                         removed from S3"
+                    ),
+                    "set it to 5m, or install Litestream 0.5.17 or later",
+                ));
+            }
+            let counts_snapshots = version < SNAPSHOTS_BY_REPLICA;
+            if let Some(interval) = too_long("snapshot-interval", None).filter(|_| counts_snapshots)
+            {
+                findings.push(notice(
+                    format!(
+                        "{place}snapshot-interval is {interval}, which this Litestream counts from \
+                         its start: where rotations are closer together there is never one, and a \
+                         restore reads ever more"
+                    ),
+                    "install Litestream 0.5.17 or later",
+                ));
+            }
+        }
+        findings
+    }
+}
+
+/// All databases below `root`, with where they are in the file.
+fn databases(root: &Node) -> impl Iterator<Item = (String, &Node)> {
+    let databases = root.list("dbs");
+    databases
+        .enumerate()
+        .map(|(number, node)| (format!("dbs[{number}]."), node))
+}
+
+/// All replicas of all databases.
+fn replicas(root: &Node) -> Vec<(String, &Node)> {
+    let mut replicas = Vec::new();
+    for (place, database) in databases(root) {
+        if let Some(one) = database.get("replica") {
+            replicas.push((format!("{place}replica."), one));
+        }
+        let many = database.list("replicas").enumerate();
+        replicas.extend(many.map(|(number, node)| (format!("{place}replicas[{number}]."), node)));
+    }
+    replicas
+}
+
+/// A path as Litestream takes it: without SQLite's prefix, from the root on, and nothing in it twice.
+fn absolute(path: &str) -> PathBuf {
+    let path = ["sqlite3://", "sqlite://"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix))
+        .unwrap_or(path);
+    let home = || env::home_dir().unwrap_or_default();
+    let whole = match path.strip_prefix('~') {
+        Some("") => home(),
+        Some(rest) if rest.starts_with('/') => home().join(rest.trim_start_matches('/')),
+        _ => env::current_dir().unwrap_or_default().join(path),
+    };
+    let mut clean = PathBuf::new();
+    for part in whole.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+fn fault(cause: impl Into<String>, next: impl Into<String>) -> Finding {
+    Finding {
+        is_fault: true,
+        cause: cause.into(),
+        next: next.into(),
+    }
+}
+
+fn notice(cause: impl Into<String>, next: impl Into<String>) -> Finding {
+    Finding {
+        is_fault: false,
+        ..fault(cause, next)
+    }
+}
+
+/// A duration as Go writes it, without fractions: `90s`, `1h30m`, `24h0m0s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let (factor, length) = match unit {
+            _ if unit.starts_with("ms") => (0, 2),
+            _ if unit.starts_with('h') => (3600, 1),
+            _ if unit.starts_with('m') => (60, 1),
+            _ if unit.starts_with('s') => (1, 1),
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(factor)?)?;
+        rest = &unit[length..];
+    }
+    (!text.is_empty()).then(|| Duration::from_secs(seconds))
+}

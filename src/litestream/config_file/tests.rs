@@ -1,0 +1,260 @@
+use super::*;
+
+const GOOD: &str = "
+socket: { enabled: true, path: /run/edgerepl/litestream.sock }
+dbs:
+  - path: /data/app.db
+    replica:
+      type: s3
+      bucket: b
+      path: ${EDGEREPL_THING_NAME}/app.db
+";
+
+fn configuration(text: &str) -> Configuration {
+    let known = [("EDGEREPL_THING_NAME", "thing-1"), ("EMPTY", "")];
+    let known = known.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Configuration::read(text, Some(&Variables::closed(known))).expect("YAML")
+}
+
+fn findings(text: &str, version: (u32, u32, u32)) -> Vec<Finding> {
+    configuration(text).lint(Surroundings {
+        database: Path::new("/data/app.db"),
+        control_socket: Path::new("/run/edgerepl/litestream.sock"),
+        thing_name: Some("thing-1"),
+        version: Some(version),
+    })
+}
+
+#[test]
+fn knows_the_bucket() {
+    let bucket = |from: &str, to: &str| {
+        let changed = GOOD.replace(from, to);
+        configuration(&changed).bucket(Path::new("/data/app.db"))
+    };
+    let known = |name: &str| Some(name.to_owned());
+    assert_eq!(bucket("", ""), known("b"));
+    let url = "url: s3://fleet/thing/app.db?region=x";
+    assert_eq!(bucket("bucket: b", url), known("fleet"));
+    let list = GOOD.replace("replica:\n      type", "replicas:\n    - type");
+    let old = configuration(&list).bucket(Path::new("/data/app.db"));
+    assert_eq!(old, known("b"));
+    assert_eq!(bucket("bucket: b", "bucket: $BUCKET"), None);
+    assert_eq!(bucket("bucket: b", "type: file"), None);
+}
+
+#[test]
+fn has_nothing_to_say_of_a_good_one() {
+    assert_eq!(findings(GOOD, (0, 5, 17)), []);
+    let named = GOOD.replace("${EDGEREPL_THING_NAME}", "fleet/thing-1");
+    assert_eq!(findings(&named, (0, 5, 17)), []);
+}
+
+#[test]
+fn names_each_trap_and_the_next_step() {
+    let cases = [
+        (
+            "bucket: b",
+            "bucket: b\n      access-key-id: A",
+            "dbs[0].replica.access-key-id",
+            true,
+        ),
+        (
+            "dbs:",
+            "secret-access-key: S\ndbs:",
+            "it holds secret-access-key",
+            true,
+        ),
+        (
+            "path: /data/app.db",
+            "path: /data/other.db",
+            "/data/other.db",
+            true,
+        ),
+        (
+            "${EDGEREPL_THING_NAME}",
+            "all",
+            "dbs[0].replica.path does not name",
+            false,
+        ),
+        (
+            "enabled: true",
+            "enabled: false",
+            "control socket is not enabled",
+            false,
+        ),
+        ("litestream.sock", "other.sock", "edgerepl looks at", true),
+        (
+            "bucket: b",
+            "bucket: b\n      retention: 72h",
+            "ignores dbs[0].replica.retention",
+            false,
+        ),
+    ];
+    for (from, to, words, is_fault) in cases {
+        let found = findings(&GOOD.replace(from, to), (0, 5, 17));
+        assert_eq!(found.len(), 1, "{to}: {found:?}");
+        assert!(found[0].cause.contains(words), "{to}: {found:?}");
+        assert_eq!(found[0].is_fault, is_fault, "{to}: {found:?}");
+        assert!(!found[0].next.is_empty());
+    }
+    for odd in ["", "[]", "dbs: 3", "dbs: [1, {path: 7}]", "null"] {
+        assert!(findings(odd, (0, 5, 17))[0].is_fault, "{odd}");
+    }
+}
+
+#[test]
+fn knows_where_the_local_state_is() {
+    let meta_path = |line: &str| {
+        let text = GOOD.replace("    replica:", &format!("    {line}\n    replica:"));
+        configuration(&text).meta_path(Path::new("/data/app.db"))
+    };
+    assert_eq!(
+        meta_path("meta-path: /data/meta"),
+        Some("/data/meta".into())
+    );
+    assert_eq!(meta_path("meta-path: $META"), None);
+    assert_eq!(
+        meta_path("meta-path: /data//./x/../m"),
+        Some("/data/m".into())
+    );
+    assert_eq!(meta_path("monitor-interval: 1s"), None);
+}
+
+#[test]
+fn intervals_of_0_3_are_counted_from_a_start() {
+    let old = GOOD.replace("replica:", "replicas:\n    -");
+    let found = findings(&old, (0, 3, 13));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0]
+            .cause
+            .contains("dbs[0].replicas[0].retention-check-interval is 1h")
+    );
+    let quick = old.replace("bucket: b", "bucket: b\n      retention-check-interval: 5m");
+    assert_eq!(findings(&quick, (0, 3, 13)), []);
+    let daily = quick.replace("bucket: b", "bucket: b\n      snapshot-interval: 24h");
+    assert_eq!(findings(&daily, (0, 3, 13)), []);
+    let found = findings(&daily, (0, 3, 8));
+    assert!(
+        found[0].cause.contains("snapshot-interval is 24h"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn reads_go_durations() {
+    let seconds = |text: &str| go_duration(text).map(|d| d.as_secs());
+    assert_eq!(seconds("1h30m"), Some(5400));
+    assert_eq!(seconds("300s"), Some(300));
+    assert_eq!(seconds("500ms"), Some(0));
+    for bad in ["", "h", "5", "5 m", "1d", "99999999999999999999h"] {
+        assert_eq!(seconds(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn static_keys_are_seen_however_they_get_there() {
+    let merged = format!("defaults: &d {{ access-key-id: A }}\n{GOOD}      <<: *d\n");
+    let listed = format!("a: &a {{ secret-access-key: S }}\n{GOOD}      <<: [*a]\n");
+    let marked = format!("\u{feff}access-key-id: A\n{GOOD}");
+    let again = format!("{GOOD}    replica: {{ bucket: c, access-key-id: A }}\n");
+    let quoted = format!("\"access-key-id\": $EDGEREPL_THING_NAME\n{GOOD}");
+    for (text, place) in [
+        (merged, "dbs[0].replica.access-key-id"),
+        (listed, "dbs[0].replica.secret-access-key"),
+        (marked, "access-key-id"),
+        (again, "dbs[0].replica.access-key-id"),
+        (quoted, "access-key-id"),
+    ] {
+        assert_eq!(configuration(&text).static_keys(), [place], "{text}");
+    }
+    for nothing in ["${EMPTY}", "", "\"\"", "$UNSET", "~"] {
+        let text = format!("access-key-id: {nothing}\n{GOOD}");
+        assert_eq!(configuration(&text).static_keys(), [""; 0], "{nothing}");
+        assert_eq!(findings(&text, (0, 5, 17)), [], "{nothing}");
+    }
+}
+
+#[test]
+fn what_litestream_accepts_is_accepted() {
+    for (from, to) in [
+        ("enabled: true", "enabled: yes"),
+        ("enabled: true", "enabled: On"),
+        ("/data/app.db", "//data/./x/..//app.db"),
+        ("/data/app.db", "sqlite:///data/app.db"),
+        ("bucket: b", "bucket: a\n      bucket: b"),
+        (
+            "bucket: b",
+            "tags: { a: ${EDGEREPL_THING_NAME} }\n      bucket: b",
+        ),
+        ("socket:", "--- # ${UNSET}\nsocket:"),
+        (
+            "app.db\n    replica",
+            "app.db\n    unknown: ${UNSET}\n    replica",
+        ),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let text = GOOD.replace(from, to);
+        assert_eq!(findings(&text, (0, 5, 17)), [], "{to}");
+    }
+}
+
+#[test]
+fn a_prefix_from_a_variable_that_is_unset_is_a_fault_that_names_it() {
+    for name in ["HOSTNAM", "EMPTY"] {
+        let text = GOOD.replace("EDGEREPL_THING_NAME", name);
+        let found = findings(&text, (0, 5, 17));
+        assert!(
+            found[0].is_fault && found[0].cause.contains(name),
+            "{found:?}"
+        );
+    }
+    let url = GOOD.replace("path: ${EDGEREPL_THING_NAME}", "url: s3://b/$NOBODY/x");
+    assert!(findings(&url, (0, 5, 17))[0].cause.contains("${NOBODY}"));
+    let open = Variables::open([]);
+    let unit = Configuration::read(&GOOD.replace("EDGEREPL_THING_NAME", "HOST"), Some(&open));
+    let found = unit.expect("YAML").missing_variables().expect("a finding");
+    assert!(
+        !found.is_fault && found.cause.contains("${HOST}"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn names_the_databases_that_nobody_watches() {
+    let database = Path::new("/data/app.db");
+    assert_eq!(configuration(GOOD).unwatched(database), [""; 0]);
+    let two = format!("{GOOD}  - path: /data/b.db\n  - dir: /data/more\n    pattern: '*'\n");
+    let others = ["/data/b.db", "the databases in /data/more"];
+    assert_eq!(configuration(&two).unwatched(database), others);
+    let found = findings(&two, (0, 5, 17));
+    assert!(
+        found[0].is_fault && found[0].cause.contains("/data/b.db"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_application_and_a_restore_by_litestream_are_said() {
+    let text = format!("exec: app\n{GOOD}");
+    assert!(findings(&text, (0, 5, 17))[0].cause.contains("it has exec"));
+    let text = GOOD.replace("replica:", "restore-if-db-not-exists: true\n    replica:");
+    assert!(configuration(&text).restores_missing(Path::new("/data//app.db")));
+    assert!(!configuration(GOOD).restores_missing(Path::new("/data/app.db")));
+}
+
+#[test]
+fn aliases_and_depth_are_bounded() {
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for n in 1..12 {
+        let aliases = vec![format!("*a{}", n - 1); 9].join(",");
+        bomb += &format!("a{n}: &a{n} [{aliases}]\n");
+    }
+    let deep = "[".repeat(5000) + &"]".repeat(5000);
+    let long = "$LONG".repeat(9000);
+    let merges = "a: &a { <<: *a }";
+    let variables = Variables::closed([("LONG".to_owned(), "x".repeat(1000))]);
+    for text in [&*bomb, &deep, &long, merges, "a: { <<: 1 }", "[", "*nobody"] {
+        assert!(Configuration::read(text, Some(&variables)).is_err());
+    }
+}

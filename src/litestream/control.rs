@@ -1,0 +1,419 @@
+//! Litestream's control socket (0.5 and later): HTTP over a unix socket.
+//!
+//! Owns one request at a time, which is written at once and answered when Litestream has done what
+//! was asked; the reactor polls the connection meanwhile. Trusts nothing in the answer but what it
+//! checks, and reads no more than `ANSWER_LIMIT` of it. Knows no time limit: that is the caller's.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt::PeerCredentials,
+};
+use serde_json::{Value, json};
+
+use super::answer::{Position, SyncFailure};
+use super::trouble;
+
+/// No answer that is worth reading is longer.
+const ANSWER_LIMIT: usize = 64 * 1024;
+
+/// One each microsecond for 285 years; readers of JSON are exact up to here.
+const LAST_TRANSACTION: u64 = 1 << 53;
+
+/// No time limit, in Litestream's terms: its requests have one unless they name a number below zero.
+///
+/// What Litestream does in a request with a time limit ends with that request, its lock on the WAL
+/// included, where it takes that anew: when it opens the database, and at each checkpoint. It does
+/// not notice. An application that checkpoints then resets a WAL that was not read to its end, and
+/// rows are on no replica, without a word (0.5.17).
+const NO_TIMEOUT: i32 = -1;
+
+/// A sync that was asked for and not answered yet.
+#[derive(Debug)]
+pub struct SyncRequest {
+    exchange: Exchange,
+    bucket: Option<String>,
+}
+
+impl SyncRequest {
+    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where `may_answer`
+    /// takes its process's id: zero where the kernel does not know one here.
+    ///
+    /// # Errors
+    /// [`SyncFailure::NoSocket`] where nobody listens, `Failed` where a stranger does.
+    pub fn send(
+        socket: &Path,
+        database: &Path,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
+        let body = json!({"path": database, "wait": true, "timeout": NO_TIMEOUT}).to_string();
+        // HTTP/1.0: the answer ends where the connection does.
+        let request = format!(
+            "POST /sync HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        Ok(Self {
+            exchange: Exchange::begin(socket, &request, may_answer)?,
+            bucket: None,
+        })
+    }
+
+    /// With the name of the bucket for what may have to be told: Litestream itself seldom says it.
+    #[must_use]
+    pub fn to_bucket(mut self, bucket: Option<String>) -> Self {
+        self.bucket = bucket;
+        self
+    }
+
+    /// Reads what has arrived; answers once it is complete.
+    pub fn poll(&mut self) -> Option<Result<Position, SyncFailure>> {
+        let answer = self.exchange.poll()?;
+        Some(answer.and_then(|answer| position(answer, self.bucket.as_deref())))
+    }
+}
+
+impl AsFd for SyncRequest {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exchange.stream.as_fd()
+    }
+}
+
+/// A question that costs Litestream no request to S3.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// Who it is: it answers while it waits for S3, and not while it hangs.
+    Who,
+    /// What it replicates. It may not answer before it has opened its databases.
+    What,
+}
+
+/// A question that was put to Litestream and not answered yet.
+#[derive(Debug)]
+pub struct Asked {
+    question: Question,
+    exchange: Exchange,
+}
+
+/// What Litestream answered.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Told {
+    /// It is there.
+    Here,
+    /// It replicates these.
+    Replicates(Vec<PathBuf>),
+    /// Nothing that was asked for.
+    Nothing,
+}
+
+impl Asked {
+    /// Asks whoever listens, where `may_answer` takes its process's id.
+    ///
+    /// # Errors
+    /// As for [`SyncRequest::send`].
+    pub fn send(
+        question: Question,
+        socket: &Path,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
+        let path = match question {
+            Question::Who => "/info",
+            Question::What => "/list",
+        };
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        Ok(Self {
+            question,
+            exchange: Exchange::begin(socket, &request, may_answer)?,
+        })
+    }
+
+    /// What it says, once it has said it.
+    pub fn poll(&mut self) -> Option<Told> {
+        let answer = self.exchange.poll()?;
+        Some(answer.map_or(Told::Nothing, |answer| told(self.question, answer)))
+    }
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exchange.stream.as_fd()
+    }
+}
+
+fn told(question: Question, answer: &[u8]) -> Told {
+    match question {
+        _ if answer.is_empty() => Told::Nothing,
+        // In whatever words: one that hangs has none.
+        Question::Who => Told::Here,
+        Question::What => databases(answer).map_or(Told::Nothing, Told::Replicates),
+    }
+}
+
+/// The databases that a list names.
+fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
+    let body = parse(answer, None).ok()?;
+    let databases = body.get("databases")?.as_array()?.iter();
+    databases
+        .map(|database| database.get("path")?.as_str().map(PathBuf::from))
+        .collect()
+}
+
+/// One request and what has arrived of its answer, with Litestream itself and with nobody else.
+#[derive(Debug)]
+struct Exchange {
+    stream: UnixStream,
+    answer: Vec<u8>,
+}
+
+impl Exchange {
+    fn begin(
+        socket: &Path,
+        request: &str,
+        may_answer: impl FnOnce(u32) -> bool,
+    ) -> Result<Self, SyncFailure> {
+        let mut stream = connect(socket).map_err(|e| no_connection(&e))?;
+        let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
+        if !may_answer(u32::try_from(listener).unwrap_or(0)) {
+            return Err(SyncFailure::Failed(format!(
+                "process {listener} listens on its control socket {}, and is not the Litestream that \
+                 was started; end it, or give each its own socket",
+                socket.display()
+            )));
+        }
+        stream
+            .write_all(request.as_bytes())
+            .map_err(|e| no_connection(&e))?;
+        Ok(Self {
+            stream,
+            answer: Vec::new(),
+        })
+    }
+
+    /// The answer, once it is complete.
+    fn poll(&mut self) -> Option<Result<&[u8], SyncFailure>> {
+        let mut piece = [0; 4096];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return Some(Ok(&self.answer)),
+                Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
+                    let cause = "its control socket's answer has no end";
+                    return Some(Err(SyncFailure::Failed(cause.to_owned())));
+                }
+                Ok(n) => self.answer.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Some(Err(no_connection(&e))),
+            }
+        }
+    }
+}
+
+/// Connects without waiting: a Litestream that stands still, with a full queue, is an error at once.
+fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+fn no_connection(error: &std::io::Error) -> SyncFailure {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
+            SyncFailure::NoSocket
+        }
+        _ => SyncFailure::Failed(format!("its control socket can't be used: {error}")),
+    }
+}
+
+/// Where a sync has led.
+fn position(answer: &[u8], bucket: Option<&str>) -> Result<Position, SyncFailure> {
+    let body = parse(answer, bucket)?;
+    let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
+    match (number("txid"), number("replicated_txid")) {
+        (Some(local), Some(replicated)) => Ok(Position { local, replicated }),
+        _ => Err(SyncFailure::Failed(
+            "its control socket's answer names no transactions".to_owned(),
+        )),
+    }
+}
+
+/// An answer's content, or the failure that it tells of.
+fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
+    let failed = |cause: String| Err(SyncFailure::Failed(cause));
+    if answer.is_empty() {
+        // It died before it answered.
+        return Err(SyncFailure::NoSocket);
+    }
+    let text = String::from_utf8_lossy(answer);
+    let status = text
+        .get("HTTP/1.0 ".len().."HTTP/1.0 200".len())
+        .filter(|status| text.starts_with("HTTP/1.") && status.bytes().all(|b| b.is_ascii_digit()));
+    let Some(((_, body), status)) = text.split_once("\r\n\r\n").zip(status) else {
+        return failed("its control socket does not speak HTTP".to_owned());
+    };
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    if status == "200" {
+        return Ok(body);
+    }
+    let error = body
+        .get("error")
+        .and_then(Value::as_str)
+        .unwrap_or("without a reason");
+    let has = |words: &str| error.contains(words);
+    // A file is damaged, or is not there any more: Litestream gets over neither by itself.
+    if has("ltx file corrupted") || has("ltx file") && has("no such file or directory") {
+        return Err(SyncFailure::StateCorrupt(trouble::verbatim(error)));
+    }
+    // It looks in the database file for pages that are in the part of the WAL that it passed over.
+    if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
+        return Err(SyncFailure::BeginningMissed);
+    }
+    let cause = trouble::explain(error, bucket).unwrap_or_else(|| {
+        let error = trouble::verbatim(error);
+        format!("its control socket answered with {status}: {error}")
+    });
+    match trouble::is_end_of_session(error) {
+        true => Err(SyncFailure::SessionEnded(cause)),
+        false => failed(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_litestream_answers() {
+        let ok = |body: &str| {
+            position(
+                format!("HTTP/1.0 200 OK\r\nDate: x\r\n\r\n{body}").as_bytes(),
+                None,
+            )
+        };
+        assert_eq!(
+            ok(r#"{"status":"synced","path":"/d","txid":7,"replicated_txid":6}"#),
+            Ok(Position {
+                local: 7,
+                replicated: 6
+            })
+        );
+        for odd in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"txid":"7","replicated_txid":6}"#,
+            r#"{"txid":-7}"#,
+            r#"{"txid":18446744073709551615,"replicated_txid":18446744073709551615}"#,
+            r#"{"txid":1,"replicated_txid":9007199254740993}"#,
+        ] {
+            assert!(matches!(ok(odd), Err(SyncFailure::Failed(_))), "{odd}");
+        }
+    }
+
+    #[test]
+    fn reads_what_litestream_replicates() {
+        let told = |question, body: &str| told(question, body.as_bytes());
+        let list = |body: &str| told(Question::What, &format!("HTTP/1.0 200 OK\r\n\r\n{body}"));
+        let two = r#"{"databases":[{"path":"/a.db","status":"replicating"},{"path":"/b.db"}]}"#;
+        let paths = ["/a.db", "/b.db"].map(PathBuf::from).to_vec();
+        assert_eq!(list(two), Told::Replicates(paths));
+        assert_eq!(list(r#"{"databases":[]}"#), Told::Replicates(Vec::new()));
+        for odd in [
+            "",
+            "{}",
+            "[]",
+            r#"{"databases":{}}"#,
+            r#"{"databases":[{"path":7}]}"#,
+        ] {
+            assert_eq!(list(odd), Told::Nothing, "{odd}");
+        }
+        assert_eq!(
+            told(Question::What, "HTTP/1.0 404 Not Found\r\n\r\n"),
+            Told::Nothing
+        );
+        assert_eq!(
+            told(Question::Who, "HTTP/1.0 404 Not Found\r\n\r\n"),
+            Told::Here
+        );
+        assert_eq!(told(Question::Who, ""), Told::Nothing);
+    }
+
+    #[test]
+    fn tells_failures_apart() {
+        let answer = |text: &str| position(text.as_bytes(), Some("edge")).expect_err("a failure");
+        let wedged = r#"{"error":"check database behind replica: get database position: verify ltx file /d: ltx file corrupted: decode header: EOF"}"#;
+        let wedged = answer(&format!(
+            "HTTP/1.0 500 Internal Server Error\r\n\r\n{wedged}"
+        ));
+        assert!(matches!(wedged, SyncFailure::StateCorrupt(_)), "{wedged:?}");
+        let gone = r#"{"error":"sync database: db sync: cannot verify wal state: open ltx file /d/ltx/0/19a.ltx: open /d/ltx/0/19a.ltx: no such file or directory"}"#;
+        let gone = answer(&format!("HTTP/1.0 500 E\r\n\r\n{gone}"));
+        assert!(matches!(gone, SyncFailure::StateCorrupt(_)), "{gone:?}");
+        let missed = r#"{"error":"sync database: db sync: sync: write ltx from db: read database page 78: EOF"}"#;
+        let missed = answer(&format!("HTTP/1.0 500 E\r\n\r\n{missed}"));
+        assert_eq!(missed, SyncFailure::BeginningMissed);
+        let expired = "replica sync: api error ExpiredToken: The provided token has expired.";
+        let expired = answer(&format!(
+            "HTTP/1.0 500 E\r\n\r\n{{\"error\":\"{expired}\"}}"
+        ));
+        assert!(
+            matches!(expired, SyncFailure::SessionEnded(_)),
+            "{expired:?}"
+        );
+        let refused = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"api error NoSuchBucket: x\"}");
+        let SyncFailure::Failed(refused) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            refused.starts_with("the bucket edge does not exist"),
+            "{refused}"
+        );
+        let strange = answer("HTTP/1.0 500 E\r\n\r\n{\"error\":\"no such thing\\n\"}");
+        let wanted = "its control socket answered with 500: no such thing";
+        assert_eq!(strange, SyncFailure::Failed(wanted.to_owned()));
+        assert_eq!(answer(""), SyncFailure::NoSocket);
+        for odd in [
+            "HTTP/1.0",
+            "\r\n\r\n",
+            "é\r\n\r\n{}",
+            "HTTP/1.0 20",
+            "HTTP/1.0 \u{1b}[2 x\r\n\r\n{}",
+            "SMTP/1.0 500 x\r\n\r\n{}",
+        ] {
+            let SyncFailure::Failed(said) = answer(odd) else {
+                panic!("{odd}");
+            };
+            assert_eq!(said, "its control socket does not speak HTTP", "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_litestream_that_stands_still_does_not_hold_the_loop_up() {
+        let path = std::env::temp_dir().join(format!("edgerepl-full-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let address = UnixAddr::new(&path).expect("an address");
+        let listener = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::empty(),
+            None,
+        )
+        .expect("a socket");
+        socket::bind(listener.as_raw_fd(), &address).expect("its name");
+        socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
+            .expect("a queue");
+        // Nobody accepts: the queue fills, and the next is an error instead of a wait.
+        let asked: Vec<_> = (0..8)
+            .map(|_| SyncRequest::send(&path, &path, |_| true))
+            .collect();
+        assert!(
+            matches!(asked.last(), Some(Err(SyncFailure::Failed(_)))),
+            "{asked:?}"
+        );
+        std::fs::remove_file(&path).expect("the socket's file");
+    }
+}

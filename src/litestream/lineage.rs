@@ -1,0 +1,551 @@
+//! Whether Litestream's replica still descends from the database: by its own files, and by the WAL.
+//!
+//! Owns what is known of the files by which Litestream 0.5 remembers what it read. Reads a few bytes
+//! of them and of the WAL, and changes none.
+//!
+//! Litestream 0.5.17 that finds another WAL than the one that it knows uploads the whole database. Two
+//! times it errs, and each sync says that nothing is missing:
+//!
+//! - **The WAL was reset while Litestream was down.** It looks whether the frame that it read last is
+//!   still in its place. Where it is, for the new WAL is shorter than the old one was, it takes it that
+//!   it had read all of the old one. Rows that were written to that meanwhile are on no replica then.
+//! - **The frame that it read last was overwritten.** A writer was killed after it had written a commit
+//!   to the WAL and before it had published it, and the next one began in the same place. Litestream
+//!   uploads the database file, and over it what it finds in the WAL from that place on; what is in the
+//!   WAL before it is missing.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::answer::{Files, NO_COMMIT};
+use super::config_file::Configuration;
+use crate::store::wal_of;
+
+/// By which a WAL is told from the one before.
+type Salts = [u8; 8];
+
+/// Where they are in a WAL's header, and in that of Litestream's files.
+const IN_WAL: usize = 16;
+const IN_LTX: usize = 64;
+
+/// How long a WAL's header is.
+const WAL_HEADER: u64 = 32;
+
+/// How long a frame's header is, which begins with its page's number.
+const FRAME_HEADER: u64 = 24;
+
+/// How many of the newest files are looked at: one for each sync, and each is kept for 5 min at least.
+const NEWEST: u64 = 1000;
+
+/// A part of the WAL with more frames is not compared with a database of fewer pages.
+const COMPARED_FRAMES: u64 = 4096;
+
+/// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it.
+/// Without a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream
+/// notices by itself.
+pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
+    match (salts(&wal_of(database), &[], IN_WAL), last_read(state)) {
+        (Some(now), Some(before)) => now != before,
+        _ => false,
+    }
+}
+
+/// Whether the newest copy of the whole database among the transactions after `seen`, up to `last`,
+/// lacks the beginning of the WAL. What can't be read says nothing.
+pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u64) -> bool {
+    let first = last.saturating_sub(NEWEST).max(seen);
+    let mut files = (first..last)
+        .rev()
+        .filter_map(|before| Transaction::read(&file_of(state, before + 1)).ok());
+    files
+        .find(Transaction::holds_all_pages)
+        .is_some_and(|copy| copy.begin > WAL_HEADER && !copy.is_of_wal(database))
+}
+
+/// Whether the WAL is the one that all of Litestream's files were made of. Litestream that has lost its
+/// files goes on from the last one on S3, which is one of them: where the WAL was begun anew since, and is
+/// shorter than it was, it takes it that it had read all of the old one.
+pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
+    let Some(now) = salts(&wal_of(database), &[], IN_WAL) else {
+        return false;
+    };
+    let files = transactions(state);
+    let mut found = files
+        .iter()
+        .filter_map(|file| salts(file, b"LTX1", IN_LTX))
+        .peekable();
+    found.peek().is_some() && found.all(|salts| salts == now)
+}
+
+/// Whether Litestream, which has just begun a folder of files anew with the last one of its replica, went
+/// on from that one with another WAL: what was in the old one after it is on no replica then, unless the
+/// file that it made holds the whole database.
+pub(crate) fn passed_a_wal_over(state: &Path) -> bool {
+    let files = transactions(state);
+    // The first transaction of all it made itself.
+    let fetched = files.first().filter(|file| **file != file_of(state, 1));
+    let fetched = fetched.and_then(|file| Transaction::read(file).ok());
+    let next = files.get(1).and_then(|file| Transaction::read(file).ok());
+    fetched
+        .zip(next)
+        .is_some_and(|(fetched, next)| fetched.salts != next.salts && !next.holds_all_pages())
+}
+
+/// The mark of the folder of its files; `None` where none can be seen.
+pub(crate) fn folder(state: &Path) -> Option<u64> {
+    let folder = fs::metadata(state.join("ltx/0")).ok()?;
+    // A number of an inode is used again before long, and by then was born anew.
+    let born = folder.created().ok();
+    let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Some(mark(&(folder.dev(), folder.ino(), born)))
+}
+
+/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest, and
+/// `before` an earlier one. `None` where no such folder can be seen.
+pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
+    Some(Files {
+        folder: folder(state)?,
+        last: file_mark(&file_of(state, last)),
+        before: before.and_then(|before| file_mark(&file_of(state, before))),
+    })
+}
+
+/// The mark of the last commit in the WAL: the same until something is committed. What was written and
+/// not committed, which a large transaction leaves there, is none.
+///
+/// # Errors
+/// The WAL can't be read, or ends with more of a transaction than is looked at.
+pub(crate) fn last_commit(database: &Path) -> io::Result<u64> {
+    let wal = match File::open(wal_of(database)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(NO_COMMIT),
+        opened => opened?,
+    };
+    let length = wal.metadata()?.len();
+    if length <= WAL_HEADER {
+        return Ok(NO_COMMIT);
+    }
+    let mut header = [0; WAL_HEADER as usize];
+    wal.read_exact_at(&mut header, 0)?;
+    let salts = &header[IN_WAL..IN_WAL + size_of::<Salts>()];
+    let page_size = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+    let frame = u64::from(page_size) + FRAME_HEADER;
+    let frames = (length - WAL_HEADER) / frame;
+    let first = frames.saturating_sub(COMPARED_FRAMES);
+    for number in (first..frames).rev() {
+        let mut header = [0; FRAME_HEADER as usize];
+        wal.read_exact_at(&mut header, WAL_HEADER + number * frame)?;
+        // A frame that commits tells the database's size; one of an earlier WAL has other salts.
+        if header[4..8] != [0; 4] && header[8..16] == *salts {
+            return Ok(mark(&(number, header)).max(NO_COMMIT + 1));
+        }
+    }
+    match first {
+        0 => Ok(NO_COMMIT),
+        _ => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+fn file_of(state: &Path, transaction: u64) -> PathBuf {
+    state.join(format!("ltx/0/{transaction:016x}-{transaction:016x}.ltx"))
+}
+
+/// By its header, which says what it was made of, and when; a file that is another user's alone, by what
+/// the file system says of it. `None` where it is not there, or is no file of Litestream's.
+fn file_mark(path: &Path) -> Option<u64> {
+    let mut header = [0; IN_LTX + size_of::<Salts>()];
+    match File::open(path) {
+        Ok(file) => file
+            .read_exact_at(&mut header, 0)
+            .ok()
+            .map(|()| mark(&header)),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let file = fs::metadata(path).ok()?;
+            Some(mark(&(
+                file.dev(),
+                file.ino(),
+                file.mtime(),
+                file.mtime_nsec(),
+            )))
+        }
+        Err(_) => None,
+    }
+}
+
+fn mark(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What a file of Litestream's says of the part of the WAL that it was made of.
+struct Transaction {
+    page_size: u64,
+    /// The database's size, and how much of that is in the file.
+    database_pages: u64,
+    pages: u64,
+    /// Where in the WAL the part began, and its length in bytes.
+    begin: u64,
+    length: u64,
+    salts: Salts,
+}
+
+impl Transaction {
+    fn read(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let mut header = [0; IN_LTX + size_of::<Salts>()];
+        file.read_exact_at(&mut header, 0)?;
+        let number = |at: usize, length: usize| {
+            header[at..at + length]
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        let database_pages = number(12, 4);
+        let mut salts = Salts::default();
+        salts.copy_from_slice(&header[IN_LTX..]);
+        Ok(Self {
+            page_size: number(8, 4),
+            database_pages,
+            pages: pages(&file, database_pages)?,
+            begin: number(48, 8),
+            length: number(56, 8),
+            salts,
+        })
+    }
+
+    /// All but the one that SQLite never uses, where the database is that large.
+    fn holds_all_pages(&self) -> bool {
+        self.pages > 0 && self.pages + 1 >= self.database_pages
+    }
+
+    fn frames(&self) -> u64 {
+        self.length / (self.page_size + FRAME_HEADER)
+    }
+
+    /// Whether all of it was in its part of the WAL: the database was written anew (by a VACUUM, or
+    /// because it is tiny) and not copied.
+    fn is_of_wal(&self, database: &Path) -> bool {
+        if self.frames() < self.pages {
+            return false;
+        }
+        let wal = wal_of(database);
+        if self.frames() > COMPARED_FRAMES || salts(&wal, &[], IN_WAL) != Some(self.salts) {
+            return true;
+        }
+        let page_of = |wal: &File, frame: u64| {
+            let mut number = [0; 4];
+            let offset = frame.checked_mul(self.page_size + FRAME_HEADER);
+            let at = offset.and_then(|offset| self.begin.checked_add(offset));
+            wal.read_exact_at(&mut number, at.ok_or(io::ErrorKind::InvalidData)?)?;
+            Ok(number)
+        };
+        let distinct = File::open(wal).and_then(|wal| {
+            (0..self.frames())
+                .map(|frame| page_of(&wal, frame))
+                .collect::<io::Result<BTreeSet<_>>>()
+        });
+        distinct.map_or(true, |pages| pages.len() as u64 >= self.pages)
+    }
+}
+
+/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each page,
+/// and a zero; after it its length, and a trailer.
+fn pages(file: &File, at_most: u64) -> io::Result<u64> {
+    const LENGTH: u64 = 8;
+    const TRAILER: u64 = 16;
+    /// That of a database of 20 GiB: more would hold the loop up.
+    const LONGEST_INDEX: u64 = 64 << 20;
+    let end = file.metadata()?.len().saturating_sub(LENGTH + TRAILER);
+    let mut length = [0; LENGTH as usize];
+    file.read_exact_at(&mut length, end)?;
+    let length = u64::from_be_bytes(length);
+    // No number takes more than ten bytes.
+    if length > end || length / 30 > at_most || length > LONGEST_INDEX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut numbers = 0;
+    let mut piece = [0; 16 * 1024];
+    let mut left = length;
+    while left > 0 {
+        let piece = &mut piece[..left.min(16 * 1024) as usize];
+        file.read_exact_at(piece, end - left)?;
+        left -= piece.len() as u64;
+        // A number ends with the byte whose highest bit is not set.
+        numbers += piece.iter().filter(|byte| **byte < 0x80).count() as u64;
+    }
+    Ok(numbers / 3)
+}
+
+/// Where Litestream has its local state, by its configuration where that is known.
+pub(crate) fn state_of(database: &Path, configuration: Option<&Configuration>) -> PathBuf {
+    configuration
+        .and_then(|known| known.meta_path(database))
+        .unwrap_or_else(|| default_state(database))
+}
+
+/// Where Litestream has its local state unless it is told.
+fn default_state(database: &Path) -> PathBuf {
+    let mut folder = OsString::from(".");
+    folder.push(database.file_name().unwrap_or_default());
+    folder.push("-litestream");
+    database.with_file_name(folder)
+}
+
+/// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a
+/// power cut may have left others.
+fn last_read(state: &Path) -> Option<Salts> {
+    let files = transactions(state);
+    let found = files.iter().rev().find_map(|f| salts(f, b"LTX1", IN_LTX));
+    found.filter(|salts| *salts != Salts::default())
+}
+
+/// The files of the transactions that are there, the oldest first.
+fn transactions(state: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(state.join("ltx/0"));
+    let files = files.into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|file| file.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
+    // Their names are numbers that grow, all of one length.
+    files.sort_unstable();
+    files
+}
+
+/// The salts in a file that begins with `magic`. SQLite has no lock on a WAL's own file that
+/// closing it here could drop.
+fn salts(file: &Path, magic: &[u8], at: usize) -> Option<Salts> {
+    let mut header = [0; IN_LTX + size_of::<Salts>()];
+    let header = &mut header[..at + size_of::<Salts>()];
+    File::open(file).ok()?.read_exact(header).ok()?;
+    let (before, salts) = header.split_at(at);
+    before.starts_with(magic).then(|| salts.try_into().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wal_is_known_by_its_salts() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-lineage-{}", std::process::id()));
+        let database = folder.join("app.db");
+        let state = default_state(&database);
+        assert_eq!(state, folder.join(".app.db-litestream"));
+        let ltx = state.join("ltx/0");
+        fs::create_dir_all(&ltx).expect("a folder");
+        let reset = || wal_was_reset(&database, &state);
+        let file = |magic: &[u8], at: usize, salts: &[u8]| {
+            [magic, &vec![7; at - magic.len()], salts].concat()
+        };
+        let read = |name: &str, content: &[u8]| fs::write(ltx.join(name), content).expect("a file");
+
+        assert!(!reset(), "there is nothing");
+        fs::write(folder.join("app.db-wal"), file(b"", IN_WAL, b"new salt")).expect("a WAL");
+        assert!(!reset(), "Litestream remembers nothing");
+        read("1.ltx", &file(b"LTX1", IN_LTX, b"old salt"));
+        assert!(reset());
+        read("2.ltx", &file(b"LTX1", IN_LTX, b"new salt"));
+        assert!(!reset());
+        assert!(!is_of_one_wal(&database, &state), "one is of an older WAL");
+        read("2.ltx", b"LTX1, cut off");
+        read("3.ltx", &file(b"LTX9", IN_LTX, b"new salt"));
+        read("4.tmp", &file(b"LTX1", IN_LTX, b"new salt"));
+        assert!(reset(), "the newest can't be read");
+        read("1.ltx", &file(b"LTX1", IN_LTX, b"new salt"));
+        assert!(
+            is_of_one_wal(&database, &state),
+            "but for what can't be read"
+        );
+        fs::write(folder.join("app.db-wal"), b"").expect("an empty WAL");
+        assert!(!reset());
+        assert!(!is_of_one_wal(&database, &state), "there is no WAL");
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn numbers_that_no_litestream_wrote_say_nothing() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-odd-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let mut wal = vec![0; 4096];
+        wal[IN_WAL..IN_WAL + 8].copy_from_slice(b"the salt");
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        let path = state.join("ltx/0/0000000000000001-0000000000000001.ltx");
+        let most = u64::MAX;
+        for (page_size, pages, begin, length) in [
+            (4096, 1, most, 4120),
+            (4096, 1, most - 4120, 3 * 4120),
+            (0, 1, most - 1, 4096 * 24),
+            (u32::MAX, 1, most >> 1, most),
+            (u32::MAX, u32::MAX, most, most),
+            (0, 0, 0, most),
+        ] {
+            let mut file = b"LTX1\0\0\0\0".to_vec();
+            file.extend([page_size, pages].iter().flat_map(|n| n.to_be_bytes()));
+            file.resize(48, 0);
+            file.extend([begin, length].iter().flat_map(|n| n.to_be_bytes()));
+            file.extend(b"the salt");
+            file.extend([1, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
+            file.extend([7; 16]);
+            fs::write(&path, &file).expect("a file");
+            assert!(
+                !lacks_beginning(&database, &state, 0, 1),
+                "{begin} {length}"
+            );
+            // An index as long as a file without blocks seems to be is not taken into memory.
+            let huge = 100 << 30_u64;
+            let file = File::options().write(true).open(&path).expect("the file");
+            file.set_len(huge).expect("a file with a hole");
+            let end = (huge - 24).to_be_bytes();
+            file.write_all_at(&end, huge - 24).expect("its length");
+            assert!(
+                !lacks_beginning(&database, &state, 0, 1),
+                "{begin} {length}"
+            );
+        }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn files_are_known_by_what_they_are_and_a_wal_by_its_last_commit() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-marks-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        assert_eq!(files(&state, 1, None), None, "there is nothing");
+        assert_eq!(last_commit(&database).ok(), Some(NO_COMMIT), "no WAL");
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let write = |id: u64, byte: u8| fs::write(file_of(&state, id), [byte; 100]).expect("it");
+        write(1, 1);
+        write(2, 2);
+        let first = files(&state, 2, Some(1)).expect("a folder");
+        assert!(first.last.is_some() && first.before.is_some() && first.last != first.before);
+        assert_eq!(files(&state, 2, Some(1)), Some(first), "nothing happened");
+        write(1, 3);
+        assert_ne!(files(&state, 2, Some(1)).expect("it").before, first.before);
+        fs::remove_file(file_of(&state, 2)).expect("it was there");
+        assert_eq!(files(&state, 2, None).expect("a folder").last, None);
+        // The same name, and another folder, though its number is used again.
+        fs::remove_dir_all(&state).expect("the folder");
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        assert_ne!(
+            files(&state, 2, None).expect("a folder").folder,
+            first.folder
+        );
+
+        let mut wal = vec![0; 32];
+        wal[..4].copy_from_slice(&[0x37, 0x7f, 6, 0x82]);
+        wal[8..12].copy_from_slice(&512_u32.to_be_bytes());
+        wal[16..24].copy_from_slice(b"the salt");
+        let frame = |wal: &mut Vec<u8>, size: u32, salts: &[u8]| {
+            wal.extend([0, 0, 0, 1]);
+            wal.extend(size.to_be_bytes());
+            wal.extend(salts);
+            wal.resize(wal.len() + 8 + 512, 7);
+        };
+        let mut seen = vec![NO_COMMIT];
+        let mut look = |wal: &[u8]| {
+            fs::write(wal_of(&database), wal).expect("a WAL");
+            let found = last_commit(&database).expect("a mark");
+            let is_new = !seen.contains(&found);
+            seen.push(found);
+            is_new
+        };
+        assert!(!look(&wal), "a header alone");
+        frame(&mut wal, 0, b"the salt");
+        assert!(!look(&wal), "nothing is committed");
+        frame(&mut wal, 3, b"the salt");
+        assert!(look(&wal), "a commit");
+        frame(&mut wal, 0, b"the salt");
+        frame(&mut wal, 4, b"old salt");
+        assert!(!look(&wal), "a part of a transaction, and an older WAL");
+        frame(&mut wal, 4, b"the salt");
+        assert!(look(&wal), "another commit");
+        for _ in 0..=COMPARED_FRAMES {
+            frame(&mut wal, 0, b"the salt");
+        }
+        fs::write(wal_of(&database), &wal).expect("a WAL");
+        assert!(last_commit(&database).is_err(), "nobody looks that far");
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn a_copy_that_lacks_the_beginning_is_told_from_what_the_wal_holds() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-copy-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        // A part of the WAL with so many frames from there on, and a file with so many of 10 pages.
+        let write = |id: u64, begin: u64, frames: u64, pages: u32| {
+            let mut file = b"LTX1\0\0\0\0".to_vec();
+            file.extend([4096_u32, 10].iter().flat_map(|n| n.to_be_bytes()));
+            file.resize(48, 0);
+            file.extend([begin, frames * 4120].iter().flat_map(|n| n.to_be_bytes()));
+            file.extend(b"the salt");
+            file.resize(100, 0);
+            let index: Vec<u8> = (1..=pages).flat_map(|p| [p as u8, 0xe4, 1, 7]).collect();
+            file.extend(&index);
+            file.push(0);
+            file.extend((index.len() as u64 + 1).to_be_bytes());
+            file.extend([7; 16]);
+            let name = format!("ltx/0/{id:016x}-{id:016x}.ltx");
+            fs::write(state.join(name), file).expect("a file");
+        };
+        let lacks = |seen, last| lacks_beginning(&database, &state, seen, last);
+
+        assert!(!lacks(0, u64::MAX), "there is nothing");
+        write(1, 32, 2, 10);
+        write(2, 32 + 2 * 4120, 3, 2);
+        assert!(!lacks(0, 2), "a copy from the beginning, and rows");
+        write(3, 32 + 5 * 4120, 0, 10);
+        write(4, 32 + 5 * 4120, 3, 2);
+        assert!(lacks(0, 4));
+        assert!(!lacks(3, 4), "it was seen before");
+        write(5, 32 + 8 * 4120, 12, 9);
+        assert!(
+            !lacks(4, 5),
+            "a database that was written anew, as far as is known"
+        );
+        let mut wal = vec![0; 32];
+        wal[IN_WAL..IN_WAL + 8].copy_from_slice(b"the salt");
+        for frame in 0..20_u32 {
+            wal.extend((frame % 9).to_be_bytes());
+            wal.resize(wal.len() + 4116, 0);
+        }
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        assert!(!lacks(4, 5), "its part of the WAL has nine pages");
+        for frame in 8..20 {
+            wal[32 + frame * 4120 + 3] = 1;
+        }
+        fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
+        assert!(lacks(4, 5), "its part of the WAL has one page");
+        write(6, 32, 1, 10);
+        assert!(!lacks(0, 6), "a newer one is whole");
+        // Files that begin with one that was fetched.
+        let of_wal = |id: u64, salts: &[u8]| {
+            let path = file_of(&state, id);
+            let file = File::options().write(true).open(path).expect("a file");
+            file.write_all_at(salts, IN_LTX as u64).expect("its salts");
+        };
+        let keep =
+            |first: u64| (1..first).for_each(|id| drop(fs::remove_file(file_of(&state, id))));
+        of_wal(1, b"old salt");
+        assert!(!passed_a_wal_over(&state), "the first of all");
+        keep(2);
+        assert!(!passed_a_wal_over(&state), "one WAL");
+        of_wal(2, b"old salt");
+        assert!(!passed_a_wal_over(&state), "the next is whole");
+        keep(3);
+        of_wal(3, b"old salt");
+        assert!(passed_a_wal_over(&state));
+        of_wal(3, b"the salt");
+        fs::write(
+            state.join("ltx/0/0000000000000006-0000000000000006.ltx"),
+            b"LTX1",
+        )
+        .expect("it");
+        assert!(lacks(3, 6), "the newest can't be read");
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+}

@@ -1,0 +1,351 @@
+//! Litestream's restore: the replica into a file of its own, in a folder beside the database.
+//!
+//! Owns that folder, and how Litestream is run: on a leash, with nothing in its environment that would
+//! win over the credentials. Never touches the database itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirEntry, File};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
+
+use super::command::Replicate;
+use super::leash;
+use crate::credentials::delivery::Variable;
+use crate::store::wal_of;
+
+/// Free space that is left to the device whatever happens, in bytes: its rows go on.
+const SPARE: u64 = 16 * 1024 * 1024;
+
+/// What happens where another one is at work.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Turn {
+    /// It is waited for.
+    Next,
+    /// This one gives up.
+    OrNever,
+}
+
+/// The folder beside a database for the copy of its replica; gone when this is dropped.
+///
+/// The database's folder may be somebody else's, who can put links there, and take the name of ours away
+/// at any moment. All is done through descriptors of the folders that were looked at.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    beside: File,
+    name: OsString,
+    folder: File,
+    /// By the descriptor, for this process alone: no other may look into one that holds credentials.
+    copy: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Aside {
+    /// Makes the folder of `database` for this purpose. What one that was killed has left is removed.
+    ///
+    /// # Errors
+    /// Where the folder can't be used, or another one is at work.
+    pub(crate) fn make(database: &Path, purpose: &str, turn: Turn) -> Result<Self, String> {
+        let mut name = OsString::from(".");
+        name.push(database.file_name().unwrap_or_default());
+        name.push(format!("-{purpose}"));
+        let path = database.with_file_name(&name);
+        let failed = |e: io::Error| format!("{} can't be used: {e}", path.display());
+        let beside = File::open(database.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
+        let (folder, lock) = loop {
+            let folder = private_folder(&beside, &name).map_err(failed)?;
+            let opened = openat(&folder, "lock", LOCK, Mode::from_bits_truncate(0o600));
+            let file = match opened {
+                // The one that was at work has just removed it all.
+                Err(Errno::ENOENT) => continue,
+                file => File::from(file.map_err(|e| failed(e.into()))?),
+            };
+            let lock = match turn {
+                Turn::Next => FlockArg::LockExclusive,
+                Turn::OrNever => FlockArg::LockExclusiveNonblock,
+            };
+            let lock = Flock::lock(file, lock)
+                .map_err(|_| format!("another {purpose} is at work in {}", path.display()))?;
+            // Held, but maybe of a file that is no longer there.
+            if lock.metadata().is_ok_and(|file| file.nlink() > 0) {
+                break (folder, lock);
+            }
+        };
+        let copy = by_descriptor(&folder).join(format!("replica-{}.db", std::process::id()));
+        let aside = Self {
+            beside,
+            name,
+            folder,
+            copy,
+            _lock: lock,
+        };
+        // A lock that is a link was put there by somebody else.
+        aside.clear(|entry| {
+            let name = entry.file_name();
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            is_file && name.to_string_lossy().ends_with("lock")
+        });
+        Ok(aside)
+    }
+
+    /// Gives the copy the database's name, where nobody has taken that meanwhile; answers whether it
+    /// did. A copy that root made belongs to the folder's owner, who is to use it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn put(&self, database: &Path) -> io::Result<bool> {
+        let copy = self.copy.file_name().unwrap_or_default();
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.folder, copy, flags, Mode::empty())?);
+        if Uid::effective().is_root() {
+            let owner = self.beside.metadata()?;
+            let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+            fchown(&file, Some(user), Some(group))?;
+        }
+        // No more than SQLite gives a new database, whatever the umask.
+        let mode = Mode::from_bits_truncate(file.metadata()?.mode() & 0o644);
+        fchmod(&file, mode)?;
+        file.sync_all()?;
+        self.beside.sync_all()?;
+        let name = database.file_name().unwrap_or_default();
+        // Not renamed: a name that somebody took meanwhile is not taken from him.
+        match linkat(&self.folder, copy, &self.beside, name, AtFlags::empty()) {
+            Err(Errno::EEXIST) => return Ok(false),
+            linked => linked?,
+        }
+        self.beside.sync_all()?;
+        Ok(true)
+    }
+
+    /// Begins to restore the replica of `database`, up to the transaction `upto` or to its end.
+    ///
+    /// # Errors
+    /// Why Litestream can't be run, in one sentence.
+    pub(crate) fn restore(
+        &self,
+        replicate: &[String],
+        database: &Path,
+        upto: Option<u64>,
+        environment: Vec<Variable>,
+    ) -> Result<Restoring<'_>, String> {
+        // From within the folder, which it is started in.
+        let copy = Path::new(".").join(self.copy.file_name().unwrap_or_default());
+        let mut words = Replicate::parse(replicate)?.restore(&copy, upto);
+        words.push(database.to_string_lossy().into_owned());
+        // Its lock is its own: a Litestream that outlives a killed restore is waited for.
+        let mut litestream = leash::command(Some(Path::new("litestream.lock")), &words);
+        litestream.current_dir(by_descriptor(&self.folder));
+        let running = litestream
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("{} can't be run: {e}", words[0]))?;
+        Ok(Restoring {
+            running,
+            copy: &self.copy,
+        })
+    }
+
+    /// Removes all but what is to be kept.
+    fn clear(&self, kept: impl Fn(&DirEntry) -> bool) {
+        let entries = fs::read_dir(by_descriptor(&self.folder));
+        for entry in entries.into_iter().flatten().flatten() {
+            if !kept(&entry) {
+                let name = entry.file_name();
+                let _ = unlinkat(&self.folder, &*name, UnlinkatFlags::NoRemoveDir);
+            }
+        }
+    }
+}
+
+/// A restore that is under way. It is ended where nobody waits for it.
+#[derive(Debug)]
+pub(crate) struct Restoring<'a> {
+    running: Child,
+    copy: &'a Path,
+}
+
+impl<'a> Restoring<'a> {
+    /// Waits for its end, and answers with the copy's path; none where there is no replica.
+    ///
+    /// # Errors
+    /// What Litestream says, in one sentence.
+    pub(crate) fn end(mut self) -> Result<Option<&'a Path>, String> {
+        let mut said = String::new();
+        if let Some(pipe) = &mut self.running.stderr {
+            let _ = pipe.read_to_string(&mut said);
+        }
+        if self.running.wait().is_ok_and(|status| status.success()) {
+            return Ok(self.copy.is_file().then_some(self.copy));
+        }
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        let why: String = last
+            .unwrap_or("it gives no reason")
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(500)
+            .collect();
+        Err(format!("Litestream can't restore the replica: {why}"))
+    }
+}
+
+impl Drop for Restoring<'_> {
+    fn drop(&mut self) {
+        let _ = self.running.kill();
+        let _ = self.running.wait();
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.clear(|entry| entry.file_name() == "lock");
+        // Once it is away, all that is in the folder may be the next one's.
+        let _ = unlinkat(&self.folder, "lock", UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.beside, &*self.name, UnlinkatFlags::RemoveDir);
+    }
+}
+
+const LOCK: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_CLOEXEC);
+
+/// A folder that is this user's own, and nobody else's to read or write.
+fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = loop {
+        match mkdirat(beside, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) | Ok(()) => {}
+            made => made?,
+        }
+        match openat(beside, name, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => {}
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                return Err(io::Error::other(
+                    "it is a link or no folder; remove it, and see who made it",
+                ));
+            }
+            opened => break File::from(opened?),
+        }
+    };
+    let found = folder.metadata()?;
+    if found.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to user {}; remove it where nobody is at work in it",
+            found.uid()
+        )));
+    }
+    // Whatever the umask took away, or one that was killed has left.
+    fchmod(&folder, Mode::S_IRWXU)?;
+    Ok(folder)
+}
+
+/// The path of what a descriptor of this process is open on, whatever has its name now. For this process,
+/// and for what it starts before that becomes another program.
+fn by_descriptor(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
+}
+
+/// Sees that `folder` takes another `size` bytes and leaves the device some.
+///
+/// # Errors
+/// One sentence with both figures.
+pub(crate) fn has_room(folder: &Path, size: u64) -> Result<(), String> {
+    let name = folder.display();
+    let room = statvfs(folder).map_err(|e| format!("{name} can't be looked at: {e}"))?;
+    // Of 32 or of 64 bits, by the machine.
+    #[allow(clippy::useless_conversion)]
+    let free = u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size()));
+    let needed = size.saturating_add(size / 8).saturating_add(SPARE);
+    if free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    Err(format!(
+        "{name} has {} MiB free, and {} MiB are needed: make room there",
+        mib(free),
+        mib(needed)
+    ))
+}
+
+/// The size of a database with its WAL, in bytes.
+pub(crate) fn size_of(database: &Path) -> u64 {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    size(database) + size(&wal_of(database))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_databases_folder_leads_nowhere() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-aside-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).expect("a folder");
+        let (database, victim) = (folder.join("app.db"), folder.join("victim"));
+        let aside = folder.join(".app.db-verify");
+        fs::write(&victim, "precious").expect("a file");
+        let elsewhere = folder.join("elsewhere");
+        fs::create_dir(&elsewhere).expect("a folder");
+        let intact = || assert_eq!(fs::read_to_string(&victim).expect("the file"), "precious");
+
+        // The lock is a link,
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("lock")).expect("a link");
+        Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        intact();
+        fs::remove_dir_all(&aside).expect("the folder");
+        // the folder is,
+        symlink(&elsewhere, &aside).expect("a link");
+        let refused = Aside::make(&database, "verify", Turn::OrNever).expect_err("a link");
+        assert!(refused.contains("it is a link"), "{refused}");
+        assert_eq!(fs::read_dir(&elsewhere).expect("the folder").count(), 0);
+        fs::remove_file(&aside).expect("the link");
+        // Litestream's lock is, or what an earlier one left.
+        fs::create_dir(&aside).expect("a folder");
+        fs::set_permissions(&aside, Permissions::from_mode(0o777)).expect("a mode");
+        for name in ["litestream.lock", "replica-1.db"] {
+            symlink(&victim, aside.join(name)).expect("a link");
+        }
+        let made = Aside::make(&database, "verify", Turn::OrNever).expect("a folder");
+        let mode = aside.metadata().expect("the folder").mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&aside).expect("the folder").count(), 1);
+        // Taken away while it is at work, and another put in its place.
+        fs::rename(&aside, folder.join("taken")).expect("the folder");
+        fs::create_dir(&aside).expect("a folder");
+        symlink(&victim, aside.join("replica.db")).expect("a link");
+        fs::write(&made.copy, "a copy").expect("the copy");
+        assert_eq!(made.put(&database).ok(), Some(true));
+        assert_eq!(made.put(&database).ok(), Some(false));
+        assert_eq!(fs::read_to_string(&database).expect("it"), "a copy");
+        drop(made);
+        assert!(aside.join("replica.db").is_symlink());
+        intact();
+        fs::remove_dir_all(&folder).expect("the folder");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_both_figures() {
+        let folder = std::env::temp_dir();
+        assert_eq!(has_room(&folder, 1), Ok(()));
+        let refused = has_room(&folder, 1 << 60).expect_err("an exbibyte");
+        assert!(refused.contains("MiB free, and 123695058"), "{refused}");
+        assert!(has_room(Path::new("/nowhere"), 1).is_err());
+    }
+}
