@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use edgerepl_lab::tools;
 use syn::visit::{self, Visit};
 use syn::{ItemFn, ItemMod};
 
@@ -53,7 +54,7 @@ fn each_test_that_a_promise_names_is_there() -> Outcome {
 
 /// The rows of the promises, and those of the figures, by their cells.
 fn page() -> Result<(Vec<Vec<String>>, Vec<Vec<String>>), Box<dyn Error>> {
-    let text = fs::read_to_string(root().join("docs/promises.md"))?;
+    let text = fs::read_to_string(tools::root().join("docs/promises.md"))?;
     let (promises, figures) = text.split_once("\n## Figures").ok_or("no figures")?;
     let rows = |text: &str, cells: usize| -> Vec<Vec<String>> {
         text.lines()
@@ -88,14 +89,14 @@ impl Tests {
     fn of_the_tree() -> Result<Self, Box<dyn Error>> {
         let mut names = BTreeSet::new();
         for folder in ["src", "tests", "lab"] {
-            for file in sources(&root().join(folder))? {
+            for file in sources(&tools::root().join(folder))? {
                 let mut found = Found::new(module_of(&file, folder)?);
                 found.visit_file(&syn::parse_file(&fs::read_to_string(&file)?)?);
                 names.extend(found.tests);
             }
         }
         let mut suites = BTreeSet::new();
-        for file in sources(&root().join("xtask"))? {
+        for file in sources(&tools::root().join("xtask"))? {
             let text = fs::read_to_string(file)?;
             let quoted = text.split('"').skip(1).step_by(2).map(str::to_owned);
             suites.extend(quoted);
@@ -153,7 +154,9 @@ impl<'ast> Visit<'ast> for Found {
 }
 
 fn module_of(file: &Path, folder: &str) -> Result<Vec<String>, Box<dyn Error>> {
-    let inside = file.strip_prefix(root().join(folder))?.with_extension("");
+    let inside = file
+        .strip_prefix(tools::root().join(folder))?
+        .with_extension("");
     let names = inside
         .iter()
         .map(|name| name.to_string_lossy().into_owned());
@@ -171,8 +174,4 @@ fn sources(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         }
     }
     Ok(files)
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

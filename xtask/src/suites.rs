@@ -42,11 +42,11 @@ const SUITES: &[Suite] = &[
         "dependencies",
         &["--package=edgerepl-tests", "--test=dependencies"],
     ),
+    with_lab("house", &["--package=edgerepl-tests", "--test=house"]),
     with_lab(
         "configuration",
         &["--package=edgerepl-tests", "--test=configuration"],
     ),
-    with_lab("house", &["--package=edgerepl-tests", "--test=house"]),
     with_lab("papers", &["--package=edgerepl-tests", "--test=papers"]),
     with_lab("manual", &["--package=edgerepl-tests", "--test=manual"]),
     with_lab("dist", &["--package=edgerepl-tests", "--test=dist"]),
