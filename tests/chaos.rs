@@ -7,8 +7,8 @@
 //! real, so that a seed repeats the blows and not always what came of them.
 //!
 //! ```text
-//! EDGEREPL_CHAOS_SECONDS=300 cargo test --test chaos -- --nocapture    # five minutes
-//! EDGEREPL_SEED=7 cargo test --test chaos -- --nocapture               # the same blows again
+//! EDGEREPL_CHAOS_SECONDS=300 cargo xtask test chaos    # five minutes
+//! EDGEREPL_SEED=7 cargo xtask test chaos               # the same blows again
 //! ```
 
 use std::env;

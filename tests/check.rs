@@ -25,7 +25,7 @@ fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
             lab.provision_token(KeyKind::Rsa2048, "check-token")?,
         ),
     ] {
-        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let site = Site::new(&lab, device, tools::edgerepl()?)?;
         let output = site.run(&["check", "--json", "--online"])?;
         let report = report(&output)?;
         assert!(output.status.success(), "{thing}: {report:#}");
@@ -96,7 +96,7 @@ fn each_failure_is_named_with_a_next_step() -> Outcome {
     ];
     for (turn, (section, key, value, failing)) in cases.into_iter().enumerate() {
         let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-{turn}"))?;
-        let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
         site.set(section, key, value);
         let output = site.run(&["check", "--json", "--online"])?;
         let report = report(&output)?;
@@ -119,7 +119,7 @@ fn a_secret_that_others_may_read_fails() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-mode")?;
     fs::set_permissions(&device.private_key, Permissions::from_mode(0o644))?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let report = report(&site.run(&["check", "--json"])?)?;
     let modes = checks(&report)
         .find(|check| check["name"] == "modes")
@@ -139,7 +139,7 @@ fn a_wrong_pin_is_said_to_be_one() -> Outcome {
         .split_once("pin-source=file:")
         .ok_or("no PIN file")?;
     fs::write(pin_file, "not the PIN")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let report = report(&site.run(&["check", "--json"])?)?;
     let key = checks(&report)
         .find(|check| check["name"] == "key")
@@ -155,7 +155,7 @@ fn a_wrong_pin_is_said_to_be_one() -> Outcome {
 fn an_old_litestream_and_a_database_without_wal_are_worth_a_warning() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-old")?;
-    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
     site.use_litestream(&lab, "0.3.13")?;
     let connection = site.connect()?;
     connection.execute_batch("CREATE TABLE a (b); PRAGMA journal_mode = delete")?;
@@ -177,7 +177,7 @@ fn an_old_litestream_and_a_database_without_wal_are_worth_a_warning() -> Outcome
 fn the_last_thing_that_litestream_says_is_in_the_sentence() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-said")?;
-    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
     let detail = |site: &Site, name: &str| -> Result<String, Box<dyn Error>> {
         let report = report(&site.run(&["check", "--json"])?)?;
         let found = checks(&report).find(|check| check["name"] == name);
@@ -217,7 +217,7 @@ fn the_last_thing_that_litestream_says_is_in_the_sentence() -> Outcome {
 fn a_configuration_that_cannot_be_read_is_exit_code_78() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-config")?;
-    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
     site.set("identity", "thing_nam", "\"x\"");
     let output = site.run(&["check"])?;
     assert_eq!(output.status.code(), Some(78));
@@ -247,7 +247,7 @@ fn a_table_that_edgerepl_did_not_make_fails_by_name() -> Outcome {
     ];
     for (turn, (schema, says)) in cases.into_iter().enumerate() {
         let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-table-{turn}"))?;
-        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let site = Site::new(&lab, device, tools::edgerepl()?)?;
         site.connect()?.execute_batch(schema)?;
         let check = database(&site)?;
         assert_eq!(check["outcome"], "fail", "{check}");
@@ -325,7 +325,7 @@ fn what_hangs_on_the_heartbeat_table_is_named_by_check_and_status() -> Outcome {
     ];
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-hangs")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let mut daemon = site.start()?;
     let problem = |status: &Value, says: &str| {
         let mut problems = status["problems"].as_array().into_iter().flatten();
@@ -365,7 +365,7 @@ fn what_hangs_on_the_heartbeat_table_is_named_by_check_and_status() -> Outcome {
 fn a_database_that_is_a_link_fails_by_name() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-link")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let real = site.root().join("real.db");
     std::os::unix::fs::symlink(&real, site.database())?;
     for exists in [false, true] {
@@ -386,7 +386,7 @@ fn a_database_that_is_a_link_fails_by_name() -> Outcome {
 fn what_is_no_database_fails_by_name() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-kind")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let fails = |says: &str| -> Outcome {
         let check = database(&site)?;
         assert_eq!(check["outcome"], "fail", "{check}");
@@ -410,7 +410,7 @@ fn a_trial_leaves_the_database_and_its_folder_as_they_were() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     for case in ["delete", "wal, closed", "wal, left behind", "wal, open"] {
         let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-{}", case.len()))?;
-        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let site = Site::new(&lab, device, tools::edgerepl()?)?;
         let application = site.connect()?;
         application.execute_batch("CREATE TABLE a (b); INSERT INTO a VALUES (1)")?;
         let mut open = None;
@@ -459,7 +459,7 @@ fn the_database_is_tried_as_the_daemons_user() -> Outcome {
     ];
     for (turn, (case, folder, file, mode, says)) in cases.into_iter().enumerate() {
         let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("check-user-{turn}"))?;
-        let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let site = Site::new(&lab, device, tools::edgerepl()?)?;
         let connection = site.connect()?;
         connection.execute_batch("CREATE TABLE a (b)")?;
         drop(connection);
@@ -505,7 +505,7 @@ fn the_database_is_tried_as_the_daemons_user() -> Outcome {
 fn a_data_partition_that_is_read_only_fails_by_name() -> Outcome {
     let lab = Lab::start(LabOptions::default())?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, "check-read-only")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     site.connect()?.execute_batch("CREATE TABLE a (b)")?;
     let mount = |options: &str| {
         Command::new("mount")

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use common::{LIMIT, Outcome, lab, site};
-use edgerepl_lab::KeyKind;
+use edgerepl_lab::{KeyKind, tools};
 
 /// A configuration that would work, as lines to be changed.
 const GOOD: &[&str] = &[
@@ -283,7 +283,7 @@ fn status_says_by_its_exit_whether_the_daemon_runs_and_is_healthy() -> Outcome {
 }
 
 fn edgerepl(arguments: &[&str], name: &str) -> Outcome<Output> {
-    Ok(Command::new(env!("CARGO_BIN_EXE_edgerepl"))
+    Ok(Command::new(tools::edgerepl()?)
         .args(arguments)
         .env_clear()
         .env("RUNTIME_DIRECTORY", folder(name)?)

@@ -17,7 +17,7 @@ use edgerepl::credentials::wire::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure, Grant};
 use edgerepl_lab::{
     Behaviour, ClientSignatures, Device, Expected, KeyKind, Lab, LabOptions, OddAnswer,
-    ServerCertificate, TlsVersions, odd_answers,
+    ServerCertificate, TlsVersions, odd_answers, tools,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -293,7 +293,7 @@ fn an_address_that_leads_nowhere_costs_no_credentials() -> Outcome {
     };
     let fetch = |what| {
         let mut command = misled();
-        command.arg(env!("CARGO_BIN_EXE_edgerepl"));
+        command.arg(tools::edgerepl()?);
         fetch_by(command, &lab, &device)?.granted(what)
     };
     // It takes TCP by its queue, and then says nothing: as a path does that drops large packets.
@@ -489,7 +489,7 @@ fn lab() -> Outcome<Lab> {
 
 /// Starts the child as the daemon does and reads its answer.
 fn fetch(lab: &Lab, device: &Device) -> Outcome<Answer> {
-    fetch_by(Command::new(env!("CARGO_BIN_EXE_edgerepl")), lab, device)
+    fetch_by(Command::new(tools::edgerepl()?), lab, device)
 }
 
 fn fetch_by(mut command: Command, lab: &Lab, device: &Device) -> Outcome<Answer> {

@@ -1,8 +1,11 @@
-//! What is shipped stays small: sixteen direct dependencies, no async runtime, no second TLS.
+//! What is shipped stays small: sixteen direct dependencies, no async runtime, no second TLS; and what a
+//! recipe fetches, which is all that the lock file names, is what that takes.
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::process::Command;
+use std::fs;
+
+use edgerepl_lab::tools::Workspace;
 
 /// What Cargo.toml may name for the shipped crate.
 const MOST: usize = 16;
@@ -22,7 +25,10 @@ const UNWANTED: [&str; 8] = [
 #[test]
 fn sixteen_direct_dependencies() -> Result<(), Box<dyn Error>> {
     // The first line is the crate itself.
-    let direct: Vec<String> = tree(&["--depth", "1"])?.into_iter().skip(1).collect();
+    let direct: Vec<String> = tree(&["--edges", "normal", "--depth", "1"])?
+        .into_iter()
+        .skip(1)
+        .collect();
     assert!(
         (1..=MOST).contains(&direct.len()),
         "{} of them: {direct:?}",
@@ -33,40 +39,47 @@ fn sixteen_direct_dependencies() -> Result<(), Box<dyn Error>> {
 
 #[test]
 fn no_async_runtime_and_one_tls() -> Result<(), Box<dyn Error>> {
-    let all: BTreeSet<String> = tree(&[])?.into_iter().collect();
+    let all: BTreeSet<String> = tree(&["--edges", "normal"])?.into_iter().collect();
     assert!(
         all.contains("rustls") && all.contains("rusqlite"),
         "the tree was misread: {all:?}"
     );
+    assert_none_unwanted(&all);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_fetched_that_only_a_test_needs() -> Result<(), Box<dyn Error>> {
+    let for_tests: Vec<String> = tree(&["--edges", "dev"])?.into_iter().skip(1).collect();
+    assert!(
+        for_tests.is_empty(),
+        "{for_tests:?}: what a test needs belongs to tests/Cargo.toml"
+    );
+    let lock = fs::read_to_string(Workspace::Shipped.folder().join("Cargo.lock"))?;
+    let names = lock
+        .lines()
+        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let locked: BTreeSet<String> = names.map(str::to_owned).collect();
+    assert!(locked.contains("rusqlite"), "it was misread: {locked:?}");
+    assert_none_unwanted(&locked);
+    Ok(())
+}
+
+fn assert_none_unwanted(names: &BTreeSet<String>) {
     let found: Vec<_> = UNWANTED
         .iter()
-        .filter(|name| all.contains(**name))
+        .filter(|name| names.contains(**name))
         .collect();
     assert!(found.is_empty(), "{found:?}");
-    Ok(())
 }
 
 /// The names in `cargo tree`, for the device's kind of machine.
 fn tree(more: &[&str]) -> Result<Vec<String>, Box<dyn Error>> {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--package",
-            "edgerepl",
-            "--edges",
-            "normal",
-            "--prefix",
-            "none",
-        ])
-        .args([
-            "--format",
-            "{lib}",
-            "--target",
-            "aarch64-unknown-linux-gnu",
-            "--offline",
-        ])
+    let output = Workspace::Shipped
+        .cargo("tree")
+        .args(["--offline", "--prefix", "none", "--format", "{lib}"])
+        .args(["--target", "aarch64-unknown-linux-gnu"])
         .args(more)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()?;
     assert!(
         output.status.success(),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use edgerepl_lab::tools;
 use nix::unistd::{Gid, Uid};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,7 +48,7 @@ const NOTICE: Duration = Duration::from_secs(366 * 86_400);
 fn each_file_is_in_its_place_with_its_mode() -> Outcome {
     for kind in ["image", "package"] {
         let stage = stage(kind)?;
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/dist/{kind}.txt"));
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("dist/{kind}.txt"));
         assert_eq!(
             listing(stage.path())?,
             fs::read_to_string(&golden)?,
@@ -61,7 +62,7 @@ fn each_file_is_in_its_place_with_its_mode() -> Outcome {
 #[test]
 fn the_folders_of_systemd_may_be_elsewhere() -> Outcome {
     let stage = TempDir::new()?;
-    let installed = installer(stage.path(), "image")
+    let installed = installer(stage.path(), "image")?
         .env("UNITDIR", "/lib/systemd/system")
         .env("PRESETDIR", "/lib/systemd/system-preset")
         .env("SYSUSERSDIR", "/lib/sysusers.d")
@@ -84,9 +85,9 @@ fn the_folders_of_systemd_may_be_elsewhere() -> Outcome {
 #[test]
 fn the_installer_refuses_what_it_does_not_know() -> Outcome {
     let stage = TempDir::new()?;
-    let unknown = installer(stage.path(), "everything").output()?;
+    let unknown = installer(stage.path(), "everything")?.output()?;
     assert_eq!(unknown.status.code(), Some(64), "{unknown:?}");
-    let nowhere = installer(Path::new(""), "image").output()?;
+    let nowhere = installer(Path::new(""), "image")?.output()?;
     assert!(!nowhere.status.success(), "{nowhere:?}");
     assert_eq!(listing(stage.path())?, "");
     Ok(())
@@ -313,25 +314,25 @@ fn the_roots_are_what_their_headers_say_and_valid() -> Outcome {
 }
 
 fn dist() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist")
+    tools::root().join("dist")
 }
 
 /// The installer, as a build with a strict umask calls it.
-fn installer(root: &Path, kind: &str) -> Command {
+fn installer(root: &Path, kind: &str) -> Outcome<Command> {
     let mut command = Command::new("sh");
     command
         .args(["-c", "umask 077; exec \"$0\" \"$1\""])
         .arg(dist().join("install.sh"))
         .arg(kind)
         .env("DESTDIR", root)
-        .env("BINARY", env!("CARGO_BIN_EXE_edgerepl"));
-    command
+        .env("BINARY", tools::edgerepl()?);
+    Ok(command)
 }
 
 /// A root with everything that is installed, and nothing else.
 fn stage(kind: &str) -> Outcome<TempDir> {
     let stage = TempDir::new()?;
-    let installed = installer(stage.path(), kind).output()?;
+    let installed = installer(stage.path(), kind)?.output()?;
     assert!(installed.status.success(), "{}", said(&installed));
     Ok(stage)
 }
@@ -427,7 +428,7 @@ fn exposure(root: &Path, unit: &str) -> Outcome<u32> {
 }
 
 fn edgerepl_check(config: &Path) -> Outcome<Output> {
-    Ok(Command::new(env!("CARGO_BIN_EXE_edgerepl"))
+    Ok(Command::new(tools::edgerepl()?)
         .args(["check", "--json", "--config"])
         .arg(config)
         .output()?)

@@ -526,7 +526,7 @@ struct Device {
 impl Device {
     fn new(lab: &Lab, name: &str, rotation: &str, proxy: Option<&S3Proxy>) -> Outcome<Self> {
         let device = lab.provision_pem(KeyKind::EcdsaP256, name)?;
-        let mut site = Site::new(lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+        let mut site = Site::new(lab, device, tools::edgerepl()?)?;
         if let Some(proxy) = proxy {
             let socket = site.runtime_file("litestream.sock");
             lab.litestream_config_behind(proxy, &site.database(), &socket)?;

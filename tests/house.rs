@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use edgerepl_lab::tools;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree};
 
@@ -31,7 +32,7 @@ const ROOMS: [&str; 11] = [
 
 #[test]
 fn each_room_imports_only_what_stands_below_it() -> Outcome {
-    let house = House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))?;
+    let house = House::read(&tools::root().join("src"))?;
     let ground: BTreeSet<_> = house.rooms.iter().filter(|r| !r.contains("::")).collect();
     let known: BTreeSet<_> = ROOMS.into_iter().collect();
     let found: BTreeSet<_> = ground.iter().map(|room| room.as_str()).collect();
@@ -49,7 +50,7 @@ fn each_room_imports_only_what_stands_below_it() -> Outcome {
 
 #[test]
 fn no_two_rooms_import_each_other() -> Outcome {
-    let house = House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))?;
+    let house = House::read(&tools::root().join("src"))?;
     assert!(house.rooms.len() > 50, "{:?}", house.rooms);
     let floors: BTreeSet<&str> = house.rooms.iter().map(|room| floor_of(room)).collect();
     let circles: Vec<_> = floors

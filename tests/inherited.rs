@@ -300,7 +300,7 @@ fn nohup_stays_in_force_for_a_command_of_a_person() -> Outcome {
     let device = lab.provision_pem(KeyKind::EcdsaP256, "nohup")?;
     lab.provider().set_behaviour(edgerepl_lab::Behaviour::Hang);
     let script = lab.root().join("nohup.sh");
-    let edgerepl = env!("CARGO_BIN_EXE_edgerepl");
+    let edgerepl = tools::edgerepl()?.display().to_string();
     fs::write(
         &script,
         format!("#!/bin/sh\ntrap '' HUP\nexec {edgerepl} \"$@\"\n"),
@@ -335,7 +335,7 @@ fn careless(lab: &Lab, name: &str, harm: &str) -> Outcome<Site> {
         "#!/usr/bin/perl\nuse POSIX; use Time::HiRes qw(ITIMER_PROF ITIMER_VIRTUAL);\n\
          $root = {root:?};\n{harm}\nexec @limits, {edgerepl:?}, @ARGV;\n",
         root = lab.root().display().to_string(),
-        edgerepl = env!("CARGO_BIN_EXE_edgerepl"),
+        edgerepl = tools::edgerepl()?,
     );
     fs::write(&script, text)?;
     fs::set_permissions(&script, Permissions::from_mode(0o755))?;

@@ -1,8 +1,8 @@
 //! The manual pages and the completions of shells, in `dist/`: made of the command's own definition
 //! and of the shipped configuration, and never edited by hand.
 //!
-//! Fails where they are not what they are made of; `EDGEREPL_WRITE=1 cargo test --test manual` writes
-//! them anew.
+//! Fails where they are not what they are made of; they are written anew by
+//! `EDGEREPL_WRITE=1 cargo xtask test manual`.
 
 use std::env;
 use std::error::Error;
@@ -12,6 +12,7 @@ use std::process::Command;
 
 use clap_complete::aot::{Bash, Fish, Generator, Zsh};
 use clap_mangen::Man;
+use edgerepl_lab::tools;
 use roff::{Inline, Roff, bold, roman};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -27,7 +28,7 @@ fn what_is_shipped_is_what_the_command_says_of_itself() -> Outcome {
         let shipped = fs::read_to_string(&file).unwrap_or_default();
         assert!(
             shipped == text,
-            "dist/{} is out of date: EDGEREPL_WRITE=1 cargo test --test manual",
+            "dist/{} is out of date: EDGEREPL_WRITE=1 cargo xtask test manual",
             name.display()
         );
     }
@@ -243,7 +244,7 @@ fn complete(shell: impl Generator, text: &mut Vec<u8>) {
 }
 
 fn dist() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist")
+    tools::root().join("dist")
 }
 
 const SOURCE: &str = concat!("edgerepl ", env!("CARGO_PKG_VERSION"));

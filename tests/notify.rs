@@ -4,7 +4,7 @@ use std::error::Error;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use edgerepl_lab::{Behaviour, KeyKind, Lab, LabOptions, Site};
+use edgerepl_lab::{Behaviour, KeyKind, Lab, LabOptions, Site, tools};
 use nix::sys::signal::Signal;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -63,7 +63,7 @@ fn the_watchdog_is_fed_while_a_fetch_hangs_and_not_by_a_loop_that_stands_still()
 
 fn site(lab: &Lab, thing: &str) -> Result<(Site, Manager), Box<dyn Error>> {
     let device = lab.provision_pem(KeyKind::EcdsaP256, thing)?;
-    let mut site = Site::new(lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut site = Site::new(lab, device, tools::edgerepl()?)?;
     let path = site.runtime_file("notify");
     let socket = UnixDatagram::bind(&path)?;
     socket.set_read_timeout(Some(WATCHDOG * 2))?;

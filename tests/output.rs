@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, lab, replicates, site};
-use edgerepl_lab::{KeyKind, Site};
+use edgerepl_lab::{KeyKind, Site, tools};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,14 +58,14 @@ fn each_command_ends_by_its_exit_code_whatever_its_output_is() -> Outcome {
             assert_eq!(!usual.stdout.is_empty(), answers, "{case}: {usual:?}");
 
             // Whose reader has gone: the verdict stands.
-            let gone = command(&site, words)
+            let gone = command(&site, words)?
                 .stdout(without_reader()?)
                 .stderr(without_reader()?)
                 .status()?;
             assert_eq!(gone.code(), code, "{case}: without a reader: {gone}");
 
             // As a shell's `>&- 2>&-` has it.
-            let closed = command(&site, words);
+            let closed = command(&site, words)?;
             let closed = Command::new("sh")
                 .args(["-c", "exec \"$0\" \"$@\" >&- 2>&-"])
                 .arg(closed.get_program())
@@ -75,7 +75,7 @@ fn each_command_ends_by_its_exit_code_whatever_its_output_is() -> Outcome {
             assert!(closed.code().is_some(), "{case}: closed: {closed}");
 
             // On a full disk: a failure that is told.
-            let full = command(&site, words).stdout(full_disk()?).output()?;
+            let full = command(&site, words)?.stdout(full_disk()?).output()?;
             let said = String::from_utf8_lossy(&full.stderr);
             match answers {
                 true => {
@@ -84,7 +84,7 @@ fn each_command_ends_by_its_exit_code_whatever_its_output_is() -> Outcome {
                 }
                 false => assert_eq!(full.status.code(), code, "{case}: {full:?}"),
             }
-            let both = command(&site, words)
+            let both = command(&site, words)?
                 .stdout(full_disk()?)
                 .stderr(full_disk()?)
                 .status()?;
@@ -103,7 +103,7 @@ fn the_daemon_goes_on_when_nobody_reads_its_log() -> Outcome {
     site.write_config()?;
     for stream in [without_reader()?, full_disk()?] {
         let other = stream.try_clone()?;
-        let mut daemon = command(&site, &["run"])
+        let mut daemon = command(&site, &["run"])?
             .stdin(Stdio::null())
             .stdout(stream)
             .stderr(other)
@@ -145,7 +145,7 @@ fn no_process_leaves_a_core_file() -> Outcome {
         };
         let mut child = Command::new("sh")
             .args(["-c", allows])
-            .arg(env!("CARGO_BIN_EXE_edgerepl"))
+            .arg(tools::edgerepl()?)
             .args(&words)
             .envs(wanted.get_envs().filter_map(|(n, v)| Some((n, v?))))
             .current_dir(site.root())
@@ -202,15 +202,15 @@ fn litestream_leaves_no_core_file_either() -> Outcome {
     Ok(())
 }
 
-fn command(site: &Site, words: &[&str]) -> Command {
+fn command(site: &Site, words: &[&str]) -> Outcome<Command> {
     match words {
         // These read no configuration.
         ["--help" | "--version" | "no-such-command"] => {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_edgerepl"));
+            let mut command = Command::new(tools::edgerepl()?);
             command.args(words);
-            command
+            Ok(command)
         }
-        _ => site.command(words),
+        _ => Ok(site.command(words)),
     }
 }
 

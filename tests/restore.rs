@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
-use edgerepl_lab::{KeyKind, Lab, Site};
+use edgerepl_lab::{KeyKind, Lab, Site, tools};
 use rusqlite::Connection;
 
 const KILLS: u32 = 50;
@@ -303,7 +303,7 @@ fn a_user_without_privilege_restores_and_verifies() -> Outcome {
     const USER: u32 = 61_234;
     let (lab, mut site) = lost("restore-unprivileged")?;
     let (program, litestream) = (lab.root().join("edgerepl"), lab.root().join("litestream"));
-    fs::copy(env!("CARGO_BIN_EXE_edgerepl"), &program)?;
+    fs::copy(tools::edgerepl()?, &program)?;
     fs::copy(edgerepl_lab::tools::litestream("0.5.17")?, &litestream)?;
     let config = site.root().join("litestream.yml");
     let command = format!("[{litestream:?}, \"replicate\", \"-config\", {config:?}]");

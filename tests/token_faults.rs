@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::{LIMIT, Outcome, failures, granted, lab, request, site};
 use edgerepl::credentials::wire::Reply;
 use edgerepl::credentials::{FailureClass, FetchFailure};
-use edgerepl_lab::{Device, FaultyToken, Handshake, Lab};
+use edgerepl_lab::{Device, FaultyToken, Handshake, Lab, tools};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -444,7 +444,7 @@ impl Bench {
 
     /// What a fetch comes to; `None` where its process dies without an answer.
     fn fetch(&self) -> Outcome<Option<Result<(), FetchFailure>>> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_edgerepl"))
+        let mut child = Command::new(tools::edgerepl()?)
             .arg("fetch")
             .envs(self.device.env.iter().map(|(name, value)| (name, value)))
             .env("RUST_LOG", "off")

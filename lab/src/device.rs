@@ -4,7 +4,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -15,45 +14,12 @@ use rustls::pki_types::CertificateDer;
 use crate::{
     error::{Error, Result},
     faulty::FaultyToken,
+    files::{copy_folder, make_directory, write_secret},
     i2c::I2cBus,
-    pki::{Pki, device_request},
+    pki::{KeyKind, Pki, device_request},
     secure_element::{self, ModuleFolder},
     token,
 };
-
-/// The kind of a device's private key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyKind {
-    /// ECDSA on P-256, the only kind that an ATECC608 holds.
-    EcdsaP256,
-    /// RSA with 2048 bits, as in many TPMs.
-    Rsa2048,
-}
-
-impl KeyKind {
-    /// As the `lab` command spells it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::EcdsaP256 => "ecdsa-p256",
-            Self::Rsa2048 => "rsa-2048",
-        }
-    }
-}
-
-impl std::str::FromStr for KeyKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Self::EcdsaP256, Self::Rsa2048]
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| {
-                Error::new(format!(
-                    "{name:?} is no kind of key: give ecdsa-p256 or rsa-2048"
-                ))
-            })
-    }
-}
 
 /// A provisioned device.
 #[derive(Clone, Debug)]
@@ -201,7 +167,7 @@ impl Device {
         let (store, _) = self.token()?;
         let pin = store.with_file_name("pin");
         fs::copy(&pin, pin_folder.join("pin")).map_err(Error::doing(pin.display()))?;
-        copy_folder(store, &token_folder.join("tokens")).map_err(Error::doing(store.display()))
+        copy_folder(store, &token_folder.join("tokens"))
     }
 
     fn token(&self) -> Result<&(PathBuf, PathBuf)> {
@@ -226,28 +192,4 @@ fn new_pem_key(kind: KeyKind) -> Result<String> {
             .map(|pem| pem.to_string())
             .map_err(Error::doing("an RSA key could not be written")),
     }
-}
-
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let from = entry?.path();
-        let to = to.join(from.file_name().unwrap_or_default());
-        if from.is_dir() {
-            copy_folder(&from, &to)?;
-        } else {
-            fs::copy(&from, &to)?;
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(Error::doing(path.display()))
-}
-
-pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o600)))
-        .map_err(Error::doing(path.display()))
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use edgerepl_tools::Missing;
+
 /// One sentence: the thing, the cause and, where there is one, the next step.
 pub struct Error(String);
 
@@ -17,6 +19,12 @@ impl Error {
     /// For `map_err`: says what was being done when `cause` happened.
     pub(crate) fn doing<C: fmt::Display>(thing: impl fmt::Display) -> impl FnOnce(C) -> Self {
         move |cause| Self(format!("{thing}: {cause}"))
+    }
+}
+
+impl From<Missing> for Error {
+    fn from(missing: Missing) -> Self {
+        Self(missing.to_string())
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 use rcgen::KeyPair;
 
 use crate::{
-    device::{make_directory, write_secret},
     error::{Error, Result},
+    files::{make_directory, write_secret},
     tools,
 };
 

@@ -27,6 +27,7 @@ mod device;
 mod disk;
 mod error;
 mod faulty;
+mod files;
 mod i2c;
 mod litestream;
 mod pki;
@@ -40,7 +41,6 @@ mod sessions;
 mod site;
 mod sync;
 pub mod token;
-pub mod tools;
 mod usb;
 
 use std::{
@@ -50,18 +50,19 @@ use std::{
     time::Duration,
 };
 
+pub use edgerepl_tools as tools;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::{
     chip::{ChipCounts, ChipFaults},
     comparison::Comparison,
-    device::{Device, KeyKind},
+    device::Device,
     disk::SmallDisk,
     error::{Error, Result},
     faulty::FaultyToken,
     i2c::I2cBus,
-    pki::ServerCertificate,
+    pki::{KeyKind, ServerCertificate},
     provider::{
         Behaviour, ClientSignatures, ConnectionLog, DateHeader, Door, Expected, Handshake,
         OddAnswer, Provider, RequestLog, TlsVersions, odd_answers,
@@ -335,7 +336,7 @@ impl Drop for Lab {
 fn root_directory(given: Option<PathBuf>) -> Result<(PathBuf, Option<TempDir>)> {
     match given {
         Some(root) => {
-            device::make_directory(&root)?;
+            files::make_directory(&root)?;
             let root = root.canonicalize().map_err(Error::doing(root.display()))?;
             Ok((root, None))
         }

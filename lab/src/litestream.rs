@@ -9,7 +9,8 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    s3::{BUCKET, REGION, S3},
+    s3::{BUCKET, S3},
+    sessions::REGION,
     tools,
 };
 

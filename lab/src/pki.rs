@@ -17,6 +17,40 @@ use crate::{
     sessions::random,
 };
 
+/// The kind of a device's private key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256, the only kind that an ATECC608 holds.
+    EcdsaP256,
+    /// RSA with 2048 bits, as in many TPMs.
+    Rsa2048,
+}
+
+impl KeyKind {
+    /// As the `lab` command spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::Rsa2048 => "rsa-2048",
+        }
+    }
+}
+
+impl std::str::FromStr for KeyKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Self::EcdsaP256, Self::Rsa2048]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| {
+                Error::new(format!(
+                    "{name:?} is no kind of key: give ecdsa-p256 or rsa-2048"
+                ))
+            })
+    }
+}
+
 /// What the provider's server shows, from now on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServerCertificate {

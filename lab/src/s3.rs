@@ -32,8 +32,6 @@ use crate::{
 
 /// The one bucket.
 pub(crate) const BUCKET: &str = "edge";
-/// The region that requests are signed for.
-pub(crate) const REGION: &str = "us-east-1";
 
 /// How far a client's clock may be off, as AWS has it.
 const TOLERATED_SKEW: time::Duration = time::Duration::minutes(15);

@@ -12,8 +12,8 @@ use rcgen::KeyPair;
 
 use crate::{
     chip::Chip,
-    device::make_directory,
     error::{Error, Result},
+    files::make_directory,
     i2c::I2cBus,
     tools,
 };

@@ -9,6 +9,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::sync::Shared;
 
+/// The region that requests are signed for.
+pub(crate) const REGION: &str = "us-east-1";
+
 /// One set of AWS credentials, and what the lab knows about it.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -37,7 +40,7 @@ impl Session {
                 "AWS_SECRET_ACCESS_KEY".to_owned(),
                 self.secret_access_key.clone(),
             ),
-            ("AWS_REGION".to_owned(), crate::s3::REGION.to_owned()),
+            ("AWS_REGION".to_owned(), REGION.to_owned()),
             ("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned()),
         ];
         if let Some(token) = &self.session_token {

@@ -20,9 +20,9 @@ use ring::digest;
 use rsa::{BigUint, RsaPublicKey, pkcs1::EncodeRsaPublicKey};
 
 use crate::{
-    device::{KeyKind, make_directory, write_secret},
     error::{Error, Result},
-    pki::device_request,
+    files::{make_directory, write_secret},
+    pki::{KeyKind, device_request},
     tools,
 };
 

@@ -29,11 +29,7 @@ pub(crate) fn lab(lifetime: u64) -> Outcome<Lab> {
 
 /// The device's site, with the program under test.
 pub(crate) fn site(lab: &Lab, device: &Device) -> Outcome<Site> {
-    Ok(Site::new(
-        lab,
-        device.clone(),
-        env!("CARGO_BIN_EXE_edgerepl"),
-    )?)
+    Ok(Site::new(lab, device.clone(), tools::edgerepl()?)?)
 }
 
 /// What the daemon would tell a fetch of this device.

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use edgerepl_lab::tools;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, Uid},
@@ -30,7 +31,7 @@ fn members_of_the_group_are_given_credentials_by_whichever_of_their_groups() -> 
     let (lab, site) = site("thing-members", Duration::from_secs(900))?;
     site.write_config()?;
     let program = lab.root().join("edgerepl");
-    fs::copy(env!("CARGO_BIN_EXE_edgerepl"), &program)?;
+    fs::copy(tools::edgerepl()?, &program)?;
     let runtime = site.runtime_file("");
     for folder in [lab.root(), &runtime] {
         let owner = format!("{USER}:{GROUP}");

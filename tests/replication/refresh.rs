@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use edgerepl_lab::{Lab, Site};
+use edgerepl_lab::{Lab, Site, tools};
 use nix::unistd::Uid;
 use serde_json::Value;
 
@@ -174,7 +174,7 @@ fn told_to_a_stranger(site: &Site) -> Result {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
     let program = folder.path().join("edgerepl");
-    fs::copy(env!("CARGO_BIN_EXE_edgerepl"), &program)?;
+    fs::copy(tools::edgerepl()?, &program)?;
     let output = Command::new(program)
         .arg("credential-process")
         .env("RUNTIME_DIRECTORY", site.runtime_file(""))

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site};
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, tools};
 
 use crate::{
     support::{
@@ -38,7 +38,7 @@ fn by_edgerepl_itself_with_a_key_in_a_token() -> Result {
         ..LabOptions::default()
     })?;
     let device = lab.provision_token(KeyKind::EcdsaP256, "thing-token")?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     fill(&site)?;
     rotate(
         &lab,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, SmallDisk};
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, SmallDisk, tools};
 
 use crate::support::{
     Application, LIMIT, Result, SHORT, assert_nothing_lost, assert_one_full_upload, fill,
@@ -52,7 +52,7 @@ fn a_full_disk_delays_rows_and_no_rotation() -> Result {
         eprintln!("not tested: only root can mount a small disk");
         return Ok(());
     };
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     let mut daemon = site.start()?;
     let before = wait_until_replicating(&mut daemon)?;
     disk.fill()?;

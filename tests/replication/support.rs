@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site};
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, tools};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(crate) fn site(thing_name: &str, lifetime: Duration) -> Result<(Lab, Site)> 
         ..LabOptions::default()
     })?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, thing_name)?;
-    let site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
     Ok((lab, site))
 }
 

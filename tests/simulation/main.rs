@@ -5,8 +5,8 @@
 //! power, network, provider, key, Litestream, S3 and database, each of which fails at random.
 //!
 //! ```text
-//! EDGEREPL_SEED=7 cargo test --test simulation             # replays one device, with its log
-//! EDGEREPL_YEARS=1000 cargo test --test simulation         # more of them
+//! EDGEREPL_SEED=7 cargo xtask test simulation             # replays one device, with its log
+//! EDGEREPL_YEARS=1000 cargo xtask test simulation         # more of them
 //! ```
 
 use std::env;

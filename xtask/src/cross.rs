@@ -14,7 +14,7 @@ use crate::target::{self, Target};
 
 /// Builds for these architectures, or for all; with `--system-sqlite` for SQLite as a library of the
 /// device's.
-pub(crate) fn cross(arguments: &[&str]) -> Outcome {
+pub fn cross(arguments: &[&str]) -> Outcome {
     const SYSTEM_SQLITE: &str = "--system-sqlite";
     let is_system = arguments.contains(&SYSTEM_SQLITE);
     let arguments: Vec<&str> = arguments
@@ -39,7 +39,7 @@ pub(crate) fn cross(arguments: &[&str]) -> Outcome {
 }
 
 /// Those of `--arch ARCHITECTURE…`, or all.
-pub(crate) fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
+pub fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dyn Error>> {
     let mut chosen = Vec::new();
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -58,7 +58,7 @@ pub(crate) fn targets(arguments: &[&str]) -> Result<Vec<&'static Target>, Box<dy
 }
 
 /// Builds the shipped program, and answers with where it is.
-pub(crate) fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
+pub fn build(toolchain: &Toolchain, target: &Target) -> Result<PathBuf, Box<dyn Error>> {
     run(command(toolchain, "build", target), target)
 }
 

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::target::{self, Target};
-use crate::{Outcome, cargo, cross, process, root, setup};
+use edgerepl_tools::{Workspace, root};
+use xtask::target::{self, Target};
+use xtask::{Outcome, cross, process, setup};
 
 /// Builds packages for these machines, named as Debian names them: for all devices where none is.
 pub(crate) fn deb(arguments: &[&str]) -> Outcome {
@@ -130,13 +131,11 @@ fn package(machine: Machine) -> Result<PathBuf, Box<dyn Error>> {
 
 /// The release binary for this machine.
 fn own_binary() -> Result<PathBuf, Box<dyn Error>> {
-    process::run(&mut cargo(&[
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "edgerepl",
-    ]))?;
+    process::run(
+        Workspace::Shipped
+            .cargo("build")
+            .args(["--locked", "--release"]),
+    )?;
     // xtask was built by the same cargo, into the folder beside.
     let folder = env::current_exe()?.ancestors().nth(2).map(Path::to_owned);
     Ok(folder

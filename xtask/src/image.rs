@@ -23,20 +23,31 @@ mod step;
 
 /// What QEMU boots.
 #[derive(Debug)]
-pub(crate) struct Image {
-    pub(crate) arch: &'static Target,
-    pub(crate) kernel: PathBuf,
+pub struct Image {
+    /// For which machine it is.
+    pub arch: &'static Target,
+    /// The kernel, as QEMU loads it.
+    pub kernel: PathBuf,
     /// Finds the disk with the serial number `root`, and goes on from there. None where the kernel
     /// does so itself.
-    pub(crate) initrd: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
     /// The root's file system, for a disk with the serial number `root`.
-    pub(crate) root: PathBuf,
-    pub(crate) door: Door,
+    pub root: PathBuf,
+    /// How a test gets in.
+    pub door: Door,
 }
+
+/// What the tests put into our own image, and into one that somebody else built: the module of a token
+/// in files, how a restore is asked for, and whose the data are.
+pub const SOFTHSM: &str = include_str!("image/files/softhsm.conf");
+/// See [`SOFTHSM`].
+pub const RESTORE: &str = include_str!("image/files/restore.conf");
+/// See [`SOFTHSM`].
+pub const OWNERS: &str = include_str!("image/files/test-data.conf");
 
 /// How a test gets in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Door {
+pub enum Door {
     /// A root shell on a port of its own.
     Port,
     /// The serial console, where root logs in without a password.
@@ -44,7 +55,7 @@ pub(crate) enum Door {
 }
 
 /// Makes the images for these architectures, or for all.
-pub(crate) fn image(arguments: &[&str]) -> Outcome {
+pub fn image(arguments: &[&str]) -> Outcome {
     // To be found now rather than when the image is to be booted.
     setup::qemu()?;
     let mut table = String::new();
@@ -65,7 +76,7 @@ pub(crate) fn image(arguments: &[&str]) -> Outcome {
 }
 
 /// Makes what is missing or out of date of an image.
-pub(crate) fn build(target: &'static Target) -> Result<Image, Box<dyn Error>> {
+pub fn build(target: &'static Target) -> Result<Image, Box<dyn Error>> {
     let directory = directory(target)?;
     let parts = setup::image(target)?;
     let base = directory.join("base");
@@ -93,7 +104,7 @@ pub(crate) fn build(target: &'static Target) -> Result<Image, Box<dyn Error>> {
 }
 
 /// An image that was built elsewhere: see [`foreign`].
-pub(crate) fn built_elsewhere(arch: &'static Target, file: &Path) -> Result<Image, Box<dyn Error>> {
+pub fn built_elsewhere(arch: &'static Target, file: &Path) -> Result<Image, Box<dyn Error>> {
     let file = file
         .canonicalize()
         .map_err(|e| format!("{}: {e}", file.display()))?;
@@ -102,7 +113,9 @@ pub(crate) fn built_elsewhere(arch: &'static Target, file: &Path) -> Result<Imag
 
 /// Where all that belongs to a machine's image is kept.
 fn directory(target: &Target) -> Result<PathBuf, Box<dyn Error>> {
-    let directory = crate::root().join("target/image").join(target.arch);
+    let directory = edgerepl_tools::root()
+        .join("target/image")
+        .join(target.arch);
     fs::create_dir_all(&directory)?;
     Ok(directory.canonicalize()?)
 }

@@ -6,15 +6,17 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::{Outcome, process, root, setup};
+use edgerepl_tools::root;
+use xtask::{Outcome, process, setup};
+
+use crate::with_lab;
 
 mod buildroot;
 mod pins;
 mod shell;
-mod supervised;
 mod yocto;
 
 /// What was found, a sentence each; none where all is well.
@@ -31,7 +33,7 @@ struct Check {
 
 /// What a check finds ready.
 struct Bench {
-    /// The workspace.
+    /// The repository.
     root: PathBuf,
     /// The Python that knows the packages of the tools.
     python: PathBuf,
@@ -41,7 +43,7 @@ struct Bench {
 
 impl Bench {
     /// Not by the tools' own scripts: they name the folder that they were installed to, and a
-    /// workspace can be moved.
+    /// repository can be moved.
     fn python(&self) -> Command {
         Command::new(&self.python)
     }
@@ -86,7 +88,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "buildroot: no systemd",
-        run: supervised::without_systemd,
+        run: without_systemd,
     },
     Check {
         name: "pins agree",
@@ -134,6 +136,24 @@ pub(crate) fn layers(arguments: &[&str]) -> Outcome {
     }
     println!("\nlayers: {passed} passed, {failed} failed");
     Ok(failed == 0)
+}
+
+/// edgerepl on a device without systemd, by Buildroot's supervisor: with the lab, and so by a program
+/// of its own, which says what it found, or a figure.
+fn without_systemd(_: &Bench) -> Verdict {
+    setup::setup()?;
+    let output = with_lab::command(&["supervised"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() {
+        return Ok((said.trim().to_owned(), Findings::new()));
+    }
+    let mut findings: Findings = said.lines().map(str::to_owned).collect();
+    if findings.is_empty() {
+        findings.push(format!("it came to no end ({}): see above", output.status));
+    }
+    Ok((String::new(), findings))
 }
 
 /// A part of this module's source that is not Rust.

@@ -1,23 +1,17 @@
 //! The project's own tasks: `cargo xtask TASK`.
 //!
-//! Owns what a developer or the gate runs. Each task sets up what it needs by itself, so that the
-//! first command on a fresh machine is also the only one.
+//! Owns what a developer or the gate runs. It is built without the lab: a task that needs the lab is a
+//! program of its own (`with-lab`), which cargo builds when such a task is asked for.
 
 use std::env;
-use std::error::Error;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-mod cross;
+use xtask::{cross, image, setup};
+
 mod deb;
-mod demo;
-mod image;
 mod layers;
-mod process;
-mod qemu;
-mod setup;
 mod suites;
-mod target;
+mod with_lab;
 
 const HELP: &str = "\
 Usage: cargo xtask TASK
@@ -52,11 +46,9 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["cross", arguments @ ..] => cross::cross(arguments),
         ["deb", arguments @ ..] => deb::deb(arguments),
-        ["demo"] => demo::demo(&demo::Pace::SHORT),
-        ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
+        ["demo"] | ["demo", "--real-time"] | ["qemu", ..] => with_lab::run(&words),
         ["image", arguments @ ..] => image::image(arguments),
         ["layers", arguments @ ..] => layers::layers(arguments),
-        ["qemu", arguments @ ..] => qemu::qemu(arguments),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),
         ["test", suites @ ..] => suites::test(suites),
         _ => {
@@ -72,56 +64,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// True where the task's question was answered with yes.
-type Outcome = Result<bool, Box<dyn Error>>;
-
-/// Cargo, in the workspace's root.
-fn cargo(arguments: &[&str]) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(arguments).current_dir(root());
-    as_if_by_hand(&mut cargo);
-    cargo
-}
-
-/// Takes from a cargo's environment what this task's own cargo says there of the task. Build scripts
-/// that look at it (ring's does) would be run again, and all that depends on them built anew, with
-/// each change between a cargo started by a task and one started by hand.
-fn as_if_by_hand(cargo: &mut Command) {
-    for (name, _) in env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&name);
-        }
-    }
-}
-
-/// The workspace's root.
-fn root() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-/// Builds the programs that tests and the demo start, and answers with the folder they are in.
-fn build_programs() -> Result<PathBuf, Box<dyn Error>> {
-    let built = cargo(&[
-        "build",
-        "--package",
-        "edgerepl",
-        "--package",
-        "edgerepl-lab",
-        "--package",
-        "edgerepl-lab-faulty-module",
-        "--package",
-        "edgerepl-lab-i2c-shim",
-        "--bins",
-        "--lib",
-    ])
-    .status()?;
-    if !built.success() {
-        return Err("the programs can't be built: see cargo's errors above".into());
-    }
-    // xtask was built by the same cargo, into the same folder.
-    let folder = env::current_exe()?.parent().map(PathBuf::from);
-    Ok(folder.ok_or("xtask has no folder")?)
 }

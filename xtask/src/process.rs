@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Runs to the end and answers with what was printed; or, in words, with why it did not end well: all
 /// that the program said of it.
-pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+pub fn output(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()
         .map_err(|cause| format!("{} can't be run: {cause}", name(command)))?;
@@ -20,7 +20,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
 }
 
 /// Runs to the end before everybody's eyes.
-pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+pub fn run(command: &mut Command) -> Result<(), String> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{} failed ({status}): see above", name(command))),
@@ -29,7 +29,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
 }
 
 /// The last line of what a program said: the reason, most often.
-pub(crate) fn last_line(said: &str) -> &str {
+pub fn last_line(said: &str) -> &str {
     said.lines().next_back().unwrap_or(said)
 }
 

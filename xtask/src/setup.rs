@@ -2,7 +2,7 @@
 //! Rust it installs what is missing; where nothing is missing it says and does nothing.
 //!
 //! It never touches the system beyond the packages named here. Whatever else it makes goes under
-//! the workspace's own `target`, where the lab's `tools` module looks for it.
+//! the repository's own `target`, where `edgerepl-tools` looks for it.
 
 use std::{
     env,
@@ -13,14 +13,14 @@ use std::{
     process::Command,
 };
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
-pub(crate) use cryptoauthlib::{ACCEPT, LicenceAccepted};
+pub use cryptoauthlib::{ACCEPT, LicenceAccepted};
 pub(crate) use debian::Archive;
-pub(crate) use emulator::Clock;
-pub(crate) use litestream::VERSION as LITESTREAM;
-pub(crate) use packages::is_root;
-pub(crate) use toolchain::Toolchain;
+pub use emulator::Clock;
+pub use litestream::VERSION as LITESTREAM;
+pub use packages::is_root;
+pub use toolchain::Toolchain;
 
 use crate::process;
 use crate::target::Target;
@@ -37,7 +37,7 @@ mod standard_library;
 mod toolchain;
 
 /// Installs what the demo and the tests on this machine need.
-pub(crate) fn setup() -> Result<(), SetupError> {
+pub fn setup() -> Result<(), SetupError> {
     let softhsm = Package::new("softhsm2", tools::softhsm_module().is_ok());
     // Reads the units in `dist/`, and starts nothing.
     let reads_units = ["systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"];
@@ -55,11 +55,11 @@ pub(crate) fn setup() -> Result<(), SetupError> {
 }
 
 /// Installs AWS's own clients, for the tests of what any of them can use.
-pub(crate) fn aws_sdks() -> Result<(), SetupError> {
+pub fn aws_sdks() -> Result<(), SetupError> {
     AWS_SDKS.install().map(drop)
 }
 
-/// Where the lab's `tools` module looks for them.
+/// Where `edgerepl-tools` looks for them.
 const AWS_SDKS: python::Environment = python::Environment {
     name: "aws-sdks",
     what: "boto3 and the AWS CLI",
@@ -67,7 +67,7 @@ const AWS_SDKS: python::Environment = python::Environment {
 };
 
 /// Unpacks Debian's promtool, and installs none of Prometheus.
-pub(crate) fn promtool() -> Result<(), SetupError> {
+pub fn promtool() -> Result<(), SetupError> {
     let place = tools::directory().join("prometheus");
     if !place.exists() {
         let scratch = place.with_extension(std::process::id().to_string());
@@ -78,12 +78,12 @@ pub(crate) fn promtool() -> Result<(), SetupError> {
 }
 
 /// Builds Microchip's PKCS#11 module for this machine.
-pub(crate) fn cryptoauthlib(accepted: LicenceAccepted) -> Result<PathBuf, SetupError> {
+pub fn cryptoauthlib(accepted: LicenceAccepted) -> Result<PathBuf, SetupError> {
     cryptoauthlib::install(accepted)
 }
 
 /// Builds it for a device, whose C compiler is there already; there it is in the folder `there`.
-pub(crate) fn cryptoauthlib_for(
+pub fn cryptoauthlib_for(
     target: &Target,
     there: &Path,
     accepted: LicenceAccepted,
@@ -92,13 +92,13 @@ pub(crate) fn cryptoauthlib_for(
 }
 
 /// Installs what it takes to build for these machines.
-pub(crate) fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
+pub fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
     toolchain::install(targets)
 }
 
 /// Debian's SQLite for a device, to link with: where it was unpacked. rusqlite needs a newer one than
 /// that of Debian 12, whose 3.40 lacks functions.
-pub(crate) fn sqlite(target: &Target) -> Result<PathBuf, SetupError> {
+pub fn sqlite(target: &Target) -> Result<PathBuf, SetupError> {
     let place = tools::directory().join(format!("sqlite-{}", target.arch));
     if !place.exists() {
         let packages = ["libsqlite3-0", "libsqlite3-dev"];
@@ -113,19 +113,20 @@ pub(crate) fn sqlite(target: &Target) -> Result<PathBuf, SetupError> {
 }
 
 /// Installs what it takes to run a device's programs here, with the clock of theirs.
-pub(crate) fn emulation(target: &Target, clock: Clock) -> Result<(), SetupError> {
+pub fn emulation(target: &Target, clock: Clock) -> Result<(), SetupError> {
     emulator::install(target, clock)
 }
 
 /// What an image is made with, besides what cargo builds.
-pub(crate) struct ForImage {
-    pub(crate) toolchain: Toolchain,
+pub struct ForImage {
+    /// What builds for that machine.
+    pub toolchain: Toolchain,
     /// None where no build of Litestream for such a machine is known.
-    pub(crate) litestream: Option<PathBuf>,
+    pub litestream: Option<PathBuf>,
 }
 
 /// Installs what it takes to make an image for such a machine.
-pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
+pub fn image(target: &Target) -> Result<ForImage, SetupError> {
     let mut needed = vec![
         brings("cpio", "cpio"),
         Package::new("kmod", Path::new("/sbin/depmod").exists()),
@@ -147,7 +148,7 @@ pub(crate) fn image(target: &Target) -> Result<ForImage, SetupError> {
 }
 
 /// Installs what builds and judges Debian packages.
-pub(crate) fn packaging() -> Result<(), SetupError> {
+pub fn packaging() -> Result<(), SetupError> {
     let needed = [
         ("binutils", "readelf"),
         ("debhelper", "dh"),
@@ -158,12 +159,12 @@ pub(crate) fn packaging() -> Result<(), SetupError> {
 }
 
 /// Installs what reads Yocto layers and Buildroot trees; answers with the Python that knows it.
-pub(crate) fn layers() -> Result<PathBuf, SetupError> {
+pub fn layers() -> Result<PathBuf, SetupError> {
     layers::install()
 }
 
 /// Installs QEMU for whole machines, and what makes their disks.
-pub(crate) fn qemu() -> Result<(), SetupError> {
+pub fn qemu() -> Result<(), SetupError> {
     let disks = Package::new("e2fsprogs", Path::new("/sbin/debugfs").exists());
     let partitions = Package::new("fdisk", Path::new("/sbin/sfdisk").exists());
     packages::install(&[disks, partitions])?;
@@ -211,7 +212,7 @@ fn about(path: &Path) -> impl FnOnce(std::io::Error) -> SetupError {
 
 /// One sentence: the thing, the cause, the next step.
 #[derive(Debug)]
-pub(crate) struct SetupError(String);
+pub struct SetupError(String);
 
 impl SetupError {
     fn new(thing: &dyn Display, cause: String, next: &str) -> Self {

@@ -2,90 +2,109 @@
 //!
 //! Owns the list of suites. Judges nothing: what fails is for the tests to say.
 
-use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::setup::{self, ACCEPT, Clock, LicenceAccepted};
-use crate::target::{AARCH64, ARMV7, Target};
-use crate::{Outcome, build_programs, cargo};
+use edgerepl_tools::{self as tools, Workspace};
+use xtask::Outcome;
+use xtask::setup::{self, ACCEPT, Clock, LicenceAccepted};
+use xtask::target::{AARCH64, ARMV7, Target};
 
 /// A suite's name, the command that runs it, and on what machine.
 struct Suite {
     name: &'static str,
+    workspace: Workspace,
     arguments: &'static [&'static str],
     device: Option<(&'static Target, Clock)>,
 }
 
 /// Not one of all: it needs Microchip's module, for whose licence somebody has to answer.
-const SECURE_ELEMENT: Suite = suite(
+const SECURE_ELEMENT: Suite = with_lab(
     "secure-element",
-    &["--package", "edgerepl", "--test", "secure_element"],
+    &["--package=edgerepl-tests", "--test=secure_element"],
 );
 
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
 /// there are processors.
 const SUITES: &[Suite] = &[
-    suite("unit", &["--package", "edgerepl", "--lib"]),
-    suite("documentation", &["--workspace", "--doc"]),
-    suite("tasks", &["--package", "xtask"]),
-    suite(
+    shipped("unit", &["--lib"]),
+    shipped("documentation", &["--doc"]),
+    with_lab(
+        "tasks",
+        &[
+            "--package=xtask",
+            "--package=xtask-with-lab",
+            "--package=edgerepl-tools",
+        ],
+    ),
+    with_lab(
         "dependencies",
-        &["--package", "edgerepl", "--test", "dependencies"],
+        &["--package=edgerepl-tests", "--test=dependencies"],
     ),
-    suite(
+    with_lab("house", &["--package=edgerepl-tests", "--test=house"]),
+    with_lab(
         "configuration",
-        &["--package", "edgerepl", "--test", "configuration"],
+        &["--package=edgerepl-tests", "--test=configuration"],
     ),
-    suite("manual", &["--package", "edgerepl", "--test", "manual"]),
-    suite("dist", &["--package", "edgerepl", "--test", "dist"]),
-    suite("check", &["--package", "edgerepl", "--test", "check"]),
-    suite(
+    with_lab("papers", &["--package=edgerepl-tests", "--test=papers"]),
+    with_lab("manual", &["--package=edgerepl-tests", "--test=manual"]),
+    with_lab("dist", &["--package=edgerepl-tests", "--test=dist"]),
+    with_lab("check", &["--package=edgerepl-tests", "--test=check"]),
+    with_lab(
         "litestream-view",
-        &["--package", "edgerepl", "--test", "litestream_view"],
+        &["--package=edgerepl-tests", "--test=litestream_view"],
     ),
-    suite("output", &["--package", "edgerepl", "--test", "output"]),
-    suite("csr", &["--package", "edgerepl", "--test", "csr"]),
-    suite("notify", &["--package", "edgerepl", "--test", "notify"]),
-    suite(
+    with_lab("output", &["--package=edgerepl-tests", "--test=output"]),
+    with_lab("csr", &["--package=edgerepl-tests", "--test=csr"]),
+    with_lab("notify", &["--package=edgerepl-tests", "--test=notify"]),
+    with_lab(
         "inherited",
-        &["--package", "edgerepl", "--test", "inherited"],
+        &["--package=edgerepl-tests", "--test=inherited"],
     ),
-    suite("lab", &["--package", "edgerepl-lab", "--lib", "--tests"]),
-    suite(
+    with_lab("lab", &["--package=edgerepl-lab"]),
+    with_lab(
         "credentials",
-        &["--package", "edgerepl", "--test", "credentials"],
+        &["--package=edgerepl-tests", "--test=credentials"],
     ),
-    suite("provider", &["--package", "edgerepl", "--test", "provider"]),
-    suite("token", &["--package", "edgerepl", "--test", "token"]),
-    suite(
+    with_lab("provider", &["--package=edgerepl-tests", "--test=provider"]),
+    with_lab("token", &["--package=edgerepl-tests", "--test=token"]),
+    with_lab(
         "token-faults",
-        &["--package", "edgerepl", "--test", "token_faults"],
+        &["--package=edgerepl-tests", "--test=token_faults"],
     ),
-    suite("restore", &["--package", "edgerepl", "--test", "restore"]),
-    suite("verify", &["--package", "edgerepl", "--test", "verify"]),
-    suite("metrics", &["--package", "edgerepl", "--test", "metrics"]),
-    suite("sdk", &["--package", "edgerepl", "--test", "sdk"]),
-    suite("secrecy", &["--package", "edgerepl", "--test", "secrecy"]),
-    suite(
-        "simulation",
-        &["--package", "edgerepl", "--test", "simulation"],
-    ),
-    suite(
+    with_lab("restore", &["--package=edgerepl-tests", "--test=restore"]),
+    with_lab("verify", &["--package=edgerepl-tests", "--test=verify"]),
+    with_lab("metrics", &["--package=edgerepl-tests", "--test=metrics"]),
+    with_lab("sdk", &["--package=edgerepl-tests", "--test=sdk"]),
+    with_lab("secrecy", &["--package=edgerepl-tests", "--test=secrecy"]),
+    with_lab("simulation", &["--package=edgerepl-simulation"]),
+    with_lab(
         "replication",
-        &["--package", "edgerepl", "--test", "replication"],
+        &["--package=edgerepl-tests", "--test=replication"],
     ),
-    suite("health", &["--package", "edgerepl", "--test", "health"]),
-    suite("chaos", &["--package", "edgerepl", "--test", "chaos"]),
+    with_lab("health", &["--package=edgerepl-tests", "--test=health"]),
+    with_lab("chaos", &["--package=edgerepl-tests", "--test=chaos"]),
     emulated("unit-aarch64", &AARCH64, Clock::True),
     emulated("unit-armv7", &ARMV7, Clock::True),
     emulated("year-2040", &ARMV7, Clock::In2040),
 ];
 
-const fn suite(name: &'static str, arguments: &'static [&'static str]) -> Suite {
+/// Tests of edgerepl alone.
+const fn shipped(name: &'static str, arguments: &'static [&'static str]) -> Suite {
     Suite {
         name,
+        workspace: Workspace::Shipped,
+        arguments,
+        device: None,
+    }
+}
+
+/// Tests of what never ships, or of edgerepl against the lab.
+const fn with_lab(name: &'static str, arguments: &'static [&'static str]) -> Suite {
+    Suite {
+        name,
+        workspace: Workspace::Lab,
         arguments,
         device: None,
     }
@@ -96,7 +115,8 @@ const fn suite(name: &'static str, arguments: &'static [&'static str]) -> Suite 
 const fn emulated(name: &'static str, target: &'static Target, clock: Clock) -> Suite {
     Suite {
         name,
-        arguments: &["--package", "edgerepl", "--lib"],
+        workspace: Workspace::Shipped,
+        arguments: &["--lib"],
         device: Some((target, clock)),
     }
 }
@@ -121,7 +141,8 @@ pub(crate) fn test(chosen: &[&str]) -> Outcome {
     let suites: Vec<&Suite> = SUITES.iter().filter(is_chosen).collect();
     if suites.iter().any(|suite| suite.device.is_none()) {
         setup::setup()?;
-        build_programs()?;
+        // Here, and not in the middle of a test, it is told what can't be compiled.
+        tools::edgerepl()?;
     }
     let includes = |name| suites.iter().any(|suite| suite.name == name);
     if includes("metrics") {
@@ -141,7 +162,6 @@ fn secure_element(words: &[&str]) -> Outcome {
     })?;
     setup::setup()?;
     setup::cryptoauthlib(accepted)?;
-    build_programs()?;
     run_all(&[&SECURE_ELEMENT])
 }
 
@@ -179,7 +199,7 @@ struct Count {
 fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let mut command = match suite.device {
-        None => cargo(&["test"]),
+        None => suite.workspace.cargo("test"),
         Some((target, clock)) => emulated_test(target, clock)?,
     };
     command.arg("--no-fail-fast").args(suite.arguments);
@@ -220,9 +240,6 @@ fn emulated_test(target: &Target, clock: Clock) -> Result<Command, Box<dyn std::
     if let Some(runner) = clock.runner(target) {
         command.args(["--config", &runner]);
     }
-    let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
-    flags.push(" --cfg without_lab");
-    command.env("RUSTFLAGS", flags);
     Ok(command)
 }
 
@@ -237,7 +254,11 @@ fn result(line: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::result;
+    use std::fs;
+
+    use toml::Table;
+
+    use super::{SECURE_ELEMENT, SUITES, Suite, result};
 
     #[test]
     fn reads_the_counts_of_a_suite() {
@@ -245,5 +266,30 @@ mod tests {
             "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(result(line), Some((12, 3)));
         assert_eq!(result("test rotation ... ok"), None);
+    }
+
+    #[test]
+    fn runs_each_test_program_that_there_is() {
+        let tests = edgerepl_tools::root().join("tests");
+        let manifest = fs::read_to_string(tests.join("Cargo.toml")).expect("a manifest");
+        let manifest: Table = manifest.parse().expect("TOML");
+        let programs = manifest["test"].as_array().expect("tests").iter();
+        let named: Vec<&str> = programs.filter_map(|test| test["name"].as_str()).collect();
+        for name in &named {
+            let argument = format!("--test={name}");
+            let runs = |suite: &Suite| suite.arguments.contains(&&*argument);
+            let is_run = SUITES.iter().any(runs) || runs(&SECURE_ELEMENT);
+            assert!(is_run, "no suite runs {name}");
+        }
+        // Cargo looks for none by itself.
+        for entry in fs::read_dir(&tests).expect("tests") {
+            let path = entry.expect("an entry").path();
+            let is_file = path.extension().is_some_and(|end| end == "rs");
+            let is_package = path.join("Cargo.toml").is_file();
+            if is_file || path.join("main.rs").is_file() && !is_package {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy();
+                assert!(named.contains(&&*name), "tests/Cargo.toml lacks {name}");
+            }
+        }
     }
 }

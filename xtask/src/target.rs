@@ -2,20 +2,21 @@
 
 /// A kind of device.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Target {
+pub struct Target {
     /// What people call it, as in `--arch aarch64`.
-    pub(crate) arch: &'static str,
+    pub arch: &'static str,
     /// Rust's name.
-    pub(crate) triple: &'static str,
+    pub triple: &'static str,
     /// Debian's name.
-    pub(crate) debian: &'static str,
+    pub debian: &'static str,
     /// GNU's name, with which its tools begin.
-    pub(crate) gnu: &'static str,
+    pub gnu: &'static str,
     /// The emulator that runs its programs, as .cargo/config.toml names it.
-    pub(crate) emulator: &'static str,
+    pub emulator: &'static str,
 }
 
-pub(crate) const AARCH64: Target = Target {
+/// 64 bits: a Raspberry Pi since the third.
+pub const AARCH64: Target = Target {
     arch: "aarch64",
     triple: "aarch64-unknown-linux-gnu",
     debian: "arm64",
@@ -23,7 +24,8 @@ pub(crate) const AARCH64: Target = Target {
     emulator: "qemu-aarch64",
 };
 
-pub(crate) const ARMV7: Target = Target {
+/// 32 bits.
+pub const ARMV7: Target = Target {
     arch: "armv7",
     triple: "armv7-unknown-linux-gnueabihf",
     debian: "armhf",
@@ -31,10 +33,11 @@ pub(crate) const ARMV7: Target = Target {
     emulator: "qemu-arm",
 };
 
-pub(crate) const ALL: [&Target; 2] = [&AARCH64, &ARMV7];
+/// All that there are.
+pub const ALL: [&Target; 2] = [&AARCH64, &ARMV7];
 
 /// The one that people call so.
-pub(crate) fn named(arch: &str) -> Result<&'static Target, String> {
+pub fn named(arch: &str) -> Result<&'static Target, String> {
     let found = ALL.into_iter().find(|target| target.arch == arch);
     found.ok_or_else(|| {
         let known = ALL.map(|target| target.arch).join(" and ");

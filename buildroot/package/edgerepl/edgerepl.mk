@@ -10,17 +10,16 @@ EDGEREPL_SITE_METHOD = local
 EDGEREPL_LICENSE = MIT or Apache-2.0
 EDGEREPL_LICENSE_FILES = LICENSE-MIT LICENSE-APACHE
 
-# Not lab and xtask: cargo reads every member of the workspace.
 EDGEREPL_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = \
 	--exclude /buildroot \
 	--exclude /docs \
+	--exclude /lab \
 	--exclude /meta-edgerepl \
 	--exclude /target \
-	--exclude /tests
+	--exclude /tests \
+	--exclude /xtask
 
-EDGEREPL_CARGO_BUILD_OPTS = \
-	--package edgerepl \
-	--config .cargo/vendor.toml
+EDGEREPL_CARGO_BUILD_OPTS = --config .cargo/vendor.toml
 
 # Buildroot's defaults, given by the environment, would win over Cargo.toml's
 # release profile: the program would be larger, and its integers would wrap

@@ -19,7 +19,7 @@ EDGEREPL_SOURCE ?= "${@os.path.normpath('${THISDIR}/../../..')}"
 FILESEXTRAPATHS:prepend := "${EDGEREPL_SOURCE}:"
 CARGO_LOCK_FILE = "${EDGEREPL_SOURCE}/Cargo.lock"
 
-# What is built, and the members of the workspace that cargo has to read; cargo_lock adds the crates.
+# What is built; cargo_lock adds the crates.
 SRC_URI = "\
     file://Cargo.toml;subdir=${BP} \
     file://Cargo.lock;subdir=${BP} \
@@ -28,9 +28,7 @@ SRC_URI = "\
     file://README.md;subdir=${BP} \
     file://build.rs;subdir=${BP} \
     file://dist;subdir=${BP} \
-    file://lab;subdir=${BP} \
     file://src;subdir=${BP} \
-    file://xtask;subdir=${BP} \
     file://softhsm.conf \
     file://softhsm2.conf \
     file://softhsm-tmpfiles.conf \
@@ -59,9 +57,7 @@ PACKAGECONFIG[supervisor-systemd] = ""
 # The number of the bus that the secure element is on, for cryptoauthlib's recipe too.
 CRYPTOAUTHLIB_I2C_BUS ?= "1"
 
-CARGO_BUILD_FLAGS:append = " --package edgerepl ${@bb.utils.contains('PACKAGECONFIG', 'system-sqlite', '--no-default-features', '', d)}"
-# Tests without the lab, which is no business of a device's.
-RUSTFLAGS:append = " --cfg without_lab"
+CARGO_BUILD_FLAGS:append = " ${@bb.utils.contains('PACKAGECONFIG', 'system-sqlite', '--no-default-features', '', d)}"
 # Symbols go into the -dbg package, not away.
 export CARGO_PROFILE_RELEASE_STRIP = "none"
 # The C and the assembler code of crates is outside S, and its paths would be in the -dbg package.

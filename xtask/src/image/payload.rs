@@ -57,15 +57,15 @@ const FILES: &[(&str, &str)] = &[
     ),
     (
         "usr/lib/systemd/system/edgerepl.service.d/softhsm.conf",
-        include_str!("files/softhsm.conf"),
+        super::SOFTHSM,
     ),
     (
         "usr/lib/systemd/system/edgerepl-restore.service.d/softhsm.conf",
-        include_str!("files/softhsm.conf"),
+        super::SOFTHSM,
     ),
     (
         "usr/lib/systemd/system/edgerepl-restore.service.d/restore.conf",
-        include_str!("files/restore.conf"),
+        super::RESTORE,
     ),
     // Debian makes these when it installs udev, whose rules name them.
     (
@@ -94,10 +94,7 @@ const FILES: &[(&str, &str)] = &[
         "usr/lib/udev/rules.d/99-test-shell.rules",
         include_str!("files/test-shell.rules"),
     ),
-    (
-        "usr/lib/edgerepl-test/data.conf",
-        include_str!("files/test-data.conf"),
-    ),
+    ("usr/lib/edgerepl-test/data.conf", super::OWNERS),
 ];
 
 /// Links, by their place.
@@ -189,7 +186,7 @@ impl Payload<'_> {
     pub(super) fn inputs(&self) -> Vec<PathBuf> {
         let source = super::source("");
         let mut inputs = vec![
-            crate::root().join("dist"),
+            edgerepl_tools::root().join("dist"),
             self.edgerepl.to_owned(),
             source.join("files"),
             source.join("payload.rs"),
@@ -237,7 +234,7 @@ impl Payload<'_> {
     }
 
     fn install_edgerepl(&self, root: &Path) -> Result<(), Box<dyn Error>> {
-        let mut install = Command::new(crate::root().join("dist/install.sh"));
+        let mut install = Command::new(edgerepl_tools::root().join("dist/install.sh"));
         install.arg("image").env("DESTDIR", root);
         step::run(install.env("BINARY", self.edgerepl)).map(drop)
     }

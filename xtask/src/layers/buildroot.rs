@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Bench, Findings, Verdict, source, tracked};
-use crate::process;
+use xtask::process;
 
 /// The devices' processors by Buildroot's options, with what a user sets for each of them.
 const MACHINES: [(&str, &str); 3] = [
@@ -59,7 +59,7 @@ fn survives(
     configuration: &Path,
 ) -> Result<Findings, Box<dyn Error>> {
     let name = configuration.file_name().unwrap_or_default();
-    let output = crate::root().join("target/layers").join(name);
+    let output = edgerepl_tools::root().join("target/layers").join(name);
     fs::create_dir_all(&output)?;
     let output = output.canonicalize()?;
     let mut make = Command::new("make");

@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use super::{Bench, Findings, Verdict, buildroot, yocto};
-use crate::setup;
+use xtask::setup;
 
 /// Litestream, cryptoauthlib and edgerepl are the same by either packager, and as tested.
 pub(super) fn agree(bench: &Bench) -> Verdict {

@@ -12,7 +12,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{Bench, Findings, Verdict, source};
-use crate::process;
+use xtask::process;
 
 /// The releases of Yocto that the layer is for.
 const SERIES: [&str; 2] = ["scarthgap", "wrynose"];

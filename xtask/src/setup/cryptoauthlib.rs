@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
 use super::{AGAIN, Package, SetupError, about, brings, packages, program, run};
 use crate::target::Target;
@@ -25,7 +25,7 @@ const MODULE: &str = "libcryptoauth.so";
 const CONFIG_HEADER: &str = include_str!("pkcs11_config.h.in");
 
 /// The word of somebody who may use it.
-pub(crate) const ACCEPT: &str = "--accept-microchip-licence";
+pub const ACCEPT: &str = "--accept-microchip-licence";
 
 const LICENCE: &str = "\
 cryptoauthlib's licence: Subject to your compliance with its terms, you may use Microchip's software
@@ -35,11 +35,11 @@ shipped with edgerepl. Whether you may do so is for you to know.";
 
 /// That somebody gave that word.
 #[derive(Clone, Copy)]
-pub(crate) struct LicenceAccepted(());
+pub struct LicenceAccepted(());
 
 impl LicenceAccepted {
     /// What there is to accept is printed, whether or not it is among these words.
-    pub(crate) fn among(words: &[&str]) -> Option<Self> {
+    pub fn among(words: &[&str]) -> Option<Self> {
         println!("{LICENCE}\n");
         words.contains(&ACCEPT).then_some(Self(()))
     }

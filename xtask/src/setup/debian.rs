@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
 use super::{SetupError, about, run};
 use crate::target;

@@ -11,7 +11,7 @@ use crate::target::Target;
 
 /// What the time is for a device's programs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Clock {
+pub enum Clock {
     /// What it is here.
     True,
     /// Past the 32 bits of seconds, which are used up in January 2038.
@@ -21,7 +21,7 @@ pub(crate) enum Clock {
 impl Clock {
     /// The setting with which cargo runs a device's programs at that time, where it is another than
     /// that of .cargo/config.toml.
-    pub(crate) fn runner(self, target: &Target) -> Option<String> {
+    pub fn runner(self, target: &Target) -> Option<String> {
         if self == Self::True {
             return None;
         }

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
 use super::{AGAIN, SetupError, about, packages::Package, run};
 use crate::target::Target;
@@ -53,7 +53,7 @@ impl Release {
 }
 
 /// What the project is made for, and packaged with.
-pub(crate) const VERSION: &str = "0.5.17";
+pub const VERSION: &str = "0.5.17";
 
 /// 0.5 is what the project is made for; 0.3 is in the field, and differs in all that matters here.
 /// The digests of 0.5.17 are those of the programs in upstream's own release archives.

@@ -81,7 +81,7 @@ fn apt_get(arguments: &[&str]) -> Command {
 }
 
 /// Whether this user may do everything.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
 use super::{AGAIN, SetupError, about, packages, packages::Package, run};
 

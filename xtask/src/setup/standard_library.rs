@@ -79,7 +79,7 @@ fn build(
 
     let built = scratch.join("built");
     let mut cargo = Command::new("/usr/bin/cargo");
-    crate::as_if_by_hand(&mut cargo);
+    edgerepl_tools::as_if_by_hand(&mut cargo);
     cargo
         .args(["build", "--quiet", "--locked", "--release"])
         .args(["--features", "panic-unwind backtrace", "--target", triple])
@@ -87,7 +87,7 @@ fn build(
         .arg(library.join("sysroot/Cargo.toml"))
         .arg("--target-dir")
         .arg(&built)
-        .current_dir(crate::root())
+        .current_dir(edgerepl_tools::root())
         .env("RUSTC", "/usr/bin/rustc")
         .env("RUSTC_BOOTSTRAP", "1")
         // As the name of any other library, that of std then tells what it was built from.

@@ -11,23 +11,23 @@ use std::{
     process::Command,
 };
 
-use edgerepl_lab::tools;
+use edgerepl_tools as tools;
 
 use super::{AGAIN, SetupError, about, packages, program, standard_library};
 use crate::{setup::packages::Package, target::Target};
 
 /// A cargo and the compiler that it is to use.
-pub(crate) struct Toolchain {
+pub struct Toolchain {
     cargo: PathBuf,
     rustc: Option<PathBuf>,
 }
 
 impl Toolchain {
-    /// Cargo, in the workspace's root.
-    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+    /// Cargo, for the workspace of what ships.
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = Command::new(&self.cargo);
-        cargo.args(arguments).current_dir(crate::root());
-        crate::as_if_by_hand(&mut cargo);
+        cargo.args(arguments).current_dir(edgerepl_tools::root());
+        edgerepl_tools::as_if_by_hand(&mut cargo);
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
         }
@@ -64,7 +64,7 @@ pub(super) fn install(targets: &[&Target]) -> Result<Toolchain, SetupError> {
 fn own_library_is_there(target: &Target) -> bool {
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let rustc = rustc.args(["--print", "target-libdir", "--target", target.triple]);
-    let output = rustc.current_dir(crate::root()).output();
+    let output = rustc.current_dir(edgerepl_tools::root()).output();
     output.is_ok_and(|output| {
         let directory = String::from_utf8_lossy(&output.stdout);
         output.status.success() && holds_library(Path::new(directory.trim()))

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use edgerepl_lab::{Lab, LabOptions};
-
-use crate::{Outcome, build_programs, setup};
+use edgerepl_tools as tools;
+use xtask::{Outcome, setup};
 
 mod screen;
 mod way;
@@ -53,7 +53,7 @@ impl Pace {
 /// Runs it; true where each replica holds exactly what its database holds, and refresh restarted nothing.
 pub(crate) fn demo(pace: &Pace) -> Outcome {
     setup::setup()?;
-    let program = build_programs()?.join("edgerepl");
+    let program = tools::edgerepl()?;
 
     println!("The lab: a credential provider with mutual TLS, S3 that refuses ended sessions.");
     let lab = Lab::start(LabOptions {

@@ -11,13 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use xtask::image::{Door, Image};
+use xtask::target::{self, Target};
 
-use super::{Failure, stranger};
-use crate::image::{Door, Image};
-use crate::target::{self, Target};
+use super::Failure;
 
 /// QEMU is up within this, or not at all.
 const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// For the kernel of an image without an initramfs of ours: it has to be told which disk is the root.
+const ROOT: &str = "root=/dev/vda ro rootwait";
 
 /// How a machine is switched on.
 #[derive(Clone, Debug)]
@@ -82,7 +85,7 @@ impl Machine {
         }
         let root = match image.door {
             Door::Port => "",
-            Door::Console => stranger::ROOT,
+            Door::Console => ROOT,
         };
         let told = power.kernel;
         command.arg("-append").arg(format!(

@@ -1,9 +1,18 @@
-//! Where the programs are that the lab does not contain. It finds them and explains what to do
-//! where one is missing; installing is `cargo xtask setup`'s business.
+//! Where the programs are that the lab, the tests and the tasks start: those that this repository does
+//! not contain, and its own, which cargo builds first.
+//!
+//! Owns their places, and how cargo is started for each workspace. It explains what to do where a
+//! program is missing; installing is `cargo xtask setup`'s business.
 
 use std::{env, path::PathBuf};
 
-use crate::error::{Error, Result};
+mod built;
+mod missing;
+mod workspace;
+
+pub use built::{edgerepl, faulty_module, i2c_shim, lab_command};
+pub use missing::{Missing, Result};
+pub use workspace::{Workspace, as_if_by_hand, root, show_progress_to_people};
 
 /// The real Litestream of this version, as `cargo xtask setup` installed it.
 pub fn litestream(version: &str) -> Result<PathBuf> {
@@ -11,7 +20,7 @@ pub fn litestream(version: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(Error::new(format!(
+    Err(Missing::new(format!(
         "Litestream {version} is not at {}: install it with `cargo xtask setup`",
         path.display()
     )))
@@ -23,12 +32,9 @@ pub fn litestream_path(version: &str) -> PathBuf {
     folder.join("litestream")
 }
 
-/// Where `cargo xtask setup` installs: `EDGEREPL_TOOLS`, or `target/tools` of the workspace.
+/// Where `cargo xtask setup` installs: `EDGEREPL_TOOLS`, or `target/tools` of the repository.
 pub fn directory() -> PathBuf {
-    env::var_os("EDGEREPL_TOOLS").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
-        PathBuf::from,
-    )
+    env::var_os("EDGEREPL_TOOLS").map_or_else(|| root().join("target/tools"), PathBuf::from)
 }
 
 /// A program of AWS's clients, `python` (which knows boto3) or `aws`, as `cargo xtask test` installed
@@ -38,7 +44,7 @@ pub fn aws_sdk(program: &str) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(Error::new(format!(
+    Err(Missing::new(format!(
         "{} is not there: install it with `cargo xtask test sdk`",
         path.display()
     )))
@@ -50,7 +56,7 @@ pub fn promtool() -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    Err(Error::new(format!(
+    Err(Missing::new(format!(
         "{} is not there: install it with `cargo xtask test metrics`",
         path.display()
     )))
@@ -77,36 +83,6 @@ pub fn softhsm_module() -> Result<PathBuf> {
         .chain(PLACES.map(PathBuf::from))
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            Error::new("SoftHSM's PKCS#11 module is missing: install it with `cargo xtask setup`")
+            Missing::new("SoftHSM's PKCS#11 module is missing: install it with `cargo xtask setup`")
         })
-}
-
-/// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo built.
-pub(crate) fn lab_command() -> Result<PathBuf> {
-    match env::var_os("EDGEREPL_LAB_BIN") {
-        Some(named) => Ok(named.into()),
-        None => built("lab"),
-    }
-}
-
-/// The faulty PKCS#11 module that cargo built.
-pub(crate) fn faulty_module() -> Result<PathBuf> {
-    built("libfaulty_module.so")
-}
-
-/// The shim that makes a process take the lab's bus for its own.
-pub(crate) fn i2c_shim() -> Result<PathBuf> {
-    built("libi2c_shim.so")
-}
-
-/// What cargo built beside the running program or, for a test, one directory above it.
-fn built(name: &str) -> Result<PathBuf> {
-    let this = env::current_exe().map_err(Error::doing("the running program's own path"))?;
-    let mut folders = this.ancestors().skip(1).take(2);
-    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
-    found.ok_or_else(|| {
-        Error::new(format!(
-            "{name} is not built: `cargo xtask test` builds it, or `cargo build --workspace`"
-        ))
-    })
 }

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use edgerepl_lab::{Comparison, Device, I2cBus, KeyKind, Lab, LabOptions, ModuleFolder};
 use serde_json::Value;
+use xtask::image::{Door, Image};
+use xtask::process;
 
 use super::machine::{Machine, Power};
 use super::shell::Shell;
 use super::{Failure, stranger};
-use crate::image::{Door, Image};
-use crate::process;
 
 /// The lab, as the device knows it: its address is in the image's `/etc/hosts`.
 const LAB_NAME: &str = "lab.edgerepl.test";

@@ -9,9 +9,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use xtask::image::Door;
+
 use super::Failure;
 use super::machine::Machine;
-use crate::image::Door;
 
 /// The shell is there within this from the start of the kernel: emulation is slow, and the machine
 /// that emulates may be busy.

@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use edgerepl_lab::{KeyKind, Lab, LabOptions, tools};
-
-use super::{Bench, Findings, Verdict, buildroot};
-use crate::{build_programs, process, setup};
+use edgerepl_lab::{KeyKind, Lab, LabOptions};
+use edgerepl_tools as tools;
+use xtask::{Outcome, process, setup};
 
 /// The user's number in Buildroot's table.
 const USER: &str = "890";
@@ -27,14 +26,13 @@ const PACES: [(&str, &str); 4] = [
     ("DEADLINE", "20"),
 ];
 
-pub(super) fn without_systemd(bench: &Bench) -> Verdict {
-    setup::setup()?;
-    let programs = build_programs()?;
+/// Prints a figure, or what was found, a line each. True where nothing was.
+pub(crate) fn without_systemd() -> Outcome {
     let lab = Lab::start(LabOptions {
         lifetime: Duration::from_secs(900),
         ..LabOptions::default()
     })?;
-    let root = Root::make(bench, &lab, &programs)?;
+    let root = Root::make(&lab)?;
     let mut run = as_root(&[
         "unshare",
         "--mount",
@@ -45,7 +43,7 @@ pub(super) fn without_systemd(bench: &Bench) -> Verdict {
     ]);
     run.arg(&root.0).args(["/bin/sh", "/steps"]);
     let said = process::output(&mut run)?;
-    let mut findings: Findings = said
+    let mut findings: Vec<String> = said
         .lines()
         .filter(|line| line.starts_with("FAIL"))
         .map(str::to_owned)
@@ -63,15 +61,21 @@ pub(super) fn without_systemd(bench: &Bench) -> Verdict {
     }
     let steps = said.lines().filter(|line| line.starts_with("ok")).count();
     let (live, restored) = (compared.live, compared.restored);
-    Ok((format!("{steps} steps, rows {live} = {restored}"), findings))
+    if findings.is_empty() {
+        println!("{steps} steps, rows {live} = {restored}");
+    }
+    for finding in &findings {
+        println!("{finding}");
+    }
+    Ok(findings.is_empty())
 }
 
 /// A root's folder.
 struct Root(PathBuf);
 
 impl Root {
-    fn make(bench: &Bench, lab: &Lab, programs: &Path) -> Result<Self, Box<dyn Error>> {
-        let root = bench.root.join("target/layers/supervised");
+    fn make(lab: &Lab) -> Result<Self, Box<dyn Error>> {
+        let root = tools::root().join("target/layers/supervised");
         process::output(as_root(&["rm", "-rf"]).arg(&root))?;
         let this = Self(root);
         for folder in [
@@ -80,17 +84,17 @@ impl Root {
             fs::create_dir_all(this.0.join(folder))?;
         }
         std::os::unix::fs::symlink("../run", this.0.join("var/run"))?;
-        this.programs(programs)?;
-        this.supervisor(bench)?;
+        this.programs()?;
+        this.supervisor()?;
         this.device(lab)?;
         Ok(this)
     }
 
     /// BusyBox under all its names, and the two programs, with the libraries that they need.
-    fn programs(&self, programs: &Path) -> Result<(), Box<dyn Error>> {
+    fn programs(&self) -> Result<(), Box<dyn Error>> {
         let litestream = tools::litestream(setup::LITESTREAM)?;
         let busybox = PathBuf::from("/bin/busybox");
-        let edgerepl = programs.join("edgerepl");
+        let edgerepl = tools::edgerepl()?;
         for (program, place) in [
             (&busybox, "bin/busybox"),
             (&edgerepl, "usr/bin/edgerepl"),
@@ -121,8 +125,8 @@ impl Root {
     }
 
     /// The two scripts of the package, the one with quicker paces.
-    fn supervisor(&self, bench: &Bench) -> Result<(), Box<dyn Error>> {
-        let package = buildroot::tree(bench).join("package/edgerepl");
+    fn supervisor(&self) -> Result<(), Box<dyn Error>> {
+        let package = tools::root().join("buildroot/package/edgerepl");
         let mut text = fs::read_to_string(package.join("edgerepl-supervise"))?;
         for (name, seconds) in PACES {
             let line = text

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use edgerepl_lab::I2cBus;
-
-use crate::image::{self, Door, Image};
-use crate::setup::{self, ACCEPT, LicenceAccepted};
-use crate::target::{self, Target};
-use crate::{Outcome, build_programs, root};
+use edgerepl_tools::root;
+use xtask::Outcome;
+use xtask::image::{self, Door, Image};
+use xtask::setup::{self, ACCEPT, LicenceAccepted};
+use xtask::target::{self, Target};
 
 mod machine;
 mod rig;
@@ -151,7 +151,6 @@ fn run(
 ) -> Outcome {
     setup::setup()?;
     setup::qemu()?;
-    build_programs()?;
     let image = match file {
         Some(file) => image::built_elsewhere(target, file)?,
         None => image::build(target)?,

@@ -3,16 +3,10 @@
 //! Owns what differs from our own image, which has all this built in. The root is read-only: what has
 //! to be somewhere on it is mounted over it, and is gone with the power.
 
+use xtask::image::{OWNERS, RESTORE, SOFTHSM};
+
 use super::Failure;
 use super::shell::Shell;
-
-/// As our own image has them.
-const SOFTHSM: &str = include_str!("../image/files/softhsm.conf");
-const OWNERS: &str = include_str!("../image/files/test-data.conf");
-const RESTORE: &str = include_str!("../image/files/restore.conf");
-
-/// Where root is on a disk of its own, and the kernel has to be told.
-pub(super) const ROOT: &str = "root=/dev/vda ro rootwait";
 
 /// Where such images have SoftHSM's module.
 pub(super) const SOFTHSM_MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";

@@ -1,0 +1,30 @@
+//! The tasks that need the lab; `cargo xtask` starts them here.
+//!
+//! Owns which task is which. For people they are tasks like any other, and explained there.
+
+use std::env;
+use std::process::ExitCode;
+
+mod demo;
+mod qemu;
+mod supervised;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["demo"] => demo::demo(&demo::Pace::SHORT),
+        ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
+        ["qemu", arguments @ ..] => qemu::qemu(arguments),
+        ["supervised"] => supervised::without_systemd(),
+        _ => Err(format!("{words:?} is no task of these: use `cargo xtask`").into()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
