@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use edgerepl_lab::{KeyKind, Lab, LabOptions, Site};
+use edgerepl_lab::{KeyKind, Lab, LabOptions, Site, tools};
 use rusqlite::Connection;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -105,7 +105,7 @@ fn site(thing: &str, lifetime: Duration) -> Result<(Lab, Site)> {
         ..LabOptions::default()
     })?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, thing)?;
-    let mut site = Site::new(&lab, device, env!("CARGO_BIN_EXE_edgerepl"))?;
+    let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
     site.set("heartbeat", "interval", "\"1s\"");
     site.set_env("LD_PRELOAD", shim(thing)?.display().to_string());
     site.set_env("SLOW_DISK", site.root().display().to_string());
@@ -120,10 +120,10 @@ fn site(thing: &str, lifetime: Duration) -> Result<(Lab, Site)> {
 /// The shim, compiled for one test.
 fn shim(name: &str) -> Result<PathBuf> {
     let shim = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/slow_disk/shim.c");
     let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", source, "-o"]);
-    let status = compiler.arg(&shim).status()?;
+    compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]);
+    compiler.args([&shim, &tools::root().join("tests/slow_disk/shim.c")]);
+    let status = compiler.status()?;
     match status.success() {
         true => Ok(shim),
         false => Err(format!("{compiler:?} failed ({status})").into()),
