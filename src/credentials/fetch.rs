@@ -1,8 +1,8 @@
 //! The fetch: what the short-lived child does, step by step.
 //!
-//! Owns the order of the steps. The child is the only process that loads a vendor's module, reads a PIN or
-//! speaks TLS; what it answers is checked once more by who reads it. Never retries: when to fetch again is
-//! the agent's to say.
+//! Owns the order of the steps. The child is the only process that loads a vendor's module, reads a
+//! PIN or speaks TLS; the reader of its answer checks it again. Never retries: the agent decides
+//! when to fetch again.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -113,7 +113,7 @@ pub fn child() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            log::error!("the fetch cannot talk to who started it: {error}");
+            log::error!("the fetch child cannot read its request or write its answer: {error}");
             ExitCode::FAILURE
         }
     }

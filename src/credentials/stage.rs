@@ -1,6 +1,6 @@
-//! What a fetch is about to wait for.
+//! The stages of a fetch, each named for what the fetch waits for.
 //!
-//! Owns the names of the stages: of a fetch that hangs, the last one says what hung it.
+//! Owns their names: the last stage that a fetch reported shows where it hangs.
 
 use std::sync::Arc;
 

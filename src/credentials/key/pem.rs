@@ -1,7 +1,7 @@
 //! A private key in a PEM file, for devices without a secure element and for the bench.
 //!
 //! Owns the reading of PKCS#8, SEC1 and PKCS#1 blocks. Never writes one, and never asks for a
-//! passphrase: nobody is there to answer.
+//! passphrase: a device has no operator to answer.
 
 use std::path::Path;
 use std::sync::Arc;
