@@ -1,11 +1,11 @@
-//! The device's database, as far as edgerepl has a hand in it.
+//! edgerepl's access to the device's database.
 //!
-//! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
-//! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
-//! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait
-//! longer than [`BUSY_LIMIT`] for a lock, never checkpoints but to empty a WAL on request. Nothing else in
-//! this process may open the database's files: closing any descriptor of one drops SQLite's locks on it,
-//! of which a WAL has none.
+//! Owns every connection of a process: one for the heartbeat rows, one for the WAL guard (`guard`),
+//! those of a comparison with the replica (`compare`); and the rule about SQLite's version
+//! (`version`). Never changes a table that edgerepl did not make (`table`), never makes the daemon
+//! wait longer than [`BUSY_LIMIT`] for a lock, and checkpoints only to empty a WAL on request.
+//! Nothing else in this process may open the database's files: closing any descriptor of a file
+//! drops SQLite's locks on it, and a WAL has none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -41,8 +41,8 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
 
-/// Rows with this id or a later one are somebody else's. Ours begin with a time in seconds, and rise
-/// by one a row.
+/// Rows with this id or a later one are somebody else's. Ours begin with a time in seconds, and
+/// rise by one a row.
 const END_OF_IDS: i64 = 1 << 40;
 
 /// The last second of the year 9999: no clock is believed to be later.
@@ -77,8 +77,8 @@ impl Store {
         }
     }
 
-    /// Whether there is no database, in a folder that is there: whoever makes one has to know that no
-    /// replica of it can be restored.
+    /// Whether there is no database, in a folder that is there: whoever makes one has to know that
+    /// no replica of it can be restored.
     pub fn is_missing(&self) -> bool {
         let folder = self.database.parent();
         is_absent(&self.database) && folder.is_some_and(Path::is_dir)
@@ -111,8 +111,8 @@ impl Store {
         row.map_err(|e| explain(&self.database, &e))
     }
 
-    /// How old the row before `id` is, by the clock that dated it and the one of now, where those agree
-    /// that it is not of the future.
+    /// How old the row before `id` is, by the clock that dated it and the one of now, where those
+    /// agree that it is not of the future.
     pub fn age_of_row_before(&self, id: i64) -> Option<Duration> {
         let connection = &self.open.as_ref()?.connection;
         let sql = format!(
@@ -160,8 +160,8 @@ impl Open {
         })
     }
 
-    /// Does `what` in one transaction with a look at the table, so that nobody puts another one into
-    /// its place meanwhile.
+    /// Does `what` in one transaction with a look at the table, so that nobody puts another one
+    /// into its place meanwhile.
     fn with_table<T>(
         &mut self,
         table: &TableName,
@@ -176,7 +176,8 @@ impl Open {
         };
         let done = what(&transaction)?;
         transaction.commit()?;
-        // The rows of one without a mark are looked at each time; one that was just made, once more.
+        // The rows of one without a mark are looked at each time; one that was just made, once
+        // more.
         self.claimed_in = (claimed == Claim::Ours).then_some(schema);
         Ok(done)
     }
@@ -243,8 +244,8 @@ pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Trie
         let mut connection = Connection::open_with_flags(database, flags)?;
         connection.busy_timeout(TRIAL_LIMIT)?;
         distrust_schema(&connection)?;
-        // A WAL that is there holds what Litestream still reads; one that is made for the trial goes
-        // with it.
+        // A WAL that is there holds what Litestream still reads; one that is made for the trial
+        // goes with it.
         let is_there = wal_of(database).exists();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_there)?;
         let behavior = TransactionBehavior::Immediate;
@@ -264,8 +265,9 @@ pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Trie
 
 /// Refuses a database that is a symbolic link.
 ///
-/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the link:
-/// it would replicate no row, and never say so. A link in a parent folder leads both to one place.
+/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the
+/// link: it would replicate no row, and never say so. A link in a parent folder leads both to one
+/// place.
 ///
 /// # Errors
 /// Where the link leads to, in words.
@@ -294,7 +296,10 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     };
     match connect(database).and_then(checkpoint) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(format!("{} is in use by others", database.display())),
+        Ok(true) => Err(format!(
+            "{} is in use by another connection",
+            database.display()
+        )),
         Err(e) => Err(explain(database, &e)),
     }
 }
@@ -415,15 +420,15 @@ fn explain(database: &Path, failure: &Failure) -> String {
         Failure::Taken(taken) => return format!("{database}: {taken}"),
         Failure::NoIdLeft(table) => {
             return format!(
-                "{database}: {table} has a row of somebody else's with the id {}, and no id is left \
-                 after it; delete that row",
+                "{database}: a row that edgerepl did not write has the last possible id of \
+                 {table}, {}; delete that row",
                 END_OF_IDS - 1
             );
         }
         Failure::Link(target) => {
             return format!(
-                "{database} is a symbolic link, beside which Litestream looks for the WAL in vain; \
-                 name {} in [database] path and in litestream.yml",
+                "{database} is a symbolic link, and Litestream would not find the WAL; name {} in \
+                 [database] path and in litestream.yml",
                 target.display()
             );
         }
@@ -434,10 +439,10 @@ fn explain(database: &Path, failure: &Failure) -> String {
         }
         Some(ErrorCode::DiskFull) => format!("{database} is on a full disk; free some space"),
         Some(ErrorCode::CannotOpen) => {
-            format!("{database} can't be opened; check its folder and who owns it")
+            format!("{database} can't be opened; check its folder, owner and mode")
         }
         Some(ErrorCode::ReadOnly) => {
-            format!("{database} can't be written to; check who owns it and how it is mounted")
+            format!("{database} can't be written to; check its owner, mode and mount options")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             format!("{database} is damaged ({error}); restore it")

@@ -1,8 +1,8 @@
-//! The structure of a database's file: whose each page is, and whether they fit together.
+//! The structure of a database file: the owner of each page, and whether the pages fit together.
 //!
-//! Owns the walk through b-trees, records and free pages. Knows neither
-//! collations nor functions nor modules, so that it needs none of the application's code. Believes no
-//! number in the file, takes no page twice, and never writes.
+//! Owns the walk through b-trees, records and free pages. It needs none of the application's
+//! collations, functions or modules. Never trusts a number in the file, never visits a page twice,
+//! and never writes.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;

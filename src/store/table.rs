@@ -1,8 +1,9 @@
-//! Whose the heartbeat table is. Rows go into, and are pruned from, only one that edgerepl made.
+//! The owner of the heartbeat table. Rows are written to, and pruned from, only a table that
+//! edgerepl made.
 //!
-//! Owns the table's form and the mark in it, which SQLite keeps with the schema. The rest of the
-//! schema is the application's, whose table may have the same name in another case. Never changes,
-//! renames or drops what it finds.
+//! Owns the table's definition, and the mark in it, which SQLite keeps with the schema. The rest of
+//! the schema is the application's, which may have a table of the same name in another case. Never
+//! changes, renames or drops what it finds.
 
 use std::fmt;
 
@@ -13,8 +14,8 @@ use crate::config::TableName;
 /// What edgerepl writes into the text of its own table.
 const MARK: &str = " /* made and pruned by edgerepl */";
 
-/// 2020 began then. The version before the mark counted its rows from the time of its start, where an
-/// application counts from 1.
+/// 2020 began then. The version before the mark counted its rows from the time of its start, where
+/// an application counts from 1.
 const YEAR_2020: i64 = 1_577_836_800;
 
 /// What to call the table where its name is taken.
@@ -51,11 +52,11 @@ impl fmt::Display for Taken {
         let Self { table, what, .. } = self;
         write!(
             f,
-            "{table} is {what}, so that no heartbeat row is written to it and none is pruned; "
+            "{table} is {what}: edgerepl writes and prunes no heartbeat rows; "
         )?;
         match self.instead {
             Some(name) => write!(f, "set [heartbeat] table = {name:?}"),
-            None => f.write_str("set [heartbeat] table to a name that nothing has"),
+            None => f.write_str("set [heartbeat] table to an unused name"),
         }
     }
 }
@@ -131,9 +132,9 @@ fn look(connection: &Connection, table: &TableName) -> rusqlite::Result<Result<C
     Ok(Err(what))
 }
 
-/// A trigger does something of the application's with each row; an index may refuse a row, or need the
-/// application's own code for it; a foreign key deletes the application's rows with ours, or keeps ours
-/// from being deleted.
+/// A trigger does something of the application's with each row; an index may refuse a row, or need
+/// the application's own code for it; a foreign key deletes the application's rows with ours, or
+/// keeps ours from being deleted.
 fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Claim, String>> {
     let trigger = "SELECT name FROM main.sqlite_master \
                    WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
@@ -166,8 +167,8 @@ fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Cl
     })
 }
 
-/// Whether its rows are as the version without the mark wrote them. A table without rows is taken for
-/// one: nothing in it can be lost.
+/// Whether its rows are as the version without the mark wrote them. A table without rows is taken
+/// for one: nothing in it can be lost.
 fn began_since_2020(connection: &Connection, table: &TableName) -> rusqlite::Result<bool> {
     let others = format!("SELECT EXISTS (SELECT 1 FROM main.{table} WHERE id < ?1)");
     let others: bool = connection.query_row(&others, params![YEAR_2020], |row| row.get(0))?;
