@@ -32,7 +32,7 @@ pub mod version;
 pub use guard::WalGuard;
 use table::{Claim, Taken};
 
-/// How long a row waits for another writer before it is tried again later, by the loop.
+/// How long a row waits for another writer before the loop retries it later.
 pub const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
 /// How long a trial waits for another writer.
@@ -41,8 +41,8 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
 
-/// Rows with this id or a later one are somebody else's. Ours begin with a time in seconds, and
-/// rise by one a row.
+/// Rows with this id or a later one are not edgerepl's, whose ids begin with a time in seconds and
+/// rise by one per row.
 const END_OF_IDS: i64 = 1 << 40;
 
 /// The last second of the year 9999: no clock is believed to be later.
@@ -77,8 +77,8 @@ impl Store {
         }
     }
 
-    /// Whether there is no database, in a folder that is there: whoever makes one has to know that
-    /// no replica of it can be restored.
+    /// Whether the database is missing in an existing folder. The caller creates one only when it
+    /// knows that no replica of it can be restored.
     pub fn is_missing(&self) -> bool {
         let folder = self.database.parent();
         is_absent(&self.database) && folder.is_some_and(Path::is_dir)
@@ -87,7 +87,7 @@ impl Store {
     /// Commits one row, durably, and answers with its id. Makes no database.
     ///
     /// # Errors
-    /// Why it could not, in words: locked, full, damaged, missing, or the table is somebody else's.
+    /// Why not, in words: locked, full, damaged, missing, or the table is not edgerepl's.
     /// Nothing was written then.
     pub fn write_row(&mut self) -> Result<i64, String> {
         self.write(Absent::IsRefused)
@@ -229,7 +229,7 @@ fn prune(
 pub(crate) enum Tried {
     /// A row can be written.
     Works,
-    /// Somebody else writes, for longer than the trial waits.
+    /// Another process writes for longer than the trial waits.
     Locked,
 }
 
@@ -285,10 +285,10 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
-/// Moves all that is in the WAL to the database, and leaves the WAL empty.
+/// Moves the contents of the WAL to the database, and leaves the WAL empty.
 ///
 /// # Errors
-/// Why it could not, in words: somebody else reads or writes, most often.
+/// Why not, in words: usually another process reads or writes.
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     let checkpoint = |connection: Connection| {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -304,7 +304,7 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     }
 }
 
-/// What becomes of a database that isn't there.
+/// What to do about a missing database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absent {
     IsRefused,
@@ -316,7 +316,7 @@ fn is_absent(database: &Path) -> bool {
     found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// A connection as all of ours are, to a database that is there.
+/// A connection with edgerepl's settings, to an existing database.
 fn connect(database: &Path) -> Result<Connection, Failure> {
     connect_or(database, Absent::IsRefused)
 }
@@ -377,13 +377,13 @@ impl FileIdentity {
     }
 }
 
-/// Why nothing was done.
+/// Why an operation was not done.
 #[derive(Debug)]
 enum Failure {
     Sqlite(rusqlite::Error),
-    /// The heartbeat table is somebody else's.
+    /// The heartbeat table is not edgerepl's.
     Taken(Taken),
-    /// Somebody else's row has the last id.
+    /// A row that edgerepl did not write has the last id.
     NoIdLeft(TableName),
     /// The path is a symbolic link to this.
     Link(PathBuf),
@@ -412,7 +412,7 @@ fn is_passing(failure: &Failure) -> bool {
     )
 }
 
-/// One sentence: the database, the cause, the next step where there is one.
+/// One sentence: the database, the cause, and the next step if there is one.
 fn explain(database: &Path, failure: &Failure) -> String {
     let database = database.display();
     let error = match failure {

@@ -375,7 +375,8 @@ impl Verdict {
         text += &match (self.transaction, self.pages) {
             (Some(transaction), Some(pages)) if self.pages_different == 0 => {
                 format!(
-                    "all {pages} pages equal the device's at transaction {transaction}, byte by byte"
+                    "all {pages} pages equal the device's at transaction {transaction}, byte for \
+                     byte"
                 )
             }
             (Some(transaction), Some(pages)) => format!(

@@ -18,7 +18,7 @@ const MARK: &str = " /* made and pruned by edgerepl */";
 /// an application counts from 1.
 const YEAR_2020: i64 = 1_577_836_800;
 
-/// What to call the table where its name is taken.
+/// Other names for the table, to be proposed if its name is taken.
 const OTHER_NAMES: [&str; 4] = [
     "edgerepl_heartbeat",
     "edgerepl_heartbeat_2",
@@ -26,24 +26,24 @@ const OTHER_NAMES: [&str; 4] = [
     "edgerepl_heartbeat_4",
 ];
 
-/// What may be done about the heartbeat table.
+/// Whether edgerepl may use the heartbeat table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Claim {
-    /// Nothing has its name: it can be made.
+    /// The name is unused: the table can be made.
     Free,
     /// It is edgerepl's for as long as the schema stays as it is.
     Ours,
-    /// It is edgerepl's by its rows, for the version that made it set no mark.
+    /// It is edgerepl's by its rows: an earlier version made it without a mark.
     OursByItsRows,
 }
 
-/// Something else has the name, or hangs on the table.
+/// Another object has the name, or depends on the table.
 #[derive(Debug)]
 pub(super) struct Taken {
     table: String,
     /// What it is, after "is".
     what: String,
-    /// A name that can be had.
+    /// An unused name.
     instead: Option<&'static str>,
 }
 
@@ -144,7 +144,7 @@ fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Cl
     if let Some(trigger) = trigger {
         return Ok(Err(format!("a table with the trigger {trigger:?} on it")));
     }
-    // One that only sorts a column as SQLite itself does is in nobody's way.
+    // An index that only sorts a column by SQLite's own rules does no harm.
     let index = "SELECT name FROM pragma_index_list(?1) AS found WHERE found.\"unique\" \
                  OR found.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(found.name) \
                  WHERE cid = -2 OR upper(coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM'))";
