@@ -278,7 +278,7 @@ fn key_matches(
 
 fn ca_bundle(settings: &Settings) -> Outcome {
     match tls::read_roots(&settings.provider.ca_file) {
-        Ok(roots) => Outcome::Pass(format!("the bundle has {} trusted roots", roots.len())),
+        Ok(roots) => Outcome::Pass(format!("the bundle has {} roots", roots.len())),
         Err(failure) => fail(
             failure.message,
             "install the CA bundle of Amazon Trust Services",

@@ -21,7 +21,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_millis(900);
 
 /// The families in turns, each in the resolver's order; begun with another address after each
-/// failure, for one that opens and then leads nowhere must not be the first for ever.
+/// failure, because an address that opens and never answers must not stay the first.
 pub(super) fn order(
     found: impl IntoIterator<Item = SocketAddr>,
     failures: usize,

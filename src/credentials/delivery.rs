@@ -138,7 +138,7 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
         Source::Config(file) => vec![variable("AWS_CONFIG_FILE", &file.to_string_lossy())],
     };
     variables.extend([
-        // A file of that kind in somebody's home would win.
+        // A file of that kind in a home folder would take precedence.
         variable("AWS_SHARED_CREDENTIALS_FILE", NOTHING),
         variable("AWS_REGION", region),
         variable("AWS_DEFAULT_REGION", region),
@@ -199,7 +199,7 @@ pub(crate) fn write_sdk_config(
 ) -> Result<PathBuf, String> {
     let program = std::env::current_exe()
         .map_err(|e| format!("the path of edgerepl's own program is unknown: {e}"))?;
-    // Whoever starts it is somewhere else.
+    // The SDK that starts it has another working directory.
     let config = &std::path::absolute(config).unwrap_or(config.to_owned());
     // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read
     // alike.

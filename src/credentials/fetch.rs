@@ -120,7 +120,7 @@ pub fn child() -> ExitCode {
 }
 
 fn answer_pipe() -> io::Result<bool> {
-    // Nobody would read the answer.
+    // No process would read the answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // Some modules print. The answer goes through a descriptor that they don't know of.
     let pipe = Arc::new(Mutex::new(File::from(
@@ -139,7 +139,7 @@ fn answer_pipe() -> io::Result<bool> {
 
     let tell = say.clone();
     let on_stage: OnStage = Arc::new(move |stage| {
-        // Where nobody listens the answer itself will fail to be written.
+        // Without a reader, writing the answer itself will fail.
         let _ = tell(&Reply::Stage(stage));
     });
     fetch_then(&request, &on_stage, |outcome| {

@@ -134,7 +134,7 @@ fn sha256(message: &[u8]) -> Output {
     suite.common.hash_provider.hash(message)
 }
 
-/// Why a key did not sign, where nobody but a key can be the cause of `error`.
+/// Why a key did not sign, if only a key can be the cause of `error`.
 pub(crate) fn why_unsigned(error: &rustls::Error) -> FetchFailure {
     failure_in(error).unwrap_or_else(|| {
         let message = format!("the private key does not sign: {error}");

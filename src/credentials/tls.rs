@@ -75,7 +75,7 @@ impl Tls {
 }
 
 /// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others; a
-/// file of which a part can't even be read is refused, for nobody knows what that part was.
+/// file of which a part can't even be read is refused, because the contents of that part are unknown.
 ///
 /// # Errors
 /// `Refused` where the file is no sound PEM, or holds no root that can be used.

@@ -18,7 +18,7 @@ use crate::config::{Identity, Provider, RuntimeDirectory, Settings, is_thing_nam
 /// The longest reason of a failure that is believed, in characters.
 const MAX_MESSAGE: usize = 1000;
 
-/// What the child is told on its standard input. Holds no secret.
+/// The request on the child's standard input. Holds no secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FetchRequest {
     /// Who asks.

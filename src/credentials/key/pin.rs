@@ -52,7 +52,7 @@ impl Pin {
     }
 }
 
-/// The refused PIN of this boot. Whoever holds it is the only one who offers a PIN meanwhile.
+/// The refused PIN of this boot. Only the process that holds it may offer a PIN.
 pub(super) struct RefusedPin {
     path: PathBuf,
     file: Flock<File>,
@@ -101,7 +101,7 @@ impl RefusedPin {
             return Err(io::Error::other("it is no file of its own; remove it"));
         }
         if Uid::effective().is_root() {
-            // The daemon has to be able to use what somebody's `check` has made.
+            // The daemon must be able to use a file that a user's `check` made.
             let owner = folder.metadata()?;
             let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
             fchown(file.as_fd(), Some(user), Some(group))?;

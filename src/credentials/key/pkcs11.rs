@@ -611,7 +611,7 @@ fn is_curable(code: RvError) -> bool {
     )
 }
 
-/// The key can't do what TLS asks of it, and won't before somebody makes it another one.
+/// The key can't do what TLS needs, and a retry does not help: it needs another key.
 fn is_unfit(code: RvError) -> bool {
     matches!(
         code,
