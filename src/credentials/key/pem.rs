@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> Result<Arc<dyn SigningKey>, FetchFailure> {
     markers::check(&pem).map_err(|why| unusable(&why))?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         unusable(match pem.windows(9).any(|word| word == b"ENCRYPTED") {
-            true => "it is encrypted, and edgerepl has nobody to ask for the passphrase",
+            true => "it is encrypted, and no operator is there to enter the passphrase",
             false => "it holds no complete PEM block of a PKCS#8, SEC1 or PKCS#1 key",
         })
     })?;
