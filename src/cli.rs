@@ -1,7 +1,7 @@
-//! The command line: what each command leads to, its exit status, and the log that all share.
+//! The command line: the work and the exit status of each command, and the log that all share.
 //!
-//! Owns the contract with whoever types or writes a unit file; `arguments` has its words. Each
-//! command's work is elsewhere.
+//! Owns the contract with operators and unit files; `arguments` has its words. Never does a
+//! command's work itself.
 
 use std::env;
 use std::ffi::OsString;

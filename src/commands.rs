@@ -1,7 +1,7 @@
-//! What each command does: one file a command.
+//! The commands, one file each.
 //!
-//! Owns what may block: each runs in a process of its own, for somebody who waits. Never the daemon's
-//! work, which is the reactor's.
+//! Owns work that may block: each command runs in a process of its own, and its caller waits for
+//! it. Never does the daemon's work, which is the reactor's.
 
 pub(crate) mod access;
 pub(crate) mod check;

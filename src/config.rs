@@ -1,8 +1,8 @@
-//! The configuration: fragments of TOML in layers become one validated [`Settings`].
+//! The configuration: TOML files in layers become one validated [`Settings`].
 //!
-//! Owns the contract of keys, defaults and limits. A `Settings` that exists can be run: whatever
-//! can't work is refused here, with the file and the key named. Never opens what the paths name:
-//! whether a certificate is there is a matter of the moment, and `check` and the fetch find out.
+//! Owns the contract of keys, defaults and limits. Every `Settings` can be run: a value that can't
+//! work is refused here, with its file and key. Never opens a path that it names: whether a
+//! certificate exists may change at any time, and `check` and the fetch test it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,10 +26,10 @@ pub(crate) use value::is_thing_name;
 use value::shown;
 pub use value::{Bounds, TableName};
 
-/// Where the main file is looked for unless `--config` says otherwise.
+/// The default of `--config`: the main file.
 pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
 
-/// The image's own fragments, under the main file.
+/// The folder of the image's files, the layer below the main file.
 pub const VENDOR_DIRECTORY: &str = "/usr/lib/edgerepl";
 
 /// Sections and the keys that each may hold: the contract.
@@ -60,7 +60,7 @@ const SCHEMA: &[(&str, &[&str])] = &[
     ("heartbeat", &["interval", "table", "keep"]),
 ];
 
-/// AWS grants no session that is longer.
+/// AWS grants no longer session.
 const RENEW_BEFORE: Bounds = Bounds {
     section: "credentials",
     key: "renew_before",
@@ -84,7 +84,7 @@ const INTERVAL: Bounds = Bounds {
     most: "1d",
 };
 
-/// No device lives longer; "off" is for ever.
+/// No device is used for longer; "off" keeps rows without a limit.
 const KEEP: Bounds = Bounds {
     section: "heartbeat",
     key: "keep",
@@ -92,25 +92,25 @@ const KEEP: Bounds = Bounds {
     most: "3650d",
 };
 
-/// Those of each duration and size.
+/// The bounds of each duration and size.
 pub const BOUNDS: [Bounds; 4] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP];
 
-/// All that edgerepl was told, checked.
+/// The whole configuration, validated.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// Who the device is.
+    /// The device's identity.
     pub identity: Identity,
-    /// Where credentials come from.
+    /// The source of credentials.
     pub provider: Provider,
-    /// The AWS region that Litestream is told.
+    /// The AWS region for Litestream.
     pub region: String,
-    /// How long before their end credentials are renewed.
+    /// How long before their expiry credentials are renewed.
     pub renew_before: Duration,
-    /// What replicates the database, and who runs it.
+    /// The Litestream that replicates the database, and its supervisor.
     pub replication: Replication,
     /// The database.
     pub database: Database,
-    /// The rows that prove life; `None` where the application writes enough by itself.
+    /// The heartbeat rows; `None` if the application writes enough itself.
     pub heartbeat: Option<Heartbeat>,
 }
 
@@ -118,7 +118,7 @@ impl Settings {
     /// Reads the layers of `main` and of [`VENDOR_DIRECTORY`].
     ///
     /// # Errors
-    /// The first thing that can't work, as one sentence with the file and the key.
+    /// The first value that can't work, as one sentence with its file and key.
     pub fn load(main: &Path, runtime: &RuntimeDirectory) -> Result<Self, ConfigError> {
         Self::load_layers(main, Path::new(VENDOR_DIRECTORY), runtime)
     }
@@ -148,10 +148,10 @@ impl Settings {
     }
 }
 
-/// Who the device is: `[identity]`.
+/// The device's identity: `[identity]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The thing's name; where `None`, the certificate's subject CN.
+    /// The thing's name; `None` is the certificate's subject CN.
     pub thing_name: Option<String>,
     /// PEM, leaf first.
     pub certificate: PathBuf,
@@ -194,12 +194,12 @@ impl Provider {
     }
 }
 
-/// A host and a port that speak HTTPS.
+/// A host and a port for HTTPS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
-    /// A DNS name (an IP address also works where the certificate names it).
+    /// A DNS name, or an IP address that the certificate names.
     pub host: String,
-    /// 443 unless given.
+    /// The default is 443.
     pub port: u16,
 }
 
@@ -246,17 +246,17 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// What replicates the database: `[replication]`.
+/// The replication: `[replication]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Replication {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// How new credentials reach it.
+    /// How Litestream gets new credentials.
     pub rotation: Rotation,
-    /// Who runs it.
+    /// The supervisor of Litestream.
     pub supervisor: Supervisor,
-    /// Litestream's control socket, as its own configuration names it. Where nothing listens there
-    /// edgerepl works without, a little slower.
+    /// Litestream's control socket, as in Litestream's configuration. If nothing listens there,
+    /// edgerepl works without it, a little slower.
     pub control_socket: PathBuf,
 }
 
@@ -288,28 +288,27 @@ impl Replication {
     }
 }
 
-/// How new credentials reach Litestream.
+/// How Litestream gets new credentials.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rotation {
-    /// By a refresh where the Litestream in front of us can be given credentials so, else by a
-    /// restart.
+    /// By a refresh if this Litestream can do it, else by a restart.
     Auto,
-    /// Litestream is restarted with them in its environment: every version understands that.
+    /// By a restart with the credentials in the environment: every version can do it.
     Restart,
-    /// Litestream asks for them by itself: 0.5 and later.
+    /// By a refresh: Litestream asks for them itself, 0.5 and later.
     Refresh,
 }
 
-/// Who runs Litestream.
+/// The supervisor of Litestream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Supervisor {
     /// edgerepl itself: credentials never touch a file.
     Child,
-    /// systemd, in a unit of its own.
+    /// systemd, in Litestream's own unit.
     Systemd {
         /// The unit to restart.
         unit: String,
-        /// What the unit's `EnvironmentFile=` names, on tmpfs.
+        /// The unit's `EnvironmentFile=`, on tmpfs.
         environment_file: PathBuf,
     },
 }
@@ -319,7 +318,7 @@ pub enum Supervisor {
 pub struct Database {
     /// The SQLite database that Litestream replicates.
     pub path: PathBuf,
-    /// How large the WAL may grow, in bytes, while the WAL guard holds it; `None` is no guard.
+    /// How large the WAL may grow, in bytes, while the WAL guard holds it; `None`: no guard.
     pub wal_guard: Option<u64>,
 }
 
@@ -336,14 +335,14 @@ impl Database {
     }
 }
 
-/// The rows that prove life: `[heartbeat]`.
+/// The heartbeat rows: `[heartbeat]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Heartbeat {
     /// The time between two rows.
     pub interval: Duration,
     /// The table that holds them.
     pub table: TableName,
-    /// How long a row is kept; `None` is for ever.
+    /// How long a row is kept; `None`: without a limit.
     pub keep: Option<Duration>,
 }
 
@@ -355,7 +354,7 @@ impl Heartbeat {
             section.parsed_or(bounds.key, default, read)
         };
         let (keep, interval) = (duration(KEEP, "30d")?, duration(INTERVAL, "5s")?);
-        // The next row's id follows that of the one before, which has to be there.
+        // The next row's id follows the last one's, so the last row has to be kept.
         if interval.zip(keep).is_some_and(|(i, k)| k < i * 2) {
             let cause = "must be at least twice the interval, or \"off\"";
             return Err(section.error(KEEP.key, cause.to_owned()));
@@ -381,7 +380,8 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    /// How a command ends that can't be done for it (`EX_CONFIG` of sysexits.h): starting again won't help.
+    /// The exit status of a command that this error stops (`EX_CONFIG` of sysexits.h): a restart
+    /// does not help.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(78)
     }

@@ -1,12 +1,11 @@
-//! Temporary AWS credentials: what they are, how they are fetched, how they are handed on.
+//! Temporary AWS credentials: what they are, how they are fetched, how they are handed over.
 //!
-//! Owns the types that the rest of the program passes around. Never logs a secret: what holds one
-//! says so in its `Debug` and nothing more.
+//! Owns the types that the rest of the program passes around. Never logs a secret: the `Debug` of a
+//! type with a secret shows only that there is one.
 //!
-//! Fetching happens in a child (`fetch`), with a key that it only holds a handle of (`key`), over a
-//! connection that it always verifies (`tls`), to an endpoint whose answers are checked before
-//! anything uses them (`answer`). The resident process sees the checked answer and hands it to
-//! Litestream (`delivery`).
+//! A child fetches (`fetch`), with a handle of the key (`key`), over a connection that is always
+//! verified (`tls`), from an endpoint whose answers are checked before use (`answer`). The resident
+//! process gets the checked answer and hands it to Litestream (`delivery`).
 
 mod answer;
 pub mod certificate;
@@ -71,8 +70,8 @@ pub struct Grant {
     /// How long they were good for when they were granted: `expiration` less the answer's `Date`,
     /// so that the device's own clock has no say.
     pub lifetime: Duration,
-    /// The provider's clock when it answered, which may be wrong: nothing that outlives the grant may
-    /// depend on it. `None` where the answer carried no date.
+    /// The provider's clock when it answered, which may be wrong: nothing that outlives the grant
+    /// may depend on it. `None` where the answer carried no date.
     pub server_time: Option<WallTime>,
     /// The thing that they were granted to: from the configuration, else from the certificate.
     pub thing_name: String,

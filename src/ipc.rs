@@ -1,7 +1,7 @@
-//! Sockets in the runtime directory, by which one edgerepl asks another.
+//! Sockets in the runtime directory, by which one edgerepl process asks another.
 //!
-//! Owns both ends of each socket, in one file: what is said over it, who may ask, and how. Never waits
-//! for a client; a process that asks is waited for no longer than `socket::PATIENCE`.
+//! Owns both ends of each socket, in one file: what is sent, who may ask, and how. Never waits for
+//! a client; a process that asks waits no longer than `socket::PATIENCE`.
 
 pub(crate) mod credentials;
 pub(crate) mod socket;

@@ -1,7 +1,8 @@
-//! Litestream, from the outside: its command line, its configuration, its control socket, its unit.
+//! Litestream from outside: its command line, configuration, control socket and unit.
 //!
-//! Owns what is known about Litestream's ways. Keeps no state and decides nothing; the loop waits for
-//! none of it: it hands out commands for the reactor to run, and a connection for the reactor to poll.
+//! Owns the knowledge of Litestream's behaviour. Never keeps state, never decides, and never makes
+//! the loop wait: it returns commands for the reactor to run, and a connection for the reactor to
+//! poll.
 
 pub mod answer;
 pub mod command;

@@ -1,11 +1,11 @@
-//! The device's database, as far as edgerepl has a hand in it.
+//! edgerepl's access to the device's database.
 //!
-//! Owns every connection that a process opens: one for the heartbeat rows, one for the WAL guard
-//! (`guard`), those of a comparison with the replica (`compare`); and the rule about SQLite's version
-//! (`version`). Never changes a table that edgerepl did not make (`table`), never has the daemon wait
-//! longer than [`BUSY_LIMIT`] for a lock, never checkpoints a long WAL but to empty it on request. Nothing
-//! else in this process may open the database's files: closing any descriptor of one drops SQLite's locks
-//! on it, of which a WAL has none.
+//! Owns every connection of a process: one for the heartbeat rows, one for the WAL guard (`guard`),
+//! those of a comparison with the replica (`compare`); and the rule about SQLite's version
+//! (`version`). Never changes a table that edgerepl did not make (`table`), never makes the daemon
+//! wait longer than [`BUSY_LIMIT`] for a lock, never checkpoints a long WAL but to empty it on request.
+//! Nothing else in this process may open the database's files: closing any descriptor of a file
+//! drops SQLite's locks on it, and a WAL has none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ pub mod version;
 pub use guard::WalGuard;
 use table::{Claim, Taken};
 
-/// How long a row waits for another writer before it is tried again later, by the loop.
+/// How long a row waits for another writer before the loop retries it later.
 pub const BUSY_LIMIT: Duration = Duration::from_millis(20);
 
 /// How long a trial waits for another writer.
@@ -48,8 +48,8 @@ const CHECKPOINT_PAGES: u32 = 1000;
 /// How many rows one pruning looks at.
 const PRUNE_BATCH: u32 = 500;
 
-/// Rows with this id or a later one are somebody else's. Ours begin with a time in seconds, and rise
-/// by one a row.
+/// Rows with this id or a later one are not edgerepl's, whose ids begin with a time in seconds and
+/// rise by one per row.
 const END_OF_IDS: i64 = 1 << 40;
 
 /// The last second of the year 9999: no clock is believed to be later.
@@ -84,8 +84,8 @@ impl Store {
         }
     }
 
-    /// Whether there is no database, in a folder that is there: whoever makes one has to know that no
-    /// replica of it can be restored.
+    /// Whether the database is missing in an existing folder. The caller creates one only when it
+    /// knows that no replica of it can be restored.
     pub fn is_missing(&self) -> bool {
         let folder = self.database.parent();
         is_absent(&self.database) && folder.is_some_and(Path::is_dir)
@@ -94,7 +94,7 @@ impl Store {
     /// Commits one row, durably, and answers with its id. Makes no database.
     ///
     /// # Errors
-    /// Why it could not, in words: locked, full, damaged, missing, or the table is somebody else's.
+    /// Why not, in words: locked, full, damaged, missing, or the table is not edgerepl's.
     /// Nothing was written then.
     pub fn write_row(&mut self) -> Result<i64, String> {
         self.write(Absent::IsRefused)
@@ -118,8 +118,8 @@ impl Store {
         row.map_err(|e| explain(&self.database, &e))
     }
 
-    /// How old the row before `id` is, by the clock that dated it and the one of now, where those agree
-    /// that it is not of the future.
+    /// How old the row before `id` is, by the clock that dated it and the one of now, where those
+    /// agree that it is not of the future.
     pub fn age_of_row_before(&self, id: i64) -> Option<Duration> {
         let connection = &self.open.as_ref()?.connection;
         let sql = format!(
@@ -168,7 +168,7 @@ impl Open {
         })
     }
 
-    /// Has the next commit take no longer than a row does, however much others have left in the WAL.
+    /// Makes the next commit take no longer than a row does, however much others have left in the WAL.
     fn bound_checkpoint(&self, database: &Path) -> rusqlite::Result<()> {
         let length = fs::metadata(wal_of(database)).map_or(0, |wal| wal.len());
         let pages = match length <= CHECKPOINTED {
@@ -179,8 +179,8 @@ impl Open {
         self.connection.query_row(&sql, [], |_| Ok(()))
     }
 
-    /// Does `what` in one transaction with a look at the table, so that nobody puts another one into
-    /// its place meanwhile.
+    /// Does `what` in one transaction with a look at the table, so that nobody puts another one
+    /// into its place meanwhile.
     fn with_table<T>(
         &mut self,
         table: &TableName,
@@ -195,7 +195,8 @@ impl Open {
         };
         let done = what(&transaction)?;
         transaction.commit()?;
-        // The rows of one without a mark are looked at each time; one that was just made, once more.
+        // The rows of one without a mark are looked at each time; one that was just made, once
+        // more.
         self.claimed_in = (claimed == Claim::Ours).then_some(schema);
         Ok(done)
     }
@@ -247,7 +248,7 @@ fn prune(
 pub(crate) enum Tried {
     /// A row can be written.
     Works,
-    /// Somebody else writes, for longer than the trial waits.
+    /// Another process writes for longer than the trial waits.
     Locked,
 }
 
@@ -262,8 +263,8 @@ pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Trie
         let mut connection = Connection::open_with_flags(database, flags)?;
         connection.busy_timeout(TRIAL_LIMIT)?;
         distrust_schema(&connection)?;
-        // A WAL that is there holds what Litestream still reads; one that is made for the trial goes
-        // with it.
+        // A WAL that is there holds what Litestream still reads; one that is made for the trial
+        // goes with it.
         let is_there = wal_of(database).exists();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_there)?;
         let behavior = TransactionBehavior::Immediate;
@@ -283,8 +284,9 @@ pub(crate) fn try_row(database: &Path, table: Option<&TableName>) -> Result<Trie
 
 /// Refuses a database that is a symbolic link.
 ///
-/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the link:
-/// it would replicate no row, and never say so. A link in a parent folder leads both to one place.
+/// SQLite has the WAL beside the file that a link leads to, Litestream looks for it beside the
+/// link: it would replicate no row, and never say so. A link in a parent folder leads both to one
+/// place.
 ///
 /// # Errors
 /// Where the link leads to, in words.
@@ -302,11 +304,11 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
-/// Moves all that is in the WAL to the database, and leaves the WAL empty. Takes as long as the disk does:
-/// no loop may do it. Most of it is done with no writer kept waiting.
+/// Moves the contents of the WAL to the database, and leaves the WAL empty. Takes as long as the disk
+/// does: no loop may do it. Most of it is done while writers go on.
 ///
 /// # Errors
-/// Why it could not, in words: somebody else reads or writes, most often.
+/// Why not, in words: usually another process reads or writes.
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     let checkpoint = |connection: Connection| {
         let busy = |mode| {
@@ -318,12 +320,15 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     };
     match connect(database).and_then(checkpoint) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(format!("{} is in use by others", database.display())),
+        Ok(true) => Err(format!(
+            "{} is in use by another connection",
+            database.display()
+        )),
         Err(e) => Err(explain(database, &e)),
     }
 }
 
-/// What becomes of a database that isn't there.
+/// What to do about a missing database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Absent {
     IsRefused,
@@ -335,7 +340,7 @@ fn is_absent(database: &Path) -> bool {
     found.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// A connection as all of ours are, to a database that is there.
+/// A connection with edgerepl's settings, to an existing database.
 fn connect(database: &Path) -> Result<Connection, Failure> {
     connect_or(database, Absent::IsRefused)
 }
@@ -396,13 +401,13 @@ impl FileIdentity {
     }
 }
 
-/// Why nothing was done.
+/// Why an operation was not done.
 #[derive(Debug)]
 enum Failure {
     Sqlite(rusqlite::Error),
-    /// The heartbeat table is somebody else's.
+    /// The heartbeat table is not edgerepl's.
     Taken(Taken),
-    /// Somebody else's row has the last id.
+    /// A row that edgerepl did not write has the last id.
     NoIdLeft(TableName),
     /// The path is a symbolic link to this.
     Link(PathBuf),
@@ -431,7 +436,7 @@ fn is_passing(failure: &Failure) -> bool {
     )
 }
 
-/// One sentence: the database, the cause, the next step where there is one.
+/// One sentence: the database, the cause, and the next step if there is one.
 fn explain(database: &Path, failure: &Failure) -> String {
     let database = database.display();
     let error = match failure {
@@ -439,15 +444,15 @@ fn explain(database: &Path, failure: &Failure) -> String {
         Failure::Taken(taken) => return format!("{database}: {taken}"),
         Failure::NoIdLeft(table) => {
             return format!(
-                "{database}: {table} has a row of somebody else's with the id {}, and no id is left \
-                 after it; delete that row",
+                "{database}: a row that edgerepl did not write has the last possible id of \
+                 {table}, {}; delete that row",
                 END_OF_IDS - 1
             );
         }
         Failure::Link(target) => {
             return format!(
-                "{database} is a symbolic link, beside which Litestream looks for the WAL in vain; \
-                 name {} in [database] path and in litestream.yml",
+                "{database} is a symbolic link, and Litestream would not find the WAL; name {} in \
+                 [database] path and in litestream.yml",
                 target.display()
             );
         }
@@ -458,10 +463,10 @@ fn explain(database: &Path, failure: &Failure) -> String {
         }
         Some(ErrorCode::DiskFull) => format!("{database} is on a full disk; free some space"),
         Some(ErrorCode::CannotOpen) => {
-            format!("{database} can't be opened; check its folder and who owns it")
+            format!("{database} can't be opened; check its folder, owner and mode")
         }
         Some(ErrorCode::ReadOnly) => {
-            format!("{database} can't be written to; check who owns it and how it is mounted")
+            format!("{database} can't be written to; check its owner, mode and mount options")
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             format!("{database} is damaged ({error}); restore it")

@@ -395,13 +395,13 @@ fn what_is_no_database_fails_by_name() -> Outcome {
         Ok(())
     };
     nix::unistd::mkfifo(&site.database(), nix::sys::stat::Mode::S_IRWXU)?;
-    fails("app.db is no file")?;
+    fails("app.db is not a regular file")?;
     fs::remove_file(site.database())?;
     fs::create_dir(site.database())?;
-    fails("app.db is no file")?;
+    fails("app.db is not a regular file")?;
     fs::remove_dir(site.database())?;
     fs::write(site.database(), "a text that is longer than a header")?;
-    fails("app.db is no SQLite database")
+    fails("app.db is not a SQLite database")
 }
 
 /// Whatever the state of the database: a check writes nothing, and leaves no file.
@@ -481,7 +481,7 @@ fn the_database_is_tried_as_the_daemons_user() -> Outcome {
                 assert_eq!(check["outcome"], "fail", "{case}: {check}");
                 assert!(detail.contains(says), "{case}: {check}");
                 let next = check["next_step"].as_str().unwrap_or_default();
-                assert!(next.starts_with("check who owns it"), "{case}: {check}");
+                assert!(next.starts_with("check its owner"), "{case}: {check}");
             }
         }
         assert!(

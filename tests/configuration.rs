@@ -224,7 +224,7 @@ fn a_runtime_directory_that_no_socket_fits_into_is_named_by_run_and_check() -> O
     let ran = within(91, &["run"])?;
     assert_eq!(ran.status.code(), Some(1), "{ran:?}");
     let said = String::from_utf8(ran.stderr)?;
-    let sentence = "its sockets' paths would have 108 bytes, and the kernel takes 107";
+    let sentence = "its sockets' paths would have 108 bytes, but the kernel's limit is 107";
     assert!(said.contains(sentence), "{said}");
     let checked = within(91, &["check"])?;
     let told = String::from_utf8(checked.stdout)?;

@@ -74,7 +74,7 @@ fn an_rsa_key_also_signs_as_old_servers_ask() -> Outcome {
     let failure = fetch(&lab, &other)?.failed("ECDSA where RSA is asked for")?;
     assert_eq!(failure.class, FailureClass::Refused);
     assert!(
-        failure.message.contains("takes no signature"),
+        failure.message.contains("accepts no signature"),
         "{failure:?}"
     );
     Ok(())

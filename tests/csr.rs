@@ -85,9 +85,12 @@ fn what_can_not_work_is_refused_in_a_sentence() -> Outcome {
     let device = lab.provision_pem(KeyKind::EcdsaP256, "refused")?;
     let site = site(&lab, &device)?;
     for (arguments, words) in [
-        (&["csr", "--generate"][..], "keys are made in tokens alone"),
-        (&["csr", "--subject", "no name"], "no distinguished name"),
-        (&["csr", "--subject", ""], "no distinguished name"),
+        (
+            &["csr", "--generate"][..],
+            "edgerepl generates keys in tokens only",
+        ),
+        (&["csr", "--subject", "no name"], "not a distinguished name"),
+        (&["csr", "--subject", ""], "not a distinguished name"),
     ] {
         let output = site.run(arguments)?;
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");

@@ -59,7 +59,7 @@ fn words(way: ProxyWay) -> &'static [&'static str] {
         ProxyWay::Hang => &[LATE],
         ProxyWay::Reset => &["the connection", LATE],
         ProxyWay::Refuse => &["the connection is refused", LATE],
-        ProxyWay::Half => &["break", LATE],
+        ProxyWay::Half => &["incomplete", "the connection breaks", LATE],
     }
 }
 

@@ -75,7 +75,7 @@ fn a_token_that_is_pulled_out_is_found_again() -> Outcome {
             s["credentials"]["last_failure"]["class"] == "key"
         })?;
         let problem = status["problems"][0].as_str().unwrap_or_default();
-        assert!(problem.contains("there is no token"), "{status:#}");
+        assert!(problem.contains("no token matches"), "{status:#}");
         let litestream = status["replication"]["pid"].is_number();
         assert_eq!(litestream, grants == 2, "{status:#}");
         device.restore_token()?;

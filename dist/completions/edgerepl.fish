@@ -24,52 +24,52 @@ function __fish_edgerepl_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -s h -l help -d 'Print help'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -s V -l version -d 'Print version'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "run" -d 'The daemon: fetches credentials, renews them, and runs Litestream with them'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "check" -d 'Tests the configuration and all that it names'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'What the running daemon knows: credentials, Litestream, how far the replica is'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the database from its replica where there is none'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replica aside and compares it with the database'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "credential-process" -d 'Prints credentials as AWS SDKs want them of a credential_process'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "csr" -d 'Prints a certificate request (PKCS #10) that the device\'s key signed'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the database from its replica if the database is missing'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replica to a temporary copy and compares it with the database'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand run" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand run" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand run" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand run" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand run" -s h -l help -d 'Print help'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l online -d 'Also fetches credentials, once'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l json -d 'Prints JSON, for programs'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l online -d 'Also fetches credentials once'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l json -d 'Prints JSON, for programs'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -s h -l help -d 'Print help'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l wait -d 'Tries until it is done, or known that there is nothing to do'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l wait -d 'Retries until the database is restored, or there is nothing to do'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l json -d 'Prints JSON, for programs'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l subject -d 'What it is for [default: CN=, and the thing\'s name]' -r
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l generate -d 'Has the token make the key first; never over another' -r -f -a "p256\t'ECDSA on P-256'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l subject -d 'Distinguished name of the subject [default: CN=, then the thing\'s name]' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l generate -d 'Generates the key in the token first; never replaces a key' -r -f -a "p256\t'ECDSA on P-256'
 rsa2048\t'RSA with 2048 bits'"
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l config -d 'The configuration\'s main file' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l runtime-directory -d 'Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "run" -d 'The daemon: fetches credentials, renews them, and runs Litestream with them'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "check" -d 'Tests the configuration and all that it names'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "status" -d 'What the running daemon knows: credentials, Litestream, how far the replica is'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "restore" -d 'Restores the database from its replica where there is none'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "verify" -d 'Restores the replica aside and compares it with the database'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "credential-process" -d 'Prints credentials as AWS SDKs want them of a credential_process'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10) that the device\'s key signed'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "restore" -d 'Restores the database from its replica if the database is missing'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "verify" -d 'Restores the replica to a temporary copy and compares it with the database'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,7 +1,7 @@
 //! Commands, options and exit statuses, as people and unit files write them.
 //!
-//! Owns the words: the help, the manual pages and the completions of shells are all made of what
-//! stands here. Does nothing of what they ask for.
+//! Owns the words: the help, the manual pages and the shell completions are all made from this
+//! file. Never executes a command.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::config::{DEFAULT_PATH, RuntimeDirectory};
 use crate::credentials::key::NewKey;
 
-/// The command line, described.
+/// The command line's definition.
 pub fn definition() -> clap::Command {
     Arguments::command()
 }
@@ -29,11 +29,11 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
 
-    /// The configuration's main file
+    /// Main configuration file
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
 
-    /// Where sockets and locks live [default: RUNTIME_DIRECTORY, else /run/edgerepl]
+    /// Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]
     #[arg(long, global = true, value_name = "PATH")]
     runtime_directory: Option<PathBuf>,
 }
@@ -48,105 +48,106 @@ impl Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The daemon: fetches credentials, renews them, and runs Litestream with them
+    /// Runs the daemon: fetches credentials, renews them, and hands them to Litestream
     #[command(after_help = "\
 Exit status:
-  0   after a clean stop
-  1   where it can't begin
-  78  where the configuration can't work
+  0   edgerepl stopped cleanly
+  1   edgerepl can't start
+  78  the configuration can't work
 
 Signals:
-  SIGTERM, SIGINT  a clean stop: the last row is written and replicated first; within 45 s
-  SIGHUP           reads the configuration anew")]
+  SIGTERM, SIGINT  stop cleanly within 45 s: write and replicate a last row first
+  SIGHUP           reload the configuration")]
     Run,
 
-    /// Tests the configuration and all that it names
+    /// Checks the configuration and everything that it names
     ///
-    /// Each check that fails says what is to be done next. Nothing is changed, and no PIN is offered
-    /// that the token has refused before.
+    /// Each check that fails prints the next step. The command changes nothing, and never offers a
+    /// PIN that the token has refused.
     #[command(after_help = "\
 Exit status:
-  0   where all pass
-  1   where some fail
-  78  where the configuration can't be read")]
+  0   all checks pass
+  1   a check fails
+  78  the configuration can't be read")]
     Check {
-        /// Also fetches credentials, once
+        /// Also fetches credentials once
         #[arg(long)]
         online: bool,
-        /// Prints JSON, for programs
+        /// Prints JSON
         #[arg(long)]
         json: bool,
     },
 
-    /// What the running daemon knows: credentials, Litestream, how far the replica is
+    /// Shows the state of the running daemon: credentials, Litestream, replica
     #[command(after_help = "\
 Exit status:
-  0  healthy
-  1  not healthy
-  3  not running")]
+  0  the device is healthy
+  1  the device is not healthy
+  3  the daemon is not running")]
     Status {
-        /// Prints JSON, for programs
+        /// Prints JSON
         #[arg(long)]
         json: bool,
     },
 
-    /// Restores the database from its replica where there is none
+    /// Restores the database from its replica if the database is missing
     ///
-    /// For the first boot of a replacement, and for a data partition that was lost. A database that
-    /// is there is never touched; a loss of power leaves none or a whole one. To be run before the
-    /// application and the daemon.
+    /// For the first boot of a replacement device, or after the loss of a data partition. Run it
+    /// before the application and the daemon start. It never changes an existing database. A power
+    /// cut leaves either no database or a complete one.
     #[command(after_help = "\
 Exit status:
-  0   where it is restored, or there is nothing to do
-  1   where it is not
-  78  where the configuration can't be read")]
+  0   the database is restored, or there is nothing to do
+  1   the database is not restored
+  78  the configuration can't be read")]
     Restore {
-        /// Tries until it is done, or known that there is nothing to do
+        /// Retries until the database is restored, or there is nothing to do
         #[arg(long)]
         wait: bool,
     },
 
-    /// Restores the replica aside and compares it with the database
+    /// Restores the replica to a temporary copy and compares it with the database
     ///
-    /// Needs as much free space as the database has, beside it, and leaves nothing behind.
+    /// Needs free space beside the database, as much as the database takes. Removes the copy at the
+    /// end.
     #[command(after_help = "\
 Exit status:
-  0   where the replica holds all that it should
-  1   where it does not, or nobody can tell
-  78  where the configuration can't be read")]
+  0   the replica holds everything it should
+  1   the replica does not, or can't be compared
+  78  the configuration can't be read")]
     Verify {
-        /// Prints JSON, for programs
+        /// Prints JSON
         #[arg(long)]
         json: bool,
     },
 
-    /// Prints credentials as AWS SDKs want them of a credential_process
+    /// Prints credentials in the format of the AWS SDKs' credential_process
     ///
-    /// The running daemon's, in a few milliseconds; fetched where none runs. An SDK is pointed there
-    /// by AWS_CONFIG_FILE=/run/edgerepl/aws-config.
+    /// The daemon answers in a few milliseconds. If no daemon runs, the command fetches credentials
+    /// itself. To make an SDK use it, set AWS_CONFIG_FILE=/run/edgerepl/aws-config.
     #[command(after_help = "\
 Exit status:
-  0   where they are printed
-  1   where there are none
-  78  where the configuration can't be read")]
+  0   the credentials are printed
+  1   there are no credentials
+  78  the configuration can't be read")]
     CredentialProcess,
 
-    /// Prints a certificate request (PKCS #10) that the device's key signed
+    /// Prints a certificate request (PKCS #10), signed with the device's key
     #[command(after_help = "\
 Exit status:
-  0   where it is printed
-  1   where there is none
-  78  where the configuration can't be read")]
+  0   the request is printed
+  1   the request can't be made
+  78  the configuration can't be read")]
     Csr(Request),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Request {
-    /// What it is for [default: CN=, and the thing's name]
+    /// Distinguished name of the subject [default: CN=, then the thing's name]
     #[arg(long, value_name = "NAME")]
     pub(super) subject: Option<String>,
 
-    /// Has the token make the key first; never over another
+    /// Generates the key in the token first; never replaces a key
     #[arg(
         long,
         value_enum,
@@ -173,17 +174,17 @@ impl ValueEnum for NewKey {
 
 const ENVIRONMENT: &str = "\
 Environment:
-  RUNTIME_DIRECTORY  what --runtime-directory says
-  STATE_DIRECTORY    where the last certificate of the server is kept, for its date
-  RUST_LOG           what is logged [default: info]
+  RUNTIME_DIRECTORY  default of --runtime-directory
+  STATE_DIRECTORY    directory of the server's last certificate, which is kept for its date
+  RUST_LOG           log filter [default: info]
 
-Started with:
-  signals  blocked ones are let through, SIGCHLD is heeded where it was ignored, an alarm is cancelled
-  limits   soft ones are raised to what is needed, as far as the hard ones allow
-  umask    no file is made that a group or others may write to; a stricter one is kept
+Inherited state:
+  signals  edgerepl unblocks blocked signals, resets an ignored SIGCHLD and cancels a pending alarm
+  limits   edgerepl raises soft limits to what it needs, up to the hard limits
+  umask    edgerepl creates no file that group or others may write to; it keeps a stricter umask
 
 Exit status:
-  64  of every command: the command line can't be understood";
+  64  any command: the command line is invalid";
 
 #[cfg(test)]
 mod tests {

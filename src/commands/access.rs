@@ -1,7 +1,7 @@
-//! Credentials for a command: the daemon's where one runs, else by a fetch of its own.
+//! Credentials for a command: the daemon's if one runs, else from a fetch of its own.
 //!
-//! Owns the choice between the two, and what a Litestream that a command runs is given. Keeps nothing
-//! after the command.
+//! Owns the choice between the two, and the environment of a Litestream that a command starts.
+//! Never keeps anything after the command.
 
 use super::patience::patiently;
 use crate::agent::told_term;
@@ -14,7 +14,7 @@ use crate::credentials::{Credentials, Document, FetchFailure, Grant};
 use crate::ipc::credentials;
 use crate::litestream::config_file::{Configuration, Variables};
 
-/// Where credentials are for, and the name that Litestream expands in its file.
+/// Credentials, their region, and the thing's name, which Litestream expands in its file.
 #[derive(Debug)]
 pub(crate) struct Access<'a> {
     credentials: Credentials,
@@ -23,7 +23,7 @@ pub(crate) struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    /// From the daemon where one runs, else by a fetch.
+    /// From the daemon if one runs, else by a fetch.
     ///
     /// # Errors
     /// Why there is none, in one sentence.
@@ -44,13 +44,13 @@ impl<'a> Access<'a> {
         })
     }
 
-    /// What a Litestream that is run with these is given beside its own environment.
+    /// The variables that a Litestream with these credentials gets beside its own environment.
     pub(crate) fn environment(&self) -> Vec<Variable> {
         let source = Source::Values(&self.credentials);
         delivery::environment(&self.thing_name, self.region, source)
     }
 
-    /// Litestream's configuration, as it is understood with this.
+    /// Litestream's configuration, read with the thing's name and the region.
     ///
     /// # Errors
     /// Why it can't be read, in one sentence.
@@ -62,19 +62,19 @@ impl<'a> Access<'a> {
     }
 }
 
-/// What an SDK reads, of credentials that were fetched for a command.
+/// The document for an SDK, from credentials that are fetched for the command.
 ///
 /// # Errors
 /// Why there are none, in one sentence.
 pub(crate) fn fetched(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Document, String> {
     let grant = fetch(settings, runtime)
-        .map_err(|failure| format!("there are no credentials: {}", failure.message))?;
+        .map_err(|failure| format!("no credentials: {}", failure.message))?;
     let spare = settings.renew_before.min(grant.lifetime / 3);
     let term = told_term(grant.lifetime, grant.lifetime - spare);
     Ok(credentials::of(&grant.credentials, term))
 }
 
-/// Fetches credentials for a command, under the daemon's rules.
+/// Fetches credentials for a command, by the daemon's rules.
 ///
 /// # Errors
 /// Why there are none.

@@ -1,8 +1,8 @@
-//! `edgerepl check`: everything that can be known before the first fetch, as named checks.
+//! `edgerepl check`: named checks of everything that can be tested before the first fetch.
 //!
-//! Owns the list, and for each failure the operator's next step. Changes nothing: it creates no
-//! database, renews nothing, restarts nothing. Loads the PKCS#11 module into its own process, and
-//! gives up on one that hangs.
+//! Owns the list of checks and, for each failure, the operator's next step. Never changes anything:
+//! it creates no database, renews and restarts nothing. Loads the PKCS#11 module into its own
+//! process, and gives up on a module that hangs.
 
 pub(crate) mod database;
 mod secure_element;
@@ -35,22 +35,22 @@ use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
 
-/// A certificate that ends sooner than this is worth a warning.
+/// A certificate that expires within this time is a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
-/// Litestream before this version has SQLite's WAL-reset race in it.
+/// The first Litestream whose SQLite does not have the WAL-reset race.
 const LITESTREAM_SAFE: (u32, u32, u32) = (0, 5, 17);
 
-/// How long a child that was killed has to be gone.
+/// How long a killed child may take to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Of what a program says so many bytes are kept, the last ones.
+/// How many bytes of a program's output are kept: the last ones.
 const HEARD: usize = 4096;
 
-/// The next step where the token, or its key, is what failed.
-const NEXT_FOR_TOKEN: &str = "check the module, the token and the bus that it is on";
+/// The next step after a failure of the token or its key.
+const NEXT_FOR_TOKEN: &str = "check the module, the token and the token's bus";
 
-/// The command: 0 where all checks pass, 1 where some fail, 78 where there is nothing to check.
+/// The command: 0 if all checks pass, 1 if a check fails, 78 if the configuration can't be read.
 pub(crate) fn check(
     config: &Path,
     runtime: &RuntimeDirectory,
@@ -60,7 +60,7 @@ pub(crate) fn check(
     let settings = match Settings::load(config, runtime) {
         Ok(settings) => settings,
         Err(cause) => {
-            let next = "mend that line and run the check again";
+            let next = "correct that line, then run the check again";
             let failed = Check::new("configuration", fail(cause.to_string(), next));
             return print(&[failed], as_json, cause.exit_code());
         }
@@ -83,8 +83,8 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new(
             "configuration",
             match runtime.takes_sockets() {
-                Ok(()) => Outcome::Pass(format!("{} can be used", config.display())),
-                Err(cause) => fail(cause, "name a shorter RuntimeDirectory= in the unit"),
+                Ok(()) => Outcome::Pass(format!("{} is valid", config.display())),
+                Err(cause) => fail(cause, "set a shorter RuntimeDirectory= in the unit"),
             },
         ),
         Check::new("modes", modes(settings)),
@@ -117,7 +117,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     checks
 }
 
-/// A named check and what came of it.
+/// A named check and its outcome.
 struct Check {
     name: &'static str,
     outcome: Outcome,
@@ -125,7 +125,7 @@ struct Check {
 
 enum Outcome {
     Pass(String),
-    /// It works, and somebody should know.
+    /// It works, but the operator should know.
     Warn {
         cause: String,
         next: String,
@@ -134,7 +134,7 @@ enum Outcome {
         cause: String,
         next: String,
     },
-    /// It could not be tried, for what it needs has failed before.
+    /// It was not run: a check that it depends on has failed.
     Skip(String),
 }
 
@@ -162,26 +162,26 @@ fn warn(cause: impl Into<String>, next: impl Into<String>) -> Outcome {
     }
 }
 
-/// Secrets in files are for their owner alone.
+/// Only the owner may access a file that holds a secret.
 fn modes(settings: &Settings) -> Outcome {
     let secret = match &settings.identity.private_key {
         PrivateKey::Pem(path) => Some(path),
         PrivateKey::Pkcs11(uri) => uri.pin_source.as_ref(),
     };
     let Some(path) = secret else {
-        return Outcome::Pass("there is no secret in a file".to_owned());
+        return Outcome::Pass("no file holds a secret".to_owned());
     };
     let name = path.display();
     match fs::metadata(path) {
         Err(e) => fail(
-            format!("{name} can't be looked at: {e}"),
-            "put it there, mode 0600",
+            format!("{name} can't be accessed: {e}"),
+            "install the file, with mode 0600",
         ),
         Ok(file) => match file.permissions().mode() & 0o077 {
-            0 => Outcome::Pass(format!("{name} is for its owner alone")),
+            0 => Outcome::Pass(format!("only its owner can access {name}")),
             _ => fail(
                 format!(
-                    "{name} has the mode {:04o}",
+                    "{name} has the mode {:04o}, which gives other users access",
                     file.permissions().mode() & 0o7777
                 ),
                 format!("chmod 600 {name}"),
@@ -197,7 +197,7 @@ fn certificate_dates(
     let certificate = match certificate {
         Ok(certificate) => certificate,
         Err(failure) => {
-            let next = "put the device's certificate there, PEM, leaf first";
+            let next = "install the device's certificate as PEM, leaf first";
             return fail(&failure.message, next);
         }
     };
@@ -209,25 +209,27 @@ fn certificate_dates(
     let (begins, ends) = (certificate.not_before(), certificate.not_after());
     if now < begins {
         let cause = format!(
-            "it is valid from {begins}, and the clock shows {}",
+            "the certificate is valid from {begins}, but the clock shows {}",
             WallTime::now()
         );
         return fail(cause, "set the clock");
     }
     if now >= ends {
         return fail(
-            format!("it ended at {ends}"),
-            "have a new one issued for the same key",
+            format!("the certificate expired at {ends}"),
+            "request a new certificate for the same key",
         );
     }
     if ends - now < EXPIRY_WARNING {
-        let cause = format!("it ends at {ends}, in less than 30 days");
-        return warn(cause, "have a new one issued for the same key");
+        let cause = format!("the certificate expires at {ends}, in less than 30 days");
+        return warn(cause, "request a new certificate for the same key");
     }
-    Outcome::Pass(format!("it names {name} and is valid until {ends}"))
+    Outcome::Pass(format!(
+        "the certificate names {name} and is valid until {ends}"
+    ))
 }
 
-/// What the key is in, before anything is asked of the key itself.
+/// The token that holds the key; the key itself is a check of its own.
 fn token(uri: &Pkcs11Uri) -> Outcome {
     let uri = uri.clone();
     match patiently(move |on_stage| key::describe(&uri, on_stage)) {
@@ -243,7 +245,7 @@ fn key_matches(
     certificate: Option<Certificate>,
 ) -> Outcome {
     let Some(certificate) = certificate else {
-        return Outcome::Skip("there is no certificate to compare it with".to_owned());
+        return Outcome::Skip("the key needs a certificate to be compared with".to_owned());
     };
     let private_key = settings.identity.private_key.clone();
     let name = private_key.to_string();
@@ -257,14 +259,14 @@ fn key_matches(
     });
     match tested {
         Ok((opened, signed)) => Outcome::Pass(format!(
-            "{name} belongs to the certificate; opened in {} ms, signed in {} ms",
+            "{name} matches the certificate; opened in {} ms, signed in {} ms",
             opened.as_millis(),
             signed.as_millis()
         )),
         Err(failure) => {
             let next = match failure.class {
                 FailureClass::WrongPin => {
-                    "put the right PIN into the file before anything tries it again: tokens lock"
+                    "put the right PIN into the file before the next try: tokens lock"
                 }
                 FailureClass::Key => NEXT_FOR_TOKEN,
                 _ => "check [identity] private_key and certificate",
@@ -276,7 +278,7 @@ fn key_matches(
 
 fn ca_bundle(settings: &Settings) -> Outcome {
     match tls::read_roots(&settings.provider.ca_file) {
-        Ok(roots) => Outcome::Pass(format!("{} roots are trusted", roots.len())),
+        Ok(roots) => Outcome::Pass(format!("the bundle has {} roots", roots.len())),
         Err(failure) => fail(
             failure.message,
             "install the CA bundle of Amazon Trust Services",
@@ -284,11 +286,11 @@ fn ca_bundle(settings: &Settings) -> Outcome {
     }
 }
 
-/// Litestream's version, where it tells, and what is to be said of it.
+/// Litestream's version, if it prints one, and the outcome of the check.
 fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     let program = match command::locate(&settings.replication.command[0]) {
         Ok(program) => program,
-        Err(cause) => return (None, fail(cause, "install it, 0.5.17 or later")),
+        Err(cause) => return (None, fail(cause, "install Litestream 0.5.17 or later")),
     };
     let name = program.display();
     let asked =
@@ -296,7 +298,7 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     let ask = match asked {
         Ok(ask) => ask,
         Err(cause) => {
-            let next = "make sure that what it runs is Litestream 0.5.17 or later";
+            let next = "make sure that the command runs Litestream 0.5.17 or later";
             return (None, warn(cause, next));
         }
     };
@@ -304,22 +306,21 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
         Ok(printed) => printed,
         Err(e) => {
             let cause = format!("`{name} version` fails: {e}");
-            return (None, fail(cause, "run it by hand"));
+            return (None, fail(cause, "run that command by hand"));
         }
     };
     let version = command::version(&printed);
     let outcome = match version {
         None => warn(
-            format!("{name} does not say its version"),
-            "make sure that what it runs is Litestream 0.5.17 or later",
+            format!("{name} does not print its version"),
+            "make sure that the command runs Litestream 0.5.17 or later",
         ),
         Some(version) if version < LITESTREAM_SAFE => warn(
             format!(
-                "{name} is Litestream {}.{}.{}, which checkpoints with a SQLite that can corrupt \
-                 the WAL",
+                "{name} is Litestream {}.{}.{}: its SQLite can corrupt the WAL at a checkpoint",
                 version.0, version.1, version.2
             ),
-            "install 0.5.17 or later",
+            "install Litestream 0.5.17 or later",
         ),
         Some((major, minor, patch)) => {
             Outcome::Pass(format!("{name} is Litestream {major}.{minor}.{patch}"))
@@ -328,7 +329,7 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
     (version, outcome)
 }
 
-/// The thing, where its name is known.
+/// The thing's name, if it is known.
 fn thing_name(
     settings: &Settings,
     certificate: &Result<Certificate, FetchFailure>,
@@ -337,8 +338,8 @@ fn thing_name(
     fetch::thing_name(&settings.identity, certificate).ok()
 }
 
-/// What in Litestream's own file does not go together with credentials that end: the first fault, or
-/// all that is worth a warning.
+/// Litestream's own file: settings that do not work with temporary credentials. Reports the first
+/// fault, or else the first warning.
 fn litestream_config(
     settings: &Settings,
     certificate: &Result<Certificate, FetchFailure>,
@@ -357,11 +358,11 @@ fn litestream_config(
     let configuration = match Configuration::of(&replication.command, &variables) {
         Ok(configuration) => configuration,
         Err(cause) => {
-            let next = "put Litestream's configuration there, or name it in [replication] command";
+            let next = "install Litestream's configuration, or name it in [replication] command";
             return fail(cause, next);
         }
     };
-    // A unit's own environment is not known here, and what is expanded with it neither.
+    // The unit's environment is not known here, nor is what Litestream expands with it.
     if version.is_some()
         && !is_unit
         && let Ok(litestream) = Replicate::parse(&replication.command)
@@ -371,7 +372,7 @@ fn litestream_config(
             "Litestream does not accept {}: {said}",
             configuration.path().display()
         );
-        return fail(cause, "correct what Litestream says");
+        return fail(cause, "correct that file as Litestream says");
     }
     let findings = configuration.lint(Surroundings {
         database: &settings.database.path,
@@ -382,7 +383,7 @@ fn litestream_config(
     let name = configuration.path().display();
     let worst = findings.iter().find(|finding| finding.is_fault);
     let Some(worst) = worst.or(findings.first()) else {
-        return Outcome::Pass(format!("{name} goes together with credentials that end"));
+        return Outcome::Pass(format!("{name} works with temporary credentials"));
     };
     let others = match findings.len() - 1 {
         0 => String::new(),
@@ -404,13 +405,13 @@ fn sqlite(version: SqliteVersion, gives_pages: bool) -> Outcome {
     }
     if !gives_pages {
         return warn(
-            format!("SQLite {version} gives no pages: `edgerepl verify` compares {BY_ROWS}"),
-            "link one that is built with SQLITE_ENABLE_DBPAGE_VTAB, or build with the feature \
-             bundled-sqlite",
+            format!("SQLite {version} can't read pages: `edgerepl verify` compares {BY_ROWS}"),
+            "link a SQLite that is built with SQLITE_ENABLE_DBPAGE_VTAB, or build with the \
+             feature bundled-sqlite",
         );
     }
     Outcome::Pass(format!(
-        "SQLite {version} has no WAL-reset race, and gives `edgerepl verify` pages to compare"
+        "SQLite {version} has no WAL-reset race; `edgerepl verify` can compare pages"
     ))
 }
 
@@ -423,7 +424,7 @@ fn in_memory(file: &Path) -> Outcome {
             "set [replication] environment_file to a path under /run",
         ),
         Err(e) => fail(
-            format!("{} can't be looked at: {e}", folder.display()),
+            format!("{} can't be accessed: {e}", folder.display()),
             "let systemd create it (RuntimeDirectory=)",
         ),
     }
@@ -438,8 +439,8 @@ fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
         )),
         Err(failure) => {
             let next = match failure.class {
-                FailureClass::Refused => "mend what the message names, here or at AWS",
-                FailureClass::Key => "mend the check \"key\" first",
+                FailureClass::Refused => "correct what the message names, here or at AWS",
+                FailureClass::Key => "make the check \"key\" pass first",
                 FailureClass::ClockNotSet => "set the clock, or wait until it is synchronised",
                 FailureClass::WrongPin => "put the right PIN into the file",
                 FailureClass::Transient => "check the network and [credentials] endpoint",
@@ -449,7 +450,7 @@ fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
     }
 }
 
-/// What `command` of Litestream's prints, in the environment that Litestream gets.
+/// The output of a Litestream `command`, in the environment that Litestream gets.
 ///
 /// # Errors
 /// As for [`output_of`].
@@ -469,10 +470,10 @@ fn litestream_prints(
     output_of(&command)
 }
 
-/// What `command` prints, as far as it is worth reading.
+/// The end of what `command` prints.
 ///
 /// # Errors
-/// The last line that it said, or what kept it from saying anything.
+/// The last line on its standard error, or why there is none.
 fn output_of(command: &Command) -> Result<String, String> {
     let started = || -> io::Result<_> {
         let ((printed, output), (said, errors)) = (io::pipe()?, io::pipe()?);
@@ -489,7 +490,7 @@ fn output_of(command: &Command) -> Result<String, String> {
     };
     let (mut child, printed, said) = started().map_err(|e| e.to_string())?;
     let deadline = Instant::now() + PATIENCE;
-    // Not even SIGKILL ends one that is stuck in the kernel.
+    // SIGKILL does not end a process that is stuck in the kernel.
     let ended = loop {
         match child.ended() {
             Some(status) => break Some(status),
@@ -499,7 +500,7 @@ fn output_of(command: &Command) -> Result<String, String> {
         }
         thread::sleep(Duration::from_millis(10));
     };
-    // What it has started may hold the pipes open for ever.
+    // A process that it started may keep the pipes open.
     let all = |from: Receiver<String>| {
         let text = from.recv_timeout(Duration::from_secs(1));
         text.unwrap_or_default()
@@ -507,14 +508,14 @@ fn output_of(command: &Command) -> Result<String, String> {
     match ended {
         Some(status) if status.success() => Ok(all(printed)),
         _ if Instant::now() >= deadline => {
-            Err(format!("it does not end within {} s", PATIENCE.as_secs()))
+            Err(format!("it did not end within {} s", PATIENCE.as_secs()))
         }
         Some(status) => Err(last_line(&all(said)).unwrap_or_else(|| status.to_string())),
-        None => Err("it does not end".to_owned()),
+        None => Err("it did not end after SIGKILL".to_owned()),
     }
 }
 
-/// The end of what comes out of `pipe`, read while it comes.
+/// The last bytes that come out of `pipe`. A thread reads it, so that the writer never blocks.
 fn heard(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -525,13 +526,13 @@ fn heard(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
             let surplus = kept.len().saturating_sub(HEARD);
             kept.drain(..surplus);
         }
-        // Nobody waits any more where it took too long.
+        // The receiver has gone if the child took too long.
         let _ = sender.send(String::from_utf8_lossy(&kept).into_owned());
     });
     receiver
 }
 
-/// The last line with something in it, fit for a terminal.
+/// The last line that is not blank, without control characters.
 fn last_line(said: &str) -> Option<String> {
     let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
     let readable = last.trim().chars().filter(|c| !c.is_control());
@@ -582,7 +583,7 @@ mod tests {
         assert!(safe.is_safe() && linked_gives_pages());
         assert!(matches!(sqlite(safe, true), Outcome::Pass(_)));
         let Outcome::Warn { cause, next } = sqlite(safe, false) else {
-            panic!("nobody is told");
+            panic!("there is no warning");
         };
         assert!(cause.contains("compares rows, rowids"), "{cause}");
         assert!(next.contains("SQLITE_ENABLE_DBPAGE_VTAB"), "{next}");

@@ -1,6 +1,6 @@
 //! `edgerepl credential-process`: credentials for any AWS SDK, by its `credential_process` setting.
 //!
-//! Owns what is printed, and the exit status. What is printed is a secret: it is written nowhere else.
+//! Owns the output and the exit status. The output is a secret: it is never written anywhere else.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,12 +9,12 @@ use super::{access, output};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::ipc::credentials;
 
-/// The command: prints credentials, from the daemon where one runs, else by a fetch of its own.
+/// The command: prints credentials, from the daemon if one runs, else from a fetch of its own.
 pub(crate) fn print(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
     let answer = match credentials::ask(runtime) {
         Ok(answer) => answer,
         Err(why) => {
-            log::debug!("{why}; a fetch is made");
+            log::debug!("{why}; fetching credentials");
             match Settings::load(config, runtime) {
                 Ok(settings) => access::fetched(&settings, runtime),
                 Err(cause) => {

@@ -1,7 +1,7 @@
 //! `edgerepl csr`: a certificate request (PKCS#10, RFC 2986), signed by the device's own key.
 //!
-//! Owns the request's form and its subject. The key stays where it is; with `--generate` the token
-//! makes it first. Prints nothing but a request whose signature was verified.
+//! Owns the request's format and its subject. The key never leaves the token; with `--generate` the
+//! token generates it first. Never prints a request whose signature was not verified.
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -28,8 +28,8 @@ use crate::credentials::{FailureClass, FetchFailure};
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const RSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
 
-/// Prints the request. `subject` is a distinguished name (RFC 4514); without one it is the thing's
-/// name.
+/// Prints the request. `subject` is a distinguished name (RFC 4514); the default is the thing's
+/// name as CN.
 pub(crate) fn csr(
     identity: &Identity,
     subject: Option<&str>,
@@ -50,7 +50,7 @@ pub(crate) fn csr(
     match made {
         Ok(pem) => output::answer(pem, ExitCode::SUCCESS),
         Err(failure) => {
-            log::error!("there is no certificate request: {}", failure.message);
+            log::error!("can't make the certificate request: {}", failure.message);
             ExitCode::FAILURE
         }
     }
@@ -64,12 +64,12 @@ fn subject_of(identity: &Identity, given: Option<&str>) -> Result<Name, FetchFai
     let name = Name::from_str(&text).ok().filter(|name| !name.is_empty());
     name.ok_or_else(|| {
         let message =
-            format!("{from} {text:?} is no distinguished name: write it as CN=name,O=organization");
+            format!("{from} {text:?} is not a distinguished name: write CN=name,O=organization");
         FetchFailure::new(FailureClass::Refused, message)
     })
 }
 
-/// As the configuration or an earlier certificate says.
+/// From the configuration, or from an earlier certificate.
 fn thing_name(identity: &Identity) -> Result<String, FetchFailure> {
     if let Some(name) = &identity.thing_name {
         return Ok(name.clone());
@@ -78,7 +78,7 @@ fn thing_name(identity: &Identity) -> Result<String, FetchFailure> {
     earlier
         .and_then(|certificate| fetch::thing_name(identity, &certificate))
         .map_err(|_| {
-            let message = "nothing says what the device is called: give --subject CN=name, or set \
+            let message = "the device's name is not known: pass --subject CN=name, or set \
                            [identity] thing_name";
             FetchFailure::new(FailureClass::Refused, message)
         })
@@ -109,7 +109,7 @@ fn request(subject: Name, public: &[u8], key: Arc<dyn SigningKey>) -> Result<Str
     let public = SubjectPublicKeyInfoOwned::from_der(public).map_err(broken)?;
     let proven = key::prove(key, public.subject_public_key.raw_bytes());
     let signer = proven.choose_scheme(&[scheme]).ok_or_else(|| {
-        let message = "the key is neither on P-256 nor RSA: AWS IoT takes no other";
+        let message = "the key is neither P-256 nor RSA: AWS IoT accepts no other";
         FetchFailure::new(FailureClass::Refused, message)
     })?;
     let info = CertReqInfo {

@@ -1,8 +1,8 @@
-//! What commands print: the one place that writes to standard output, and to standard error beside
-//! the log.
+//! The output of commands: the only place that writes to standard output, and the only one beside
+//! the log that writes to standard error.
 //!
-//! Owns colours, and what comes of an answer that nobody takes. Never panics: `println!` does, and with a panic the
-//! program aborts.
+//! Owns colours, and the exit status if an answer can't be written. Never panics: `println!` does,
+//! and a panic aborts the program.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -10,26 +10,26 @@ use std::process::ExitCode;
 
 use zeroize::Zeroizing;
 
-/// Prints a command's whole answer, and says how the command ends: with `verdict`, also where the
-/// reader has gone; a failure where the answer can't be written.
+/// Prints a command's whole answer, and returns the exit status: `verdict`, also if the reader has
+/// gone; a failure if the answer can't be written.
 pub(crate) fn answer(text: impl Display, verdict: ExitCode) -> ExitCode {
-    // Written at once, so that a reader gets all of it or knows that it did not.
+    // One write: the reader gets all of it, or the exit status shows that it did not.
     let text = Zeroizing::new(text.to_string());
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => verdict,
         Err(e) if e.kind() == ErrorKind::BrokenPipe => verdict,
         Err(e) => {
-            log::error!("the answer can't be written to standard output: {e}");
+            log::error!("can't write to standard output: {e}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// How a word looks to a person.
+/// The colour of a word on a terminal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Paint {
-    /// All is well.
+    /// It works.
     Green,
     /// Something waits.
     Yellow,
@@ -38,7 +38,7 @@ pub(crate) enum Paint {
 }
 
 impl Paint {
-    /// The word in this colour, where a terminal shows it.
+    /// The word in this colour, if standard output is a terminal.
     pub(crate) fn on_terminal(self, word: &str) -> String {
         if !io::stdout().is_terminal() {
             return word.to_owned();
@@ -52,7 +52,7 @@ impl Paint {
     }
 }
 
-/// Tells a person, on standard error. Where nobody reads that there is nobody to tell.
+/// Prints to standard error. A failure is ignored: there is no other place to report it.
 pub(crate) fn tell(text: impl Display) {
     let _ = io::stderr().write_all(text.to_string().as_bytes());
 }

@@ -1,7 +1,7 @@
-//! What may hang, done by a process that has to answer somebody.
+//! A time limit for work that may hang, such as a call into a PKCS#11 module.
 //!
-//! Owns the limit. What hangs is left behind on its thread, and ends with the process: good enough
-//! for a command that a person waits for; the daemon has a child for it.
+//! Owns the limit. Never stops the work itself: a thread that hangs is left behind, and ends with
+//! the process. That is enough for a command; the daemon has a child for such work.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ use std::time::Duration;
 use crate::credentials::stage::{OnStage, Stage};
 use crate::credentials::{FailureClass, FetchFailure};
 
-/// What may hang is given up on after this.
+/// The limit.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Does `work`, for [`PATIENCE`] at the most.
+/// Does `work` within [`PATIENCE`].
 ///
 /// # Errors
-/// What `work` says; `Key`, with the stage, where it hangs.
+/// The error of `work`; `Key`, with the stage, if it hangs.
 pub(crate) fn patiently<T: Send + 'static>(
     work: impl FnOnce(&OnStage) -> Result<T, FetchFailure> + Send + 'static,
 ) -> Result<T, FetchFailure> {
@@ -28,12 +28,16 @@ pub(crate) fn patiently<T: Send + 'static>(
         let on_stage: OnStage = Arc::new(move |stage| {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = stage;
         });
-        // Nobody listens any more once patience has ended.
+        // The receiver has gone once the limit has passed.
         let _ = sender.send(work(&on_stage));
     });
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| {
         let stage = *stage.lock().unwrap_or_else(PoisonError::into_inner);
-        let message = format!("it hangs in the stage \"{}\"", stage.name());
+        let message = format!(
+            "no answer within {} s in the stage \"{}\"",
+            PATIENCE.as_secs(),
+            stage.name()
+        );
         Err(FetchFailure::new(FailureClass::Key, message))
     })
 }

@@ -1,9 +1,9 @@
-//! `edgerepl restore`: the database from its replica, where there is none: at the first boot of a
-//! replacement, or for a data partition that was lost.
+//! `edgerepl restore`: restores a missing database from its replica, at the first boot of a
+//! replacement device or after the loss of a data partition.
 //!
-//! Owns an order that leaves no database or a whole one, whenever the power goes: restored aside,
-//! checked, synced; what an earlier database left is removed; and only then it gets its name. Never
-//! over one that is there.
+//! Owns the order of steps. After a power cut at any moment there is no database or a complete one:
+//! restore to a temporary copy, check it, sync it, remove what an earlier database left, and only
+//! then give it the database's name. Never replaces an existing database.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -19,12 +19,12 @@ use crate::litestream::restore::{Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
 use crate::store::structure::Structure;
 
-/// With `--wait`: how soon it is tried again, at first and at the latest.
+/// With `--wait`: the first and the longest pause before a retry.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// The command: 0 where the database was restored, or there is nothing to do; 1 where it could not be.
-/// With `wait` it is tried until it can be told which.
+/// The command: 0 if the database is restored or there is nothing to do, 1 otherwise. With `wait`
+/// it retries until it can exit with 0.
 pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: bool) -> ExitCode {
     let mut pause = FIRST_WAIT;
     loop {
@@ -35,7 +35,7 @@ pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: boo
             }
             Err(cause) if wait => {
                 log::warn!(
-                    "the database is not restored; tried again in {} s: {cause}",
+                    "the database is not restored; retry in {} s: {cause}",
                     pause.as_secs()
                 );
                 thread::sleep(pause);
@@ -49,18 +49,18 @@ pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: boo
     }
 }
 
-/// What was done, in a sentence.
+/// What was done, in one sentence.
 fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, String> {
     let database = &settings.database.path;
     let name = database.display();
-    let there = || format!("{name} is there: nothing is restored");
+    let there = || format!("{name} exists: nothing to restore");
     if exists(database) {
         return Ok(there());
     }
     let folder = database.parent().unwrap_or(Path::new("/"));
     has_room(folder, 0)?;
     let aside = Aside::make(database, "restore", Turn::Next)?;
-    // By another one that was waited for.
+    // Another `restore`, whose end was awaited, may have restored it.
     if exists(database) {
         return Ok(there());
     }
@@ -72,7 +72,7 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
         access.environment(),
     )?;
     let Some(copy) = restoring.end()? else {
-        return Ok(format!("S3 holds no replica of {name}: it begins anew"));
+        return Ok(format!("S3 holds no replica of {name}: nothing to restore"));
     };
     let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);
     if let Some(damage) = sound.damage {
@@ -91,17 +91,18 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
     match aside.put(database) {
         Ok(true) => Ok(format!("{name} was restored from its replica")),
         Ok(false) => Ok(there()),
-        Err(e) => Err(format!("{name} can't be put in its place: {e}")),
+        Err(e) => Err(format!("the restored copy can't be linked to {name}: {e}")),
     }
 }
 
-/// A link that leads nowhere is there, too.
+/// A dangling link counts as existing, too.
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// What an earlier database may have left: SQLite would take its WAL for the new one's, and Litestream
-/// its position. Where Litestream was told to have it `elsewhere`, it goes by name: more may be there.
+/// What an earlier database may have left: SQLite would use its WAL, and Litestream its position,
+/// for the new database. In `elsewhere`, Litestream's `meta-path`, only Litestream's own names are
+/// removed: the folder may hold other files.
 fn remains(database: &Path, elsewhere: Option<&Path>) -> Vec<PathBuf> {
     let beside = |end: &str| {
         let mut name = database.file_name().unwrap_or_default().to_owned();

@@ -1,7 +1,7 @@
-//! `edgerepl status`: what the running daemon knows.
+//! `edgerepl status`: the state of the running daemon.
 //!
-//! Owns its form for people, and the exit status. What is known comes from the daemon alone: where none
-//! runs there is no status.
+//! Owns the table for people, and the exit status. Never guesses: everything comes from the daemon,
+//! and without a daemon there is no status.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::agent::State;
 use crate::config::RuntimeDirectory;
 use crate::ipc::status::{FORM, ask};
 
-/// The command: 0 where the daemon is healthy, 1 where it is not, 3 where none runs.
+/// The command: 0 if the device is healthy, 1 if it is not, 3 if no daemon runs.
 pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     let document = match ask(runtime) {
         Ok(document) => document,
@@ -37,7 +37,7 @@ pub(crate) fn show(runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     output::answer(table(&document), code)
 }
 
-/// The document for a person; the state in colour where there is a terminal.
+/// The document as a table, with the state in colour on a terminal.
 fn table(document: &Value) -> String {
     let state = document["state"].as_str().unwrap_or("unknown");
     let paint = match state {
@@ -76,10 +76,7 @@ fn table(document: &Value) -> String {
     row(
         "rotations",
         match replication["last_gap_s"].as_f64() {
-            Some(gap) => format!(
-                "{}, the last with a gap of {gap:.2} s",
-                replication["rotations"]
-            ),
+            Some(gap) => format!("{}, the last gap {gap:.2} s", replication["rotations"]),
             None if replication["rotation"] == "refresh" => {
                 format!("{}, without a restart", replication["rotations"])
             }
@@ -101,7 +98,7 @@ fn table(document: &Value) -> String {
         "unproved",
         match replication["oldest_unproved_s"].as_f64() {
             Some(age) => format!(
-                "for {} at the most; healthy up to {}",
+                "the oldest for {}; healthy up to {}",
                 span(age),
                 span(replication["bound_s"].as_f64().unwrap_or_default())
             ),
@@ -139,7 +136,7 @@ fn word(value: &Value) -> String {
     value.as_str().unwrap_or("-").to_owned()
 }
 
-/// Seconds as a person says them: `42 s`, `12 min`, `3.5 h`, `9.1 d`.
+/// Seconds in a unit that is easy to read: `42 s`, `12 min`, `3.5 h`, `9.1 d`.
 fn span(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),

@@ -1,13 +1,14 @@
-//! `edgerepl verify`: whether the replica holds all that it should.
+//! `edgerepl verify`: compares the replica with the database.
 //!
-//! Owns the comparison's order: the live database is held for the moment of a sync, its pages are read
-//! as they are at that moment, the replica is restored aside up to that very transaction, and every
-//! page has to be equal. Where the linked SQLite gives no pages, the rows have to be. Where Litestream
-//! can't be asked for the moment, heartbeat rows alone are the proof. The live database is let go as
-//! soon as it is read, and all is done at idle I/O priority. Changes nothing, and leaves nothing behind.
+//! Owns the order of the comparison: hold the live database for the moment of a sync, read its
+//! pages as of that moment, restore the replica to a temporary copy up to the same transaction, and
+//! compare every page. If the linked SQLite can't read pages, rows are compared; if Litestream
+//! can't name the transaction, heartbeat rows alone. The live database is released as soon as it is
+//! read; after the sync everything runs at idle I/O priority. Never changes anything, and leaves
+//! nothing behind.
 //!
-//! Where every page is equal, only the structure is judged: whatever else SQLite could find is in the
-//! live database, too.
+//! If every page is equal, only the structure is checked: any other fault that SQLite could find is
+//! in the live database, too.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,13 +28,13 @@ use crate::store::compare::{BY_ROWS, Pages, Rows, Snapshot, Soundness};
 use crate::store::structure::{Structure, named_tables};
 use crate::system::priority;
 
-/// How much the WAL may grow while the live database is read, where no guard has a bound.
+/// How much the WAL may grow while the live database is read, if `wal_guard` is off.
 const WAL_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// How long writers may be held up for the sync.
+/// How long writers may have to wait for the sync.
 const SYNC_LIMIT: Duration = Duration::from_secs(4);
 
-/// The command: 0 where the replica holds all that it should, 1 where not, or nobody can tell.
+/// The command: 0 if the replica holds all that it should, 1 if it does not or can't be compared.
 pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: bool) -> ExitCode {
     match compared(settings, runtime) {
         Ok(verdict) => {
@@ -57,41 +58,42 @@ pub(crate) fn verify(settings: &Settings, runtime: &RuntimeDirectory, as_json: b
     }
 }
 
-/// What was found.
+/// The result.
 struct Verdict {
-    /// The transaction up to which everything was compared; `None` where Litestream can't tell.
+    /// The transaction at which both sides were compared; `None` if Litestream can't name it.
     transaction: Option<u64>,
-    /// How many pages were compared; `None` where rows were.
+    /// How many pages were compared; `None` if rows were.
     pages: Option<u64>,
     pages_different: u64,
-    /// What differs, each in words.
+    /// A sentence for each difference.
     differences: Vec<String>,
     soundness: Soundness,
     tables: Vec<Table>,
     /// Heartbeat rows that the replica did not hold yet.
     behind: u64,
-    /// What Litestream replicates beside it: nobody has compared that.
+    /// Other databases that Litestream replicates, which are not compared.
     not_compared: Vec<String>,
-    /// How long checkpoints of the live database waited for it.
+    /// How long checkpoints of the live database had to wait.
     held: Duration,
     took: Duration,
 }
 
 struct Table {
     name: String,
-    /// How many rows, where they could be counted.
+    /// How many rows, if they could be counted.
     live: Option<u64>,
     replica: Option<u64>,
     equal: bool,
-    /// Both were read at the same transaction, or are rows that never change.
+    /// Whether a difference counts: both were read at the same transaction, or their rows never
+    /// change.
     binding: bool,
 }
 
-/// What is kept of the live database until the replica is there.
+/// What is kept of the live database until the replica is restored.
 enum Live {
     Pages(Pages),
     Rows(Rows),
-    /// Where the transaction is not known: the first and the last heartbeat row.
+    /// If the transaction is not known: the ids of the first and the last heartbeat row.
     Heartbeats((i64, i64)),
 }
 
@@ -99,7 +101,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let begun = Instant::now();
     let database = &settings.database.path;
     if !database.is_file() {
-        return Err(format!("there is no database {}", database.display()));
+        return Err(format!("the database {} is missing", database.display()));
     }
     let folder = database.parent().unwrap_or(Path::new("/"));
     has_room(folder, size_of(database))?;
@@ -120,7 +122,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
         Err(SyncFailure::NoSocket) => None,
         Err(SyncFailure::BeginningMissed) => {
             return Err(format!(
-                "{BEGINNING_MISSED}; edgerepl has it begin anew; try again in a minute"
+                "{BEGINNING_MISSED}; edgerepl makes it upload a new snapshot; retry in a minute"
             ));
         }
         Err(
@@ -129,7 +131,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
             | SyncFailure::Failed(why),
         ) => return Err(why),
     };
-    // Not before: writers were held up.
+    // Not earlier: writers had to wait until here.
     priority::idle();
     let command = &settings.replication.command;
     let restoring = aside.restore(command, database, transaction, access.environment())?;
@@ -186,8 +188,8 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
 fn kept(settings: &Settings, live: &Snapshot, transaction: Option<u64>) -> Result<Live, String> {
     if transaction.is_none() {
         let heartbeat = settings.heartbeat.as_ref().ok_or(
-            "Litestream can't say how far the replica is, and there are no heartbeat rows to tell; \
-             enable its control socket, or [heartbeat]",
+            "Litestream can't report the replica's position, and there are no heartbeat rows to \
+             compare; enable its control socket, or [heartbeat]",
         )?;
         let ids = live.ids(&heartbeat.table);
         return Ok(Live::Heartbeats(
@@ -200,8 +202,8 @@ fn kept(settings: &Settings, live: &Snapshot, transaction: Option<u64>) -> Resul
     })
 }
 
-/// Every table of either, by its pages. Equal ones have the same rows; those of others are counted as
-/// they are now.
+/// Every table of both sides, compared by its pages. Equal tables have the same number of rows; the
+/// live rows of the others are counted now.
 fn tables_of(
     database: &Path,
     pages: &Pages,
@@ -236,7 +238,7 @@ fn tables_of(
     names.into_iter().map(table).collect()
 }
 
-/// Every table of either, by its rows. What can't be read is a difference.
+/// Every table of both sides, compared by its rows. A table that can't be read is a difference.
 fn all_tables(live: &Rows, replica: &Rows, differences: &mut Vec<String>) -> Vec<Table> {
     let mut names: Vec<&String> = live.tables.keys().chain(replica.tables.keys()).collect();
     names.sort_unstable();
@@ -262,8 +264,8 @@ fn all_tables(live: &Rows, replica: &Rows, differences: &mut Vec<String>) -> Vec
     tables
 }
 
-/// The rows that are in the replica and were not pruned; and, for whoever reads, all other tables as
-/// they are at two different moments. The second value: rows that the replica lacked.
+/// Compares the heartbeat rows that both sides hold. All other tables are listed for information:
+/// the two sides were read at different moments. The second value: how many rows the replica lacks.
 fn heartbeats(
     settings: &Settings,
     then: (i64, i64),
@@ -275,7 +277,7 @@ fn heartbeats(
         .as_ref()
         .map(|heartbeat| &heartbeat.table);
     let name = name.ok_or("there are no heartbeat rows")?;
-    // Its rows never change, and are pruned in their order: they can be read at any moment.
+    // Its rows never change, and are pruned in order: they can be read at any moment.
     let live = Snapshot::now(database)?;
     let (Some(here), Some(there)) = (live.ids(name), replica.ids(name)) else {
         return Err("the replica holds no heartbeat row".to_owned());
@@ -298,7 +300,7 @@ fn heartbeats(
     Ok((tables, behind))
 }
 
-/// Has Litestream replicate now, and waits.
+/// Asks Litestream to sync now, and waits for the answer.
 fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
     let socket = &settings.replication.control_socket;
     let begun = Instant::now();
@@ -309,7 +311,7 @@ fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
         }
         let left = SYNC_LIMIT.saturating_sub(begun.elapsed());
         if left.is_zero() {
-            let why = "Litestream did not replicate within 4 s; see `edgerepl status`";
+            let why = "Litestream did not sync within 4 s; see `edgerepl status`";
             return Err(SyncFailure::Failed(why.to_owned()));
         }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
@@ -317,7 +319,7 @@ fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
             std::os::fd::AsFd::as_fd(&request),
             PollFlags::POLLIN,
         )];
-        // Whatever it says, the next turn looks.
+        // The next turn looks at the answer, whatever poll returns.
         let _ = poll(&mut polled, timeout);
     }
 }
@@ -373,24 +375,25 @@ impl Verdict {
         text += &match (self.transaction, self.pages) {
             (Some(transaction), Some(pages)) if self.pages_different == 0 => {
                 format!(
-                    "{pages} pages, byte for byte what the device held at transaction {transaction}"
+                    "all {pages} pages equal the device's at transaction {transaction}, byte for \
+                     byte"
                 )
             }
             (Some(transaction), Some(pages)) => format!(
-                "{} of {pages} pages are not what the device held at transaction {transaction}",
+                "{} of {pages} pages differ from the device's at transaction {transaction}",
                 self.pages_different
             ),
             (Some(transaction), None) => format!(
-                "compared at transaction {transaction}, by what is left where the linked SQLite gives no \
-                 pages (it lacks SQLITE_ENABLE_DBPAGE_VTAB): {BY_ROWS}"
+                "compared at transaction {transaction} by {BY_ROWS}, because the linked SQLite \
+                 can't read pages (it lacks SQLITE_ENABLE_DBPAGE_VTAB)"
             ),
             (None, _) => format!(
-                "compared by heartbeat rows, of which {} are not on the replica yet",
+                "compared by heartbeat rows; {} of them are not on the replica yet",
                 self.behind
             ),
         };
         text += &format!(
-            ", in {:.1} s, {:.1} s of which checkpoints waited; integrity: {}\n",
+            "; took {:.1} s; checkpoints waited {:.1} s; integrity: {}\n",
             self.took.as_secs_f32(),
             self.held.as_secs_f32(),
             self.soundness.integrity(),

@@ -1,7 +1,7 @@
-//! The layers of TOML files and the typed reading of what they hold together.
+//! The layers of TOML files, and the typed reading of their merged keys.
 //!
-//! Owns the order of the layers and which file a key came from, so that an error can name it. Knows
-//! no key by itself: the schema is handed in.
+//! Owns the order of the layers, and the file of each key, which errors name. Never knows a key
+//! itself: the caller passes the schema.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::ConfigError;
 use super::value::shown;
 
-/// No configuration is larger; a device file given by mistake is.
+/// The largest file that is read; a device file given by mistake is larger.
 const FILE_LIMIT: u64 = 1 << 20;
 
 type Schema = [(&'static str, &'static [&'static str])];
@@ -100,7 +100,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// A key that must be there.
+    /// A required key.
     pub(super) fn parsed<T>(
         &self,
         key: &str,
@@ -112,7 +112,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A key with a default, which goes through the same reading.
+    /// A key with a default, which is parsed in the same way.
     pub(super) fn parsed_or<T>(
         &self,
         key: &str,
@@ -123,7 +123,7 @@ impl<'a> Section<'a> {
         parse(text).map_err(|cause| self.error(key, cause))
     }
 
-    /// A key that may be left out.
+    /// An optional key.
     pub(super) fn optional<T>(
         &self,
         key: &str,
@@ -204,7 +204,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The `*.toml` files of a folder in the order of their names; none where there is no folder.
+/// The `*.toml` files of a folder in the order of their names; none if the folder is missing.
 fn fragments(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -240,7 +240,7 @@ fn unknown<'a>(
     let is_word = word.len() <= 32 && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     let word = match is_word {
         true => format!("{word:?}"),
-        false => "a word that is not shown, for it may be a secret".to_owned(),
+        false => "a word that is not shown, because it may be a secret".to_owned(),
     };
     ConfigError(format!(
         "{file}: unknown {what}: {word}; the nearest known one is {nearest:?}"

@@ -1,8 +1,8 @@
-//! PKCS#11 URIs (RFC 7512), the subset that names one private key on an unattended device.
+//! PKCS#11 URIs (RFC 7512): the subset that names one private key on an unattended device.
 //!
-//! Owns the text form. A [`Pkcs11Uri`] that exists names a module, at least one property of the
-//! key, and never holds a PIN. What RFC 7512 lets a consumer ignore is refused here where it is
-//! likely to be a typing error: a configuration that is half understood is worse than none.
+//! Owns the text form. A [`Pkcs11Uri`] names a module and at least one property of the key, and
+//! never holds a PIN. Refuses what RFC 7512 allows a consumer to ignore if it is likely to be a
+//! typing error: a configuration that is only half understood is worse than none.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -170,8 +170,9 @@ const NAMES: [&str; 17] = [
     "pin-value",
 ];
 
-const PIN_IN_URI: &str = "the PKCS#11 URI holds a PIN, as it seems, and a configuration is no place \
-                          for one: put it into a file and name that with pin-source=file:/path";
+const PIN_IN_URI: &str = "the PKCS#11 URI holds a PIN, as it seems, and a configuration is no \
+                          place for one: put it into a file and name that with \
+                          pin-source=file:/path";
 
 /// Whether an attribute is meant to hold a PIN, by what people call it.
 fn is_pin(name: &str) -> bool {

@@ -1,6 +1,7 @@
-//! Where the device's private key is: a PEM file, or a PKCS#11 token.
+//! The place of the device's private key: a PEM file, or a PKCS#11 token.
 //!
-//! Owns the text form. Opens neither: a text that is neither may be a key or a PIN, and is never quoted.
+//! Owns the text form. Never opens either, and never quotes any other text: it may be a key or a
+//! PIN.
 
 use std::fmt;
 use std::path::PathBuf;

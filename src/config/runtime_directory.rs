@@ -1,19 +1,20 @@
-//! The runtime directory: where the sockets and files are that end with a boot.
+//! The runtime directory: sockets and files that last until the next boot.
 //!
-//! Owns which folder it is, and the names in it that several rooms share. Makes nothing there.
+//! Owns the choice of the directory, and the names in it that several rooms share. Never creates
+//! anything there.
 
 use std::path::{Path, PathBuf};
 
 use super::value::LONGEST_SOCKET;
 use crate::system::inherited;
 
-/// The directory on tmpfs for what lives as long as the daemon: systemd's `RUNTIME_DIRECTORY`,
-/// `/run/edgerepl` where there is none.
+/// The directory on tmpfs for files that live as long as the daemon: systemd's
+/// `RUNTIME_DIRECTORY`, else `/run/edgerepl`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RuntimeDirectory(PathBuf);
 
 impl RuntimeDirectory {
-    /// From the environment; of several directories that a unit asks for, the first.
+    /// From the environment; the first one if a unit has several.
     pub fn from_environment() -> Self {
         let given = inherited::folder("RUNTIME_DIRECTORY");
         Self(given.unwrap_or_else(|| PathBuf::from("/run/edgerepl")))
@@ -29,23 +30,24 @@ impl RuntimeDirectory {
         &self.0
     }
 
-    /// Whether the sockets in it can have their names.
+    /// Whether the paths of the sockets in it are short enough.
     ///
     /// # Errors
-    /// One sentence, where the path is too long.
+    /// One sentence, if the path is too long.
     pub fn takes_sockets(&self) -> Result<(), String> {
         let longest = self.file("credentials.sock").as_os_str().len();
         if longest <= LONGEST_SOCKET {
             return Ok(());
         }
         Err(format!(
-            "{} can't be used as the runtime directory (RUNTIME_DIRECTORY): its sockets' paths would \
-             have {longest} bytes, and the kernel takes {LONGEST_SOCKET}; choose a shorter one",
+            "{} can't be used as the runtime directory (RUNTIME_DIRECTORY): its sockets' paths \
+             would have {longest} bytes, but the kernel's limit is {LONGEST_SOCKET}; choose a \
+             shorter path",
             self.0.display()
         ))
     }
 
-    /// Where a PIN that the token refused is remembered until the next boot.
+    /// The file that records a refused PIN until the next boot.
     pub fn refused_pin(&self) -> PathBuf {
         self.file("refused-pin")
     }

@@ -185,7 +185,7 @@ fn each_mistake_is_one_sentence_with_file_and_key() {
         ),
         (
             &format!("[replication]\ncontrol_socket = \"/{}\"", "x".repeat(107)),
-            "[replication] control_socket must be a path of 107 bytes at the most",
+            "[replication] control_socket must be a path of at most 107 bytes",
         ),
         ("a = [", ":1: is not TOML"),
     ];

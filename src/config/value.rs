@@ -1,8 +1,8 @@
-//! The forms of single values: durations, sizes, names, paths.
+//! The formats of single values: durations, sizes, names, paths.
 //!
-//! Each reads a string and answers with the value or with the end of the sentence that begins with
-//! the key's name. Limits come from whoever uses the value: AWS, systemd, SQLite; those of durations and
-//! sizes are [`Bounds`], which the manual lists.
+//! Owns the parsers. Each reads a string, and returns the value or the end of a sentence that
+//! begins with the key's name. The limits come from AWS, systemd and SQLite; those of durations and
+//! sizes are [`Bounds`], which the manual lists. Never reads a file or the environment.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     Ok(number.saturating_mul(bytes))
 }
 
-/// From what to what a duration or a size may be, each as a person writes it.
+/// The least and the most of a duration or a size, as an operator writes them.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// The key's section.
@@ -67,7 +67,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What `parse` reads, where it is within these.
+    /// Parses `text`, and checks these bounds.
     pub(super) fn around<T: PartialOrd>(
         &self,
         parse: impl Fn(&str) -> Result<T, String>,
@@ -109,7 +109,7 @@ pub(super) fn thing_name(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Whether AWS IoT lets a thing be called so: `[a-zA-Z0-9:_-]{1,128}`.
+/// Whether AWS IoT accepts the name of a thing: `[a-zA-Z0-9:_-]{1,128}`.
 pub(crate) fn is_thing_name(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b":_-".contains(&b);
     (1..=128).contains(&name.len()) && name.bytes().all(allowed)
@@ -150,7 +150,7 @@ pub(super) fn unit(text: &str) -> Result<String, String> {
         })
 }
 
-/// A path from the root: the daemon's working directory means nothing.
+/// An absolute path: the daemon's working directory has no meaning.
 pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
     if !is_absolute(text) {
         return Err(format!(
@@ -165,15 +165,15 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     match text.len() {
         length if length > LONGEST_SOCKET => Err(format!(
-            "must be a path of {LONGEST_SOCKET} bytes at the most, which is all that the kernel takes \
-             for a socket, not of {length}"
+            "must be a path of at most {LONGEST_SOCKET} bytes, the kernel's limit for a socket, \
+             not of {length}"
         )),
         _ => absolute_path(text),
     }
 }
 
-/// A PKCS#11 URI or the absolute path of a PEM file. What is neither may be the key itself, or a PIN:
-/// it is never quoted, and only named by its kind.
+/// A PKCS#11 URI or the absolute path of a PEM file. Any other text may be the key itself or a
+/// PIN: an error names its kind, and never quotes it.
 pub(super) fn private_key(text: &str) -> Result<PrivateKey, String> {
     if !PrivateKey::is_uri(text) && !is_absolute(text) {
         return Err(format!(
@@ -190,7 +190,7 @@ fn is_absolute(text: &str) -> bool {
     text.starts_with('/') && !text.contains("-----") && !text.contains(char::is_control)
 }
 
-/// What a text seems to be that is not what it should be.
+/// The kind of a text that is neither a path nor a URI.
 fn kind(text: &str) -> &'static str {
     let begin = text.trim_start().to_ascii_lowercase();
     match () {
@@ -202,14 +202,14 @@ fn kind(text: &str) -> &'static str {
     }
 }
 
-/// A value as a message may show it: in quotes, unless it looks like what belongs to `private_key`.
+/// A value for a message: in quotes, unless it looks like a value of `private_key`.
 pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 100;
     let lower = text.to_ascii_lowercase();
     let secret = ["-----", "pkcs11", "pin-", "\n"]
         .iter()
         .any(|word| lower.contains(word));
-    // The body of a PEM block, that is, or a part of it.
+    // The body of a PEM block, or a part of it.
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+=".contains(c);
     let dense = text.split(|c| !base64(c)).any(|run| run.len() >= 32);
     if secret || dense || text.len() > LONGEST {
@@ -223,7 +223,7 @@ fn name(text: &str, longest: usize, allowed: impl Fn(u8) -> bool) -> Option<Stri
     fits.then(|| text.to_owned())
 }
 
-/// A number that is too large for any bound is the largest.
+/// A number that is too large for its type becomes the largest one, which no bound allows.
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

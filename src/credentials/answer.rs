@@ -1,8 +1,8 @@
-//! The credential provider's side of the HTTP contract: what its answers mean.
+//! The credential provider's answers: what each status and body means.
 //!
-//! Owns the judgement of a status and a body, and the one rule for what counts as credentials. An
-//! answer is hostile until it passed: nothing of a body reaches a message or a log but AWS's own
-//! `message`, bounded and escaped.
+//! Owns that judgement, and the one rule for valid credentials. An answer is untrusted until it is
+//! checked: a message or a log never contains anything of a body but AWS's own `message`, bounded
+//! and escaped.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub(super) fn judge(
             })
         }
         300..=399 => transient(format!(
-            "{host} answered with a redirection ({status}), which is never followed"
+            "{host} answered with a redirect ({status}), which is never followed"
         )),
         _ => transient(format!(
             "{host} answered with the unexpected status {status}"
@@ -128,7 +128,9 @@ impl Credentials {
                 return Err(format!("its {name} is not 1 to {limit} bytes long"));
             }
             if !value.bytes().all(opaque) {
-                return Err(format!("its {name} has a character that no credential has"));
+                return Err(format!(
+                    "its {name} has a character that is not valid there"
+                ));
             }
         }
         Ok(Self {
@@ -191,8 +193,8 @@ fn refusal(answer: &Answer, asked: Asked<'_>) -> FetchFailure {
              credentials.endpoint, or correct credentials.role_alias"
         ),
         (_, "Unable to assume the role, or the role to assume does not exist") => format!(
-            "let credentials.iot.amazonaws.com assume (sts:AssumeRole) the role that the role \
-             alias {role_alias:?} points at, in the role's trust policy"
+            "allow credentials.iot.amazonaws.com to assume (sts:AssumeRole) the role of the role \
+             alias {role_alias:?}, in the role's trust policy"
         ),
         (_, known) if known.contains("CredentialDurationSeconds exceeds") => format!(
             "lower the role alias {role_alias:?}'s duration or raise the role's \

@@ -1,7 +1,7 @@
-//! The device's certificate: what it says, and whether the private key is its own.
+//! The device's certificate: its contents, and whether the private key belongs to it.
 //!
-//! Owns the reading of a PEM chain. Never judges it by the clock and never asks who issued it: the
-//! server does both, and `check` tells the operator of the dates.
+//! Owns the reading of a PEM chain. Never compares it with the clock, and never checks its issuer:
+//! the server does both, and `check` reports the dates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -109,8 +109,8 @@ impl Certificate {
         key::prove(key, &self.public_key)
     }
 
-    /// Makes one signature with `key`, and verifies it. For `check`: a fetch makes the same proof in
-    /// its handshake.
+    /// Makes one signature with `key`, and verifies it. For `check`: a fetch makes the same proof
+    /// in its handshake.
     ///
     /// # Errors
     /// `Refused` where the key is another certificate's or of a kind that TLS can't use; what the

@@ -1,8 +1,8 @@
-//! TCP to whichever of a name's addresses answers first (Happy Eyeballs, RFC 8305).
+//! TCP to the address of a name that answers first (Happy Eyeballs, RFC 8305).
 //!
-//! Owns the order of the addresses and the race between them. An address counts as well once its
-//! server has said something, not when TCP is open: a path that drops large packets opens TCP too.
-//! Never waits for one address alone while another is left, and never gives up for what one says.
+//! Owns the order of the addresses, and the race between them. An address wins when its server has
+//! sent something, not when TCP is open: a path that drops large packets opens TCP, too. Never
+//! waits for one address only while another is left, and never gives up because one fails.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -21,7 +21,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_millis(900);
 
 /// The families in turns, each in the resolver's order; begun with another address after each
-/// failure, for one that opens and then leads nowhere must not be the first for ever.
+/// failure, because an address that opens and never answers must not stay the first.
 pub(super) fn order(
     found: impl IntoIterator<Item = SocketAddr>,
     failures: usize,
@@ -195,7 +195,8 @@ mod tests {
     }
 
     impl Dead {
-        /// A listener with a full queue: what else comes is dropped, as by a route that leads nowhere.
+        /// A listener with a full queue: what else comes is dropped, as by a route that leads
+        /// nowhere.
         fn new() -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
             socket::listen(&listener, Backlog::new(0).expect("no queue")).expect("a listener");

@@ -1,9 +1,9 @@
-//! Handing credentials to Litestream: an environment that holds them, or one that says whom to ask; a
-//! child's own, or a file for systemd.
+//! The hand-over of credentials to Litestream: in its environment, or by a configuration that makes
+//! it ask edgerepl; directly to a child, or in a file for systemd.
 //!
-//! Owns the names of the variables and the rule that secrets never touch flash: the file is written
-//! on a file system in memory or not at all. The one other place that ever holds the values is the
-//! memory of this process.
+//! Owns the names of the variables, and the rule that secrets never touch flash: the file is
+//! written to a file system in memory, or not at all. The values are in no other place but this
+//! process's memory.
 
 use std::env;
 use std::io;
@@ -24,8 +24,8 @@ const RAMFS_MAGIC: FsType = FsType(0x8584_58f6_u32 as _);
 /// file, an endpoint, a CA bundle. None of them reaches Litestream but those that are set here.
 const KEPT_OUT: [&str; 2] = ["AWS_", "LITESTREAM_"];
 
-/// Of those the ones that are known, for an environment that can be added to but not taken from: they
-/// are set to nothing, which the SDK takes as unset.
+/// Of those the ones that are known, for an environment that can be added to but not taken from:
+/// they are set to nothing, which the SDK takes as unset.
 pub const EMPTIED: [&str; 53] = [
     "AWS_ACCESS_KEY",
     "AWS_ACCESS_KEY_ID",
@@ -138,7 +138,7 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
         Source::Config(file) => vec![variable("AWS_CONFIG_FILE", &file.to_string_lossy())],
     };
     variables.extend([
-        // A file of that kind in somebody's home would win.
+        // A file of that kind in a home folder would take precedence.
         variable("AWS_SHARED_CREDENTIALS_FILE", NOTHING),
         variable("AWS_REGION", region),
         variable("AWS_DEFAULT_REGION", region),
@@ -148,8 +148,8 @@ pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Va
     variables
 }
 
-/// Writes the environment file with these variables and those of [`EMPTIED`], whole or not at all, for its
-/// owner alone.
+/// Writes the environment file with these variables and those of [`EMPTIED`], whole or not at all,
+/// for its owner alone.
 ///
 /// # Errors
 /// One sentence for the operator; the old file is as it was then.
@@ -158,7 +158,7 @@ pub fn write_environment_file(path: &Path, variables: &[Variable]) -> Result<(),
     let folder = path.parent().unwrap_or(Path::new("/"));
     if !is_in_memory(folder).map_err(failed)? {
         return Err(format!(
-            "{} is not on tmpfs, and secrets are not written to flash; set [replication] \
+            "{} is not on tmpfs, and edgerepl writes no secret to flash; set [replication] \
              environment_file to a path under /run",
             path.display()
         ));
@@ -170,9 +170,9 @@ pub fn write_environment_file(path: &Path, variables: &[Variable]) -> Result<(),
     file::replace(path, 0o600, lines(&all).as_bytes()).map_err(failed)
 }
 
-/// The variables as lines of `NAME=value`. The values hold nothing that a reader of such lines, systemd
-/// for one, gives a meaning to: they were checked on the way in, when they were read from the fetch
-/// child.
+/// The variables as lines of `NAME=value`. The values hold nothing that a reader of such lines,
+/// systemd for one, gives a meaning to: they were checked on the way in, when they were read from
+/// the fetch child.
 pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
     // As long as it becomes: what grows leaves a copy behind.
     let length = variables
@@ -187,7 +187,8 @@ pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
     lines
 }
 
-/// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no secret.
+/// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no
+/// secret.
 ///
 /// # Errors
 /// One sentence for the operator.
@@ -197,17 +198,18 @@ pub(crate) fn write_sdk_config(
     region: &str,
 ) -> Result<PathBuf, String> {
     let program = std::env::current_exe()
-        .map_err(|e| format!("edgerepl does not know where it is installed: {e}"))?;
-    // Whoever starts it is somewhere else.
+        .map_err(|e| format!("the path of edgerepl's own program is unknown: {e}"))?;
+    // The SDK that starts it has another working directory.
     let config = &std::path::absolute(config).unwrap_or(config.to_owned());
-    // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read alike.
+    // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read
+    // alike.
     for path in [program.as_path(), config, runtime.path()] {
         let text = path.to_string_lossy();
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-:@".contains(c);
         if let Some(odd) = text.chars().find(|c| !plain(*c)) {
             return Err(format!(
-                "AWS SDKs can't be told to start edgerepl, for {text} has the character {odd:?}; \
-                 move it, or set [replication] rotation to \"restart\""
+                "AWS SDKs can't start edgerepl, because {text} has the character {odd:?}; move it, \
+                 or set [replication] rotation to \"restart\""
             ));
         }
     }

@@ -1,8 +1,7 @@
 //! JSON with secrets in it.
 //!
-//! Owns its texts, which are wiped when it is dropped, and its written form, which is too. The
-//! resident process lives for years: what it was once told may not wait in freed memory for whoever
-//! reads that.
+//! Owns its strings and its written form, and wipes both when it is dropped. The resident process
+//! lives for years: a secret must never stay in freed memory, where an attacker could read it.
 
 use std::io::Write;
 use std::ops::Deref;

@@ -1,8 +1,8 @@
 //! The fetch: what the short-lived child does, step by step.
 //!
-//! Owns the order of the steps. The child is the only process that loads a vendor's module, reads a PIN or
-//! speaks TLS; what it answers is checked once more by who reads it. Never retries: when to fetch again is
-//! the agent's to say.
+//! Owns the order of the steps. The child is the only process that loads a vendor's module, reads a
+//! PIN or speaks TLS; the reader of its answer checks it again. Never retries: the agent decides
+//! when to fetch again.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -113,14 +113,14 @@ pub fn child() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            log::error!("the fetch cannot talk to who started it: {error}");
+            log::error!("the fetch child cannot read its request or write its answer: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn answer_pipe() -> io::Result<bool> {
-    // Nobody would read the answer.
+    // No process would read the answer.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // Some modules print. The answer goes through a descriptor that they don't know of.
     let pipe = Arc::new(Mutex::new(File::from(
@@ -139,7 +139,7 @@ fn answer_pipe() -> io::Result<bool> {
 
     let tell = say.clone();
     let on_stage: OnStage = Arc::new(move |stage| {
-        // Where nobody listens the answer itself will fail to be written.
+        // Without a reader, writing the answer itself will fail.
         let _ = tell(&Reply::Stage(stage));
     });
     fetch_then(&request, &on_stage, |outcome| {

@@ -1,7 +1,7 @@
 //! The small files that an operator provides: certificates, keys, PINs.
 //!
 //! Owns the rule for reading them: regular files only (a FIFO would hang, a device never ends), and
-//! never more than a limit. Never keeps or logs what a file held.
+//! only up to a limit. Never keeps or logs their contents.
 
 use std::fs::OpenOptions;
 use std::io::Read;

@@ -1,8 +1,8 @@
 //! One HTTPS request to the credential provider.
 //!
-//! Owns the wire: name resolution, the hand-over to TCP and TLS, HTTP/1.1, time limits, and what each
-//! of their errors means. Never follows a redirection, keeps a connection or uses a proxy, and
-//! never lets a library trace what passes.
+//! Owns name resolution, the use of TCP and TLS, HTTP/1.1, time limits, and the meaning of each of
+//! their errors. Never follows a redirect, keeps a connection or uses a proxy, and never lets a
+//! library log the traffic.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -122,7 +122,7 @@ fn explain(error: &Error, request: &FetchRequest) -> FetchFailure {
             format!("{endpoint} answered with a body longer than {MAX_BODY} bytes")
         }
         Error::LargeResponseHeader(..) => format!("{endpoint} answered with too long a header"),
-        other => format!("{endpoint} did not answer as HTTP asks: {other}"),
+        other => format!("{endpoint} did not answer in valid HTTP: {other}"),
     };
     FetchFailure::new(FailureClass::Transient, message)
 }

@@ -1,6 +1,6 @@
 //! JSON from a server or from a child, read strictly.
 //!
-//! Owns the rules that hold for both. Quotes nothing of what it reads.
+//! Owns the rules for both. Never quotes what it reads.
 
 use serde_json::{Map, Value};
 

@@ -1,8 +1,8 @@
-//! The device's private key: a reference to it, and a signer that works with it.
+//! The device's private key: a reference to it, and a signer that uses it.
 //!
-//! Owns the choice between a PEM file and a PKCS#11 token, and what the rest sees of either: a
-//! rustls [`SigningKey`] that reports when it signs, and can be held to its certificate. Never exports
-//! a key, never hashes on a chip, never logs a PIN.
+//! Owns the choice between a PEM file and a PKCS#11 token, and the common interface of both: a
+//! rustls [`SigningKey`] that reports when it signs, and whose signatures can be checked with the
+//! certificate. Never exports a key, never hashes on a chip, never logs a PIN.
 
 mod pem;
 mod pin;
@@ -82,7 +82,7 @@ pub fn generate(
         PrivateKey::Pkcs11(uri) => pkcs11::generate(uri, refused_pin, kind),
         PrivateKey::Pem(path) => {
             let message = format!(
-                "keys are made in tokens alone, and {} is a file: openssl genpkey makes one",
+                "edgerepl generates keys in tokens only, and {} is a file: use openssl genpkey",
                 path.display()
             );
             Err(FetchFailure::new(FailureClass::Refused, message))
@@ -134,7 +134,7 @@ fn sha256(message: &[u8]) -> Output {
     suite.common.hash_provider.hash(message)
 }
 
-/// Why a key did not sign, where nobody but a key can be the cause of `error`.
+/// Why a key did not sign, if only a key can be the cause of `error`.
 pub(crate) fn why_unsigned(error: &rustls::Error) -> FetchFailure {
     failure_in(error).unwrap_or_else(|| {
         let message = format!("the private key does not sign: {error}");

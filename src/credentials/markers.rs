@@ -1,8 +1,8 @@
-//! The lines that a PEM block begins and ends with.
+//! The first and last lines of PEM blocks.
 //!
-//! Owns one rule: each stands alone on its line, and they come in pairs. The readers of PEM pass over
-//! what breaks it without a word, and a certificate is gone: of two files that were joined without a
-//! newline the second one, after a byte order mark the first. Never looks at what a block holds.
+//! Owns one rule: each stands alone on its line, and they come in pairs. PEM readers silently skip
+//! a block that breaks the rule, and a certificate is lost: the second one if two files were joined
+//! without a newline, the first one after a byte order mark. Never looks into a block.
 
 /// Whether all markers in `pem` are sound.
 ///

@@ -1,6 +1,6 @@
-//! What a fetch is about to wait for.
+//! The stages of a fetch, each named for what the fetch waits for.
 //!
-//! Owns the names of the stages: of a fetch that hangs, the last one says what hung it.
+//! Owns their names: the last stage that a fetch reported shows where it hangs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub enum Stage {
     Key,
     /// The name's resolution, TCP, TLS, HTTP.
     Network,
-    /// A signature by the key, in the midst of the handshake.
+    /// A signature by the key, during the handshake.
     Signature,
 }
 
@@ -29,5 +29,5 @@ impl Stage {
     }
 }
 
-/// Is told of each stage as it begins, from whichever thread signs.
+/// Called at the beginning of each stage, from the thread that signs.
 pub type OnStage = Arc<dyn Fn(Stage) + Send + Sync>;

@@ -1,9 +1,9 @@
-//! The TLS connection: whom it trusts, who it says the device is, and what its errors mean.
+//! The TLS connection: the servers it trusts, the device's identity, and what its errors mean.
 //!
 //! Owns the rustls configuration. The server is always verified, against the roots of the
-//! configured file and no others, at a time that is never before the one the caller vouches for.
-//! There is no switch to turn that off. Never resumes a session: each fetch proves that the key
-//! works and that the certificate is still good.
+//! configured file only, at a time that is never before the caller's lower bound. There is no
+//! switch to turn that off. Never resumes a session: each fetch proves that the key works and that
+//! the certificate is still accepted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ impl Tls {
     }
 }
 
-/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others; a file
-/// of which a part can't even be read is refused, for nobody knows what that part was.
+/// The roots in a bundle of PEM certificates. One that can't be used does not spoil the others; a
+/// file of which a part can't even be read is refused, because the contents of that part are unknown.
 ///
 /// # Errors
 /// `Refused` where the file is no sound PEM, or holds no root that can be used.
@@ -113,7 +113,7 @@ pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, FetchFailur
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let name = ServerName::try_from(bare.unwrap_or(host)).map(|name| name.to_owned());
     name.map_err(|_| {
-        let message = format!("{host:?} is no name that a server's certificate could be for");
+        let message = format!("{host:?} is not a valid name for a server's certificate");
         FetchFailure::new(FailureClass::Refused, message)
     })
 }
@@ -131,7 +131,7 @@ impl Device {
     pub(super) fn mismatch(&self) -> Option<FetchFailure> {
         self.no_common_scheme.load(Ordering::Relaxed).then(|| {
             let message = format!(
-                "the server takes no signature that the device's {:?} key can make",
+                "the server accepts no signature scheme of the device's {:?} key",
                 self.certified.key.algorithm()
             );
             FetchFailure::new(FailureClass::Refused, message)
@@ -142,7 +142,7 @@ impl Device {
 impl ResolvesClientCert for Device {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         if self.certified.key.choose_scheme(schemes).is_none() {
-            log::warn!("the server takes the signature schemes {schemes:?} only");
+            log::warn!("the server accepts only the signature schemes {schemes:?}");
             self.no_common_scheme.store(true, Ordering::Relaxed);
             return None;
         }
@@ -195,8 +195,8 @@ fn explain_server(problem: &CertificateError, request: &FetchRequest) -> FetchFa
         CertificateError::NotValidYetContext { time, not_before } => (
             FailureClass::ClockNotSet,
             format!(
-                "the certificate of {host} is valid from {} on, and the device's clock says {}: \
-                 it is not set",
+                "the certificate of {host} is valid from {}, but the device's clock shows {}: the \
+                 clock is not set",
                 at(not_before),
                 at(time)
             ),
@@ -208,8 +208,8 @@ fn explain_server(problem: &CertificateError, request: &FetchRequest) -> FetchFa
         CertificateError::ExpiredContext { time, not_after } => (
             FailureClass::Transient,
             format!(
-                "the certificate of {host} was valid until {}, and the device's clock says {}: \
-                 it may be ahead",
+                "the certificate of {host} was valid until {}, but the device's clock shows {}: \
+                 the clock may be ahead",
                 at(not_after),
                 at(time)
             ),
@@ -217,22 +217,22 @@ fn explain_server(problem: &CertificateError, request: &FetchRequest) -> FetchFa
         CertificateError::UnknownIssuer => (
             FailureClass::Transient,
             format!(
-                "the certificate of {host} was issued by none of the roots in {}: the file lacks \
-                 the server's root, or the network answers in the server's place",
+                "the certificate of {host} was not issued by any root in {}: the file lacks the \
+                 server's root, or another server answers in its place",
                 request.provider.ca_file.display()
             ),
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             FailureClass::Transient,
             format!(
-                "the certificate that {} presents is not for the name {host}: \
-                 credentials.endpoint is wrong, or the network answers in the server's place",
+                "the certificate of {} is not valid for the name {host}: credentials.endpoint is \
+                 wrong, or another server answers in its place",
                 request.provider.endpoint
             ),
         ),
         other => (
             FailureClass::Transient,
-            format!("the certificate of {host} does not pass: {other}"),
+            format!("the certificate of {host} is not accepted: {other}"),
         ),
     };
     FetchFailure::new(class, message)
@@ -259,16 +259,16 @@ fn explain_alert(alert: AlertDescription, request: &FetchRequest) -> FetchFailur
             format!("the certificate {certificate} is revoked or deactivated")
         }
         AlertDescription::UnsupportedCertificate => {
-            format!("the certificate {certificate} is of a kind that the server does not take")
+            format!("the server does not accept the type of the certificate {certificate}")
         }
         AlertDescription::CertificateRequired => {
-            "the server wants a certificate and took none".to_owned()
+            "the server requires a certificate and received none".to_owned()
         }
         AlertDescription::UnrecognisedName => {
             "the server does not know this name: correct credentials.endpoint".to_owned()
         }
         other => {
-            let message = format!("{} broke TLS off ({other:?})", request.provider.endpoint);
+            let message = format!("{} aborted TLS ({other:?})", request.provider.endpoint);
             return FetchFailure::new(FailureClass::Transient, message);
         }
     };

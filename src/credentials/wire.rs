@@ -1,7 +1,7 @@
-//! What crosses the pipes between the daemon and the child that fetches.
+//! The messages in the pipes between the daemon and the fetch child.
 //!
-//! Owns the JSON: one object for the request, then one line for each [`Reply`]. Believes a child no more
-//! than a server: it shares its memory with a vendor's module.
+//! Owns the JSON: one object for the request, then one line for each [`Reply`]. Never trusts a
+//! child more than a server: it shares its memory with a vendor's module.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::config::{Identity, Provider, RuntimeDirectory, Settings, is_thing_nam
 /// The longest reason of a failure that is believed, in characters.
 const MAX_MESSAGE: usize = 1000;
 
-/// What the child is told on its standard input. Holds no secret.
+/// The request on the child's standard input. Holds no secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FetchRequest {
     /// Who asks.
@@ -30,8 +30,8 @@ pub struct FetchRequest {
     pub witness: PathBuf,
     /// The file that remembers a refused PIN, on tmpfs.
     pub refused_pin: PathBuf,
-    /// How many fetches failed since the last one that did not: each tries the server's addresses in
-    /// another order.
+    /// How many fetches failed since the last one that did not: each tries the server's addresses
+    /// in another order.
     pub failures: usize,
 }
 
@@ -148,7 +148,7 @@ impl Reply {
     /// A failure of class `Key` where the line is no reply; it never quotes the line.
     pub fn parse(line: &str) -> Result<Self, FetchFailure> {
         Self::parse_strictly(line).map_err(|why| {
-            let message = format!("the fetch's process answered with nonsense: {why}");
+            let message = format!("the fetch child's answer is malformed: {why}");
             FetchFailure::new(FailureClass::Key, message)
         })
     }

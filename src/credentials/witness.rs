@@ -1,9 +1,9 @@
-//! A certificate of the server's that passed: a witness to the time that has certainly passed.
+//! A verified certificate of the server, kept as a lower bound of the time.
 //!
-//! Owns the file that keeps it, for devices that boot in 1970. A CA signed when the certificate
-//! begins, so that no certificate of the server's is judged at an earlier time. Nothing but that
-//! signature is believed: the file is verified each time that it is read, against the roots and the
-//! host of this fetch. A `Date` has no say, and neither has what an earlier version wrote of one.
+//! Owns its file, for devices that boot in 1970. A CA has signed when the certificate begins, so
+//! that no certificate of the server is checked at an earlier time. Only that signature is trusted:
+//! the file is verified at each reading, against the roots and the host of this fetch. Never uses a
+//! `Date`, nor what an earlier version wrote of one.
 
 use std::fs;
 use std::io;

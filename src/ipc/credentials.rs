@@ -1,8 +1,8 @@
-//! Credentials from the daemon, asked over a socket by another process of ours.
+//! Credentials from the daemon, over a socket, for another edgerepl process.
 //!
-//! Owns the document that AWS SDKs read (`credential_process`, Version 1), the socket, both its ends,
-//! and who may ask. The document is a secret: the socket is for root, for edgerepl's user and for its
-//! group, and nothing of it is ever written to a file.
+//! Owns the document that AWS SDKs read (`credential_process`, Version 1), both ends of the socket,
+//! and the rule who may ask. The document is a secret: only root, edgerepl's user and its group can
+//! use the socket, and no part of it is ever written to a file.
 
 use std::fs;
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ use crate::credentials::{Credentials, Document, Grant};
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "credentials.sock";
 
-/// What is said where there are no credentials: the member of an answer that is none for an SDK.
+/// The member that holds the reason in an answer without credentials.
 const ERROR: &str = "error";
 
 /// The daemon's answer. Without credentials it holds the reason.
@@ -32,14 +32,14 @@ pub(crate) fn document(report: &Report, grant: Option<&Grant>) -> Document {
         (Some(grant), Some(term)) => of(&grant.credentials, term),
         _ => {
             let why = report.state.problems().next();
-            let why = why.unwrap_or("the first ones have not come yet");
+            let why = why.unwrap_or("the first fetch has not ended yet");
             json!({ ERROR: format!("edgerepl has no valid credentials: {why}") }).into()
         }
     }
 }
 
-/// What an SDK reads. The time to ask again is told by this device's clock, which is the one that the
-/// SDK will look at.
+/// What an SDK reads. The time to ask again is told by this device's clock, which is the one that
+/// the SDK will look at.
 pub(crate) fn of(credentials: &Credentials, term: Duration) -> Document {
     let ends = WallTime::now().unix() + i64::try_from(term.as_secs().max(1)).unwrap_or(i64::MAX);
     json!({
@@ -56,12 +56,12 @@ pub(crate) fn of(credentials: &Credentials, term: Duration) -> Document {
 #[derive(Debug)]
 pub(crate) struct CredentialServer {
     door: Door,
-    /// The user that was refused last: one that asks over and over is told of once.
+    /// The user that was refused last: repeated requests are logged once.
     refused: Option<u32>,
 }
 
 impl CredentialServer {
-    /// Opens it. The caller holds the runtime directory's lock, so that what lies there is dead.
+    /// Opens it. The caller holds the runtime directory's lock, so that an existing socket is dead.
     ///
     /// # Errors
     /// Where the directory can't be written to.
@@ -73,33 +73,34 @@ impl CredentialServer {
         })
     }
 
-    /// Where they wait.
+    /// The socket, for the loop to poll.
     pub(crate) fn door(&self) -> &Door {
         &self.door
     }
 
-    /// Answers whoever waits and may know.
+    /// Answers the clients that wait and may have credentials.
     pub(crate) fn answer(&mut self, document: impl Fn() -> Document) {
         for mut client in self.door.clients() {
             let answer = match self.refusal(&client) {
                 None => document(),
                 Some(why) => json!({ ERROR: why }).into(),
             };
-            // It fits a socket's buffer; a reader that does not read loses, not the loop.
+            // It fits the socket's buffer; a client that does not read never blocks the loop.
             if let Err(e) = client.write_all(&answer.text()) {
-                log::debug!("somebody asked for credentials and did not take them: {e}");
+                log::debug!("a client asked for credentials and did not read them: {e}");
             }
         }
     }
 
-    /// Why the process at the other end is not given credentials.
+    /// Why the process at the other end may not have credentials.
     fn refusal(&mut self, client: &UnixStream) -> Option<String> {
         let peer = match getsockopt(client, PeerCredentials) {
             Ok(peer) => peer,
-            Err(e) => return Some(format!("the kernel does not say who asks: {e}")),
+            Err(e) => return Some(format!("the kernel does not identify the client: {e}")),
         };
         let own = Uid::effective().as_raw();
-        // The socket's mode keeps others out; where somebody changed that, it is looked at who asks.
+        // The socket's mode keeps others out; where somebody changed that, it is looked at who
+        // asks.
         if peer.uid() == 0
             || peer.uid() == own
             || self.door.is_as_made()
@@ -108,19 +109,19 @@ impl CredentialServer {
             return None;
         }
         let why = format!(
-            "user {} (process {}) is neither root, nor edgerepl's user, nor of its group",
+            "user {} (process {}) is neither root, nor edgerepl's user, nor in its group",
             peer.uid(),
             peer.pid()
         );
         if self.refused.replace(peer.uid()) != Some(peer.uid()) {
-            log::warn!("credentials were asked for and not given: {why}");
+            log::warn!("a request for credentials was refused: {why}");
         }
         Some(why)
     }
 }
 
-/// Whether a process is in `group`, by its own group or by a supplementary one. Those of a process that
-/// is invisible here are not known.
+/// Whether a process is in `group`, by its own group or by a supplementary one. Those of a process
+/// that is invisible here are not known.
 fn is_in_group(peer: &UnixCredentials, group: u32) -> bool {
     let supplementary = || {
         let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).ok()?;

@@ -1,6 +1,6 @@
-//! Sockets in the runtime directory, by which one edgerepl asks another.
+//! The sockets in the runtime directory themselves.
 //!
-//! Owns how such a socket is made and asked. What is said over it is for its two ends to know.
+//! Owns how such a socket is made and asked. Never knows what is sent over it: its two ends do.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -24,14 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer that is worth reading is longer, in bytes.
 const LONGEST_ANSWER: u64 = 1024 * 1024;
 
-/// No turn of the loop answers more clients: one that connects over and over holds nobody else up.
+/// The most clients that one turn of the loop answers: repeated connections never delay others.
 const CLIENTS_AT_ONCE: usize = 8;
 
-/// A listener that the kernel gives no client for want of descriptors is looked at again after this.
+/// A listener that the kernel gives no client for want of descriptors is looked at again after
+/// this.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Where others ask. A client is answered in the turn in which it comes, or not at all: one that sends
-/// nothing, or reads nothing, is not waited for.
+/// Where others ask. A client is answered in the turn in which it comes, or not at all: one that
+/// sends nothing, or reads nothing, is not waited for.
 #[derive(Debug)]
 pub(crate) struct Door {
     listener: UnixListener,
@@ -41,8 +42,8 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Listens at `path` with that mode, and never waits. The caller holds the runtime directory's lock,
-    /// so that what lies there is dead.
+    /// Listens at `path` with that mode, and never waits. The caller holds the runtime directory's
+    /// lock, so that what lies there is dead.
     ///
     /// # Errors
     /// Where the directory can't be written to.
@@ -56,7 +57,7 @@ impl Door {
         // The file gets the mode that the socket has: nobody else comes in before it has its own.
         fchmod(&socket, Mode::from_bits_truncate(mode))?;
         bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        // Whatever the umask took away. Nobody is let in before it listens.
+        // The umask may have removed bits. No client connects before it listens.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
         listen(&socket, Backlog::MAXCONN)?;
         let listener = UnixListener::from(socket);
@@ -91,7 +92,7 @@ impl Door {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
                 Err(e) => {
-                    log::warn!("nobody can be answered at {}: {e}", self.path.display());
+                    log::warn!("no client can be accepted at {}: {e}", self.path.display());
                     self.closed_until = BootTime::now() + PAUSE;
                     break;
                 }
@@ -100,8 +101,8 @@ impl Door {
         clients
     }
 
-    /// Whether the socket still has the mode and the owner that it was made with: then the kernel let in
-    /// only whom these let in, members of the group by a supplementary group among them.
+    /// Whether the socket still has the mode and the owner that it was made with: then the kernel
+    /// let in only whom these let in, members of the group by a supplementary group among them.
     pub(crate) fn is_as_made(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|socket| {
             socket.mode() & 0o777 == self.mode
@@ -111,11 +112,11 @@ impl Door {
     }
 }
 
-/// All that whoever listens at `path` has to say.
+/// The whole answer of the process that listens at `path`.
 ///
 /// # Errors
-/// `NotFound` and `ConnectionRefused` where nobody listens; `WouldBlock` where somebody does and does
-/// not answer within 10 s.
+/// `NotFound` and `ConnectionRefused` where nobody listens; `WouldBlock` where somebody does and
+/// does not answer within 10 s.
 pub(crate) fn ask(path: &Path) -> io::Result<String> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,7 +1,7 @@
-//! What the daemon knows, asked over a socket by whoever connects.
+//! The daemon's status, over a socket, for any process that connects.
 //!
-//! Owns the document (JSON, from one [`Report`]) and the socket, both its ends. The document holds no
-//! secret. Nobody is answered from memory of a dead daemon: no socket, no status.
+//! Owns the document (JSON, from one [`Report`]) and both ends of the socket. The document never
+//! holds a secret. A dead daemon is never quoted: without its socket there is no status.
 
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl StatusServer {
     /// # Errors
     /// Where the directory can't be written to.
     pub(crate) fn bind(runtime: &RuntimeDirectory) -> io::Result<Self> {
-        // Whoever may enter the directory may know.
+        // Every user who may enter the directory may read the status.
         Door::open(&runtime.file(SOCKET), 0o666).map(Self)
     }
 
@@ -106,7 +106,7 @@ impl StatusServer {
         &self.0
     }
 
-    /// Answers whoever waits.
+    /// Answers the clients that wait.
     pub(crate) fn answer(&mut self, document: impl FnOnce() -> Value) {
         let clients = self.0.clients();
         if clients.is_empty() {
@@ -116,7 +116,7 @@ impl StatusServer {
         for mut client in clients {
             // It fits a socket's buffer; a reader that does not read loses, not the loop.
             if let Err(e) = client.write_all(text.as_bytes()) {
-                log::debug!("somebody asked for the status and did not take it: {e}");
+                log::debug!("a client asked for the status and did not read it: {e}");
             }
         }
     }

@@ -1,13 +1,16 @@
-//! What Litestream answers to a sync, and what its own files and the WAL look like then, or before a start.
+//! Litestream's answer to a sync, and the state of its files and of the WAL at that moment, or before a
+//! start.
 //!
-//! Owns the words for it. Judges nothing: whether an answer can be true is for the agent to say.
+//! Owns the types and sentences for it. Never judges: the agent decides whether an answer can be
+//! true.
 
 /// Why Litestream did not confirm a sync.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SyncFailure {
     /// Nothing listens on its control socket.
     NoSocket,
-    /// It says that it can't read its own local state (a power cut leaves it so, or somebody removed it).
+    /// It says that it can't read its own local state (a power cut leaves it so, or somebody
+    /// removed it).
     StateCorrupt(String),
     /// What it uploads, or is about to, lacks the beginning of the WAL.
     BeginningMissed,
@@ -18,8 +21,8 @@ pub enum SyncFailure {
 }
 
 /// What is wrong after a writer was killed in the middle of a commit.
-pub const BEGINNING_MISSED: &str = "Litestream took the WAL up in its middle, after a writer was killed in \
-                                a commit, so that its replica misses rows";
+pub const BEGINNING_MISSED: &str = "Litestream read the WAL from its middle on, after a writer \
+                                    was killed in a commit: its replica misses rows";
 
 /// Where Litestream and its replica stand.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -37,8 +40,8 @@ pub struct Answer {
     pub position: Position,
     /// Its own files; `None` where it has no folder of them that can be seen.
     pub files: Option<Files>,
-    /// By which the last commit in the WAL is told from any other, [`NO_COMMIT`] where there is none;
-    /// `None` where that can't be seen.
+    /// By which the last commit in the WAL is told from any other, [`NO_COMMIT`] where there is
+    /// none; `None` where that can't be seen.
     pub last_commit: Option<u64>,
     /// The folder of its files begins with one that it fetched from its replica, after which it took
     /// another WAL; `None` as long as it has taken nothing after it.
@@ -59,8 +62,8 @@ pub struct Survey {
 /// The mark of a WAL without a commit.
 pub const NO_COMMIT: u64 = 0;
 
-/// What is to be known of the files by which Litestream remembers what it took. Marks are equal where
-/// what they stand for is the same.
+/// What is to be known of the files by which Litestream remembers what it took. Marks are equal
+/// where what they stand for is the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Files {
     /// The folder's mark.

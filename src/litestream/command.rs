@@ -1,4 +1,6 @@
-//! Litestream's command lines, all derived from the one that the configuration gives.
+//! Litestream's command lines, all derived from `[replication] command`.
+//!
+//! Owns the parsing of that command, and the words of the others. Never runs one.
 
 use std::env;
 use std::fs;
@@ -6,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{self, Path, PathBuf};
 use std::process::Command;
 
-/// Where `program` is: itself where it is a path, else the first match in `PATH`.
+/// The path of `program`: itself if it is a path, else the first match in `PATH`.
 ///
 /// # Errors
 /// One sentence for the operator.
@@ -30,23 +32,23 @@ pub fn locate(program: &str) -> Result<PathBuf, String> {
     })
 }
 
-/// Where Litestream looks for its configuration unless it is told.
+/// Litestream's default configuration file.
 const DEFAULT_CONFIGURATION: &str = "/etc/litestream.yml";
 
 /// Litestream's words where there is nothing to restore.
 pub const NOTHING_TO_RESTORE: &str = "no matching backup files";
 
-/// Its words where it is too old for [`Replicate::plan`].
+/// Its message if it is too old for [`Replicate::plan`].
 pub const KNOWS_NO_PLAN: &str = "flag provided but not defined";
 
-/// Litestream of this version and later asks for new credentials by itself, where it is told whom.
+/// The first Litestream that asks for new credentials itself, through `credential_process`.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
 
 /// A command that replicates, understood: `[WRAPPER…] litestream replicate [-config FILE] …`. All
 /// other commands of Litestream's are made of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Replicate {
-    /// What stands before `replicate`: the program, and what it is wrapped into.
+    /// The words before `replicate`: the program, and any wrapper.
     litestream: Vec<String>,
     configuration: PathBuf,
     /// Variables in the configuration are not expanded.
@@ -59,7 +61,7 @@ impl Replicate {
     /// Understands `[replication] command`.
     ///
     /// # Errors
-    /// One sentence where it is something else, so that nobody can tell.
+    /// One sentence, if it is another command.
     pub fn parse(words: &[String]) -> Result<Self, String> {
         const STRANGE: &str = "[replication] command is not `litestream replicate`";
         let verb = words.iter().position(|word| word == "replicate");
@@ -134,8 +136,8 @@ impl Replicate {
         command
     }
 
-    /// The words of the command that restores to `output`: all but the database, which comes last. Up
-    /// to the transaction `upto`; or to the end, where there is a replica.
+    /// The words of the command that restores to `output`: all but the database, which comes last.
+    /// Up to the transaction `upto`; or to the end, where there is a replica.
     pub fn restore(&self, output: &Path, upto: Option<u64>) -> Vec<String> {
         let mut words = self.part("restore");
         match upto {
@@ -146,8 +148,8 @@ impl Replicate {
         words
     }
 
-    /// The words of the command that says what it would restore of `database`, and restores nothing: 0.5
-    /// and later. `output` is a path where nothing is.
+    /// The words of the command that says what it would restore of `database`, and restores
+    /// nothing: 0.5 and later. `output` is a path where nothing is.
     pub fn plan(&self, database: &Path, output: &Path) -> Vec<String> {
         let mut words = self.part("restore");
         let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
@@ -186,7 +188,7 @@ impl Replicate {
     }
 }
 
-/// The configuration that a command reads: Litestream's default where nobody can tell.
+/// The configuration that a command reads; Litestream's default if the command can't be parsed.
 pub fn configuration(words: &[String]) -> PathBuf {
     Replicate::parse(words).map_or(DEFAULT_CONFIGURATION.into(), |command| {
         command.configuration

@@ -1,8 +1,8 @@
-//! Litestream's own configuration file: read as Litestream reads it, never written, for what in it does not go together with
-//! credentials that live for minutes.
+//! Litestream's own configuration file: read as Litestream reads it, and checked for settings that
+//! do not work with temporary credentials.
 //!
-//! Owns what is known to bite. Litestream itself says nothing of any of it: keys that it does not know
-//! it ignores, and those that it knows it takes over the environment's.
+//! Owns the known traps. Litestream reports none of them: it ignores unknown keys, and prefers the
+//! file's credentials to the environment's. Never writes the file.
 
 mod document;
 mod expansion;
@@ -21,7 +21,7 @@ use expansion::{Expanded, is_unknown};
 
 pub use expansion::Variables;
 
-/// No configuration that somebody wrote is longer, in bytes.
+/// The longest file that is read, in bytes.
 const LONGEST: u64 = 1024 * 1024;
 
 /// The keys of a replica, and of the whole file, that hold credentials.
@@ -38,10 +38,10 @@ const KEYS_OF_0_3: [&str; 4] = [
 /// How soon the next rotation may come: of credentials for 15 min, the shortest that AWS grants.
 const SOONEST_ROTATION: Duration = Duration::from_secs(600);
 
-/// From this version on a snapshot is due by the age of the last one, not by Litestream's own.
+/// From this version on a snapshot is due by the last snapshot's age, not by Litestream's uptime.
 const SNAPSHOTS_BY_REPLICA: (u32, u32, u32) = (0, 3, 12);
 
-/// What of a replica decides where it is.
+/// The keys that decide where a replica is.
 const WHEREABOUTS: [&str; 5] = ["path", "url", "bucket", "endpoint", "region"];
 
 /// The file, as far as it could be read.
@@ -57,7 +57,7 @@ pub struct Configuration {
     executes: bool,
 }
 
-/// What the file should agree with.
+/// What the file has to agree with.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// `[database] path`.
@@ -82,8 +82,8 @@ pub struct Finding {
 }
 
 impl Configuration {
-    /// Reads the file that `replicate`, a command line of Litestream's, names; its variables have the
-    /// values that they have for Litestream.
+    /// Reads the file that `replicate`, a command line of Litestream's, names; its variables have
+    /// the values that they have for Litestream.
     ///
     /// # Errors
     /// One sentence with the path where it can't be read or is no YAML.
@@ -94,12 +94,12 @@ impl Configuration {
         let unread = |e| format!("{name} can't be read: {e}");
         let metadata = fs::metadata(&path).map_err(unread)?;
         if !metadata.is_file() || metadata.len() > LONGEST {
-            return Err(format!("{name} is no file that Litestream could read"));
+            return Err(format!("{name} is not a file that Litestream can read"));
         }
         let text = fs::read_to_string(&path).map_err(unread)?;
         let is_literal = command.as_ref().is_some_and(Replicate::is_literal);
         let read = Self::read(&text, (!is_literal).then_some(variables));
-        let mut configuration = read.map_err(|e| format!("{name} can't be understood: {e}"))?;
+        let mut configuration = read.map_err(|e| format!("{name} can't be parsed: {e}"))?;
         configuration.restores = command.as_ref().is_some_and(Replicate::restores_missing);
         configuration.executes = command.as_ref().is_some_and(Replicate::executes);
         configuration.path = path;
@@ -138,8 +138,8 @@ impl Configuration {
         found.collect()
     }
 
-    /// Where Litestream is told to have its local state for `database`; none where it has its own place,
-    /// or one that only the environment tells.
+    /// Where Litestream is told to have its local state for `database`; none where it has its own
+    /// place, or one that only the environment tells.
     pub fn meta_path(&self, database: &Path) -> Option<PathBuf> {
         let path = self.entry(database)?.text("meta-path")?;
         (!is_unknown(path)).then(|| absolute(path))
@@ -227,10 +227,10 @@ impl Configuration {
         (!keys.is_empty()).then(|| {
             fault(
                 format!(
-                    "it holds {}, which Litestream takes without the session token, and for ever",
+                    "it holds {}, which Litestream never renews, and uses without the session token",
                     keys.join(" and ")
                 ),
-                "remove it: edgerepl provides credentials",
+                "remove it: edgerepl provides the credentials",
             )
         })
     }
@@ -245,10 +245,10 @@ impl Configuration {
             .collect();
         Some(fault(
             format!(
-                "it does not name the database {}, but {paths:?}",
+                "it does not name the database {}; it names {paths:?}",
                 around.database.display()
             ),
-            "make it the path that [database] path is",
+            "set the same path there and in [database] path",
         ))
     }
 
@@ -258,11 +258,11 @@ impl Configuration {
         (!others.is_empty()).then(|| {
             fault(
                 format!(
-                    "it replicates {} too, which edgerepl neither guards nor proves: rows of it may \
-                     be missing on its replica, and nothing shows that",
+                    "it also replicates {}, which edgerepl does not guard or prove: its replica \
+                     may miss rows, and nothing shows that",
                     others.join(" and ")
                 ),
-                "leave only the database of [database] path in it",
+                "keep only the database of [database] path in it",
             )
         })
     }
@@ -282,12 +282,12 @@ impl Configuration {
         if self.is_open {
             return Some(notice(
                 format!("{place} depends on ${{{name}}}, which only Litestream's unit can set"),
-                "make sure that the unit sets it, or put ${EDGEREPL_THING_NAME} there",
+                "make sure that the unit sets it, or use ${EDGEREPL_THING_NAME}",
             ));
         }
         Some(fault(
-            format!("{place} has the variable ${{{name}}} in it, which is unset or empty"),
-            "correct its name, set it where edgerepl is started, or use ${EDGEREPL_THING_NAME}",
+            format!("{place} uses the variable ${{{name}}}, which is unset or empty"),
+            "correct its name, set it in edgerepl's environment, or use ${EDGEREPL_THING_NAME}",
         ))
     }
 
@@ -308,7 +308,7 @@ impl Configuration {
                 "{place}path does not name the thing: two devices with this file overwrite each \
                  other's replica"
             ),
-            "put ${EDGEREPL_THING_NAME} into it",
+            "put ${EDGEREPL_THING_NAME} into the path",
         ))
     }
 
@@ -320,19 +320,19 @@ impl Configuration {
         };
         Some(notice(
             format!(
-                "{place}: the application gets Litestream's credentials, and is stopped and started \
-                 with it"
+                "{place}: the application gets Litestream's credentials, and stops and starts with \
+                 Litestream"
             ),
-            "let the init system start the application",
+            "start the application from the init system",
         ))
     }
 
     fn restore(&self, around: Surroundings<'_>) -> Option<Finding> {
         self.restores_missing(around.database).then(|| {
             notice(
-                "restore-if-db-not-exists is set: a database that is missing when Litestream starts is \
-                 the replica's, not an empty one",
-                "leave it out where a new device must begin with an empty database",
+                "restore-if-db-not-exists is set: Litestream restores a missing database from the \
+                 replica at its start",
+                "remove it if a new device must start with an empty database",
             )
         })
     }
@@ -341,7 +341,7 @@ impl Configuration {
         let socket = self.root.get("socket");
         if !socket.is_some_and(|socket| socket.is_true("enabled")) {
             return Some(notice(
-                "its control socket is not enabled: nothing shows that the replica follows",
+                "its control socket is not enabled: nothing shows whether the replica follows",
                 format!(
                     "add socket: {{ enabled: true, path: {}, permissions: 0600 }}",
                     around.control_socket.display()
@@ -355,10 +355,10 @@ impl Configuration {
         (!agrees).then(|| {
             fault(
                 format!(
-                    "its control socket is {path}, and edgerepl looks at {}",
+                    "its control socket is {path}, but edgerepl uses {}",
                     around.control_socket.display()
                 ),
-                "make them one: socket.path there, or [replication] control_socket",
+                "set the same path in its socket.path and in [replication] control_socket",
             )
         })
     }
@@ -375,10 +375,10 @@ impl Configuration {
         (!forgotten.is_empty()).then(|| {
             notice(
                 format!(
-                    "Litestream 0.5 ignores {}, and keeps to its own 24 h",
+                    "Litestream 0.5 ignores {} and uses its default of 24 h",
                     forgotten.join(" and ")
                 ),
-                "set snapshot.interval and snapshot.retention, for the whole file",
+                "set snapshot.interval and snapshot.retention at the top of the file",
             )
         })
     }
@@ -397,9 +397,9 @@ impl Configuration {
             if let Some(interval) = too_long("retention-check-interval", Some("1h")) {
                 findings.push(notice(
                     format!(
-                        "{place}retention-check-interval is {interval}, which Litestream 0.3 counts \
-                         from its start: where rotations are closer together nothing old is ever \
-                         removed from S3"
+                        "{place}retention-check-interval is {interval}, which Litestream 0.3 \
+                         counts from its start: where rotations are closer together nothing old is \
+                         ever removed from S3"
                     ),
                     "set it to 5m, or install Litestream 0.5.17 or later",
                 ));
@@ -442,7 +442,8 @@ fn replicas(root: &Node) -> Vec<(String, &Node)> {
     replicas
 }
 
-/// A path as Litestream takes it: without SQLite's prefix, from the root on, and nothing in it twice.
+/// A path as Litestream takes it: without SQLite's prefix, from the root on, and nothing in it
+/// twice.
 fn absolute(path: &str) -> PathBuf {
     let path = ["sqlite3://", "sqlite://"]
         .iter()

@@ -1,8 +1,8 @@
 //! Litestream's control socket (0.5 and later): HTTP over a unix socket.
 //!
-//! Owns one request at a time, which is written at once and answered when Litestream has done what
-//! was asked; the reactor polls the connection meanwhile. Trusts nothing in the answer but what it
-//! checks, and reads no more than `ANSWER_LIMIT` of it. Knows no time limit: that is the caller's.
+//! Owns one request at a time. It is written at once, and answered when Litestream has done the
+//! work; the reactor polls the connection meanwhile. Never trusts an answer that it has not
+//! checked, never reads more than `ANSWER_LIMIT` of it, and has no time limit: the caller has one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -23,7 +23,8 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// One each microsecond for 285 years; readers of JSON are exact up to here.
 const LAST_TRANSACTION: u64 = 1 << 53;
 
-/// No time limit, in Litestream's terms: its requests have one unless they name a number below zero.
+/// No time limit, in Litestream's terms: its requests have one unless they name a number below
+/// zero.
 ///
 /// What Litestream does in a request with a time limit ends with that request, its lock on the WAL
 /// included, where it takes that anew: when it opens the database, and at each checkpoint. It does
@@ -39,11 +40,11 @@ pub struct SyncRequest {
 }
 
 impl SyncRequest {
-    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where `may_answer`
-    /// takes its process's id: zero where the kernel does not know one here.
+    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where
+    /// `may_answer` takes its process's id: zero where the kernel does not know one here.
     ///
     /// # Errors
-    /// [`SyncFailure::NoSocket`] where nobody listens, `Failed` where a stranger does.
+    /// [`SyncFailure::NoSocket`] if no process listens, `Failed` if another process does.
     pub fn send(
         socket: &Path,
         database: &Path,
@@ -87,7 +88,7 @@ impl AsFd for SyncRequest {
 pub enum Question {
     /// Who it is: it answers while it waits for S3, and not while it hangs.
     Who,
-    /// What it replicates. It may not answer before it has opened its databases.
+    /// What it replicates. It may answer only after it has opened its databases.
     What,
 }
 
@@ -110,7 +111,7 @@ pub enum Told {
 }
 
 impl Asked {
-    /// Asks whoever listens, where `may_answer` takes its process's id.
+    /// Asks the process that listens, if `may_answer` accepts its id.
     ///
     /// # Errors
     /// As for [`SyncRequest::send`].
@@ -130,7 +131,7 @@ impl Asked {
         })
     }
 
-    /// What it says, once it has said it.
+    /// The answer, once it is complete.
     pub fn poll(&mut self) -> Option<Told> {
         let answer = self.exchange.poll()?;
         Some(answer.map_or(Told::Nothing, |answer| told(self.question, answer)))
@@ -161,7 +162,7 @@ fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
         .collect()
 }
 
-/// One request and what has arrived of its answer, with Litestream itself and with nobody else.
+/// One request to Litestream, and the part of its answer that has arrived.
 #[derive(Debug)]
 struct Exchange {
     stream: UnixStream,
@@ -178,8 +179,8 @@ impl Exchange {
         let listener = getsockopt(&stream, PeerCredentials).map_or(0, |peer| peer.pid());
         if !may_answer(u32::try_from(listener).unwrap_or(0)) {
             return Err(SyncFailure::Failed(format!(
-                "process {listener} listens on its control socket {}, and is not the Litestream that \
-                 was started; end it, or give each its own socket",
+                "process {listener} listens on its control socket {}, and is not the Litestream \
+                 that was started; stop that process, or give each its own socket",
                 socket.display()
             )));
         }
@@ -199,7 +200,7 @@ impl Exchange {
             match self.stream.read(&mut piece) {
                 Ok(0) => return Some(Ok(&self.answer)),
                 Ok(n) if self.answer.len() + n > ANSWER_LIMIT => {
-                    let cause = "its control socket's answer has no end";
+                    let cause = "its control socket's answer is too long";
                     return Some(Err(SyncFailure::Failed(cause.to_owned())));
                 }
                 Ok(n) => self.answer.extend_from_slice(&piece[..n]),
@@ -211,7 +212,8 @@ impl Exchange {
     }
 }
 
-/// Connects without waiting: a Litestream that stands still, with a full queue, is an error at once.
+/// Connects without waiting: a Litestream that stands still, with a full queue, is an error at
+/// once.
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -406,7 +408,7 @@ mod tests {
         socket::bind(listener.as_raw_fd(), &address).expect("its name");
         socket::listen(&listener, socket::Backlog::new(1).expect("a short queue"))
             .expect("a queue");
-        // Nobody accepts: the queue fills, and the next is an error instead of a wait.
+        // No process accepts: the queue fills, and the next connection is an error, not a wait.
         let asked: Vec<_> = (0..8)
             .map(|_| SyncRequest::send(&path, &path, |_| true))
             .collect();

@@ -1,13 +1,12 @@
-//! The leash: what stands between edgerepl and the Litestream that it runs.
+//! The leash: a small step between fork and exec of the Litestream that edgerepl runs.
 //!
-//! A small step between fork and exec, done by this program itself: it asks the kernel to end
-//! Litestream in order (SIGTERM) should edgerepl die, and takes a lock that Litestream then holds
-//! for as long as it lives, so that a new edgerepl never starts a second one beside it. Two of them
-//! on one database ruin its replica.
+//! Owns that step, which this program does itself: it asks the kernel to send Litestream SIGTERM if
+//! edgerepl dies, and takes a lock that Litestream holds as long as it lives. A new edgerepl thus
+//! never starts a second Litestream beside it: two of them on one database ruin its replica.
 //!
-//! What an edgerepl that was killed has left running is found again by that lock, and by the process
-//! group that is written into it: a wrapper around Litestream may die and leave it behind, with the
-//! lock or without. It is given time for a last sync, and then ended.
+//! After a kill of edgerepl, the next one finds what still runs by that lock, and by the process
+//! group in the lock's file: a wrapper around Litestream may die and leave it behind, with the lock
+//! or without. It gets time for a last sync, and is then ended.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -33,7 +32,7 @@ use crate::system::{inherited, this_program};
 /// The command's name on edgerepl's own command line.
 pub const COMMAND: &str = "leash";
 
-/// The most that a program is told, in bytes: several times what credentials take.
+/// The largest environment that a program gets, in bytes: several times the size of credentials.
 const MOST: u64 = 64 * 1024;
 
 /// How long an earlier Litestream may take for its last sync before it is killed.
@@ -45,9 +44,10 @@ const PACE: Duration = Duration::from_millis(10);
 /// What stands for the lock where there is none.
 const NO_LOCK: &str = "-";
 
-/// The command that runs `litestream` on a leash held by this process, with a lock where nothing of its kind
-/// may run beside it, and without what would lead it to other credentials. What its standard input says, in
-/// lines of `NAME=value`, goes into its environment: what goes into a [`Command`] can't be wiped afterwards.
+/// The command that runs `litestream` on a leash held by this process, with a lock where nothing of
+/// its kind may run beside it, and without what would lead it to other credentials. What its
+/// standard input says, in lines of `NAME=value`, goes into its environment: what goes into a
+/// [`Command`] can't be wiped afterwards.
 pub fn command(lock: Option<&Path>, litestream: &[String]) -> Command {
     let mut command = this_program();
     delivery::keep_out(&mut command);
@@ -64,26 +64,26 @@ pub fn command(lock: Option<&Path>, litestream: &[String]) -> Command {
 /// reason why it could not.
 pub fn run(arguments: &[OsString]) -> String {
     let [parent, lock, separator, program, rest @ ..] = arguments else {
-        return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
+        return format!("{COMMAND} is an internal command of edgerepl: do not run it by hand");
     };
     let (lock, name) = (Path::new(lock), program.display());
     if separator != "--" {
-        return format!("{COMMAND}: is edgerepl's own command, and not to be used by hand");
+        return format!("{COMMAND} is an internal command of edgerepl: do not run it by hand");
     }
-    // All that is open here was left open by whoever started edgerepl, and so was what is blocked.
+    // Open files and blocked signals here were inherited from edgerepl's own parent.
     for other in inherited::others() {
         let _ = close(other);
     }
     if let Err(e) = SigSet::empty().thread_set_mask() {
-        return format!("the kernel takes no signal mask: {e}");
+        return format!("the signal mask can't be set: {e}");
     }
-    // What it is told is secret, and what it executes can be dumped again. At a limit of 1 the kernel
-    // starts no handler either.
+    // What it is told is secret, and what it executes can be dumped again. At a limit of 1 the
+    // kernel starts no handler either.
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 1, 1) {
         log::debug!("a core file of {name} would hold credentials: {e}");
     }
     if let Err(e) = set_pdeathsig(Signal::SIGTERM) {
-        return format!("the kernel takes no parent-death signal: {e}");
+        return format!("the parent-death signal can't be set: {e}");
     }
     if parent.to_str().and_then(|id| id.parse().ok()) != Some(parent_id()) {
         // It died before the line above.
@@ -128,7 +128,7 @@ fn take(lock: &Path) -> Result<Flock<File>, String> {
         .open(lock)
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
-    // What is not text names no group.
+    // Text that is not UTF-8 names no group.
     let _ = (&mut file).take(64).read_to_string(&mut text);
     let begun = Instant::now();
     if let Some(earlier) = Group::parse(&text) {
@@ -169,8 +169,8 @@ fn sign(held: &mut File) {
         .and_then(|()| held.write_all(text.as_bytes()));
 }
 
-/// Keeps the reading end of what the program says open in the program itself. It would die of a pipe
-/// without a reader, in the midst of its last sync, when edgerepl was killed.
+/// Keeps the reading end of what the program says open in the program itself. It would die of a
+/// pipe without a reader, during its last sync, if edgerepl was killed.
 fn hold_other_end(number: i32) {
     let path = format!("/proc/self/fd/{number}");
     let is_pipe = std::fs::metadata(&path).is_ok_and(|file| file.file_type().is_fifo());
@@ -209,7 +209,7 @@ impl Group {
         };
         let leader = Seen::of(self.leader);
         let is_another = leader.is_some_and(|leader| leader.started != self.started);
-        // Most often there is nobody, and no need to look at all processes.
+        // Usually there is none, and no need to look at all processes.
         if is_another || killpg(Pid::from_raw(number), None).is_err() {
             return Vec::new();
         }
@@ -220,8 +220,8 @@ impl Group {
             .collect()
     }
 
-    /// Has it end. Its leader was told so by the kernel when edgerepl died; told twice, Litestream would
-    /// break its last sync off.
+    /// Has it end. Its leader was told so by the kernel when edgerepl died; told twice, Litestream
+    /// would break its last sync off.
     fn end(&self, begun: Instant) {
         let mut told = false;
         loop {

@@ -1,18 +1,20 @@
-//! Whether Litestream's replica still descends from the database: by its own files, and by the WAL.
+//! Whether Litestream's replica still continues the database: seen in Litestream's files and the
+//! WAL.
 //!
-//! Owns what is known of the files by which Litestream 0.5 remembers what it read. Reads a few bytes
-//! of them and of the WAL, and changes none.
+//! Owns the knowledge of the files by which Litestream 0.5 remembers what it read. Reads a few
+//! bytes of them and of the WAL, and never changes them.
 //!
-//! Litestream 0.5.17 that finds another WAL than the one that it knows uploads the whole database. Two
-//! times it errs, and each sync says that nothing is missing:
+//! Litestream 0.5.17 uploads the whole database when it finds another WAL than the one it knows. In
+//! two cases it is wrong, while each sync reports that nothing is missing:
 //!
-//! - **The WAL was reset while Litestream was down.** It looks whether the frame that it read last is
-//!   still in its place. Where it is, for the new WAL is shorter than the old one was, it takes it that
-//!   it had read all of the old one. Rows that were written to that meanwhile are on no replica then.
-//! - **The frame that it read last was overwritten.** A writer was killed after it had written a commit
-//!   to the WAL and before it had published it, and the next one began in the same place. Litestream
-//!   uploads the database file, and over it what it finds in the WAL from that place on; what is in the
-//!   WAL before it is missing.
+//! - **The WAL was reset while Litestream was down.** Litestream checks whether the frame that it
+//!   read last is still in its place. If the new WAL is shorter than the old one, the frame is
+//!   still there, and Litestream assumes that it has read all of the old WAL. Rows that it had not
+//!   read are then on no replica.
+//! - **The frame that it read last was overwritten.** A writer was killed after it wrote a commit
+//!   to the WAL and before it published it, and the next writer began in the same place. Litestream
+//!   uploads the database file, and then the WAL from that place on; what the WAL holds before that
+//!   place is missing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -27,7 +29,7 @@ use super::answer::{Files, NO_COMMIT};
 use super::config_file::Configuration;
 use crate::store::wal_of;
 
-/// By which a WAL is told from the one before.
+/// The salts, by which a WAL differs from the one before.
 type Salts = [u8; 8];
 
 /// Where they are in a WAL's header, and in that of Litestream's files.
@@ -40,7 +42,8 @@ const WAL_HEADER: u64 = 32;
 /// How long a frame's header is, which begins with its page's number.
 const FRAME_HEADER: u64 = 24;
 
-/// How many of the newest files are looked at: one for each sync, and each is kept for 5 min at least.
+/// How many of the newest files are looked at: one for each sync, and each is kept for 5 min at
+/// least.
 const NEWEST: u64 = 1000;
 
 /// A part of the WAL with more frames is not compared with a database of fewer pages.
@@ -68,9 +71,9 @@ pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u6
         .is_some_and(|copy| copy.begin > WAL_HEADER && !copy.is_of_wal(database))
 }
 
-/// Whether the WAL is the one that all of Litestream's files were made of. Litestream that has lost its
-/// files goes on from the last one on S3, which is one of them: where the WAL was begun anew since, and is
-/// shorter than it was, it takes it that it had read all of the old one.
+/// Whether the WAL is the one that all of Litestream's files were made of. Litestream that has lost
+/// its files goes on from the last one on S3, which is one of them: where the WAL was begun anew
+/// since, and is shorter than it was, it takes it that it had read all of the old one.
 pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     let Some(now) = salts(&wal_of(database), &[], IN_WAL) else {
         return false;
@@ -83,9 +86,10 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     found.peek().is_some() && found.all(|salts| salts == now)
 }
 
-/// Whether Litestream, which has just begun a folder of files anew with the last one of its replica, went
-/// on from that one with another WAL: what was in the old one after it is on no replica then, unless the
-/// file that it made holds the whole database. `None` as long as it has not gone on.
+/// Whether Litestream, which has just begun a folder of files anew with the last one of its
+/// replica, went on from that one with another WAL: what was in the old one after it is on no
+/// replica then, unless the file that it made holds the whole database. `None` as long as it has
+/// not gone on.
 pub(crate) fn passed_a_wal_over(state: &Path) -> Option<bool> {
     let files = transactions(state);
     let next = Transaction::read(files.get(1)?);
@@ -108,8 +112,8 @@ pub(crate) fn folder(state: &Path) -> Option<u64> {
     Some(mark(&(folder.dev(), folder.ino(), born)))
 }
 
-/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest, and
-/// `before` an earlier one. `None` where no such folder can be seen.
+/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest,
+/// and `before` an earlier one. `None` where no such folder can be seen.
 pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
     Some(Files {
         folder: folder(state)?,
@@ -118,8 +122,8 @@ pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<File
     })
 }
 
-/// The mark of the last commit in the WAL: the same until something is committed. What was written and
-/// not committed, which a large transaction leaves there, is none.
+/// The mark of the last commit in the WAL: the same until something is committed. What was written
+/// and not committed, which a large transaction leaves there, is none.
 ///
 /// # Errors
 /// The WAL can't be read, or ends with more of a transaction than is looked at.
@@ -157,8 +161,8 @@ fn file_of(state: &Path, transaction: u64) -> PathBuf {
     state.join(format!("ltx/0/{transaction:016x}-{transaction:016x}.ltx"))
 }
 
-/// By its header, which says what it was made of, and when; a file that is another user's alone, by what
-/// the file system says of it. `None` where it is not there, or is no file of Litestream's.
+/// By its header, which says what it was made of, and when; a file that is another user's alone, by
+/// what the file system says of it. `None` where it is not there, or is no file of Litestream's.
 fn file_mark(path: &Path) -> Option<u64> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
     match File::open(path) {
@@ -255,8 +259,8 @@ impl Transaction {
     }
 }
 
-/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each page,
-/// and a zero; after it its length, and a trailer.
+/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each
+/// page, and a zero; after it its length, and a trailer.
 fn pages(file: &File, at_most: u64) -> io::Result<u64> {
     const LENGTH: u64 = 8;
     const TRAILER: u64 = 16;
@@ -290,7 +294,7 @@ pub(crate) fn state_of(database: &Path, configuration: Option<&Configuration>) -
         .unwrap_or_else(|| default_state(database))
 }
 
-/// Where Litestream has its local state unless it is told.
+/// The default folder of Litestream's local state.
 fn default_state(database: &Path) -> PathBuf {
     let mut folder = OsString::from(".");
     folder.push(database.file_name().unwrap_or_default());

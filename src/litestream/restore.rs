@@ -1,7 +1,7 @@
-//! Litestream's restore: the replica into a file of its own, in a folder beside the database.
+//! Litestream's restore: the replica into a new file, in a folder beside the database.
 //!
-//! Owns that folder, and how Litestream is run: on a leash, with nothing in its environment that would
-//! win over the credentials. Never touches the database itself.
+//! Owns that folder, and how Litestream is run: on a leash, without variables that would override
+//! the credentials. Never touches the database itself.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry, File};
@@ -22,37 +22,39 @@ use super::leash;
 use crate::credentials::delivery::Variable;
 use crate::store::wal_of;
 
-/// Free space that is left to the device whatever happens, in bytes: its rows go on.
+/// Free space that is always left to the device for new rows, in bytes.
 const SPARE: u64 = 16 * 1024 * 1024;
 
-/// What happens where another one is at work.
+/// What to do if another one is running.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Turn {
-    /// It is waited for.
+    /// Wait for its end.
     Next,
-    /// This one gives up.
+    /// Give up.
     OrNever,
 }
 
 /// The folder beside a database for the copy of its replica; gone when this is dropped.
 ///
-/// The database's folder may be somebody else's, who can put links there, and take the name of ours away
-/// at any moment. All is done through descriptors of the folders that were looked at.
+/// The database's folder may be somebody else's, who can put links there, and take the name of ours
+/// away at any moment. All is done through descriptors of the folders that were looked at.
 #[derive(Debug)]
 pub(crate) struct Aside {
     beside: File,
     name: OsString,
     folder: File,
-    /// By the descriptor, for this process alone: no other may look into one that holds credentials.
+    /// By the descriptor, for this process alone: no other may look into one that holds
+    /// credentials.
     copy: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Aside {
-    /// Makes the folder of `database` for this purpose. What one that was killed has left is removed.
+    /// Makes the folder of `database` for this purpose. What one that was killed has left is
+    /// removed.
     ///
     /// # Errors
-    /// Where the folder can't be used, or another one is at work.
+    /// If the folder can't be used, or another one is running.
     pub(crate) fn make(database: &Path, purpose: &str, turn: Turn) -> Result<Self, String> {
         let mut name = OsString::from(".");
         name.push(database.file_name().unwrap_or_default());
@@ -64,7 +66,7 @@ impl Aside {
             let folder = private_folder(&beside, &name).map_err(failed)?;
             let opened = openat(&folder, "lock", LOCK, Mode::from_bits_truncate(0o600));
             let file = match opened {
-                // The one that was at work has just removed it all.
+                // The one that was running has just removed the folder's contents.
                 Err(Errno::ENOENT) => continue,
                 file => File::from(file.map_err(|e| failed(e.into()))?),
             };
@@ -73,8 +75,8 @@ impl Aside {
                 Turn::OrNever => FlockArg::LockExclusiveNonblock,
             };
             let lock = Flock::lock(file, lock)
-                .map_err(|_| format!("another {purpose} is at work in {}", path.display()))?;
-            // Held, but maybe of a file that is no longer there.
+                .map_err(|_| format!("another {purpose} is running in {}", path.display()))?;
+            // The lock may be of a file that has been removed.
             if lock.metadata().is_ok_and(|file| file.nlink() > 0) {
                 break (folder, lock);
             }
@@ -87,7 +89,7 @@ impl Aside {
             copy,
             _lock: lock,
         };
-        // A lock that is a link was put there by somebody else.
+        // A lock that is a link was put there by another user.
         aside.clear(|entry| {
             let name = entry.file_name();
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
@@ -96,8 +98,8 @@ impl Aside {
         Ok(aside)
     }
 
-    /// Gives the copy the database's name, where nobody has taken that meanwhile; answers whether it
-    /// did. A copy that root made belongs to the folder's owner, who is to use it.
+    /// Gives the copy the database's name, unless a file has taken it meanwhile; returns whether
+    /// it did. A copy that root made belongs to the folder's owner, who is to use it.
     ///
     /// # Errors
     /// What the file system says.
@@ -116,7 +118,7 @@ impl Aside {
         file.sync_all()?;
         self.beside.sync_all()?;
         let name = database.file_name().unwrap_or_default();
-        // Not renamed: a name that somebody took meanwhile is not taken from him.
+        // A link, not a rename: it never replaces a file that has taken the name meanwhile.
         match linkat(&self.folder, copy, &self.beside, name, AtFlags::empty()) {
             Err(Errno::EEXIST) => return Ok(false),
             linked => linked?,
@@ -156,7 +158,7 @@ impl Aside {
         })
     }
 
-    /// Removes all but what is to be kept.
+    /// Removes everything except what `kept` accepts.
     fn clear(&self, kept: impl Fn(&DirEntry) -> bool) {
         let entries = fs::read_dir(by_descriptor(&self.folder));
         for entry in entries.into_iter().flatten().flatten() {
@@ -168,7 +170,7 @@ impl Aside {
     }
 }
 
-/// A restore that is under way. It is ended where nobody waits for it.
+/// A running restore. It is killed if this is dropped.
 #[derive(Debug)]
 pub(crate) struct Restoring<'a> {
     running: Child,
@@ -176,10 +178,10 @@ pub(crate) struct Restoring<'a> {
 }
 
 impl<'a> Restoring<'a> {
-    /// Waits for its end, and answers with the copy's path; none where there is no replica.
+    /// Waits for its end, and returns the copy's path; `None` if there is no replica.
     ///
     /// # Errors
-    /// What Litestream says, in one sentence.
+    /// Litestream's last message, in one sentence.
     pub(crate) fn end(mut self) -> Result<Option<&'a Path>, String> {
         let mut said = String::new();
         if let Some(pipe) = &mut self.running.stderr {
@@ -221,7 +223,7 @@ const LOCK: OFlag = OFlag::O_RDWR
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_CLOEXEC);
 
-/// A folder that is this user's own, and nobody else's to read or write.
+/// A folder that only this user may read or write.
 fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let folder = loop {
@@ -233,7 +235,7 @@ fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
             Err(Errno::ENOENT) => {}
             Err(Errno::ELOOP | Errno::ENOTDIR) => {
                 return Err(io::Error::other(
-                    "it is a link or no folder; remove it, and see who made it",
+                    "it is a link or no folder; remove it, and find out who created it",
                 ));
             }
             opened => break File::from(opened?),
@@ -242,7 +244,7 @@ fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
     let found = folder.metadata()?;
     if found.uid() != Uid::effective().as_raw() {
         return Err(io::Error::other(format!(
-            "it belongs to user {}; remove it where nobody is at work in it",
+            "it belongs to user {}; remove it if no process uses it",
             found.uid()
         )));
     }
@@ -251,19 +253,19 @@ fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
     Ok(folder)
 }
 
-/// The path of what a descriptor of this process is open on, whatever has its name now. For this process,
-/// and for what it starts before that becomes another program.
+/// The path of what a descriptor of this process is open on, whatever has its name now. For this
+/// process, and for what it starts before that becomes another program.
 fn by_descriptor(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
-/// Sees that `folder` takes another `size` bytes and leaves the device some.
+/// Checks that `folder` has room for `size` bytes more, with [`SPARE`] left.
 ///
 /// # Errors
 /// One sentence with both figures.
 pub(crate) fn has_room(folder: &Path, size: u64) -> Result<(), String> {
     let name = folder.display();
-    let room = statvfs(folder).map_err(|e| format!("{name} can't be looked at: {e}"))?;
+    let room = statvfs(folder).map_err(|e| format!("{name} can't be accessed: {e}"))?;
     // Of 32 or of 64 bits, by the machine.
     #[allow(clippy::useless_conversion)]
     let free = u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size()));
@@ -273,7 +275,7 @@ pub(crate) fn has_room(folder: &Path, size: u64) -> Result<(), String> {
     }
     let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
     Err(format!(
-        "{name} has {} MiB free, and {} MiB are needed: make room there",
+        "{name} has {} MiB free, but {} MiB are needed: free some space there",
         mib(free),
         mib(needed)
     ))
@@ -345,7 +347,7 @@ mod tests {
         let folder = std::env::temp_dir();
         assert_eq!(has_room(&folder, 1), Ok(()));
         let refused = has_room(&folder, 1 << 60).expect_err("an exbibyte");
-        assert!(refused.contains("MiB free, and 123695058"), "{refused}");
+        assert!(refused.contains("MiB free, but 123695058"), "{refused}");
         assert!(has_room(Path::new("/nowhere"), 1).is_err());
     }
 }

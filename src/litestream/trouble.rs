@@ -1,29 +1,29 @@
-//! What Litestream says when it fails, told as the thing, the cause and the operator's next step.
+//! Litestream's error messages, translated to the thing, the cause and the operator's next step.
 //!
-//! Owns the known causes and their words, by what Litestream 0.5, the SDKs below it and S3's kin are
-//! known to say. Reads words alone: it looks at nothing, and decides nothing. What it does not know
-//! it leaves in Litestream's own words, bounded.
+//! Owns the known errors and their sentences, for the messages of Litestream 0.5, its SDKs, S3 and
+//! S3-compatible stores. Reads text only: it never looks at the device, and never decides anything.
+//! An unknown message stays in Litestream's own words, with a bounded length.
 
 use std::borrow::Cow;
 
 #[cfg(test)]
 mod tests;
 
-/// Nothing that is worth reading is longer, in characters.
+/// The longest message that is passed on, in characters.
 const LONGEST: usize = 500;
 
-/// The longest name that is taken over from what was said: a bucket, a host, a path.
+/// The longest name that is taken from a message: a bucket, a host, a path.
 const LONGEST_NAME: usize = 255;
 
-/// What AWS, and stores like it, call a session whose time is over.
+/// The error codes of AWS and compatible stores for an expired session.
 const SESSION_ENDED: [&str; 3] = [
     "ExpiredToken",
     "ExpiredTokenException",
     "TokenRefreshRequired",
 ];
 
-/// What `said`, the error of a sync, means; nothing where that is not known. `bucket` is the bucket's
-/// name, which Litestream itself seldom says.
+/// The meaning of `said`, the error of a sync; `None` if it is not known. `bucket` is the bucket's
+/// name, which Litestream's messages rarely contain.
 pub(super) fn explain(said: &str, bucket: Option<&str>) -> Option<String> {
     let said: String = said.chars().filter(|c| !c.is_control()).collect();
     let words = Words::of(&said, bucket);
@@ -36,7 +36,7 @@ pub(super) fn explain(said: &str, bucket: Option<&str>) -> Option<String> {
         .or_else(|| of_status(&words))
 }
 
-/// Whether S3 refuses the session, as one whose time is over.
+/// Whether S3 refuses the session because it has expired.
 pub(super) fn is_end_of_session(said: &str) -> bool {
     let words = Words::of(said, None);
     words
@@ -44,19 +44,19 @@ pub(super) fn is_end_of_session(said: &str) -> bool {
         .is_some_and(|code| SESSION_ENDED.contains(&code))
 }
 
-/// Litestream's own words, of a length that a log and a status can bear.
+/// Litestream's own words, cut to a length that fits a log line.
 pub(super) fn verbatim(said: &str) -> String {
     let shown = said.chars().filter(|c| !c.is_control());
     shown.take(LONGEST).collect()
 }
 
-/// What S3 calls by its name.
+/// Errors with a code of S3.
 fn of_code(code: &str, words: &Words) -> Option<String> {
     let (bucket, request) = (words.bucket(), words.request());
     Some(match code {
         "AccessDenied" | "AllAccessDisabled" | "Forbidden" | "UnauthorizedAccess" => format!(
-            "S3 refuses {request} in {bucket} ({code}); let the policy of the role allow \
-             s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject there"
+            "S3 refuses {request} in {bucket} ({code}); allow s3:ListBucket, s3:GetObject, \
+             s3:PutObject and s3:DeleteObject there in the role's policy"
         ),
         "NoSuchBucket" => format!(
             "{bucket} does not exist ({code}); create it, or correct its name and the endpoint in \
@@ -78,21 +78,21 @@ fn of_code(code: &str, words: &Words) -> Option<String> {
             )
         }
         "RequestTimeTooSkewed" | "RequestExpired" | "InvalidSignatureDate" => format!(
-            "S3 refuses every request, as the device's clock is more than 15 min off ({code}); check \
-             time synchronisation"
+            "S3 refuses every request because the device's clock is more than 15 min off ({code}); \
+             check time synchronisation"
         ),
         code if SESSION_ENDED.contains(&code) => format!(
-            "S3 says that the session of Litestream has ended ({code}); edgerepl hands it a newer one, \
-             so check the clock and the renewal of credentials if this stays"
+            "S3 says that Litestream's session has expired ({code}); edgerepl hands it a newer \
+             one; if this persists, check the clock and the renewal of credentials"
         ),
         "InvalidToken" | "InvalidClientTokenId" | "UnrecognizedClientException" => format!(
-            "S3 does not take the session token ({code}); check that the role alias, the region and \
-             the endpoint belong to one account and partition"
+            "S3 does not accept the session token ({code}); check that the role alias, the region \
+             and the endpoint belong to one account and partition"
         ),
         "InvalidAccessKeyId" | "NotSignedUp" | "SignatureDoesNotMatch" => format!(
-            "S3 does not know the access key that signs ({code}); check that the endpoint in \
-             Litestream's configuration is of the account that issues the credentials, and that no other \
-             keys are set"
+            "S3 does not accept the access key or its signature ({code}); check that the endpoint \
+             in Litestream's configuration belongs to the account that issues the credentials, and \
+             that no other keys are set"
         ),
         "SlowDown"
         | "ServiceUnavailable"
@@ -101,31 +101,32 @@ fn of_code(code: &str, words: &Words) -> Option<String> {
         | "TooManyRequests"
         | "RequestLimitExceeded"
         | "BandwidthLimitExceeded" => format!(
-            "S3 is overloaded, or asks for fewer requests in {bucket} ({code}); wait, and look at how \
-             many devices use the bucket if this stays"
+            "S3 is overloaded, or asks for fewer requests in {bucket} ({code}); wait; if this \
+             persists, check how many devices use the bucket"
         ),
         "InternalError"
         | "InternalServerError"
         | "InternalFailure"
         | "BadGateway"
         | "GatewayTimeout" => format!(
-            "S3 fails at {request} with an error of its own ({code}); wait, and look at the state of \
-             S3 if this stays"
+            "S3 fails at {request} with an internal error ({code}); wait; if this persists, check \
+             the status of S3"
         ),
         "RequestTimeout" | "RequestTimeoutException" => format!(
-            "the line to S3 is too slow or breaks: a request did not arrive in time ({code}); check \
-             the device's uplink"
+            "the connection to S3 is too slow or breaks: a request did not arrive in time \
+             ({code}); check the device's uplink"
         ),
         "QuotaExceeded" | "EntityTooLarge" | "XMinioStorageFull" | "InsufficientStorage" => {
             format!(
-                "S3 has no room for {request} in {bucket} ({code}); free some space there or raise the limit"
+                "S3 has no room for {request} in {bucket} ({code}); free some space there, or \
+                 raise the limit"
             )
         }
         _ => return None,
     })
 }
 
-/// What the device's own disk refuses.
+/// Errors of the device's own disk.
 fn of_disk(words: &Words) -> Option<String> {
     let place = words.place();
     if words.has(&[
@@ -144,8 +145,8 @@ fn of_disk(words: &Words) -> Option<String> {
         "attempt to write a readonly database",
     ]) {
         return Some(format!(
-            "Litestream can't write {place}: the file system is read-only; mount it writable and check \
-             the disk"
+            "Litestream can't write {place}: the file system is read-only; mount it writable, and \
+             check the disk"
         ));
     }
     if words.has(&[
@@ -154,27 +155,27 @@ fn of_disk(words: &Words) -> Option<String> {
         "disk I/O error",
     ]) {
         return Some(format!(
-            "Litestream can't use {place}: the disk fails; check it, and the kernel's log"
+            "Litestream can't use {place}: the disk fails; check the disk and the kernel's log"
         ));
     }
-    // A firewall says so, too.
+    // A firewall causes the same error.
     if !words.is_of_network() && words.has(&["permission denied", "operation not permitted"]) {
         return Some(format!(
-            "Litestream may not use {place}: permission is denied; give that to the user that \
-             Litestream runs as"
+            "Litestream may not use {place}: permission is denied; give Litestream's user access \
+             to it"
         ));
     }
     let of_state = words.said.contains(".ltx") || words.said.contains("-litestream/");
     if of_state && words.has(&["no such file or directory", "file does not exist"]) {
         return Some(format!(
-            "Litestream misses {place} of its local state: it was removed or replaced while Litestream \
-             ran; leave that folder to Litestream, and let it be restarted"
+            "Litestream misses {place} of its local state: it was removed or replaced while \
+             Litestream ran; let no other program change that folder, and restart Litestream"
         ));
     }
     None
 }
 
-/// An answer that is none of S3's, or that breaks off.
+/// An answer that does not come from S3, or is incomplete.
 fn of_answer(words: &Words) -> Option<String> {
     let is_page = ["<html", "<!doctype", "text/html", "no ETag returned"];
     let lower = words.said.to_lowercase();
@@ -184,8 +185,8 @@ fn of_answer(words: &Words) -> Option<String> {
     if is_page || words.has(&["expected element type <", "invalid character '<'"]) {
         let at = words.at_host();
         return Some(format!(
-            "something in between answers in the place of S3{at}, such as a captive portal or a proxy; \
-             log in there, or have it let requests through"
+            "another server answers in place of S3{at}, such as a captive portal or a proxy; log \
+             in there, or make it let requests through"
         ));
     }
     if words.has(&[
@@ -196,36 +197,39 @@ fn of_answer(words: &Words) -> Option<String> {
     ]) {
         let at = words.at_host();
         return Some(format!(
-            "S3's answers{at} break off or are none of S3's; check the line and whatever is in between, \
-             such as a proxy"
+            "the answers{at} are incomplete or do not come from S3; check the connection, and any \
+             proxy on the way"
         ));
     }
     if words.has(&["x509:", "tls: failed to verify", "tls: handshake failure"]) {
         let at = words.at_host();
         let why = words.after("x509: ").unwrap_or("TLS fails");
         return Some(format!(
-            "Litestream does not trust the server{at} ({why}); check the clock, the roots on the device \
-             and what is in between"
+            "Litestream does not trust the server{at} ({why}); check the clock, the device's root \
+             certificates, and any proxy on the way"
         ));
     }
     None
 }
 
-/// No way there, or no answer.
+/// S3 is not reachable, or does not answer.
 fn of_network(words: &Words) -> Option<String> {
     const UNREACHABLE: [(&str, &str); 14] = [
         ("connection refused", "the connection is refused"),
         ("no route to host", "there is no route to it"),
         ("network is unreachable", "the network is unreachable"),
         ("host is down", "the host is down"),
-        ("no such host", "its name is not known"),
+        ("no such host", "the host name is unknown"),
         ("server misbehaving", "the name server does not answer"),
         ("name resolution", "the name server does not answer"),
         ("connection reset by peer", "the connection is reset"),
         ("broken pipe", "the connection breaks"),
         (": EOF", "the connection breaks"),
         ("use of closed network connection", "the connection breaks"),
-        ("transport connection broken", "its answers break off"),
+        (
+            "transport connection broken",
+            "its answers are malformed or incomplete",
+        ),
         ("permission denied", "a firewall forbids it"),
         ("operation not permitted", "a firewall forbids it"),
     ];
@@ -237,7 +241,7 @@ fn of_network(words: &Words) -> Option<String> {
         "Client.Timeout",
         "connection timed out",
     ];
-    // Litestream speaks of files, too, with some of these words.
+    // Litestream's messages about files contain some of these words, too.
     if !words.is_of_network() {
         return None;
     }
@@ -253,12 +257,13 @@ fn of_network(words: &Words) -> Option<String> {
     }
     words.has(&LATE).then(|| {
         format!(
-            "S3 does not answer in time{at}; check the network, and what is between the device and S3"
+            "S3 does not answer in time{at}; check the network, and any proxy or firewall on the \
+             way"
         )
     })
 }
 
-/// An HTTP status without a name that is known.
+/// An HTTP status without a known error code.
 fn of_status(words: &Words) -> Option<String> {
     let status = words.status()?;
     let code = words
@@ -267,34 +272,34 @@ fn of_status(words: &Words) -> Option<String> {
     let (bucket, request) = (words.bucket(), words.request());
     Some(match status {
         301 | 302 | 307 | 308 => format!(
-            "S3 redirects {request} ({code}{status}): {bucket} is in another region, or something in \
-             between answers; correct the region and the endpoint in Litestream's configuration"
+            "S3 redirects {request} ({code}{status}): {bucket} is in another region, or a proxy \
+             answers; correct the region and the endpoint in Litestream's configuration"
         ),
         401 | 403 => format!(
-            "S3 refuses {request} in {bucket} ({code}{status}); check the policies of the role and of the \
-             bucket, and the endpoint in Litestream's configuration"
+            "S3 refuses {request} in {bucket} ({code}{status}); check the policies of the role and \
+             of the bucket, and the endpoint in Litestream's configuration"
         ),
         404 if words.code().is_none_or(|code| code == "NotFound") => format!(
-            "S3 does not find {bucket} or what is in it ({code}{status}); correct the bucket and the \
-             endpoint in Litestream's configuration"
+            "S3 does not find {bucket} or an object in it ({code}{status}); correct the bucket and \
+             the endpoint in Litestream's configuration"
         ),
         407 => format!(
-            "a proxy between the device and S3 wants a log-in ({code}{status}); set the proxy in \
+            "a proxy between the device and S3 requires a login ({code}{status}); set the proxy in \
              Litestream's environment"
         ),
         429 => format!(
-            "S3 asks for fewer requests in {bucket} ({code}{status}); wait, and look at how many devices \
-             use it if this stays"
+            "S3 asks for fewer requests in {bucket} ({code}{status}); wait; if this persists, \
+             check how many devices use the bucket"
         ),
         500..=599 => format!(
-            "S3, or a proxy before it, fails at {request} ({code}{status}); wait, and look at the state \
-             of S3 if this stays"
+            "S3, or a proxy before it, fails at {request} ({code}{status}); wait; if this \
+             persists, check the status of S3"
         ),
         _ => return None,
     })
 }
 
-/// What was said, and what can be taken out of it.
+/// A message, and the names that it contains.
 struct Words<'a> {
     said: &'a str,
     bucket: Option<Cow<'a, str>>,
@@ -318,7 +323,7 @@ impl<'a> Words<'a> {
         signs.iter().any(|sign| self.said.contains(sign))
     }
 
-    /// All that follows a sign.
+    /// Everything after `sign`.
     fn after(&self, sign: &str) -> Option<&'a str> {
         Some(self.said.split_once(sign)?.1).filter(|rest| !rest.is_empty())
     }
@@ -328,7 +333,7 @@ impl<'a> Words<'a> {
         Some(inner).filter(|name| is_name(name))
     }
 
-    /// The error's name: where the SDK of today writes it, else where others do.
+    /// The error code: where today's SDK writes it, else where other SDKs do.
     fn code(&self) -> Option<&'a str> {
         if let Some((_, rest)) = self.said.rsplit_once("api error ") {
             return rest
@@ -336,9 +341,9 @@ impl<'a> Words<'a> {
                 .next()
                 .filter(|code| is_code(code));
         }
-        // `…, HostID: …, NoSuchBucket: The specified bucket does not exist`, and `AccessDenied: Access
-        // Denied status code: 403, request id: …`. A key or a path with such a word in it has no space
-        // before it and no colon after.
+        // `…, HostID: …, NoSuchBucket: The specified bucket does not exist`, and `AccessDenied:
+        // Access Denied status code: 403, request id: …`. A key or a path with such a word in it
+        // has no space before it and no colon after.
         let ends = self
             .said
             .match_indices(": ")
@@ -369,7 +374,7 @@ impl<'a> Words<'a> {
             .ok()
     }
 
-    /// What was asked of S3.
+    /// The operation that was requested from S3.
     fn request(&self) -> &'a str {
         let named = self.after("operation error S3: ");
         let named = named.and_then(|rest| rest.split([',', ':', ' ']).next());
@@ -383,7 +388,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Where S3 was looked for: ` at HOST`, nothing where that is not said.
+    /// The host of S3 as ` at HOST`; empty if the message does not name it.
     fn at_host(&self) -> String {
         let url = ["https://", "http://"]
             .into_iter()
@@ -396,7 +401,7 @@ impl<'a> Words<'a> {
             .map_or(String::new(), |host| format!(" at {host}"))
     }
 
-    /// The file that it is about, where one is named.
+    /// The file that the message names, or a general word for it.
     fn place(&self) -> &'a str {
         let verbs = [
             "open ", "mkdir ", "rename ", "write ", "create ", "stat ", "remove ",
@@ -425,12 +430,12 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Letters and digits, as S3's names of errors and operations are.
+/// Whether it is made of letters and digits, as error codes and operations of S3 are.
 fn is_code(text: &str) -> bool {
     (3..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
-/// What a bucket, a region or a host may be called.
+/// Whether it may be the name of a bucket, a region or a host.
 fn is_name(text: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]%".contains(&b);
     (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(fits)

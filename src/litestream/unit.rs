@@ -1,8 +1,8 @@
-//! Litestream's systemd unit: how it is restarted, by whoever may do that.
+//! Litestream's systemd unit: two ways to restart it.
 //!
-//! Owns the two ways. Root asks systemd. Nobody else may, on an image without polkit; there a path
-//! unit of root's (`edgerepl-litestream.path`) restarts Litestream when its environment file has
-//! changed, and edgerepl waits until it sees that. Runs nothing itself, and decides nothing.
+//! Owns both. Root asks systemd. No other user may on an image without polkit: there a path unit of
+//! root (`edgerepl-litestream.path`) restarts Litestream when its environment file changes, and
+//! edgerepl waits until it sees the restart. Never runs a command itself, and never decides.
 
 use std::ffi::OsString;
 use std::fs;
@@ -93,7 +93,7 @@ pub fn stop(unit: &str) -> Option<Command> {
 
 fn systemctl(verb: &str, unit: &str) -> Command {
     let mut command = Command::new("systemctl");
-    // There is nobody to ask for a password.
+    // There is no terminal to ask for a password.
     command.args(["--no-ask-password", verb, unit]);
     command
 }

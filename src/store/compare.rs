@@ -1,13 +1,13 @@
-//! A live database beside its restored replica: page by page, or row by row where the linked SQLite
-//! gives no pages.
+//! A comparison of a live database with its restored replica: page by page, or row by row if the
+//! linked SQLite can't read pages.
 //!
-//! Owns reading both, the live one as it was at one moment and no longer than a bound, and what is sound
-//! about the copy. Writes to neither, runs nothing that their schemas bring along, and holds 8 bytes of
-//! each page in memory.
+//! Owns the reading of both, of the live one as of one moment and for a bounded time, and the check
+//! of the copy. Never writes to either, never runs code of their schemas, and holds 8 bytes of each
+//! page in memory.
 //!
-//! Nothing may lawfully differ but the lock page, at 2^30 bytes: SQLite never writes it, and nobody
-//! knows what is there. Free pages are equal, too: SQLite leaves on them what it wrote last, and
-//! Litestream copies them with the others.
+//! Only the lock page, at 2^30 bytes, may differ: SQLite never writes it, and its contents are
+//! undefined. Free pages are equal, too: SQLite leaves on them what it wrote last, and Litestream
+//! copies them with the others.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -40,9 +40,10 @@ const HELD_LIMIT: Duration = Duration::from_secs(300);
 /// How many pages, or rows, are read between two looks at that.
 const BETWEEN_LOOKS: u64 = 1024;
 
-/// What is compared where the linked SQLite gives no pages, in words.
-pub(crate) const BY_ROWS: &str = "rows, rowids, the schema's text, sequences and the header's numbers, \
-     and not free pages, nor indexes that only the application's code can judge";
+/// What is compared if the linked SQLite can't read pages, in words.
+pub(crate) const BY_ROWS: &str = "rows, rowids, the schema's text, sequences and the header's \
+                                  numbers, but not free pages or indexes that need the \
+                                  application's code";
 
 /// What rows do not tell of a header. The rest of it follows from what the pages hold.
 const HEADER_PRAGMAS: [&str; 8] = [
@@ -114,8 +115,8 @@ impl Soundness {
 }
 
 impl Snapshot {
-    /// The live database at the moment in which `while_held` is done: no writer commits meanwhile, so
-    /// it has to be quick. Its WAL may grow by `most` bytes while this is read.
+    /// The live database at the moment in which `while_held` is done: no writer commits meanwhile,
+    /// so it has to be quick. Its WAL may grow by `most` bytes while this is read.
     ///
     /// # Errors
     /// Why the database can't be read or held, in words.
@@ -279,8 +280,8 @@ impl Snapshot {
         Ok(objects)
     }
 
-    /// What is sound about a copy: its structure, and what SQLite can check without the application's
-    /// code, table by table.
+    /// What is sound about a copy: its structure, and what SQLite can check without the
+    /// application's code, table by table.
     pub(crate) fn judge(&self, structure: &Structure) -> Soundness {
         let mut sound = Soundness::of_structure(structure);
         if sound.damage.is_some() {
@@ -309,8 +310,8 @@ impl Snapshot {
 
     /// What is wrong with a table for certain; an error is what SQLite can't judge.
     fn judge_table(&self, table: &str, structure: &Structure) -> rusqlite::Result<Option<String>> {
-        // By an application's collation or function: what this SQLite makes of it proves nothing, even
-        // of a name that it knows, for the application may have its own NOCASE.
+        // By an application's collation or function: what this SQLite makes of it proves nothing,
+        // even of a name that it knows, for the application may have its own NOCASE.
         let mut foreign = Vec::new();
         let sql = "SELECT l.name, l.partial, EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) x \
                    WHERE x.cid = -2 OR x.coll <> 'BINARY' COLLATE NOCASE OR x.cid IN \
@@ -366,7 +367,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether a table is made with CHECK constraints, which no read-only connection has SQLite judge.
+    /// Whether a table is made with CHECK constraints, which no read-only connection has SQLite
+    /// judge.
     fn has_check(&self, table: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT lower(sql) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         let made: String = self.connection.query_row(sql, [table], |row| row.get(0))?;
@@ -477,8 +479,8 @@ impl Hold {
             _ => return Ok(()),
         };
         Err(format!(
-            "the live database could not be {why}, and checkpoints wait for that: verify when less is \
-             written, or raise [database] wal_guard"
+            "the live database could not be {why}, and checkpoints wait for that: verify when less \
+             is written, or raise [database] wal_guard"
         ))
     }
 }
@@ -508,8 +510,8 @@ fn size_of(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |file| file.len())
 }
 
-/// A connection for which the database is somebody else's: its schema runs nothing that has effects,
-/// and what it stores is looked at before it is used.
+/// A connection for which the database is somebody else's: its schema runs nothing that has
+/// effects, and what it stores is looked at before it is used.
 fn distrusting(connection: Connection) -> rusqlite::Result<Connection> {
     distrust_schema(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;

@@ -1,7 +1,7 @@
-//! SQLite's file format: pages, the cells in them, and their numbers (sqlite.org/fileformat.html).
+//! SQLite's file format: pages, their cells, and numbers (sqlite.org/fileformat.html).
 //!
-//! Owns how bytes are read. Judges no more than whether they can be what they should be: what lies outside
-//! of a page is nothing, and never a panic.
+//! Owns the reading of bytes. Checks only whether they can be what they should be: bytes outside of
+//! a page are `None`, and never a panic.
 
 use std::fs::File;
 use std::ops::Range;
@@ -142,8 +142,8 @@ pub(super) fn cell_at(page: &[u8], start: usize, is_leaf: bool, of_rows: bool) -
     })
 }
 
-/// Each column's serial type and place into `kept`; nothing where they don't fit into the record. What
-/// lies beyond `record` may still be within the payload.
+/// Each column's serial type and place into `kept`; nothing where they don't fit into the record.
+/// What lies beyond `record` may still be within the payload.
 pub(super) fn columns(
     record: &[u8],
     length: u64,

@@ -1,8 +1,8 @@
 //! The WAL guard: an open read transaction, which keeps every checkpoint from resetting the WAL.
 //!
-//! Owns one connection of its own. Pins the WAL only if the WAL holds something that is not in the
-//! database file yet when the transaction begins, so whoever takes it writes a row first. Says how
-//! large the WAL has become; when that is too large is the agent's to know.
+//! Owns one connection. It pins the WAL only if the WAL holds something that is not yet in the
+//! database file when the transaction begins, so the caller writes a row first. Reports the size of
+//! the WAL; never decides when that is too large: the agent does.
 
 use std::fs;
 use std::path::{Path, PathBuf};

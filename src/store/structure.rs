@@ -1,8 +1,8 @@
-//! The structure of a database's file: whose each page is, and whether they fit together.
+//! The structure of a database file: the owner of each page, and whether the pages fit together.
 //!
-//! Owns the walk through b-trees, records and free pages. Knows neither
-//! collations nor functions nor modules, so that it needs none of the application's code. Believes no
-//! number in the file, takes no page twice, and never writes.
+//! Owns the walk through b-trees, records and free pages. It needs none of the application's
+//! collations, functions or modules. Never trusts a number in the file, never visits a page twice,
+//! and never writes.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -216,17 +216,17 @@ impl Walker {
     /// Checks the header, and answers with the free list's first page and its length.
     fn header(&mut self) -> Result<(u32, u32), String> {
         if self.file.no_database || self.file.pages == 0 {
-            return Err("the file's header is none of a database".to_owned());
+            return Err("the file's header is not a database's".to_owned());
         }
         let first = self.file.page(1)?;
         self.usable = self.file.page_size - usize::from(first[20]);
         if self.usable < 480 {
-            return Err("the header keeps more of each page free than SQLite can".to_owned());
+            return Err("the header reserves more of each page than SQLite allows".to_owned());
         }
         let (format, encoding) = (number(&first, 44, 4), number(&first, 56, 4));
         let is_known = first[18] <= 2 && first[19] <= 2 && format <= 4 && encoding <= 3;
         if first[21..24] != [64, 32, 32] || !is_known {
-            return Err("the header is of a format that SQLite does not know".to_owned());
+            return Err("the header has a format that SQLite does not know".to_owned());
         }
         self.encoding = encoding;
         self.has_pointer_map = number(&first, 52, 4) != 0;
@@ -354,7 +354,7 @@ impl Walker {
             5 => (false, true),
             10 => (true, false),
             13 => (true, true),
-            _ => return Err("it is no page of a b-tree".to_owned()),
+            _ => return Err("it is not a b-tree page".to_owned()),
         };
         if of_rows != tree.of_rows {
             return Err("it is a page of another kind of b-tree".to_owned());
@@ -406,7 +406,7 @@ impl Walker {
         };
         let first = at + if is_leaf { 8 } else { 12 };
         if first + 2 * count > content || content > self.usable {
-            return Err("its cells begin where there is no place for them".to_owned());
+            return Err("its cells begin outside of their area".to_owned());
         }
         // A place is less than 2^16, and so is a size: together they are sorted most quickly.
         let mut covered: Vec<u32> = Vec::with_capacity(count);
@@ -457,7 +457,7 @@ impl Walker {
         let local = &bytes[cell.local.clone()];
         let (length, _) = varint(local, 0).ok_or("a record has no header")?;
         if length == 0 || length > cell.payload || length > LONGEST_RECORD_HEADER {
-            return Err("a record's header has no place in it".to_owned());
+            return Err("a record's header has an impossible length".to_owned());
         }
         let wanted = match tree.owner {
             SCHEMA => cell.payload.min(LONGEST_DEFINITION),

@@ -1,8 +1,9 @@
-//! Whose the heartbeat table is. Rows go into, and are pruned from, only one that edgerepl made.
+//! The owner of the heartbeat table. Rows are written to, and pruned from, only a table that
+//! edgerepl made.
 //!
-//! Owns the table's form and the mark in it, which SQLite keeps with the schema. The rest of the
-//! schema is the application's, whose table may have the same name in another case. Never changes,
-//! renames or drops what it finds.
+//! Owns the table's definition, and the mark in it, which SQLite keeps with the schema. The rest of
+//! the schema is the application's, which may have a table of the same name in another case. Never
+//! changes, renames or drops what it finds.
 
 use std::fmt;
 
@@ -13,11 +14,11 @@ use crate::config::TableName;
 /// What edgerepl writes into the text of its own table.
 const MARK: &str = " /* made and pruned by edgerepl */";
 
-/// 2020 began then. The version before the mark counted its rows from the time of its start, where an
-/// application counts from 1.
+/// 2020 began then. The version before the mark counted its rows from the time of its start, where
+/// an application counts from 1.
 const YEAR_2020: i64 = 1_577_836_800;
 
-/// What to call the table where its name is taken.
+/// Other names for the table, to be proposed if its name is taken.
 const OTHER_NAMES: [&str; 4] = [
     "edgerepl_heartbeat",
     "edgerepl_heartbeat_2",
@@ -25,24 +26,24 @@ const OTHER_NAMES: [&str; 4] = [
     "edgerepl_heartbeat_4",
 ];
 
-/// What may be done about the heartbeat table.
+/// Whether edgerepl may use the heartbeat table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Claim {
-    /// Nothing has its name: it can be made.
+    /// The name is unused: the table can be made.
     Free,
     /// It is edgerepl's for as long as the schema stays as it is.
     Ours,
-    /// It is edgerepl's by its rows, for the version that made it set no mark.
+    /// It is edgerepl's by its rows: an earlier version made it without a mark.
     OursByItsRows,
 }
 
-/// Something else has the name, or hangs on the table.
+/// Another object has the name, or depends on the table.
 #[derive(Debug)]
 pub(super) struct Taken {
     table: String,
     /// What it is, after "is".
     what: String,
-    /// A name that can be had.
+    /// An unused name.
     instead: Option<&'static str>,
 }
 
@@ -51,11 +52,11 @@ impl fmt::Display for Taken {
         let Self { table, what, .. } = self;
         write!(
             f,
-            "{table} is {what}, so that no heartbeat row is written to it and none is pruned; "
+            "{table} is {what}: edgerepl writes and prunes no heartbeat rows; "
         )?;
         match self.instead {
             Some(name) => write!(f, "set [heartbeat] table = {name:?}"),
-            None => f.write_str("set [heartbeat] table to a name that nothing has"),
+            None => f.write_str("set [heartbeat] table to an unused name"),
         }
     }
 }
@@ -131,9 +132,9 @@ fn look(connection: &Connection, table: &TableName) -> rusqlite::Result<Result<C
     Ok(Err(what))
 }
 
-/// A trigger does something of the application's with each row; an index may refuse a row, or need the
-/// application's own code for it; a foreign key deletes the application's rows with ours, or keeps ours
-/// from being deleted.
+/// A trigger does something of the application's with each row; an index may refuse a row, or need
+/// the application's own code for it; a foreign key deletes the application's rows with ours, or
+/// keeps ours from being deleted.
 fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Claim, String>> {
     let trigger = "SELECT name FROM main.sqlite_master \
                    WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
@@ -143,7 +144,7 @@ fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Cl
     if let Some(trigger) = trigger {
         return Ok(Err(format!("a table with the trigger {trigger:?} on it")));
     }
-    // One that only sorts a column as SQLite itself does is in nobody's way.
+    // An index that only sorts a column by SQLite's own rules does no harm.
     let index = "SELECT name FROM pragma_index_list(?1) AS found WHERE found.\"unique\" \
                  OR found.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(found.name) \
                  WHERE cid = -2 OR upper(coll) NOT IN ('BINARY', 'NOCASE', 'RTRIM'))";
@@ -166,8 +167,8 @@ fn hanging_on(connection: &Connection, name: &str) -> rusqlite::Result<Result<Cl
     })
 }
 
-/// Whether its rows are as the version without the mark wrote them. A table without rows is taken for
-/// one: nothing in it can be lost.
+/// Whether its rows are as the version without the mark wrote them. A table without rows is taken
+/// for one: nothing in it can be lost.
 fn began_since_2020(connection: &Connection, table: &TableName) -> rusqlite::Result<bool> {
     let others = format!("SELECT EXISTS (SELECT 1 FROM main.{table} WHERE id < ?1)");
     let others: bool = connection.query_row(&others, params![YEAR_2020], |row| row.get(0))?;

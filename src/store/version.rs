@@ -1,8 +1,8 @@
-//! The rule about SQLite's version.
+//! The rule about SQLite's version, for the library of this process.
 //!
 //! SQLite 3.7.0 to 3.51.2 can reset the WAL while another process checkpoints, and lose or corrupt
-//! what was committed: where one process writes and another (Litestream) checkpoints, which is what
-//! edgerepl is for. Owns the rule, for this process's library.
+//! committed data. That happens where one process writes and another (Litestream) checkpoints,
+//! which is edgerepl's use. Owns that rule only.
 
 /// The SQLite that this process runs with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -77,7 +77,7 @@ fn members_of_the_group_are_given_credentials_by_whichever_of_their_groups() -> 
     fs::set_permissions(&runtime, Permissions::from_mode(0o755))?;
     fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
     let stranger = asked(&socket, STRANGER, STRANGER, None);
-    assert!(stranger.contains("nor of its group"), "got {stranger:?}");
+    assert!(stranger.contains("nor in its group"), "got {stranger:?}");
     assert!(!stranger.contains("SessionToken"));
     let member = asked(&socket, STRANGER, STRANGER, Some(GROUP));
     assert!(member.contains("SessionToken"), "a member got {member:?}");

@@ -92,7 +92,7 @@ fn secrets_are_not_written_to_a_disk() -> Result {
     daemon.wait_for("refusal", LIMIT, |status| {
         has_problem(
             status,
-            "is not on tmpfs, and secrets are not written to flash",
+            "is not on tmpfs, and edgerepl writes no secret to flash",
         )
     })?;
     assert!(!on_disk.exists());

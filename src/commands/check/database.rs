@@ -1,8 +1,8 @@
-//! Whether the daemon will be able to use the database, tried as the daemon's user.
+//! The check of the database: a trial, as the daemon's user, of what the daemon does with it.
 //!
-//! Owns the trial, which a child does that has become that user: root may do what the daemon may not.
-//! It does what the daemon does, in a transaction that it rolls back. Leaves nothing behind: no
-//! database, no WAL, no other journal mode.
+//! Owns the trial. A child does it, and becomes the daemon's user first: root may do what the
+//! daemon may not. It does what the daemon does, in a transaction that it rolls back. Never leaves
+//! anything behind: no database, no WAL, no other journal mode.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -24,13 +24,13 @@ use crate::litestream::lineage;
 use crate::store::{self, Tried};
 use crate::system::this_program;
 
-/// The command that the child is started with; not for people.
+/// The child's command; not for people.
 pub(crate) const COMMAND: &str = "try-database";
 
-/// The user that a unit of ours has.
+/// The user of edgerepl's own unit.
 const USER: &str = "edgerepl";
 
-/// Has a child try what the daemon will do.
+/// Starts the child, and reads its verdict.
 pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name: &str) -> Outcome {
     let database = &settings.database.path;
     let user = daemon_user(runtime);
@@ -49,8 +49,8 @@ pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name:
             fail(format!("{cause}{}", by.unwrap_or_default()), next)
         }
         _ => fail(
-            format!("{} gives no answer to who tries it", database.display()),
-            "look at the disk that it is on, in the kernel's log",
+            format!("the trial of {} gave no answer", database.display()),
+            "look for errors of its disk in the kernel's log",
         ),
     }
 }
@@ -65,7 +65,7 @@ pub(crate) fn child(order: &str) -> Option<String> {
     if let (Some(uid), Some(gid)) = (number("uid"), number("gid"))
         && let Err(e) = become_user(Uid::from_raw(uid), Gid::from_raw(gid))
     {
-        let cause = format!("this process can't become {}: {e}", name_of(uid));
+        let cause = format!("the check can't become {}: {e}", name_of(uid));
         return Some(json!({"fails": cause, "next": "run the check as root"}).to_string());
     }
     let verdict = match try_all(&database, path("state").as_deref(), table.as_ref()) {
@@ -73,7 +73,7 @@ pub(crate) fn child(order: &str) -> Option<String> {
         Ok(Verdict::Warns(cause, next)) => json!({"warns": cause, "next": next}),
         Err(sentence) => match sentence.rsplit_once("; ") {
             Some((cause, next)) => json!({"fails": cause, "next": next}),
-            None => json!({"fails": sentence, "next": "mend the database, or restore it"}),
+            None => json!({"fails": sentence, "next": "repair the database, or restore it"}),
         },
     };
     Some(verdict.to_string())
@@ -87,7 +87,7 @@ enum Verdict {
 fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Value {
     let database = &settings.database.path;
     let variables = Variables::of_litestream(thing_name, &settings.region, false);
-    // With a unit of its own Litestream may have another user.
+    // Litestream may have another user if a unit runs it.
     let state = match settings.replication.supervisor {
         Supervisor::Systemd { .. } => None,
         Supervisor::Child => {
@@ -104,8 +104,8 @@ fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Val
     })
 }
 
-/// The daemon's user and group, where they are not this process's own: of its socket, of its
-/// directory, or of the unit's name.
+/// The daemon's user and group, if this process is root and the daemon is not: the owner of its
+/// socket, or of its directory, or the user of edgerepl's unit.
 fn daemon_user(runtime: &RuntimeDirectory) -> Option<(u32, u32)> {
     if !geteuid().is_root() {
         return None;
@@ -127,7 +127,7 @@ fn name_of(uid: u32) -> String {
     user.map_or_else(|| format!("user {uid}"), |user| user.name)
 }
 
-/// For good, with the groups that a unit gives it.
+/// Irrevocably, and with the groups that a unit would give it.
 fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     match User::from_uid(uid)?.and_then(|user| std::ffi::CString::new(user.name).ok()) {
         Some(name) => initgroups(&name, gid)?,
@@ -147,66 +147,72 @@ fn try_all(
     let folder = database.parent().unwrap_or(Path::new("/"));
     if !folder.is_dir() {
         return Err(format!(
-            "the folder {} isn't there; create it, or mount the data partition",
+            "the folder {} is missing; create it, or mount the data partition",
             folder.display()
         ));
     }
-    // The WAL is made beside the database.
+    // SQLite creates the WAL beside the database.
     writable(folder)?;
     if let Some(state) = state {
-        // Litestream makes those that are missing.
+        // Litestream creates missing folders.
         let there = state.ancestors().find(|folder| folder.exists());
         writable(there.unwrap_or(folder))?;
     }
-    // Another kind of file may keep who opens it waiting.
+    // Opening another kind of file, such as a FIFO, may block.
     if fs::metadata(database).is_ok_and(|file| !file.is_file()) {
-        return Err(format!("{name} is no file; check [database] path"));
+        return Err(format!(
+            "{name} is not a regular file; check [database] path"
+        ));
     }
     let mut header = [0; 20];
     let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
     match &read {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Ok(Verdict::Works(format!(
-                "{name} isn't there yet; it will be created, in WAL mode"
+                "{name} does not exist yet; edgerepl will create it in WAL mode"
             )));
         }
-        // SQLite's empty database is an empty file.
+        // An empty file is an empty database to SQLite.
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => {}
-        Err(e) => return Err(format!("{name} can't be read: {e}; check who owns it")),
+        Err(e) => {
+            return Err(format!(
+                "{name} can't be read: {e}; check its owner and mode"
+            ));
+        }
         Ok(()) if !header.starts_with(b"SQLite format 3\0") => {
             return Err(format!(
-                "{name} is no SQLite database; check [database] path"
+                "{name} is not a SQLite database; check [database] path"
             ));
         }
         Ok(()) => {}
     }
-    // SQLite would open it to read, and leave a WAL behind.
+    // SQLite would fall back to reading, and leave a WAL behind.
     let written = File::options().write(true).open(database);
-    written.map_err(|e| format!("{name} can't be written to: {e}; check who owns it"))?;
+    written.map_err(|e| format!("{name} can't be written to: {e}; check its owner and mode"))?;
     if read.is_err() {
-        let text = format!("{name} is empty; it will be put into WAL mode");
+        let text = format!("{name} is empty; edgerepl will set WAL mode");
         return Ok(Verdict::Works(text));
     }
     if store::try_row(database, table)? == Tried::Locked {
-        let cause = format!("{name} is locked by another writer, so that it could not be tried");
-        return Ok(Verdict::Warns(cause, "have the application commit sooner"));
+        let cause = format!("another writer locks {name}: a heartbeat row could not be tried");
+        return Ok(Verdict::Warns(cause, "make the application commit sooner"));
     }
     // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
     Ok(match header[18..] == [2, 2] {
-        true => Verdict::Works(format!("{name} is in WAL mode, and can be written to")),
+        true => Verdict::Works(format!("{name} is writable and in WAL mode")),
         false => Verdict::Warns(
             format!("{name} is not in WAL mode"),
-            "edgerepl will set it; the application must not set another one",
+            "edgerepl will set WAL mode; keep the application from setting another mode",
         ),
     })
 }
 
-/// By a file without a name, which vanishes by itself: modes say too little of a mount or of a
-/// security module.
+/// Tries it with a nameless file, which vanishes when it is closed: modes do not show a read-only
+/// mount or a security module's rules.
 fn writable(folder: &Path) -> Result<(), String> {
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let tried = match open(folder, flags, Mode::S_IRUSR) {
-        // This file system, or this kernel, has no such files.
+        // This file system or kernel has no nameless files.
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOSYS) => {
             access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
         }
@@ -214,7 +220,7 @@ fn writable(folder: &Path) -> Result<(), String> {
     };
     tried.map_err(|e| {
         format!(
-            "the folder {} can't be written to: {}; check who owns it and how it is mounted",
+            "the folder {} can't be written to: {}; check its owner, mode and mount options",
             folder.display(),
             e.desc()
         )

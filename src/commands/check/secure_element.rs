@@ -1,8 +1,8 @@
-//! What bites on a device with an ATECC608: Microchip's module reads files in ways that nobody
-//! expects, and says `CKR_DEVICE_ERROR` to all of them.
+//! The traps of a device with an ATECC608: Microchip's module reads its files in surprising ways,
+//! and answers `CKR_DEVICE_ERROR` to every mistake.
 //!
-//! Owns the rules of cryptoauthlib's configuration, as its releases 3.7.8 to 3.8.0 read it. Looks at
-//! files alone, and never talks to a chip.
+//! Owns the rules of cryptoauthlib's configuration, as releases 3.7.8 to 3.8.0 read it. Reads files
+//! only, and never talks to a chip.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,19 +11,20 @@ use std::path::{Path, PathBuf};
 
 use super::{Check, Outcome, fail, warn};
 
-/// Where the module looks unless it was built otherwise.
+/// The module's default configuration file; a build may set another one.
 const CONFIGURATION: &str = "/etc/cryptoauthlib/cryptoauthlib.conf";
 
-/// The end of that path, whatever comes before it.
+/// The end of that path, which every build has.
 const NAME: &[u8] = b"/cryptoauthlib.conf";
 
-/// Where slots are unless the configuration says otherwise.
+/// The default folder of slot files.
 const STORE: &str = "/var/lib/cryptoauthlib";
 
-/// Longer names of slot files are not seen, in bytes.
+/// The longest name of a slot file that the module reads, in bytes.
 const LONGEST_NAME: usize = 14;
 
-/// What the module shares with all processes that use the chip; the second's name ends with a version.
+/// The module's shared memory, common to all processes that use the chip; a version follows the
+/// second name.
 const SHARED: [&str; 2] = ["atca_shared_mutex", "atpkcs11"];
 
 /// Whether this is the module of an ATECC608, by its name.
@@ -32,7 +33,7 @@ pub(super) fn is_behind(module: &Path) -> bool {
     name.contains("cryptoauth")
 }
 
-/// The checks of what `module` reads, in a file system that begins at `root`.
+/// The checks of the files that `module` reads, in the file system at `root`.
 pub(super) fn checks(root: &Path, module: &Path) -> Vec<Check> {
     let store = match store(root, &configuration(module)) {
         Ok(store) => store,
@@ -41,7 +42,7 @@ pub(super) fn checks(root: &Path, module: &Path) -> Vec<Check> {
     let (slot_file, bus) = match Slot::find(root, &store) {
         Ok(slot) => (slot.judge(), slot.judge_bus(root)),
         Err(outcome) => {
-            let skipped = Outcome::Skip("there is no slot that names it".to_owned());
+            let skipped = Outcome::Skip("no slot file names a bus".to_owned());
             (outcome, skipped)
         }
     };
@@ -52,7 +53,7 @@ pub(super) fn checks(root: &Path, module: &Path) -> Vec<Check> {
     ]
 }
 
-/// The path that is compiled into the module.
+/// The path of the configuration that is compiled into the module.
 fn configuration(module: &Path) -> PathBuf {
     let program = fs::read(module).unwrap_or_default();
     let end = program.windows(NAME.len()).position(|w| w == NAME);
@@ -67,7 +68,7 @@ fn configuration(module: &Path) -> PathBuf {
     )
 }
 
-/// Where a path of the device is.
+/// A path of the device, below `root`.
 fn within(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
@@ -77,7 +78,7 @@ fn store(root: &Path, configuration: &Path) -> Result<PathBuf, Outcome> {
     let text = fs::read_to_string(&file).map_err(|e| {
         fail(
             format!("{} can't be read: {e}", file.display()),
-            "put the line \"filestore = /data/cryptoauthlib\" there, readable for edgerepl",
+            "create it with the line \"filestore = /data/cryptoauthlib\", readable by edgerepl",
         )
     })?;
     let named = values(&text, "filestore").last().unwrap_or(STORE);
@@ -94,21 +95,21 @@ fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     pairs.filter_map(move |(name, value)| (name.trim() == key).then_some(value.trim()))
 }
 
-/// A slot's file, and what it says.
+/// A slot file and its text.
 struct Slot {
     file: PathBuf,
     text: String,
 }
 
 impl Slot {
-    /// The first that the module sees.
+    /// The first one that the module reads.
     fn find(root: &Path, store: &Path) -> Result<Self, Outcome> {
         let folder = within(root, store);
         let store = store.display();
         let unreadable = |e: io::Error| {
             fail(
                 format!("the folder {store} can't be read: {e}"),
-                "create it, for edgerepl to read, or correct filestore in cryptoauthlib.conf",
+                "create it, readable by edgerepl, or correct filestore in cryptoauthlib.conf",
             )
         };
         let mut unseen = None;
@@ -124,14 +125,14 @@ impl Slot {
             if !regular {
                 unseen = Some(fail(
                     format!(
-                        "{store}/{name_text} is a link, and cryptoauthlib sees regular files alone"
+                        "{store}/{name_text} is not a regular file, and cryptoauthlib ignores it"
                     ),
-                    "put the file itself there, or have filestore name the folder that it is in",
+                    "put the file itself there, or set filestore to the folder that holds it",
                 ));
             } else if name_text.len() > LONGEST_NAME {
                 unseen = Some(fail(
                     format!("the name of {store}/{name_text} is too long for cryptoauthlib"),
-                    "call it 0.conf",
+                    "rename it to 0.conf",
                 ));
             } else {
                 found.push(entry.path());
@@ -144,7 +145,7 @@ impl Slot {
             (None, None) => {
                 return Err(fail(
                     format!("{store} has no slot file"),
-                    "put a 0.conf there: docs/secure-element.md has one for each part",
+                    "add a 0.conf: docs/secure-element.md has one for each part",
                 ));
             }
         };
@@ -152,7 +153,7 @@ impl Slot {
             Ok(text) => Ok(Self { file, text }),
             Err(e) => Err(fail(
                 format!("{} can't be read: {e}", file.display()),
-                "make it readable for edgerepl",
+                "make it readable by edgerepl",
             )),
         }
     }
@@ -161,8 +162,8 @@ impl Slot {
         let name = self.file.display();
         if !self.text.ends_with('\n') {
             return fail(
-                format!("the last line of {name} has no end, and cryptoauthlib reads beyond it"),
-                "add a newline",
+                format!("{name} lacks its last newline: cryptoauthlib reads past the end"),
+                "add a newline to the last line",
             );
         }
         for object in values(&self.text, "object") {
@@ -170,8 +171,8 @@ impl Slot {
             if is_ambiguous(number) {
                 return warn(
                     format!(
-                        "{name} has {object:?}, and cryptoauthlib reads the slot as hexadecimal: it \
-                         takes the chip's slot {}",
+                        "{name} has {object:?}: cryptoauthlib reads the slot as hexadecimal and \
+                         uses the chip's slot {}",
                         u32::from_str_radix(number, 16).unwrap_or_default()
                     ),
                     "write slot 10 as A",
@@ -180,10 +181,10 @@ impl Slot {
         }
         let label = values(&self.text, "label").last();
         match label {
-            Some(label) => Outcome::Pass(format!("{name} makes the token {label:?}")),
+            Some(label) => Outcome::Pass(format!("{name} gives the token the label {label:?}")),
             None => warn(
-                format!("{name} gives no label, and the token is called 00ABC then"),
-                "add a line: label = edge",
+                format!("{name} has no label: the token's label is then 00ABC"),
+                "add the line: label = edge",
             ),
         }
     }
@@ -194,18 +195,20 @@ impl Slot {
         let mut words = interface.split(',').map(str::trim);
         let (kind, _address, bus) = (words.next(), words.next(), words.next().unwrap_or_default());
         if kind != Some("i2c") {
-            return Outcome::Pass(format!("{name} has {interface:?}, which is not I2C"));
+            return Outcome::Pass(format!(
+                "{name} has the interface {interface:?}, which is not I2C"
+            ));
         }
         let digits = bus.trim_start_matches("0x");
         let Ok(number) = u32::from_str_radix(digits, 16) else {
             return fail(
-                format!("{name} has {interface:?}, which names no bus"),
-                "write: interface = i2c,0x6C,1 (the address in 8 bits, then the bus)",
+                format!("{name} has the interface {interface:?}, which names no bus"),
+                "write: interface = i2c,0x6C,1 (the 8-bit address, then the bus)",
             );
         };
         let device = format!("/dev/i2c-{number}");
         let hexadecimal = match is_ambiguous(bus) {
-            true => format!("; {bus} is read as hexadecimal: bus 10 is written A"),
+            true => format!("; cryptoauthlib reads {bus} as hexadecimal: write bus 10 as A"),
             false => String::new(),
         };
         match File::options()
@@ -219,30 +222,31 @@ impl Slot {
                 "make sure that the chip is on that bus",
             ),
             Err(e) if e.kind() == io::ErrorKind::NotFound => fail(
-                format!("{device} isn't there{hexadecimal}"),
+                format!("{device} does not exist{hexadecimal}"),
                 "enable the bus in the device tree, and load i2c-dev",
             ),
             Err(e) => fail(
                 format!("{device} can't be opened: {e}{hexadecimal}"),
-                "give group i2c the device, and edgerepl that group (the drop-in i2c.conf)",
+                "give the device to the group i2c, and that group to edgerepl (drop-in i2c.conf)",
             ),
         }
     }
 }
 
-/// Whether it means one number to a person and another one to the module.
+/// Whether a person reads it as decimal and the module as hexadecimal.
 fn is_ambiguous(number: &str) -> bool {
     number.len() > 1 && !number.starts_with('0') && number.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// Whoever used the module first made these files, and locked all others out if it was root.
+/// The first process that uses the module creates these files. If that was root, they may lock all
+/// others out.
 fn shared_memory(folder: &Path) -> Outcome {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) => {
             return fail(
-                format!("/dev/shm can't be read ({e}), and cryptoauthlib needs it"),
-                "mount a tmpfs there, writable for all",
+                format!("/dev/shm can't be read: {e}; cryptoauthlib needs it"),
+                "mount a tmpfs there, writable by all users",
             );
         }
     };
@@ -253,19 +257,19 @@ fn shared_memory(folder: &Path) -> Outcome {
         }
         let Ok(file) = entry.metadata() else { continue };
         let next = format!(
-            "rm /dev/shm/{name} while nobody uses the chip, and run what is root's with umask 0"
+            "rm /dev/shm/{name} while no process uses the chip; start root's processes with umask 0"
         );
         if file.len() == 0 {
             return fail(
-                format!("/dev/shm/{name} is empty: who uses the chip dies of SIGBUS"),
+                format!("/dev/shm/{name} is empty: a process that uses the chip dies of SIGBUS"),
                 next,
             );
         }
         if file.mode() & 0o006 != 0o006 {
             return fail(
                 format!(
-                    "/dev/shm/{name} has the mode {:04o}: for all but its owner (user {}) \
-                     C_Initialize fails with CKR_FUNCTION_FAILED",
+                    "/dev/shm/{name} has the mode {:04o}: C_Initialize fails with \
+                     CKR_FUNCTION_FAILED for all but its owner (user {})",
                     file.mode() & 0o7777,
                     file.uid()
                 ),
@@ -273,7 +277,7 @@ fn shared_memory(folder: &Path) -> Outcome {
             );
         }
     }
-    Outcome::Pass("whoever uses the chip next can".to_owned())
+    Outcome::Pass("no file of cryptoauthlib in /dev/shm locks other users out".to_owned())
 }
 
 #[cfg(test)]
@@ -363,7 +367,7 @@ mod tests {
         let disk = Disk::new("slot");
         let slot = "data/store/0.conf";
         for (text, words) in [
-            ("label = edge", "fail: the last line"),
+            ("label = edge", "lacks its last newline"),
             ("interface = i2c,0x6C,1\n", "warn: "),
             (
                 "label = edge\nobject = private,device,10\n",
@@ -379,7 +383,7 @@ mod tests {
         disk.put("data/0.conf", GOOD);
         symlink("../0.conf", disk.0.join(slot)).expect("a link");
         assert!(
-            disk.says("slot").contains("is a link"),
+            disk.says("slot").contains("is not a regular file"),
             "{}",
             disk.says("slot")
         );
@@ -406,10 +410,10 @@ mod tests {
     fn names_each_trap_of_a_bus() {
         let disk = Disk::new("bus");
         for (interface, words) in [
-            ("i2c,0x6C,2", "/dev/i2c-2 isn't there; enable"),
+            ("i2c,0x6C,2", "/dev/i2c-2 does not exist; enable"),
             (
                 "i2c,0x6C,10",
-                "/dev/i2c-16 isn't there; 10 is read as hexadecimal",
+                "/dev/i2c-16 does not exist; cryptoauthlib reads 10 as hexadecimal",
             ),
             ("i2c,0x6C,x", "names no bus"),
             ("spi,0,0", "pass: "),

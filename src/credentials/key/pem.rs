@@ -1,7 +1,7 @@
 //! A private key in a PEM file, for devices without a secure element and for the bench.
 //!
 //! Owns the reading of PKCS#8, SEC1 and PKCS#1 blocks. Never writes one, and never asks for a
-//! passphrase: nobody is there to answer.
+//! passphrase: a device has no operator to answer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> Result<Arc<dyn SigningKey>, FetchFailure> {
     markers::check(&pem).map_err(|why| unusable(&why))?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         unusable(match pem.windows(9).any(|word| word == b"ENCRYPTED") {
-            true => "it is encrypted, and edgerepl has nobody to ask for the passphrase",
+            true => "it is encrypted, and no operator is there to enter the passphrase",
             false => "it holds no complete PEM block of a PKCS#8, SEC1 or PKCS#1 key",
         })
     })?;

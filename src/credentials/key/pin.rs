@@ -1,8 +1,8 @@
-//! A token's PIN: read from its file, wiped after use, and not offered again once it was refused.
+//! A token's PIN: read from its file, wiped after use, and never retried after a refusal.
 //!
-//! Owns the file that remembers a refused PIN, on tmpfs: tokens count wrong PINs and lock for good,
-//! while processes come and go. It holds a digest, and one PIN is remembered, the last that was
-//! refused. Never logs a PIN, and never offers one that it could not remember.
+//! Owns the file on tmpfs that records a refused PIN: tokens count wrong PINs and lock for good,
+//! while processes start and end. The file holds a digest of one PIN, the last that was refused.
+//! Never logs a PIN, and never offers a PIN whose refusal it could not record.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -52,7 +52,7 @@ impl Pin {
     }
 }
 
-/// The refused PIN of this boot. Whoever holds it is the only one who offers a PIN meanwhile.
+/// The refused PIN of this boot. Only the process that holds it may offer a PIN.
 pub(super) struct RefusedPin {
     path: PathBuf,
     file: Flock<File>,
@@ -66,8 +66,7 @@ impl RefusedPin {
     pub(super) fn open(path: &Path) -> Result<Self, FetchFailure> {
         let unusable = |error: &dyn fmt::Display| {
             let message = format!(
-                "the PIN is not tried, for that it was refused could not be remembered in {}: \
-                 {error}",
+                "the PIN is not tried, because a refusal could not be recorded in {}: {error}",
                 path.display()
             );
             FetchFailure::new(FailureClass::Refused, message)
@@ -102,7 +101,7 @@ impl RefusedPin {
             return Err(io::Error::other("it is no file of its own; remove it"));
         }
         if Uid::effective().is_root() {
-            // The daemon has to be able to use what somebody's `check` has made.
+            // The daemon must be able to use a file that a user's `check` made.
             let owner = folder.metadata()?;
             let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
             fchown(file.as_fd(), Some(user), Some(group))?;
@@ -116,11 +115,12 @@ impl RefusedPin {
             .is_some_and(|digest| digest == pin.digest.as_ref())
     }
 
-    /// What a person is told who wonders why nothing is tried.
+    /// Why the PIN is not tried, with the next step.
     pub(super) fn why(&self, pin_file: &Path) -> String {
         format!(
-            "the PIN in {} was refused before, and is not tried again since tries are counted: put \
-             the right PIN into that file, or, where the token was given this one, remove {}",
+            "the PIN in {} was refused before; edgerepl does not retry it because the token counts \
+             tries: put the right PIN into that file, or, if the token's PIN was changed to this \
+             one, remove {}",
             pin_file.display(),
             self.path.display()
         )

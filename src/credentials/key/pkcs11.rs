@@ -1,10 +1,9 @@
 //! A private key in a PKCS#11 token.
 //!
-//! Owns the one session that a process has, and what each of the module's errors calls for. Rules
-//! that vendors' modules taught: exactly one session; no login that the token doesn't ask for; the
-//! key is looked up once and its handle kept; hashing in software, since a secure element may hash
-//! nothing; a failure that a reload may cure gets one reload in the life of a process, and a refused
-//! PIN gets none.
+//! Owns the only session of a process, and the response to each error of the module. The rules come
+//! from vendors' modules: exactly one session; no login unless the token requires it; the key is
+//! looked up once and its handle kept; hashing in software, because a secure element may not hash;
+//! a failure that a reload may cure gets one reload per process, and a refused PIN gets none.
 
 mod public;
 
@@ -54,7 +53,7 @@ pub(super) fn describe(uri: &Pkcs11Uri) -> Result<String, FetchFailure> {
             info.manufacturer_id(),
             info.library_version()
         ),
-        Err(error) => format!("a module that says nothing of itself ({error})"),
+        Err(error) => format!("a module without information ({error})"),
     };
     let (_, token) = find_token(&module.0, uri).map_err(|fault| fault.failure)?;
     let login = match token.login_required() {
@@ -154,7 +153,7 @@ impl Token {
                 Ok(done) => return Ok(done),
                 Err(fault) if fault.curable && !self.reloaded => {
                     log::warn!(
-                        "{}; reloading the module and trying again",
+                        "{}; reloading the module for a retry",
                         fault.failure.message
                     );
                     self.reloaded = true;
@@ -360,16 +359,13 @@ fn find_token(module: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Fau
                 [] => "none at all".to_owned(),
                 labels => labels.join(", "),
             };
-            let message = format!(
-                "there is no token for {}: the module has {others}",
-                Wanted(uri)
-            );
+            let message = format!("no token matches {}: the module has {others}", Wanted(uri));
             Err(Fault::lasting(FailureClass::Key, message))
         }
         (Some(_), _) => Err(Fault::lasting(
             FailureClass::Key,
             format!(
-                "{found} tokens fit {}: add serial=, one of {serials:?}",
+                "{found} tokens match {}: add serial=, one of {serials:?}",
                 Wanted(uri)
             ),
         )),
@@ -397,7 +393,7 @@ fn login(
     let label = token.label();
     let locked = || {
         wrong_pin(format!(
-            "the PIN of token {label:?} is locked: have it reset"
+            "the PIN of token {label:?} is locked: reset the PIN"
         ))
     };
     if token.user_pin_locked() {
@@ -405,8 +401,8 @@ fn login(
     }
     if token.user_pin_final_try() {
         return Err(wrong_pin(format!(
-            "the token {label:?} has one try left before it locks, and edgerepl leaves that to a \
-             person: log in by hand with the right PIN"
+            "the token {label:?} has one try left before it locks, and edgerepl does not use it: \
+             log in by hand with the right PIN"
         )));
     }
     let outcome = match &uri.pin_source {
@@ -414,7 +410,7 @@ fn login(
         None if token.protected_authentication_path() => session.login(UserType::User, None),
         None => {
             let message =
-                format!("the token {label:?} asks for a PIN: add pin-source=file:/path to the URI");
+                format!("the token {label:?} needs a PIN: add pin-source=file:/path to the URI");
             return Err(Fault::lasting(FailureClass::Refused, message));
         }
     };
@@ -425,8 +421,8 @@ fn login(
             "the PIN of token {label:?} has expired: set a new one"
         ))),
         Err(Error::Pkcs11(code, _)) if is_refusal(code) => Err(wrong_pin(format!(
-            "the token {label:?} refused the PIN ({}), which is not tried again, since tries are \
-             counted: put the right PIN into its file",
+            "the token {label:?} refused the PIN ({}); edgerepl does not retry it because the \
+             token counts tries: put the right PIN into the PIN file",
             code_name(code)
         ))),
         Err(error) => Err(said(token, "log in")(error)),
@@ -504,7 +500,7 @@ fn find_key(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<Obj
                 .map(|handle| name_of(session, *handle))
                 .collect();
             format!(
-                "{} private keys of token {:?} fit {}: give both object and id, which are {}",
+                "{} private keys of token {:?} match {}: set both object and id, which are {}",
                 many.len(),
                 token.label(),
                 Wanted(uri),
@@ -615,7 +611,7 @@ fn is_curable(code: RvError) -> bool {
     )
 }
 
-/// The key can't do what TLS asks of it, and won't before somebody makes it another one.
+/// The key can't do what TLS needs, and a retry does not help: it needs another key.
 fn is_unfit(code: RvError) -> bool {
     matches!(
         code,

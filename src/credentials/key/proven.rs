@@ -1,8 +1,8 @@
 //! A key whose every signature is verified before it leaves the device.
 //!
-//! Owns that verification, with the certificate's public key and in software. A bus that lost a bit
-//! or a chip that was busy gets a second try; a key that is another certificate's is named here and
-//! not by a server's alert, which would have to be guessed at.
+//! Owns that verification, in software, with the certificate's public key. A bus that lost a bit or
+//! a chip that was busy gets a second try. A key that belongs to another certificate is reported
+//! here, where the cause is certain; a server's alert would leave it to guess.
 
 use std::fmt;
 use std::sync::Arc;

@@ -82,7 +82,7 @@ fn names_each_trap_and_the_next_step() {
             "control socket is not enabled",
             false,
         ),
-        ("litestream.sock", "other.sock", "edgerepl looks at", true),
+        ("litestream.sock", "other.sock", "edgerepl uses", true),
         (
             "bucket: b",
             "bucket: b\n      retention: 72h",

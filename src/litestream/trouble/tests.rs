@@ -2,8 +2,8 @@ use super::*;
 
 /// Where S3 answers with an error of its own. What Litestream 0.5.17 said behind a proxy.
 const PUT: &str = "sync database: replica sync: write ltx file: s3: put object \
-                       thing/app.db/0000/0000000000000005-0000000000000005.ltx: operation error S3: \
-                       PutObject, ";
+                   thing/app.db/0000/0000000000000005-0000000000000005.ltx: operation error S3: \
+                   PutObject, ";
 const LIST: &str = "sync database: db sync: check database behind replica: get replica position: \
                         operation error S3: ListObjectsV2, ";
 const IDS: &str =
@@ -21,12 +21,14 @@ fn meaning(said: &str) -> String {
 
 #[test]
 fn names_what_s3_refuses() {
-    let denied = "api error AccessDenied: User: arn:aws:sts::123456789012:assumed-role/edgerepl/thing \
-                      is not authorized to perform: s3:PutObject on resource: \
-                      \"arn:aws:s3:::edge/app.db\" because no session policy allows the s3:PutObject action";
+    let denied = "api error AccessDenied: User: \
+                  arn:aws:sts::123456789012:assumed-role/edgerepl/thing is not authorized to \
+                  perform: s3:PutObject on resource: \"arn:aws:s3:::edge/app.db\" because no \
+                  session policy allows the s3:PutObject action";
     let missing = "NoSuchBucket: The specified bucket does not exist";
-    let moved = "api error PermanentRedirect: The bucket you are attempting to access must be addressed \
-                     using the specified endpoint. Please send all future requests to this endpoint.";
+    let moved = "api error PermanentRedirect: The bucket you are attempting to access must be \
+                 addressed using the specified endpoint. Please send all future requests to this \
+                 endpoint.";
     let ended = "api error ExpiredToken: The provided token has expired.";
     let skewed = "api error RequestTimeTooSkewed: The difference between the request time and the \
                       current time is too large.";
@@ -36,7 +38,7 @@ fn names_what_s3_refuses() {
     for (said, wanted) in [
         (
             answered(PUT, 403, denied),
-            "S3 refuses PutObject in the bucket edge (AccessDenied); let the policy",
+            "S3 refuses PutObject in the bucket edge (AccessDenied); allow s3:ListBucket",
         ),
         (
             answered(LIST, 403, denied),
@@ -57,7 +59,7 @@ fn names_what_s3_refuses() {
         ),
         (
             answered(LIST, 400, ended),
-            "S3 says that the session of Litestream has ended (ExpiredToken); ",
+            "S3 says that Litestream's session has expired (ExpiredToken); ",
         ),
         (
             answered(&skewed_list, 403, skewed),
@@ -65,7 +67,7 @@ fn names_what_s3_refuses() {
         ),
         (
             answered(&format!("{PUT}{TEN}"), 500, failed),
-            "S3 fails at PutObject with an error of its own (InternalError); ",
+            "S3 fails at PutObject with an internal error (InternalError); ",
         ),
         (
             answered(
@@ -98,15 +100,18 @@ fn names_what_is_in_between() {
             "{PUT}{TEN}https response error StatusCode: 0, RequestID: , HostID: , request send failed, {put}{error}"
         )
     };
-    let broken = "https response error StatusCode: 200, RequestID: , HostID: , deserialization failed, \
-                      failed to decode response body, unexpected EOF";
+    let broken = "https response error StatusCode: 200, RequestID: , HostID: , deserialization \
+                  failed, failed to decode response body, unexpected EOF";
     for (said, wanted) in [
         (
             "sync database: replica sync: write ltx file: s3: upload failed: no ETag returned"
                 .to_owned(),
-            "something in between answers in the place of S3, such as a captive portal",
+            "another server answers in place of S3, such as a captive portal",
         ),
-        (format!("{LIST}{broken}"), "S3's answers break off"),
+        (
+            format!("{LIST}{broken}"),
+            "the answers are incomplete or do not come from S3",
+        ),
         (
             sent("EOF"),
             "S3 can't be reached at s3.example:9000: the connection breaks; ",
@@ -117,7 +122,7 @@ fn names_what_is_in_between() {
         ),
         (
             sent("dial tcp: lookup s3.example on 10.0.0.1:53: no such host"),
-            "S3 can't be reached at s3.example:9000: its name is not known; ",
+            "S3 can't be reached at s3.example:9000: the host name is unknown; ",
         ),
         (
             sent("dial tcp 192.0.2.1:443: connect: no route to host"),
@@ -139,7 +144,7 @@ fn names_what_is_in_between() {
             sent(
                 "net/http: HTTP/1.x transport connection broken: malformed MIME header: missing colon: \"connectio\"",
             ),
-            "S3 can't be reached at s3.example:9000: its answers break off",
+            "S3 can't be reached at s3.example:9000: its answers are malformed or incomplete",
         ),
         (
             sent(
@@ -164,8 +169,8 @@ fn names_what_the_disk_refuses() {
         ),
         (
             format!(
-                "{sync}stage-write ltx file {file}.tmp: disk full: write header: write {file}.tmp: no space \
-                     left on device"
+                "{sync}stage-write ltx file {file}.tmp: disk full: write header: write {file}.tmp: \
+                 no space left on device"
             ),
             format!("has no room to write {file}.tmp: the disk is full; "),
         ),
@@ -175,8 +180,8 @@ fn names_what_the_disk_refuses() {
         ),
         (
             format!(
-                "sync database: db sync: cannot verify wal state: open ltx file {file}: open {file}: no such \
-                     file or directory"
+                "sync database: db sync: cannot verify wal state: open ltx file {file}: open \
+                 {file}: no such file or directory"
             ),
             format!("Litestream misses {file} of its local state: "),
         ),
@@ -203,18 +208,18 @@ fn knows_other_wordings() {
             "S3 refuses requests in the bucket edge (AccessDenied); ",
         ),
         (
-            "cannot lookup bucket region: BucketRegionError: incorrect region, the bucket is not in \
-                 'us-east-1' region at endpoint 's3.us-east-1.amazonaws.com'",
+            "cannot lookup bucket region: BucketRegionError: incorrect region, the bucket is not \
+             in 'us-east-1' region at endpoint 's3.us-east-1.amazonaws.com'",
             "the bucket edge is in another region",
         ),
         (
-            "api error AuthorizationHeaderMalformed: The authorization header is malformed; the region \
-                 'us-east-1' is wrong; expecting 'eu-west-1'",
+            "api error AuthorizationHeaderMalformed: The authorization header is malformed; the \
+             region 'us-east-1' is wrong; expecting 'eu-west-1'",
             "in the region eu-west-1, or at another endpoint (AuthorizationHeaderMalformed); ",
         ),
         (
             "api error InvalidAccessKeyId: The key does not exist",
-            "the access key that signs (InvalidAccessKeyId); ",
+            "the access key or its signature (InvalidAccessKeyId); ",
         ),
         (
             "api error InvalidToken: malformed",
@@ -222,7 +227,7 @@ fn knows_other_wordings() {
         ),
         (
             "sts: the security token has expired, so there",
-            "the session of Litestream has ended (ExpiredToken); ",
+            "Litestream's session has expired (ExpiredToken); ",
         ),
         (
             "operation error S3: HeadObject, StatusCode: 403, RequestID: 1",

@@ -324,12 +324,12 @@ fn a_broken_structure_is_named_and_none_is_a_panic() {
         (
             (root - 1) * 512,
             99,
-            "of table plain: it is no page of a b-tree",
+            "of table plain: it is not a b-tree page",
         ),
         ((root - 1) * 512 + 8, 99, "of table plain: it leads to page"),
         ((root - 1) * 512 + 3, 99, "of table plain: its cells begin"),
         (39, 77, "free pages: "),
-        (16, 0, "the file's header is none"),
+        (16, 0, "the file's header is not a"),
     ] {
         let mut bytes = original.clone();
         bytes[at] = byte;

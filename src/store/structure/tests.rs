@@ -124,9 +124,9 @@ fn one_fault_is_told_with_its_page_and_its_owner() {
     let none = format!("page {small} of table small: it leads to page 4294967295");
     let endless = format!("it leads to page {first_free}, which belongs to free pages already");
     let faults: [(usize, &[u8], &str); 13] = [
-        (0, b"s", "the file's header is none of a database"),
-        (16, &[0, 3], "the file's header is none of a database"),
-        (20, &[200], "keeps more of each page free"),
+        (0, b"s", "the file's header is not a database's"),
+        (16, &[0, 3], "the file's header is not a database's"),
+        (20, &[200], "reserves more of each page"),
         (21, &[63], "a format that SQLite does not know"),
         (44, &[0, 0, 0, 9], "a format that SQLite does not know"),
         (28, &[0x7f; 4], "the file ends with page"),
@@ -144,7 +144,7 @@ fn one_fault_is_told_with_its_page_and_its_owner() {
         (
             at(small) + 3,
             &[0xff, 0xff],
-            "of table small: its cells begin where",
+            "of table small: its cells begin outside",
         ),
     ];
     for (place, bytes, expected) in faults {

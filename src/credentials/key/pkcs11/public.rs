@@ -1,7 +1,7 @@
 //! The public half of a key in a token, and new keys there: what a certificate request needs.
 //!
-//! Owns the objects that a fetch never asks for: cryptoauthlib has the chip compute a public key each
-//! time, and with it every attribute of it. Never makes a key beside one of the same name.
+//! Owns the objects that a fetch never asks for: cryptoauthlib has the chip compute a public key
+//! each time, and with it every attribute of it. Never makes a key beside one of the same name.
 
 use std::path::Path;
 
@@ -42,8 +42,8 @@ fn make(uri: &Pkcs11Uri, refused_pin: &Path, kind: NewKey) -> Result<(), Fault> 
     let (session, token, _module) = open_session(uri, refused_pin, Access::Write)?;
     if !look_for(&session, &token, uri, ObjectClass::PRIVATE_KEY)?.is_empty() {
         let message = format!(
-            "the token {:?} has a private key {} already, and edgerepl overwrites none: leave out \
-             --generate to use that one",
+            "the token {:?} already has a private key {}, and edgerepl never replaces a key: omit \
+             --generate to use it",
             token.label(),
             Wanted(uri)
         );
@@ -77,8 +77,8 @@ fn make(uri: &Pkcs11Uri, refused_pin: &Path, kind: NewKey) -> Result<(), Fault> 
     ]
     .concat();
     let made = match session.generate_key_pair(&mechanism, &public, &private) {
-        // cryptoauthlib wants to be told the curve where the standard says that it must not be told:
-        // with the private half.
+        // cryptoauthlib wants to be told the curve where the standard says that it must not be
+        // told: with the private half.
         Err(Error::Pkcs11(RvError::TemplateInconsistent, _)) => {
             let private = [&private[..], &parameters].concat();
             session.generate_key_pair(&mechanism, &public, &private)
@@ -102,8 +102,8 @@ impl OpenKey {
             (Some(key), true) => Ok(key),
             (key, _) => {
                 let message = format!(
-                    "the token {:?} has {} public keys {}, and a certificate request needs the one \
-                     that belongs to the private key: give it the same label, or id, as that",
+                    "the token {:?} has {} public keys {}, but a certificate request needs the one \
+                     of the private key: give both keys the same label or id",
                     self.token.label(),
                     key.map_or("no".to_owned(), |_| (keys.len() + 1).to_string()),
                     Wanted(uri)
@@ -129,7 +129,10 @@ impl OpenKey {
             _ => None,
         };
         info.ok_or_else(|| {
-            let message = format!("the token's public key {} is of no known form", Wanted(uri));
+            let message = format!(
+                "the token's public key {} has an unknown format",
+                Wanted(uri)
+            );
             Fault::lasting(FailureClass::Key, message)
         })
     }

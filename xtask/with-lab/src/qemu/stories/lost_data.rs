@@ -31,7 +31,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     let ended = timestamp(&mut device, RESTORE, "ExecMainExit")?;
     device.shell.run(&format!("systemctl restart {DAEMON}"))?;
     let log = device.log()?;
-    ensure(log.contains("is there: nothing is restored"), || {
+    ensure(log.contains("exists: nothing to restore"), || {
         format!("{DAEMON} was started without a look at the database: {log}")
     })?;
     device.wait_until_healthy()?;
@@ -109,7 +109,7 @@ fn ensure_it_waits(device: &mut Running) -> Result<(), Failure> {
     let begun = Instant::now();
     while !device
         .log()?
-        .contains("the database is not restored; tried")
+        .contains("the database is not restored; retry")
     {
         ensure(begun.elapsed() < LIMIT, || "no restore is tried".to_owned())?;
         thread::sleep(Duration::from_millis(300));
