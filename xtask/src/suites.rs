@@ -59,6 +59,10 @@ const SUITES: &[Suite] = &[
     with_lab("csr", &["--package=edgerepl-tests", "--test=csr"]),
     with_lab("notify", &["--package=edgerepl-tests", "--test=notify"]),
     with_lab(
+        "slow-disk",
+        &["--package=edgerepl-tests", "--test=slow_disk"],
+    ),
+    with_lab(
         "inherited",
         &["--package=edgerepl-tests", "--test=inherited"],
     ),

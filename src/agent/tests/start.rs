@@ -1,6 +1,7 @@
 //! How Litestream is started: on what it can take for granted, and when it begins anew.
 
 use super::*;
+use crate::litestream::answer::BEGINNING_MISSED;
 
 #[test]
 fn what_litestream_can_do_is_asked_once_and_the_restart_is_for_what_can_not_say() {
@@ -216,7 +217,7 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
         );
         let (_, _, trouble) = story.agent.replicator.activity();
         assert_eq!(
-            trouble.is_some_and(|t| t.contains("in its middle")),
+            trouble.is_some_and(|t| t.contains(BEGINNING_MISSED)),
             is_dropped,
             "{what}"
         );
