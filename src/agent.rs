@@ -361,7 +361,11 @@ impl Agent {
                     .row(result, self.policy.heartbeat, now.boot, out);
             }
             Event::GuardTaken(result) => self.guard.taken(result, now.boot, out),
-            Event::WalTooLarge => self.guard.too_large(out),
+            Event::WalTooLarge => {
+                if self.guard.too_large(out) {
+                    self.replicator.replica.lets_go_of_wal();
+                }
+            }
             Event::NetworkChanged => self.renewal.network_changed(&mut self.jitter, now.boot),
             Event::ClockStepped => {
                 out.info(format!("the clock was set: it is {} now", now.wall));
@@ -437,11 +441,18 @@ impl Agent {
         self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open()
     }
 
+    fn advance_guard(&mut self, now: BootTime, out: &mut Actions) {
+        let wanted = self.leaves_wal_open();
+        if self.guard.advance(wanted, now, out) {
+            self.replicator.replica.lets_go_of_wal();
+        }
+    }
+
     /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
     fn advance(&mut self, now: Now, out: &mut Actions) {
         let (is_believed, now) = (self.clock.is_believed(now), now.boot);
         loop {
-            self.guard.advance(self.leaves_wal_open(), now, out);
+            self.advance_guard(now, out);
             self.renewal.advance(now, out);
             let (heartbeat, is_guarded) = (self.policy.heartbeat.is_some(), self.guard.may_hold());
             self.replicator.advance(heartbeat, is_guarded, now, out);
@@ -454,7 +465,7 @@ impl Agent {
                     .advance(self.policy.heartbeat, prune, now, out);
             }
             // What has just ended may have left it open.
-            self.guard.advance(self.leaves_wal_open(), now, out);
+            self.advance_guard(now, out);
             if self.deadline() > now {
                 break;
             }

@@ -32,8 +32,9 @@ pub(super) enum Guard {
 }
 
 impl Guard {
-    /// Takes or releases it, now that it is `wanted` or not.
-    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
+    /// Takes or releases it, now that it is `wanted` or not. Whether it is let go at a bound.
+    #[must_use]
+    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) -> bool {
         match (&*self, wanted) {
             (Self::Open, true) => self.ask(None, out),
             (Self::Failed { cause, retry }, true) if *retry <= now => {
@@ -41,6 +42,7 @@ impl Guard {
             }
             (Self::Held { since }, true) if *since + HOLD_LIMIT <= now => {
                 self.spend("Litestream has been down too long", out);
+                return true;
             }
             (Self::Held { .. }, false) => {
                 out.push(Action::ReleaseGuard);
@@ -49,6 +51,7 @@ impl Guard {
             (Self::Failed { .. } | Self::Spent, false) => *self = Self::Open,
             _ => {}
         }
+        false
     }
 
     pub(super) fn taken(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
@@ -70,10 +73,14 @@ impl Guard {
         }
     }
 
-    pub(super) fn too_large(&mut self, out: &mut Actions) {
-        if let Self::Held { .. } = self {
+    /// The WAL has grown past what it may cost. Whether it is let go.
+    #[must_use]
+    pub(super) fn too_large(&mut self, out: &mut Actions) -> bool {
+        let is_held = matches!(self, Self::Held { .. });
+        if is_held {
             self.spend("the WAL has reached [database] wal_guard", out);
         }
+        is_held
     }
 
     pub(super) fn deadline(&self) -> BootTime {

@@ -113,18 +113,19 @@ impl Story {
         actions
     }
 
-    /// Lets time pass, with rows written all along; answers with what else was done, and when.
+    /// Lets time pass, with rows written all along, and a WAL that can be emptied; answers with what else was done, and when.
     fn pass(&mut self, span: Duration) -> Vec<(Duration, Action)> {
         let begun = self.now.boot;
         let end = begun + span;
         let mut done = Vec::new();
         while self.agent.deadline() <= end {
             self.now.boot = self.agent.deadline();
-            for action in self.tell(Event::Tick) {
-                if action == Action::WriteRow {
-                    self.tell(Event::Row(Ok(7)));
-                } else {
-                    done.push((self.now.boot.since(begun), action));
+            let mut actions = VecDeque::from(self.tell(Event::Tick));
+            while let Some(action) = actions.pop_front() {
+                match action {
+                    Action::WriteRow => drop(self.tell(Event::Row(Ok(7)))),
+                    Action::EmptyWal => actions.extend(self.tell(Event::WalEmptied(Ok(())))),
+                    other => done.push((self.now.boot.since(begun), other)),
                 }
             }
         }

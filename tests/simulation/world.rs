@@ -205,9 +205,6 @@ pub(crate) struct World {
     was_busy: bool,
     /// It was to be emptied, and could not be.
     wal_stays: bool,
-    /// It is emptied for Litestream to begin anew, and not because the guard was given up.
-    begins_anew: bool,
-    was_abandoned: bool,
     /// systemd restarts Litestream.
     restarts: bool,
     /// It was looked at since Litestream is down: what happens after that nobody can see.
@@ -288,8 +285,6 @@ impl World {
             blind: false,
             was_busy: false,
             wal_stays: false,
-            begins_anew: false,
-            was_abandoned: false,
             restarts: false,
             was_surveyed: false,
             clock_doubted: false,
@@ -395,7 +390,7 @@ impl World {
             Coming::EmptyingEnds(process) if self.emptying == Some(process) => {
                 self.emptying = None;
                 let stays = !self.weather.disk || self.chance.one_in(20);
-                self.wal_stays = stays && self.begins_anew;
+                self.wal_stays = stays;
                 let emptied = match stays {
                     true => Err("somebody reads".to_owned()),
                     false => {
@@ -616,7 +611,6 @@ impl World {
             Action::EmptyWal => {
                 let process = self.new_process();
                 self.emptying = Some(process);
-                self.begins_anew = !std::mem::take(&mut self.was_abandoned);
                 if !self.chance.one_in(50) {
                     let wait = self.chance.scale(SECOND / 100, 5 * MINUTE);
                     self.expect(Coming::EmptyingEnds(process), wait);
@@ -668,11 +662,7 @@ impl World {
                 self.guard = true;
                 return Some(Event::GuardTaken(Ok(())));
             }
-            Action::ReleaseGuard => self.guard = false,
-            Action::AbandonGuard => {
-                self.guard = false;
-                self.was_abandoned = true;
-            }
+            Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
             Action::Exit => self.off = true,
             Action::Prune | Action::Remember(_) | Action::Log(..) => {}
         }
@@ -1118,7 +1108,7 @@ impl World {
             clock_is_right: self.wall_offset.unsigned_abs() < 300,
             state_is_corrupt: self.litestream.corrupt,
             wal_stays: self.wal_stays,
-            files_are_hurt: self.replica.is_hurt || self.wal_stays,
+            files_are_hurt: self.replica.is_hurt || self.wal_stays || self.emptying.is_some(),
             wal_is_passed_over: self.replica.passes_over(),
             litestream_is_stuck: self.litestream.stuck,
             fetch_is_in_flight: self.fetch.is_some(),

@@ -24,6 +24,10 @@ const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
 const RESET_RETRY: Duration = Duration::from_secs(300);
 const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
 
+/// What is said while the WAL may have been reset without a trace.
+const WAL_LET_GO: &str =
+    "the WAL was let go before Litestream had read it, and may have been reset";
+
 #[derive(Debug)]
 pub(in crate::agent) struct Replica {
     pub(in crate::agent) ledger: Ledger,
@@ -216,6 +220,12 @@ impl Replica {
     /// It could not be dropped.
     pub(super) fn reset_failed(&mut self, now: BootTime) {
         self.reset_allowed = now + RESET_RETRY;
+    }
+
+    /// Nobody holds the WAL, and Litestream has not opened the database: a reset may go unnoticed, until
+    /// the WAL was empty once.
+    pub(in crate::agent) fn lets_go_of_wal(&mut self) {
+        self.ledger.breaks(WAL_LET_GO);
     }
 
     /// The WAL is empty: all of it is uploaded next.

@@ -94,7 +94,7 @@ impl Replicator {
         }
     }
 
-    /// The WAL was emptied before a start, or could not be. A good replica is not made wrong by a start:
+    /// The WAL was emptied, or could not be. Before a start: a good replica is not made wrong by a start:
     /// that waits. One that misses something already is better than none, and the next start tries again.
     pub(in crate::agent) fn emptied(
         &mut self,
@@ -103,10 +103,15 @@ impl Replicator {
         now: BootTime,
         out: &mut Actions,
     ) {
-        let Phase::Starting(start) = &self.process.phase else {
-            return;
+        let start = match &self.process.phase {
+            Phase::Starting(start) => start.emptied(),
+            _ => None,
         };
-        let Some((delivery, because)) = start.emptied() else {
+        let Some((delivery, because)) = start else {
+            // It was emptied because it was let go. No Litestream had the database open then.
+            if result.is_ok() {
+                self.replica.begins_anew();
+            }
             return;
         };
         match (result, because) {

@@ -176,12 +176,23 @@ fn an_end_while_litestream_is_probed_does_not_wait_for_one_that_was_never_starte
 
 #[test]
 fn a_guard_that_is_let_go_at_a_bound_has_the_wal_emptied() {
-    let mut story = Story::started();
-    let done = story.tell(Event::WalTooLarge);
-    assert_eq!(done, [Action::AbandonGuard, Action::EmptyWal]);
-    // Where others read it can't be, and they hold it.
-    let failed = Event::WalEmptied(Err("it is in use by others".to_owned()));
-    assert_eq!(story.tell(failed), []);
+    let in_use = Err("it is in use by others".to_owned());
+    for (emptied, begins_anew) in [(Some(Ok(())), false), (Some(in_use), true), (None, true)] {
+        let mut story = Story::started();
+        let done = story.tell(Event::WalTooLarge);
+        assert_eq!(done, [Action::AbandonGuard, Action::EmptyWal]);
+        if let Some(emptied) = emptied.clone() {
+            assert_eq!(story.tell(Event::WalEmptied(emptied)), []);
+        }
+        // Whether Litestream has read all of it before it was reset nobody can tell.
+        story.tell(Event::Row(Ok(5)));
+        let done = story.tell(Event::Synced(Ok(position(99))));
+        assert_eq!(
+            done.contains(&Action::Terminate),
+            begins_anew,
+            "{emptied:?}: {done:?}"
+        );
+    }
 }
 
 #[test]
