@@ -698,17 +698,21 @@ fn empty(folder: &Path) -> Outcome {
 /// there, which goes on from those that are gone: where they had been uploaded nothing is lost, and nothing
 /// is to be told. It is done again then.
 fn empty_files(folder: &Path) -> Outcome {
-    let names = || -> Outcome<Vec<_>> {
-        let files = fs::read_dir(folder)?.map(|file| Ok(file?.file_name()));
-        files.collect()
+    let names = || -> Vec<_> {
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        files.map(|file| file.file_name()).collect()
     };
-    for _ in 0..100 {
-        let before = names()?;
-        let last = before.iter().max();
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
+        let last = names().into_iter().max();
         empty(folder)?;
-        thread::sleep(PACE * 3);
-        let after = names()?;
-        if after.is_empty() || after.iter().any(|name| Some(name) <= last) {
+        let mut after = names();
+        // Where edgerepl has noticed, and drops the whole folder, files come with the next start.
+        while after.is_empty() && Instant::now() < deadline {
+            thread::sleep(PACE);
+            after = names();
+        }
+        if last.is_some() && after.iter().any(|name| Some(name) <= last.as_ref()) {
             return Ok(());
         }
     }
