@@ -52,15 +52,18 @@ fn each_test_that_a_promise_names_is_there() -> Outcome {
     Ok(())
 }
 
+/// The cells of one row.
+type Row = Vec<String>;
+
 /// The rows of the promises, and those of the figures, by their cells.
-fn page() -> Result<(Vec<Vec<String>>, Vec<Vec<String>>), Box<dyn Error>> {
+fn page() -> Result<(Vec<Row>, Vec<Row>), Box<dyn Error>> {
     let text = fs::read_to_string(tools::root().join("docs/promises.md"))?;
     let (promises, figures) = text.split_once("\n## Figures").ok_or("no figures")?;
-    let rows = |text: &str, cells: usize| -> Vec<Vec<String>> {
+    let rows = |text: &str, cells: usize| -> Vec<Row> {
         text.lines()
             .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
             .map(|line| line.split(" | ").map(str::to_owned).collect())
-            .filter(|row: &Vec<String>| row.len() == cells && row[0] != "id")
+            .filter(|row: &Row| row.len() == cells && row[0] != "id")
             .collect()
     };
     Ok((rows(promises, 4), rows(figures, 2)))
