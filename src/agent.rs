@@ -7,7 +7,7 @@
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (Litestream's life and the hand-over), `proof`
 //! (what its answers prove), `heartbeat` (the rows), `creation` (a database that isn't there), `guard`
-//! (the WAL guard's bounds), `report` (what all that means).
+//! (the WAL guard's bounds), `glance` and `report` (what all that means).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::credentials::FetchFailure;
 
 mod backoff;
 mod creation;
+mod glance;
 mod guard;
 mod heartbeat;
 mod proof;
@@ -31,6 +32,7 @@ mod tests;
 
 use backoff::Jitter;
 use creation::Creation;
+pub use glance::Glance;
 use guard::Guard;
 use heartbeat::Heartbeat;
 pub use proof::BOUND;
@@ -38,7 +40,7 @@ use renewal::Renewal;
 pub use renewal::told_term;
 use replicator::Replicator;
 pub use replicator::{Activity, BEGINNING_MISSED, SyncFailure};
-pub use report::{Lag, Report, Sentences, State};
+pub use report::{Lag, Proven, Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -432,6 +434,11 @@ impl Agent {
     /// How many fetches failed since the last one that did not.
     pub(crate) fn failures_in_a_row(&self) -> usize {
         self.renewal.failures_in_a_row()
+    }
+
+    /// The figures of this moment, at next to no cost.
+    pub fn glance(&self, now: Now) -> Glance {
+        Glance::of(self, now)
     }
 
     /// What all this means for whoever asks.

@@ -1,13 +1,14 @@
 //! What the agent knows, for people and programs: one [`Report`], from which `status` is made.
 //!
-//! Owns the states and their sentences. Healthy means that no row is older than the bound that is not
-//! proved to be on the replica, and that nothing else is known to be wrong; every other state says why.
-//! Decides nothing.
+//! Owns the states and their sentences; the figures are `glance`'s. Healthy means that no row is older
+//! than the bound that is not proved to be on the replica, and that nothing else is known to be wrong;
+//! every other state says why. Decides nothing.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::glance::Glance;
 use super::proof::BOUND;
-use super::renewal::told_term;
 use super::replicator::NO_REASON;
 use super::{Activity, Agent, Delivery, Now, Position, SupervisorKind};
 use crate::clock::BootTime;
@@ -161,28 +162,13 @@ impl Sentences {
 impl Report {
     pub(super) fn of(agent: &Agent, time: Now) -> Self {
         let now = time.boot;
-        let left = agent
-            .renewal
-            .term()
-            .map(|term| term.ends.since(now))
-            .filter(|l| !l.is_zero());
-        let (replication, since, _) = agent.replicator.activity();
-        let ledger = &agent.replicator.ledger;
-        let proof = ledger.proof().map(|proof| Proven {
-            position: proof.position,
-            age: now.since(proof.at),
-        });
+        let glance = Glance::of(agent, time);
+        let (_, since, _) = agent.replicator.activity();
         Self {
-            state: state(agent, proof, time),
-            credentials_left: left,
-            renewal_in: agent.renewal.due().map(|due| due.since(now)),
-            told_term: left.map(|left| {
-                let due = agent
-                    .renewal
-                    .due()
-                    .map_or(Duration::ZERO, |at| at.since(now));
-                told_term(left, due)
-            }),
+            state: state(agent, &glance, time),
+            credentials_left: glance.credentials_left,
+            renewal_in: glance.renewal_in,
+            told_term: glance.told_term,
             fetch_time: agent.renewal.fetch_time,
             granted: agent.renewal.granted,
             failures: agent
@@ -197,26 +183,14 @@ impl Report {
                 .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
             delivery: agent.replicator.delivery(),
-            replication,
+            replication: glance.replication,
             replication_for: now.since(since),
             starts: agent.replicator.starts,
             rotations: agent.replicator.rotations,
             last_gap: agent.replicator.last_gap,
-            proof,
-            unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
-            lag: ledger.proof().and_then(|proof| {
-                let row = proof.row?;
-                let rows = ledger.rows() - row.number;
-                let time = match rows {
-                    0 => Duration::ZERO,
-                    _ => now.since(proof.asked),
-                };
-                Some(Lag {
-                    row: row.id,
-                    rows,
-                    time,
-                })
-            }),
+            proof: glance.proof,
+            unproved_for: glance.unproved_for,
+            lag: glance.lag,
             rows: agent.heartbeat.rows,
             last_row: agent.heartbeat.last.map(|(id, at)| (id, now.since(at))),
             guard_held: agent.guard.held_since().map(|since| now.since(since)),
@@ -224,87 +198,121 @@ impl Report {
     }
 }
 
-fn state(agent: &Agent, proof: Option<Proven>, now: Now) -> State {
+fn state(agent: &Agent, glance: &Glance, now: Now) -> State {
     if agent.stopping {
         return State::Stopping(Sentences::one("edgerepl was told to end"));
     }
-    match (Sentences::of(problems(agent, now)), proof) {
-        (Some(problems), _) => State::Unhealthy(problems),
-        (None, Some(proof)) => State::Healthy(proof),
-        (None, None) => State::Starting(Sentences::one(format!(
+    if let (true, Some(proof)) = (glance.is_healthy, glance.proof) {
+        return State::Healthy(proof);
+    }
+    let sentences = problems(agent, now).map(|problem| problem.to_string());
+    match Sentences::of(sentences.collect()) {
+        Some(problems) => State::Unhealthy(problems),
+        None => State::Starting(Sentences::one(format!(
             "edgerepl has just started, and nothing is proved yet: {}",
             waits_for(agent)
         ))),
     }
 }
 
+/// Something that is wrong, before it is put into words: whoever asks only whether there is anything
+/// pays for no sentence.
+pub(super) enum Problem<'a> {
+    /// What was told in these words.
+    Told(&'a str),
+    /// No heartbeat row can be written.
+    NoRows(&'a str),
+    /// Litestream replicates what nobody looks at.
+    Unwatched(&'a Agent),
+    /// Nobody can tell whether it does.
+    Unreadable(&'a str),
+    /// What is not proved, and has not been for too long; and why.
+    Unproved(&'static str, &'a str),
+}
+
+impl fmt::Display for Problem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told(sentence) => f.write_str(sentence),
+            Self::NoRows(trouble) => write!(f, "no heartbeat row can be written: {trouble}"),
+            Self::Unwatched(agent) => write!(
+                f,
+                "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
+                 database of [database] path in Litestream's configuration",
+                unwatched(agent).collect::<Vec<_>>().join(" and ")
+            ),
+            Self::Unreadable(cause) => write!(
+                f,
+                "nobody can tell whether Litestream replicates other databases, too: {cause}"
+            ),
+            // How long stands beside it: a sentence that is the same is not told twice.
+            Self::Unproved(what, why) => {
+                write!(f, "for more than {} s {what}: {why}", BOUND.as_secs())
+            }
+        }
+    }
+}
+
 /// All that is wrong, the first cause first.
-fn problems(agent: &Agent, time: Now) -> Vec<String> {
-    let mut problems = Vec::new();
-    let now = time.boot;
+pub(super) fn problems(agent: &Agent, now: Now) -> impl Iterator<Item = Problem<'_>> {
+    [
+        without_credentials(agent, now.boot),
+        agent.clock.is_wrong(now).then_some(Problem::Told(
+            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
+             15 min off; check time synchronisation",
+        )),
+        agent.creation.trouble().map(Problem::Told),
+        without_rows(agent, now.boot),
+        unwatched_or_unreadable(agent),
+        unproved(agent, now.boot),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn without_credentials(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
     let ledger = &agent.replicator.ledger;
     let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
         // The network may fail for a while without anybody having to know.
-        Some(failure) if failure.class == FailureClass::Transient && !ended => {}
-        Some(failure) => problems.push(failure.message.clone()),
-        None if ended && !is_young => problems.push("there are no valid credentials".to_owned()),
-        None => {}
+        Some(failure) if failure.class == FailureClass::Transient && !ended => None,
+        Some(failure) => Some(Problem::Told(&failure.message)),
+        None => (ended && !is_young).then_some(Problem::Told("there are no valid credentials")),
     }
-    if agent.clock.is_wrong(time) {
-        problems.push(
-            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
-             15 min off; check time synchronisation"
-                .to_owned(),
-        );
-    }
-    problems.extend(agent.creation.trouble().map(str::to_owned));
-    if let (Some(interval), Some((trouble, since))) =
-        (agent.policy.heartbeat, agent.heartbeat.trouble())
-        && now.since(since)
-            > interval
-                .saturating_mul(3)
-                .saturating_add(SHORT_TROUBLE)
-                .min(BOUND)
-    {
-        problems.push(format!("no heartbeat row can be written: {trouble}"));
-    }
-    problems.extend(unwatched(agent));
-    let (activity, _, trouble) = agent.replicator.activity();
-    match (activity, trouble) {
-        (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
-        _ => problems.extend(unproved(agent, now)),
-    }
-    problems
 }
 
-/// What Litestream replicates that nobody looks at.
-fn unwatched(agent: &Agent) -> Option<String> {
+fn without_rows(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
+    let interval = agent.policy.heartbeat?;
+    let (trouble, since) = agent.heartbeat.trouble()?;
+    let patience = interval
+        .saturating_mul(3)
+        .saturating_add(SHORT_TROUBLE)
+        .min(BOUND);
+    (now.since(since) > patience).then_some(Problem::NoRows(trouble))
+}
+
+fn unwatched_or_unreadable(agent: &Agent) -> Option<Problem<'_>> {
+    if unwatched(agent).next().is_some() {
+        return Some(Problem::Unwatched(agent));
+    }
+    let cause = agent.unreadable.as_deref()?;
+    let untold = agent.listed.is_none() && agent.replicator.starts > 0;
+    untold.then_some(Problem::Unreadable(cause))
+}
+
+/// What Litestream replicates that nobody looks at, by its configuration and by itself.
+fn unwatched(agent: &Agent) -> impl Iterator<Item = &str> {
     let listed = agent.listed.as_deref().unwrap_or_default();
     let unlisted = listed.iter().filter(|name| !agent.unwatched.contains(name));
-    let others: Vec<&str> = agent
-        .unwatched
-        .iter()
-        .chain(unlisted)
-        .map(String::as_str)
-        .collect();
-    match &agent.unreadable {
-        _ if !others.is_empty() => Some(format!(
-            "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
-             database of [database] path in Litestream's configuration",
-            others.join(" and ")
-        )),
-        Some(cause) if agent.listed.is_none() && agent.replicator.starts > 0 => Some(format!(
-            "nobody can tell whether Litestream replicates other databases, too: {cause}"
-        )),
-        _ => None,
-    }
+    let others = agent.unwatched.iter().chain(unlisted);
+    others.map(String::as_str)
 }
 
-/// What is not proved, and has not been for too long. How long stands beside it: a sentence that is the
-/// same is not told twice.
-fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
+fn unproved(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
+    if let (Activity::WaitingToRestart, _, Some(trouble)) = agent.replicator.activity() {
+        return Some(Problem::Told(trouble));
+    }
     let ledger = &agent.replicator.ledger;
     let rows = agent.policy.heartbeat.is_some();
     let is_late = |age: Duration| age > BOUND;
@@ -315,8 +323,7 @@ fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
     } else {
         return None;
     };
-    let (bound, why) = (BOUND.as_secs(), waits_for(agent));
-    Some(format!("for more than {bound} s {what}: {why}"))
+    Some(Problem::Unproved(what, waits_for(agent)))
 }
 
 /// What stands between the device and its next proof.
