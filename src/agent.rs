@@ -347,7 +347,10 @@ impl Agent {
                     .synced(result, heartbeat, &mut self.jitter, now.boot, out);
             }
             Event::Greeted => self.replicator.greeted(),
-            Event::Listed(replicates) => self.listed = Some(replicates),
+            Event::Listed(replicates) => {
+                self.replicator.listed();
+                self.listed = Some(replicates);
+            }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::WalEmptied(result) => self.replicator.emptied(result, now.boot, out),
             Event::Inherited(age) => self.replicator.ledger.inherit(age),

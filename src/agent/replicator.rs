@@ -170,7 +170,7 @@ pub(super) struct Replicator {
     socket: Socket,
     /// Litestream was seen to have opened the database: its own lock holds the WAL.
     holds_wal: bool,
-    /// That the Litestream that runs replicates stands in the log; it was asked what.
+    /// That the Litestream that runs replicates stands in the log; it told what.
     announced: bool,
     introduced: bool,
     stop_began: Option<BootTime>,
@@ -371,7 +371,8 @@ impl Replicator {
         if result.is_ok() {
             // What has read the database holds its WAL.
             self.holds_wal = true;
-            if !std::mem::replace(&mut self.introduced, true) {
+            // An answer may get lost: it is asked again beside each sync, until it has told.
+            if !self.introduced {
                 out.push(Action::List);
             }
         }
@@ -401,6 +402,11 @@ impl Replicator {
             }
             _ => {}
         }
+    }
+
+    /// Litestream told what it replicates.
+    pub(super) fn listed(&mut self) {
+        self.introduced = true;
     }
 
     /// Litestream does not hang.

@@ -112,10 +112,14 @@ impl Story {
         done
     }
 
-    /// Litestream follows, and answers so.
+    /// Litestream follows, and answers so; and it tells what it replicates, where it is asked.
     fn follows(&mut self) -> Vec<Action> {
         let said = self.say(&FOLLOWS);
-        self.tell(said)
+        let actions = self.tell(said);
+        if actions.contains(&Action::List) {
+            self.tell(Event::Listed(Vec::new()));
+        }
+        actions
     }
 
     /// What Litestream says: where it follows, one transaction more each time.
@@ -383,6 +387,18 @@ fn a_fetch_that_hangs_is_killed_and_one_that_cannot_die_is_left_behind() {
         "{done:?}"
     );
     assert!(story.next_fetch(3 * MINUTE).is_some());
+}
+
+#[test]
+fn what_litestream_replicates_is_asked_until_it_tells() {
+    let mut story = Story::started();
+    for _ in 0..3 {
+        let said = story.say(&FOLLOWS);
+        assert!(story.tell(said).contains(&Action::List));
+        story.pass(MINUTE);
+    }
+    story.tell(Event::Listed(Vec::new()));
+    assert!(!story.follows().contains(&Action::List));
 }
 
 #[test]
