@@ -320,6 +320,8 @@ impl Replicator {
             Ok(()) => {
                 self.starts += 1;
                 self.up_since = now;
+                // What was told since it was stopped was told by the one before.
+                self.introduced = false;
                 self.enter(Phase::Running(CatchUp::begin(now)), now);
             }
             Err(cause) => self.wait_to_start(cause, jitter, now, out),
@@ -732,7 +734,6 @@ impl Replicator {
         self.clock_went_back = false;
         self.holds_wal = false;
         self.announced = false;
-        self.introduced = false;
         self.greeted();
         self.ledger.started();
         let deadline = now + START_LIMIT;
