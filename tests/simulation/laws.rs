@@ -84,7 +84,7 @@ struct Kept<L> {
 }
 
 impl<L: Law> Kept<L> {
-    #[inline]
+    #[inline(always)]
     fn observe(&mut self, step: &Step<'_>, past: &Past) -> Option<Violation> {
         match step {
             Step::Begins => self.law = L::default(),

@@ -288,7 +288,9 @@ impl World {
                     println!("{:>14.3}     {action:?}", self.time.as_secs_f64());
                 }
                 self.coverage.action(&action);
-                self.observe(&Step::Action(&action));
+                if !matches!(action, Action::Log(..) | Action::Remember(_)) {
+                    self.observe(&Step::Action(&action));
+                }
                 self.may_interrupt(&action);
                 self.perform(action);
             }

@@ -127,7 +127,7 @@ impl Law for DebtRemembered {
         let since = past.began.max(past.database_changed);
         past.sight
             .oldest_missing
-            .is_some_and(|written| written >= since)
+            .is_some_and(|written| written > since)
     }
 
     #[inline]
