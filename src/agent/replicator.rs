@@ -389,7 +389,7 @@ impl Replicator {
         };
         match &mut self.phase {
             Phase::Preparing(preparation) if preparation.awaits_sync() => {
-                let then = match self.ledger.is_broken() && self.reset_allowed <= now {
+                let then = match self.ledger.is_broken() && self.may_reset(now) {
                     true => Then::Reset,
                     false => Then::Start,
                 };
@@ -790,9 +790,14 @@ impl Replicator {
         }
     }
 
+    /// A daemon that ends leaves that to the next one: a reset may take longer than the end has.
+    fn may_reset(&self, now: BootTime) -> bool {
+        self.reset_allowed <= now && self.leaving.is_none()
+    }
+
     /// Its local state is dropped, unless that was done lately, and was no help.
     fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
-        if now < self.reset_allowed {
+        if !self.may_reset(now) {
             return self.troubled(cause, out);
         }
         out.warn(format!(

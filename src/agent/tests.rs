@@ -390,6 +390,20 @@ fn a_fetch_that_hangs_is_killed_and_one_that_cannot_die_is_left_behind() {
 }
 
 #[test]
+fn a_daemon_that_waits_for_the_last_rows_drops_no_local_state() {
+    let mut story = Story::started();
+    assert_eq!(story.tell(Event::Terminate), []);
+    let corrupt = Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()));
+    let said = story.say(&corrupt);
+    assert_eq!(story.tell(said), []);
+    let done = story.pass(15 * SECOND);
+    let asked = done.iter().map(|(_, action)| action);
+    assert_eq!(asked.last(), Some(&Action::Terminate), "{done:?}");
+    let ended = story.tell(Event::Exited("exit status: 0".to_owned()));
+    assert!(ended.contains(&Action::Exit), "{ended:?}");
+}
+
+#[test]
 fn what_litestream_replicates_is_asked_until_it_tells() {
     let mut story = Story::started();
     for _ in 0..3 {
