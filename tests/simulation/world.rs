@@ -417,6 +417,7 @@ impl World {
             litestream_serves_it: litestream.serves == self.watched,
             litestream_has_neighbour: litestream.up && litestream.has_neighbour,
             may_have_neighbour: self.may_have_neighbour,
+            litestream_is_untold: litestream.is_untold,
             stop_was_asked: litestream.terminated > 0,
             state_is_corrupt: litestream.corrupt,
             wal_stays: self.wal_stays,

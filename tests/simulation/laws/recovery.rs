@@ -113,7 +113,14 @@ impl Law for Replication {
         match past.fair_since() {
             Some(since) if self.applies(past) => {
                 let bad = past.time - self.last_well.max(since).max(self.last_hurt);
-                Verdict::of(bad < RECOVERY, || format!("not for {bad:?}: {glance:?}"))
+                // It is asked again with the next row.
+                let next_row = match sight.litestream_is_untold {
+                    true => sight.heartbeat.unwrap_or_default(),
+                    false => Duration::ZERO,
+                };
+                Verdict::of(bad < RECOVERY + next_row, || {
+                    format!("not for {bad:?}: {glance:?}")
+                })
             }
             _ => Verdict::Silent,
         }

@@ -40,6 +40,8 @@ pub(super) struct Litestream {
     reset: Option<u64>,
     /// The control socket took no question the last time.
     was_busy: bool,
+    /// Nobody heard what it replicates, when it was asked.
+    pub(super) is_untold: bool,
 }
 
 impl Litestream {
@@ -60,6 +62,7 @@ impl Litestream {
             sync: None,
             reset: None,
             was_busy: false,
+            is_untold: false,
         }
     }
 
@@ -283,8 +286,9 @@ impl World {
 
     /// It says what it replicates, unless nobody listens just then.
     pub(super) fn list(&mut self) {
-        let answers = self.litestream.up && !self.litestream.stuck;
-        if answers && !self.strikes(Fault::Busy, 50) {
+        let listens = self.litestream.up && !self.litestream.stuck;
+        self.litestream.is_untold = !listens || self.strikes(Fault::Busy, 50);
+        if !self.litestream.is_untold {
             let others = self.litestream.has_neighbour.then(|| NEIGHBOUR.to_owned());
             self.news
                 .push_back(Event::Listed(others.into_iter().collect()));
