@@ -134,7 +134,7 @@ impl World {
         let policy = operator::policy(&mut chance);
         let lives_briefly = operator::is_busy(&policy);
         let days = match lives_briefly {
-            true => 2,
+            true => 1,
             false => chance.pick(&[30, 100, 365, 1000]),
         };
         let lifetime = chance.pick(&[900 * SECOND, HOUR, HOUR, 6 * HOUR, 12 * HOUR, 12 * HOUR]);
