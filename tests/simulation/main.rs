@@ -87,6 +87,9 @@ struct Broken {
     why: String,
 }
 
+/// After so many broken lives there is enough to look into.
+const MANY: usize = 20;
+
 const PANICS: &str = "nothing panics";
 
 /// Lives lives until they add up to `span`, on all processors.
@@ -97,7 +100,7 @@ fn live(first: u64, span: Duration) -> Sum {
     thread::scope(|scope| {
         let live_some = || {
             let mut sum = Sum::new();
-            while lived.load(Ordering::Relaxed) < span.as_secs() {
+            while lived.load(Ordering::Relaxed) < span.as_secs() && sum.violations.len() < MANY {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 let before = sum.lived;
                 sum.add(seed, catch_life(seed, Faults::of(seed)));
