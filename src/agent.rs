@@ -7,8 +7,8 @@
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life, one replica for each
 //! database), `proof` (what answers prove), `heartbeat` (the rows), `creation` (a database that isn't there),
-//! `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `report` (what all that
-//! means).
+//! `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`, `problems` and
+//! `report` (what all that means).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,8 +24,10 @@ mod activity;
 mod backoff;
 mod clock_belief;
 mod creation;
+mod glance;
 mod guard;
 mod heartbeat;
+mod problems;
 mod proof;
 mod renewal;
 mod replicator;
@@ -37,6 +39,7 @@ pub use activity::Activity;
 use backoff::Jitter;
 use clock_belief::ClockBelief;
 use creation::Creation;
+pub use glance::{Glance, Lag, Proven};
 use guard::Guard;
 use heartbeat::Heartbeat;
 pub use proof::BOUND;
@@ -44,7 +47,7 @@ use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
 use replicator::Replicator;
-pub use report::{Lag, Report, Sentences, State};
+pub use report::{Report, Sentences, State};
 
 /// The time, on both clocks, at which an event is handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -330,7 +333,10 @@ impl Agent {
                     .synced(result, heartbeat, &mut self.jitter, now.boot, out);
             }
             Event::Greeted => self.replicator.greeted(),
-            Event::Listed(replicates) => self.listed = Some(replicates),
+            Event::Listed(replicates) => {
+                self.replicator.listed();
+                self.listed = Some(replicates);
+            }
             Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
             Event::WalEmptied(result) => {
                 self.replicator
@@ -428,6 +434,11 @@ impl Agent {
     /// How many fetches failed since the last one that did not.
     pub(crate) fn failures_in_a_row(&self) -> usize {
         self.renewal.failures_in_a_row()
+    }
+
+    /// The figures of this moment, at next to no cost.
+    pub fn glance(&self, now: Now) -> Glance {
+        Glance::of(self, now)
     }
 
     /// What all this means for whoever asks.

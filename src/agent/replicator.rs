@@ -71,7 +71,7 @@ pub(super) struct Replicator {
     pub(super) replica: Replica,
     rescue: Rescue,
     socket: Socket,
-    /// The Litestream that runs was asked what it replicates.
+    /// The Litestream that runs told what it replicates.
     introduced: bool,
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
@@ -161,7 +161,8 @@ impl Replicator {
     ) {
         let is_deaf = result == Err(SyncFailure::NoSocket);
         self.rescue.answered(is_deaf, now);
-        if result.is_ok() && !std::mem::replace(&mut self.introduced, true) {
+        // An answer may get lost: it is asked again beside each sync, until it has told.
+        if result.is_ok() && !self.introduced {
             out.push(Action::List);
         }
         let followed = self.replica.follows();
@@ -180,6 +181,11 @@ impl Replicator {
         } else if let Some(verdict) = verdict {
             self.judge(verdict, followed, now, out);
         }
+    }
+
+    /// Litestream told what it replicates.
+    pub(super) fn listed(&mut self) {
+        self.introduced = true;
     }
 
     /// Litestream does not hang.

@@ -1,22 +1,16 @@
 //! What the agent knows, for people and programs: one [`Report`], from which `status` is made.
 //!
-//! Owns the states and their sentences. Healthy means that no row is older than the bound that is not
-//! proved to be on the replica, and that nothing else is known to be wrong; every other state says why.
-//! Decides nothing.
+//! Owns the states and their sentences; the figures are `glance`'s. Healthy means that no row is older
+//! than the bound that is not proved to be on the replica, and that nothing else is known to be wrong;
+//! every other state says why. Decides nothing.
 
 use std::time::Duration;
 
 use super::activity::Activity;
-use super::proof::BOUND;
-use super::renewal::told_term;
-use super::replicator::NO_REASON;
+use super::glance::{Glance, Lag, Proven};
+use super::problems::{problems, waits_for};
 use super::{Agent, Delivery, Now, SupervisorKind};
-use crate::clock::BootTime;
 use crate::credentials::FailureClass;
-use crate::litestream::answer::Position;
-
-/// Most locks are shorter: beside three rows that are missing, nobody is told before.
-const SHORT_TROUBLE: Duration = Duration::from_secs(10);
 
 /// All that can be said at one moment. Durations count back or forth from then.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,26 +59,6 @@ pub struct Report {
     pub last_row: Option<(i64, Duration)>,
     /// For how long the WAL guard has held, where it does.
     pub guard_held: Option<Duration>,
-}
-
-/// How far the replica may be behind, by the last row that is known to be in it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Lag {
-    /// That row's id.
-    pub row: i64,
-    /// How many rows were written after it.
-    pub rows: u64,
-    /// The time since the replica held all that there was; zero where it still does.
-    pub time: Duration,
-}
-
-/// What the replica was shown to hold.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Proven {
-    /// Its last transaction, and Litestream's.
-    pub position: Position,
-    /// How long ago that was shown.
-    pub age: Duration,
 }
 
 /// How the device fares. There is no health without a proof, and no other state without a reason.
@@ -163,28 +137,13 @@ impl Sentences {
 impl Report {
     pub(super) fn of(agent: &Agent, time: Now) -> Self {
         let now = time.boot;
-        let left = agent
-            .renewal
-            .term()
-            .map(|term| term.ends.since(now))
-            .filter(|l| !l.is_zero());
-        let (replication, since, _) = agent.replicator.activity();
-        let ledger = &agent.replicator.replica.ledger;
-        let proof = ledger.proof().map(|proof| Proven {
-            position: proof.position,
-            age: now.since(proof.at),
-        });
+        let glance = Glance::of(agent, time);
+        let (_, since, _) = agent.replicator.activity();
         Self {
-            state: state(agent, proof, time),
-            credentials_left: left,
-            renewal_in: agent.renewal.due().map(|due| due.since(now)),
-            told_term: left.map(|left| {
-                let due = agent
-                    .renewal
-                    .due()
-                    .map_or(Duration::ZERO, |at| at.since(now));
-                told_term(left, due)
-            }),
+            state: state(agent, &glance, time),
+            credentials_left: glance.credentials_left,
+            renewal_in: glance.renewal_in,
+            told_term: glance.told_term,
             fetch_time: agent.renewal.fetch_time,
             granted: agent.renewal.granted,
             failures: agent
@@ -199,26 +158,14 @@ impl Report {
                 .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
             delivery: agent.replicator.process.delivery(),
-            replication,
+            replication: glance.replication,
             replication_for: now.since(since),
             starts: agent.replicator.process.starts,
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
-            proof,
-            unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
-            lag: ledger.proof().and_then(|proof| {
-                let row = proof.row?;
-                let rows = ledger.rows() - row.number;
-                let time = match rows {
-                    0 => Duration::ZERO,
-                    _ => now.since(proof.asked),
-                };
-                Some(Lag {
-                    row: row.id,
-                    rows,
-                    time,
-                })
-            }),
+            proof: glance.proof,
+            unproved_for: glance.unproved_for,
+            lag: glance.lag,
             rows: agent.heartbeat.rows,
             last_row: agent.heartbeat.last.map(|(id, at)| (id, now.since(at))),
             guard_held: agent.guard.held_since().map(|since| now.since(since)),
@@ -226,112 +173,19 @@ impl Report {
     }
 }
 
-fn state(agent: &Agent, proof: Option<Proven>, now: Now) -> State {
+fn state(agent: &Agent, glance: &Glance, now: Now) -> State {
     if agent.stopping {
         return State::Stopping(Sentences::one("edgerepl was told to end"));
     }
-    match (Sentences::of(problems(agent, now)), proof) {
-        (Some(problems), _) => State::Unhealthy(problems),
-        (None, Some(proof)) => State::Healthy(proof),
-        (None, None) => State::Starting(Sentences::one(format!(
+    if let (true, Some(proof)) = (glance.is_healthy, glance.proof) {
+        return State::Healthy(proof);
+    }
+    let sentences = problems(agent, now).map(|problem| problem.to_string());
+    match Sentences::of(sentences.collect()) {
+        Some(problems) => State::Unhealthy(problems),
+        None => State::Starting(Sentences::one(format!(
             "edgerepl has just started, and nothing is proved yet: {}",
             waits_for(agent)
         ))),
-    }
-}
-
-/// All that is wrong, the first cause first.
-fn problems(agent: &Agent, time: Now) -> Vec<String> {
-    let mut problems = Vec::new();
-    let now = time.boot;
-    let ledger = &agent.replicator.replica.ledger;
-    let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
-    let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
-    match agent.renewal.failure() {
-        // The network may fail for a while without anybody having to know.
-        Some(failure) if failure.class == FailureClass::Transient && !ended => {}
-        Some(failure) => problems.push(failure.message.clone()),
-        None if ended && !is_young => problems.push("there are no valid credentials".to_owned()),
-        None => {}
-    }
-    if agent.clock.is_wrong(time) {
-        problems.push(
-            "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
-             15 min off; check time synchronisation"
-                .to_owned(),
-        );
-    }
-    problems.extend(agent.creation.trouble().map(str::to_owned));
-    if let (Some(interval), Some((trouble, since))) =
-        (agent.policy.heartbeat, agent.heartbeat.trouble())
-        && now.since(since)
-            > interval
-                .saturating_mul(3)
-                .saturating_add(SHORT_TROUBLE)
-                .min(BOUND)
-    {
-        problems.push(format!("no heartbeat row can be written: {trouble}"));
-    }
-    problems.extend(unwatched(agent));
-    let (activity, _, trouble) = agent.replicator.activity();
-    match (activity, trouble) {
-        (Activity::WaitingToRestart, Some(trouble)) => problems.push(trouble.to_owned()),
-        _ => problems.extend(unproved(agent, now)),
-    }
-    problems
-}
-
-/// What Litestream replicates that nobody looks at.
-fn unwatched(agent: &Agent) -> Option<String> {
-    let listed = agent.listed.as_deref().unwrap_or_default();
-    let unlisted = listed.iter().filter(|name| !agent.unwatched.contains(name));
-    let others: Vec<&str> = agent
-        .unwatched
-        .iter()
-        .chain(unlisted)
-        .map(String::as_str)
-        .collect();
-    match &agent.unreadable {
-        _ if !others.is_empty() => Some(format!(
-            "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
-             database of [database] path in Litestream's configuration",
-            others.join(" and ")
-        )),
-        Some(cause) if agent.listed.is_none() && agent.replicator.process.starts > 0 => Some(
-            format!("nobody can tell whether Litestream replicates other databases, too: {cause}"),
-        ),
-        _ => None,
-    }
-}
-
-/// What is not proved, and has not been for too long. How long stands beside it: a sentence that is the
-/// same is not told twice.
-fn unproved(agent: &Agent, now: BootTime) -> Option<String> {
-    let ledger = &agent.replicator.replica.ledger;
-    let rows = agent.policy.heartbeat.is_some();
-    let is_late = |age: Duration| age > BOUND;
-    let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
-        "what was written is not proved to be on the replica"
-    } else if ledger.proof().is_none() && is_late(ledger.age(now)) {
-        "nothing is proved to be on the replica"
-    } else {
-        return None;
-    };
-    let (bound, why) = (BOUND.as_secs(), waits_for(agent));
-    Some(format!("for more than {bound} s {what}: {why}"))
-}
-
-/// What stands between the device and its next proof.
-fn waits_for(agent: &Agent) -> &str {
-    let (activity, _, trouble) = agent.replicator.activity();
-    match (activity, trouble) {
-        (Activity::WaitingForCredentials, _) => "there are no credentials to start Litestream with",
-        (_, Some(trouble)) => trouble,
-        (Activity::Starting | Activity::Stopping | Activity::WaitingToRestart, None) => {
-            "Litestream is about to start"
-        }
-        (Activity::Resetting, None) => "Litestream's local state is dropped",
-        (Activity::CatchingUp, None) => "Litestream was asked, and has not confirmed it yet",
-        (Activity::Replicating | Activity::Stopped, None) => NO_REASON,
     }
 }

@@ -133,10 +133,14 @@ impl Story {
         done
     }
 
-    /// Litestream follows, and answers so.
+    /// Litestream follows, and answers so; and it tells what it replicates, where it is asked.
     fn follows(&mut self) -> Vec<Action> {
         let said = self.say(&FOLLOWS);
-        self.tell(said)
+        let actions = self.tell(said);
+        if actions.contains(&Action::List) {
+            self.tell(Event::Listed(Vec::new()));
+        }
+        actions
     }
 
     /// What Litestream says: where it follows, one transaction more each time.

@@ -87,6 +87,8 @@ impl Replicator {
         }
         match result {
             Ok(()) => {
+                // What was told since it was stopped was told by the one before.
+                self.introduced = false;
                 self.process.is_up(now);
                 self.replica.catch_up(now);
             }
@@ -171,7 +173,6 @@ impl Replicator {
         if !self.process.has_credentials(now) {
             return self.process.enter(Phase::Idle, now);
         }
-        self.introduced = false;
         self.rescue.hears();
         self.replica.starts();
         self.process.launched(delivery, now);

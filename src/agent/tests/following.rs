@@ -261,3 +261,15 @@ fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
             .contains(&Action::AskRowBefore(7))
     );
 }
+
+#[test]
+fn what_litestream_replicates_is_asked_until_it_tells() {
+    let mut story = Story::started();
+    for _ in 0..3 {
+        let said = story.say(&FOLLOWS);
+        assert!(story.tell(said).contains(&Action::List));
+        story.pass(MINUTE);
+    }
+    story.tell(Event::Listed(Vec::new()));
+    assert!(!story.follows().contains(&Action::List));
+}

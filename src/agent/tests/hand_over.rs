@@ -175,3 +175,17 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
             .contains(&Action::Exit)
     );
 }
+
+#[test]
+fn a_daemon_that_waits_for_the_last_rows_drops_no_local_state() {
+    let mut story = Story::started();
+    assert_eq!(story.tell(Event::Terminate), []);
+    let corrupt = Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()));
+    let said = story.say(&corrupt);
+    assert_eq!(story.tell(said), []);
+    let done = story.pass(15 * SECOND);
+    let asked = done.iter().map(|(_, action)| action);
+    assert_eq!(asked.last(), Some(&Action::Terminate), "{done:?}");
+    let ended = story.tell(Event::Exited("exit status: 0".to_owned()));
+    assert!(ended.contains(&Action::Exit), "{ended:?}");
+}

@@ -49,6 +49,8 @@ pub(crate) struct Replica {
     /// Something happened to the files that Litestream did not do, since the whole database was uploaded.
     pub(crate) is_hurt: bool,
     was_dropped: bool,
+    /// The same, since S3 was given the whole database last.
+    is_suspect: bool,
     /// What is on S3 can be restored.
     pub(crate) is_sound: bool,
     /// The commits that a restore brings back, or did before it was wrong.
@@ -76,6 +78,11 @@ impl Replica {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.newest == 0
+    }
+
+    /// It is wrong, or the next upload may make it so.
+    pub(super) fn is_doubtful(&self) -> bool {
+        !self.is_sound || self.is_suspect
     }
 
     /// A process begins that knows nothing of S3.
@@ -166,6 +173,7 @@ impl Replica {
             let taken = *self.files.get(&number).ok_or(())?;
             let fits = self.newest_file.map(|file| file.mark) == taken.continues;
             self.is_sound = taken.continues.is_none() || self.is_sound && fits;
+            self.is_suspect &= taken.continues.is_some();
             if self.is_sound {
                 self.commits = taken.commits;
             }
@@ -207,14 +215,15 @@ impl Replica {
 
     /// The agent has them dropped.
     pub(crate) fn drop_files(&mut self) {
-        let was_hurt = self.is_hurt;
+        let (was_hurt, was_suspect) = (self.is_hurt, self.is_suspect);
         self.hurt(Wound::Removed);
-        self.is_hurt = was_hurt;
+        (self.is_hurt, self.is_suspect) = (was_hurt, was_suspect);
         self.was_dropped = true;
     }
 
     pub(crate) fn hurt(&mut self, wound: Wound) {
         self.is_hurt = true;
+        self.is_suspect = true;
         self.was_dropped = false;
         if wound != Wound::Emptied {
             self.folder = self.new_mark();

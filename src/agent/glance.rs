@@ -1,0 +1,97 @@
+//! The figures of one moment, for whoever looks at every turn.
+//!
+//! Owns the figures that health and credentials are judged by, and whether all is well. A report adds
+//! the words to it. Never allocates, and decides nothing.
+
+use std::time::Duration;
+
+use super::activity::Activity;
+use super::problems::problems;
+use super::renewal::told_term;
+use super::{Agent, Now};
+use crate::credentials::FailureClass;
+use crate::litestream::answer::Position;
+
+/// What is known at one moment, without a word. Each field means what it means in [`super::Report`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Glance {
+    /// All that was promised is so.
+    pub is_healthy: bool,
+    /// The time to the end of the credentials in force; `None` where there are none that are valid.
+    pub credentials_left: Option<Duration>,
+    /// The time to the next renewal; `None` while one is under way or forbidden.
+    pub renewal_in: Option<Duration>,
+    /// For how long an AWS SDK that asks now may use the credentials before it asks again.
+    pub told_term: Option<Duration>,
+    /// Why the last fetch failed, unless it succeeded.
+    pub failure: Option<FailureClass>,
+    /// What Litestream does.
+    pub replication: Activity,
+    /// What the replica was last seen to hold.
+    pub proof: Option<Proven>,
+    /// How old the oldest row is that is not proved; without a heartbeat, a transaction.
+    pub unproved_for: Option<Duration>,
+    /// The heartbeat row that the replica is known to hold, and what it may lack.
+    pub lag: Option<Lag>,
+}
+
+impl Glance {
+    pub(super) fn of(agent: &Agent, time: Now) -> Self {
+        let now = time.boot;
+        let renewal_in = agent.renewal.due().map(|due| due.since(now));
+        let term = agent.renewal.term();
+        let credentials_left = term
+            .map(|term| term.ends.since(now))
+            .filter(|left| !left.is_zero());
+        let ledger = &agent.replicator.replica.ledger;
+        let (replication, ..) = agent.replicator.activity();
+        Self {
+            is_healthy: !agent.stopping
+                && ledger.proof().is_some()
+                && problems(agent, time).next().is_none(),
+            credentials_left,
+            renewal_in,
+            told_term: credentials_left.map(|left| told_term(left, renewal_in.unwrap_or_default())),
+            failure: agent.renewal.failure().map(|failure| failure.class),
+            replication,
+            proof: ledger.proof().map(|proof| Proven {
+                position: proof.position,
+                age: now.since(proof.at),
+            }),
+            unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
+            lag: ledger.proof().and_then(|proof| {
+                let row = proof.row?;
+                let rows = ledger.rows() - row.number;
+                let time = match rows {
+                    0 => Duration::ZERO,
+                    _ => now.since(proof.asked),
+                };
+                Some(Lag {
+                    row: row.id,
+                    rows,
+                    time,
+                })
+            }),
+        }
+    }
+}
+
+/// What the replica was shown to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Proven {
+    /// Its last transaction, and Litestream's.
+    pub position: Position,
+    /// How long ago that was shown.
+    pub age: Duration,
+}
+
+/// How far the replica may be behind, by the last row that is known to be in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lag {
+    /// That row's id.
+    pub row: i64,
+    /// How many rows were written after it.
+    pub rows: u64,
+    /// The time since the replica held all that there was; zero where it still does.
+    pub time: Duration,
+}

@@ -1,0 +1,279 @@
+//! What the world produced, kind by kind.
+//!
+//! Owns the list of all kinds, and how often each came. A new event or action of the agent does not
+//! compile here before it has a kind, and a kind that never comes fails the run: what the world does not
+//! produce, no law looks at.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+use edgerepl::agent::{Action, Activity, Delivery, Event};
+use edgerepl::credentials::{FailureClass, FetchFailure};
+use edgerepl::litestream::answer::SyncFailure;
+
+/// Names the kinds of a type, in a match that the compiler holds to be complete.
+macro_rules! kinds {
+    ($(#[$doc:meta])* $name:ident of $type:ty { $($kind:ident: $pattern:pat,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        enum $name { $($kind),+ }
+
+        impl $name {
+            const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            fn of(what: &$type) -> Self {
+                match what { $($pattern => Self::$kind),+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Events, their outcomes apart.
+    EventKind of Event {
+        Tick: Event::Tick,
+        Granted: Event::Fetched(Ok(_)),
+        FetchFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Transient, .. })),
+        KeyFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Key, .. })),
+        FetchRefused: Event::Fetched(Err(FetchFailure { class: FailureClass::Refused, .. })),
+        ClockNotSet: Event::Fetched(Err(FetchFailure { class: FailureClass::ClockNotSet, .. })),
+        WrongPin: Event::Fetched(Err(FetchFailure { class: FailureClass::WrongPin, .. })),
+        ProbedEnvironment: Event::Probed(Ok(Delivery::Environment)),
+        ProbedProcess: Event::Probed(Ok(Delivery::Process)),
+        ProbeFailed: Event::Probed(Err(_)),
+        Started: Event::Started(Ok(())),
+        StartFailed: Event::Started(Err(_)),
+        Exited: Event::Exited(_),
+        Synced: Event::Synced(Ok(_)),
+        SyncWithoutSocket: Event::Synced(Err(SyncFailure::NoSocket)),
+        SyncCorrupt: Event::Synced(Err(SyncFailure::StateCorrupt(_))),
+        BeginningMissed: Event::Synced(Err(SyncFailure::BeginningMissed)),
+        SessionEnded: Event::Synced(Err(SyncFailure::SessionEnded(_))),
+        SyncFailed: Event::Synced(Err(SyncFailure::Failed(_))),
+        Greeted: Event::Greeted,
+        Listed: Event::Listed(_),
+        ResetOnOneWal: Event::StateReset(Ok(true)),
+        ResetOnAnotherWal: Event::StateReset(Ok(false)),
+        ResetFailed: Event::StateReset(Err(_)),
+        Surveyed: Event::Surveyed(Ok(_)),
+        SurveyFailed: Event::Surveyed(Err(_)),
+        WalEmptied: Event::WalEmptied(Ok(())),
+        WalStays: Event::WalEmptied(Err(_)),
+        Row: Event::Row(Ok(_)),
+        RowRefused: Event::Row(Err(_)),
+        DatabaseMissing: Event::DatabaseMissing,
+        ReplicaFound: Event::Looked(Ok(true)),
+        NoReplicaFound: Event::Looked(Ok(false)),
+        LookFailed: Event::Looked(Err(_)),
+        GuardTaken: Event::GuardTaken(Ok(())),
+        GuardRefused: Event::GuardTaken(Err(_)),
+        WalTooLarge: Event::WalTooLarge,
+        NetworkChanged: Event::NetworkChanged,
+        ClockStepped: Event::ClockStepped,
+        Understood: Event::Understood(Ok(_)),
+        NotUnderstood: Event::Understood(Err(_)),
+        Reloaded: Event::Reloaded(_),
+        Inherited: Event::Inherited(_),
+        NothingRecalled: Event::NothingRecalled,
+        Terminate: Event::Terminate,
+    }
+}
+
+kinds! {
+    /// Actions.
+    ActionKind of Action {
+        Fetch: Action::Fetch,
+        KillFetch: Action::KillFetch,
+        AbandonFetch: Action::AbandonFetch,
+        Probe: Action::Probe,
+        Survey: Action::Survey,
+        StartWithEnvironment: Action::Start(Delivery::Environment),
+        StartWithProcess: Action::Start(Delivery::Process),
+        AbandonStart: Action::AbandonStart,
+        Terminate: Action::Terminate,
+        Kill: Action::Kill,
+        Sync: Action::Sync,
+        Greet: Action::Greet,
+        List: Action::List,
+        ResetState: Action::ResetState,
+        EmptyWal: Action::EmptyWal,
+        RememberUnproved: Action::Remember(Some(_)),
+        RememberProved: Action::Remember(None),
+        WriteRow: Action::WriteRow,
+        AskRowBefore: Action::AskRowBefore(_),
+        LookForReplica: Action::LookForReplica,
+        AbandonLook: Action::AbandonLook,
+        WriteFirstRow: Action::WriteFirstRow,
+        Prune: Action::Prune,
+        TakeGuard: Action::TakeGuard,
+        ReleaseGuard: Action::ReleaseGuard,
+        AbandonGuard: Action::AbandonGuard,
+        Log: Action::Log(..),
+        Exit: Action::Exit,
+    }
+}
+
+kinds! {
+    /// What Litestream was about when edgerepl was told to end.
+    EndedWhile of Activity {
+        WaitingForCredentials: Activity::WaitingForCredentials,
+        WaitingToRestart: Activity::WaitingToRestart,
+        Starting: Activity::Starting,
+        CatchingUp: Activity::CatchingUp,
+        Replicating: Activity::Replicating,
+        // Whoever has stopped it ends in the same turn.
+        Stopping: Activity::Stopping | Activity::Stopped,
+        Resetting: Activity::Resetting,
+    }
+}
+
+/// What happens in the world, whether the agent is told or not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Happening {
+    Death,
+    Hang,
+    PowerCut,
+    LostDisk,
+    ClockStep,
+    Sleep,
+    /// Somebody's hand in Litestream's files, and a replica that it made wrong.
+    Wound,
+    WrongReplica,
+    Lie,
+    /// The WAL was reset under a Litestream that had not read it all.
+    WalReset,
+    /// And the one that runs next would not notice.
+    WalPassedOver,
+    DatabaseMade,
+    DatabaseRestored,
+    OtherDatabase,
+    OtherInterval,
+    RowsOff,
+    OtherRotation,
+    Unwatched,
+    EndedWhileFetching,
+    EndedWhileLooking,
+    Killed,
+    StartedAgain,
+}
+
+impl Happening {
+    const ALL: &'static [Self] = &[
+        Self::Death,
+        Self::Hang,
+        Self::PowerCut,
+        Self::LostDisk,
+        Self::ClockStep,
+        Self::Sleep,
+        Self::Wound,
+        Self::WrongReplica,
+        Self::Lie,
+        Self::WalReset,
+        Self::WalPassedOver,
+        Self::DatabaseMade,
+        Self::DatabaseRestored,
+        Self::OtherDatabase,
+        Self::OtherInterval,
+        Self::RowsOff,
+        Self::OtherRotation,
+        Self::Unwatched,
+        Self::EndedWhileFetching,
+        Self::EndedWhileLooking,
+        Self::Killed,
+        Self::StartedAgain,
+    ];
+}
+
+/// How often each kind came.
+#[derive(Clone, Debug)]
+pub(crate) struct Coverage {
+    events: [u64; EventKind::ALL.len()],
+    actions: [u64; ActionKind::ALL.len()],
+    ends: [u64; EndedWhile::ALL.len()],
+    happenings: [u64; Happening::ALL.len()],
+}
+
+impl Coverage {
+    pub(crate) fn new() -> Self {
+        Self {
+            events: [0; _],
+            actions: [0; _],
+            ends: [0; _],
+            happenings: [0; _],
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.events[EventKind::of(event) as usize] += 1;
+    }
+
+    pub(crate) fn action(&mut self, action: &Action) {
+        self.actions[ActionKind::of(action) as usize] += 1;
+    }
+
+    pub(crate) fn ended_while(&mut self, activity: Activity) {
+        self.ends[EndedWhile::of(&activity) as usize] += 1;
+    }
+
+    pub(crate) fn happened(&mut self, what: Happening) {
+        self.happenings[what as usize] += 1;
+    }
+
+    /// How many events were handled.
+    pub(crate) fn handled(&self) -> u64 {
+        self.events.iter().sum()
+    }
+
+    /// How often Litestream was started, or given newer credentials.
+    pub(crate) fn grants(&self) -> u64 {
+        self.events[EventKind::Granted as usize]
+    }
+
+    /// The kinds that never came.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let kinds = self.kinds();
+        let never = kinds.filter(|(_, times)| *times == 0);
+        never.map(|(kind, _)| kind).collect()
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = (String, u64)> {
+        named("event", EventKind::ALL, &self.events)
+            .chain(named("action", ActionKind::ALL, &self.actions))
+            .chain(named("ended while", EndedWhile::ALL, &self.ends))
+            .chain(named("world", Happening::ALL, &self.happenings))
+    }
+}
+
+impl AddAssign<&Self> for Coverage {
+    fn add_assign(&mut self, other: &Self) {
+        for (all, more) in [
+            (&mut self.events[..], &other.events[..]),
+            (&mut self.actions, &other.actions),
+            (&mut self.ends, &other.ends),
+            (&mut self.happenings, &other.happenings),
+        ] {
+            for (all, more) in all.iter_mut().zip(more) {
+                *all += more;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (kind, times)) in self.kinds().enumerate() {
+            let separator = if number % 3 == 2 { "\n" } else { "" };
+            write!(f, "  {kind:<36}{times:>12}{separator}")?;
+        }
+        Ok(())
+    }
+}
+
+fn named<K: Copy + fmt::Debug>(
+    of: &str,
+    kinds: &[K],
+    times: &[u64],
+) -> impl Iterator<Item = (String, u64)> {
+    let kinds = kinds.iter().zip(times);
+    kinds.map(move |(kind, times)| (format!("{of} {kind:?}"), *times))
+}

@@ -1,0 +1,229 @@
+//! What more than one law has to know of what was before.
+//!
+//! Owns how things are and were, and judges nothing.
+
+use std::time::Duration;
+
+use edgerepl::agent::{Action, Event, Glance};
+
+use super::{Step, follows};
+use crate::world::Time;
+
+/// The longest that the guard may hold.
+pub(super) const GUARD_LIMIT: Duration = Duration::from_secs(300);
+
+/// What the laws are told of how things are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sight {
+    /// What the configuration says, and which database it names.
+    pub(crate) watched: usize,
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) wants_guard: bool,
+    pub(crate) litestream_is_child: bool,
+    pub(crate) litestream_is_up: bool,
+    /// It gets newer credentials without a restart, and is to.
+    pub(crate) litestream_asks: bool,
+    pub(crate) litestream_is_stuck: bool,
+    /// It replicates the database that is watched, and another one.
+    pub(crate) litestream_serves_it: bool,
+    pub(crate) litestream_has_neighbour: bool,
+    /// Its configuration named another one since its start.
+    pub(crate) may_have_neighbour: bool,
+    /// It was asked what it replicates, and its answer got lost.
+    pub(crate) litestream_is_untold: bool,
+    pub(crate) stop_was_asked: bool,
+    pub(crate) state_is_corrupt: bool,
+    /// The WAL could not be emptied, when that was the way to begin anew.
+    pub(crate) wal_stays: bool,
+    pub(crate) files_are_hurt: bool,
+    /// A Litestream that starts now takes another WAL for the one that it knows.
+    pub(crate) wal_is_passed_over: bool,
+    pub(crate) guard_is_held: bool,
+    pub(crate) disk_is_well: bool,
+    pub(crate) clock_is_right: bool,
+    /// By a provider that told another time with the last grant.
+    pub(crate) clock_is_doubted: bool,
+    /// Nothing stands between the device and its replica, and nobody has to restore anything.
+    pub(crate) is_fine: bool,
+    pub(crate) fetch_is_in_flight: bool,
+    pub(crate) granted_until: Time,
+    pub(crate) database_is_there: bool,
+    pub(crate) replica_is_there: bool,
+    /// When the oldest row was written that no restore brings back; without rows, anything.
+    pub(crate) oldest_missing: Option<Time>,
+    pub(crate) restorable_row: i64,
+    /// The replica was wrong before this agent began, who can't see it.
+    pub(crate) is_blind: bool,
+    /// What the next run is to be told: since when a row is not proved.
+    pub(crate) remembered: Option<Option<Time>>,
+}
+
+/// What was, up to now.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(super) time: Time,
+    pub(super) sight: Sight,
+    pub(super) glance: Option<Glance>,
+    /// Since the look before; and in all.
+    pub(super) since_last_look: Duration,
+    pub(super) watched: Duration,
+    last_look: Time,
+    /// When this run of edgerepl began, its policy last changed, and its database.
+    pub(super) began: Time,
+    pub(super) policy_changed: Time,
+    pub(super) database_changed: Time,
+    /// The database changed, and Litestream has not followed since.
+    pub(super) is_new_database: bool,
+    pub(super) slept_until: Time,
+    pub(super) fine_since: Option<Time>,
+    pub(super) disk_well_since: Option<Time>,
+    pub(super) last_wrong_clock: Time,
+    pub(super) end_asked: Option<Time>,
+    /// systemd is to restart Litestream.
+    pub(super) is_about_to_stop: bool,
+    pub(super) grants: u64,
+    pub(super) last_fetch_failed: bool,
+    pub(super) guard_since: Option<Time>,
+    guard_failed: Option<Time>,
+    /// The guard reached a bound, and Litestream has not caught up since.
+    pub(super) guard_is_spent: bool,
+    /// Up to when Litestream was shown to follow.
+    pub(super) followed: Time,
+}
+
+impl Past {
+    pub(super) fn new() -> Self {
+        Self {
+            time: Duration::ZERO,
+            sight: Sight::default(),
+            glance: None,
+            since_last_look: Duration::ZERO,
+            watched: Duration::ZERO,
+            last_look: Duration::ZERO,
+            began: Duration::ZERO,
+            policy_changed: Duration::ZERO,
+            database_changed: Duration::ZERO,
+            is_new_database: false,
+            slept_until: Duration::ZERO,
+            fine_since: None,
+            disk_well_since: None,
+            last_wrong_clock: Duration::ZERO,
+            end_asked: None,
+            is_about_to_stop: false,
+            grants: 0,
+            last_fetch_failed: false,
+            guard_since: None,
+            guard_failed: None,
+            guard_is_spent: false,
+            followed: Duration::ZERO,
+        }
+    }
+
+    /// What a law may know of a step that it judges.
+    pub(super) fn before(&mut self, step: &Step<'_>, sight: Sight, time: Time) {
+        self.time = time;
+        if sight.watched != self.sight.watched {
+            self.database_changed = time;
+            self.is_new_database = true;
+        }
+        self.sight = sight;
+        self.fine_since = sight.is_fine.then(|| self.fine_since.unwrap_or(time));
+        self.disk_well_since = sight
+            .disk_is_well
+            .then(|| self.disk_well_since.unwrap_or(time));
+        if !sight.clock_is_right {
+            self.last_wrong_clock = time;
+        }
+        match step {
+            Step::Begins => self.begin(),
+            Step::Event(event) => self.hear(event),
+            Step::Look(glance) => self.look(glance),
+            Step::Action(_) | Step::Turned { .. } | Step::WalReset | Step::Report(_) => {}
+        }
+    }
+
+    /// And what it may know only later.
+    pub(super) fn after(&mut self, step: &Step<'_>) {
+        match step {
+            Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
+            Step::Action(Action::Survey) => self.is_about_to_stop |= self.sight.litestream_is_up,
+            Step::Action(Action::TakeGuard) => self.guard_since = Some(self.time),
+            Step::Action(Action::AbandonGuard) => {
+                self.guard_since = None;
+                self.guard_is_spent = true;
+            }
+            Step::Action(Action::ReleaseGuard) => {
+                let held = self.guard_since.take().map(|since| self.time - since);
+                self.guard_is_spent = held.is_some_and(|held| held >= GUARD_LIMIT);
+            }
+            Step::Look(glance) if follows(glance) => {
+                self.guard_is_spent = false;
+                self.is_new_database &= !self.sight.litestream_serves_it;
+            }
+            _ => {}
+        }
+    }
+
+    /// Since when nothing is in the way of an agent that wants all to be well.
+    pub(super) fn fair_since(&self) -> Option<Time> {
+        let fine = self.fine_since?;
+        let fair = fine
+            .max(self.began)
+            .max(self.slept_until)
+            .max(self.last_wrong_clock)
+            .max(self.policy_changed);
+        self.end_asked.is_none().then_some(fair)
+    }
+
+    /// It is tried again a second later.
+    pub(super) fn guard_failed_lately(&self) -> bool {
+        let limit = |failed: Time| failed.max(self.slept_until) + Duration::from_secs(1);
+        self.guard_failed
+            .is_some_and(|failed| self.time <= limit(failed))
+    }
+
+    fn begin(&mut self) {
+        *self = Self {
+            time: self.time,
+            sight: self.sight,
+            watched: self.watched,
+            last_look: self.time,
+            began: self.time,
+            slept_until: self.slept_until,
+            fine_since: self.sight.is_fine.then_some(self.time),
+            last_wrong_clock: self.last_wrong_clock,
+            ..Self::new()
+        };
+    }
+
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Fetched(Ok(_)) => {
+                self.grants += 1;
+                self.last_fetch_failed = false;
+            }
+            Event::Fetched(Err(_)) => self.last_fetch_failed = true,
+            Event::GuardTaken(Err(_)) => {
+                self.guard_since = None;
+                self.guard_failed = Some(self.time);
+            }
+            Event::Reloaded(_) => self.policy_changed = self.time,
+            Event::Terminate => self.end_asked = self.end_asked.or(Some(self.time)),
+            _ => {}
+        }
+    }
+
+    fn look(&mut self, glance: &Glance) {
+        self.since_last_look = self.time - self.last_look;
+        self.watched += self.since_last_look;
+        self.last_look = self.time;
+        let shown = match self.sight.heartbeat {
+            Some(_) => glance.proof.map(|proof| proof.age),
+            None => glance.proof.and(glance.unproved_for),
+        };
+        if let Some(age) = shown {
+            self.followed = self.followed.max(self.time.saturating_sub(age));
+        }
+        self.glance = Some(*glance);
+    }
+}

@@ -1,0 +1,212 @@
+//! Laws of fair weather: after a while all is well, and nobody had to do anything.
+
+use std::time::Duration;
+
+use edgerepl::agent::{BOUND, Event};
+
+use super::{Law, Past, Step, Time, Verdict};
+
+/// After so much fair weather all must be well again. The slowest retry is 15 min.
+const RECOVERY: Duration = Duration::from_secs(40 * 60);
+
+/// Broken local state may need several resets, which are an hour apart.
+const RESET_RECOVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// What hangs after it followed in fair weather is mended by it.
+const STUCK_RECOVERY: Duration = Duration::from_secs(2 * 3600);
+
+/// Where S3 was away before, and restarts mended nothing, the next one may be so late.
+const LATE_STUCK_RECOVERY: Duration = Duration::from_secs(13 * 3600);
+
+/// A database that takes rows gets one in each interval.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    last: Time,
+}
+
+impl Law for Rows {
+    const NAME: &'static str = "rows go on where the database takes them";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.end_asked.is_none() && past.sight.heartbeat.is_some() && past.disk_well_since.is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match (step, past.sight.heartbeat, past.disk_well_since) {
+            (Step::Event(Event::Row(Ok(_))), ..) => self.last = past.time,
+            (Step::Look(_), Some(interval), Some(disk)) if self.applies(past) => {
+                let since = self
+                    .last
+                    .max(disk)
+                    .max(past.began)
+                    .max(past.slept_until)
+                    .max(past.policy_changed);
+                let late = past.time.saturating_sub(since);
+                return Verdict::of(late <= interval + Duration::from_secs(2), || {
+                    format!("none for {late:?}")
+                });
+            }
+            _ => {}
+        }
+        Verdict::Silent
+    }
+}
+
+/// In fair weather there are credentials.
+#[derive(Debug, Default)]
+pub(super) struct Credentials;
+
+impl Law for Credentials {
+    const NAME: &'static str = "fair weather: there are credentials";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.fair_since()
+            .is_some_and(|since| past.time > since + RECOVERY)
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if self.applies(past) => {
+                Verdict::of(glance.credentials_left.is_some(), || format!("{glance:?}"))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// In fair weather the device is healthy.
+#[derive(Debug, Default)]
+pub(super) struct Replication {
+    was_well: bool,
+    was_untold: bool,
+    last_well: Time,
+    last_hurt: Time,
+}
+
+impl Law for Replication {
+    const NAME: &'static str = "fair weather: the replica follows";
+
+    fn applies(&self, past: &Past) -> bool {
+        let since = past.fair_since().map(|since| since.max(self.last_hurt));
+        since.is_some_and(|since| past.time > since + RECOVERY)
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            return Verdict::Silent;
+        };
+        let sight = &past.sight;
+        let is_hurt = sight.state_is_corrupt || sight.wal_stays || sight.litestream_is_stuck;
+        if is_hurt || past.is_new_database {
+            self.last_hurt = past.time;
+        }
+        // What somebody has to mend, who is told of it.
+        let is_told = sight.clock_is_doubted || sight.may_have_neighbour;
+        let is_proved = glance.unproved_for.unwrap_or_default() <= BOUND;
+        let is_well = (glance.is_healthy || is_told && is_proved) && sight.litestream_is_up;
+        let is_untold = sight.litestream_is_untold;
+        let was_told_now = std::mem::replace(&mut self.was_untold, is_untold) && !is_untold;
+        // Between two looks nothing changes.
+        if std::mem::replace(&mut self.was_well, is_well) || is_well || was_told_now {
+            self.last_well = past.time;
+        }
+        match past.fair_since() {
+            Some(since) if self.applies(past) => {
+                let bad = past.time - self.last_well.max(since).max(self.last_hurt);
+                // It is asked again with the next row.
+                let next_row = match is_untold {
+                    true => sight.heartbeat.unwrap_or_default(),
+                    false => Duration::ZERO,
+                };
+                Verdict::of(bad < RECOVERY + next_row, || {
+                    format!("not for {bad:?}: {glance:?}")
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// In fair weather a Litestream that hangs is restarted.
+#[derive(Debug, Default)]
+pub(super) struct Hung {
+    last_unstuck: Time,
+    last_corrupt: Time,
+}
+
+impl Law for Hung {
+    const NAME: &'static str = "fair weather: what hangs is restarted";
+
+    fn applies(&self, past: &Past) -> bool {
+        // Where rows are seldom, so are the questions that show it.
+        let asks = past
+            .sight
+            .heartbeat
+            .is_some_and(|interval| interval <= RECOVERY);
+        past.fair_since().is_some() && past.sight.litestream_is_stuck && asks
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            return Verdict::Silent;
+        };
+        if !past.sight.litestream_is_stuck {
+            self.last_unstuck = past.time;
+        }
+        if past.sight.state_is_corrupt || past.sight.wal_stays {
+            self.last_corrupt = past.time;
+        }
+        match past.fair_since() {
+            Some(since) if self.applies(past) => {
+                let limit = match past.followed > since {
+                    true => STUCK_RECOVERY,
+                    false => LATE_STUCK_RECOVERY,
+                };
+                // What is corrupt, too, may take as long as a reset.
+                let hung = past.time - self.last_unstuck.max(since).max(self.last_corrupt);
+                Verdict::of(hung < limit, || {
+                    format!("it hangs for {hung:?}: {glance:?}")
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// In fair weather local state that is broken is dropped.
+#[derive(Debug, Default)]
+pub(super) struct BrokenState {
+    last_sound: Time,
+}
+
+impl Law for BrokenState {
+    const NAME: &'static str = "fair weather: broken local state is dropped";
+
+    fn applies(&self, past: &Past) -> bool {
+        let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays;
+        past.fair_since().is_some() && is_broken
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            return Verdict::Silent;
+        };
+        match past.fair_since() {
+            Some(since) if self.applies(past) => {
+                let broken = past.time - self.last_sound.max(since);
+                Verdict::of(broken < RESET_RECOVERY, || {
+                    format!("it is broken for {broken:?}: {glance:?}")
+                })
+            }
+            _ => {
+                self.last_sound = past.time;
+                Verdict::Silent
+            }
+        }
+    }
+}

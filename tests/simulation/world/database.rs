@@ -1,0 +1,208 @@
+//! A database, its WAL, and the application that writes to it.
+//!
+//! Owns what was committed and what of it a restore brings back; when the application writes, and when
+//! the WAL is reset. Never knows who replicates it, or with what.
+
+use std::collections::VecDeque;
+
+use edgerepl::agent::Event;
+
+use super::replica::{Replica, Wound};
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World};
+use crate::coverage::Happening;
+use crate::faults::Fault;
+
+/// What the guard may let the WAL grow to.
+const WAL_LIMIT: u64 = 64 << 20;
+
+pub(super) struct Database {
+    /// It is there.
+    pub(super) there: bool,
+    pub(super) replica: Replica,
+    pub(super) rows: i64,
+    /// When the last row was written, and the one before it.
+    last_row: Option<Time>,
+    pub(super) row_before: Option<Time>,
+    pub(super) commits: u64,
+    /// What was committed, and when, that is not on the replica: rows with their ids, and all.
+    missing_rows: VecDeque<(u64, i64, Time)>,
+    missing: VecDeque<(u64, Time)>,
+    pub(super) restorable_row: i64,
+    /// The replica was wrong before the agent began, who could not see it.
+    pub(super) is_blind: bool,
+    wal: u64,
+}
+
+impl Database {
+    pub(super) fn new(there: bool) -> Self {
+        Self {
+            there,
+            replica: Replica::new(),
+            rows: 0,
+            last_row: None,
+            row_before: None,
+            commits: 0,
+            missing_rows: VecDeque::new(),
+            missing: VecDeque::new(),
+            restorable_row: 0,
+            is_blind: false,
+            wal: 0,
+        }
+    }
+
+    /// An agent begins that knows nothing of it. What an earlier one found wrong with Litestream's files,
+    /// and had not mended, is forgotten with it.
+    pub(super) fn begins_to_be_watched(&mut self) {
+        self.is_blind = self.replica.is_doubtful();
+    }
+
+    /// The disk is lost.
+    pub(super) fn lose(&mut self) {
+        self.there = false;
+        self.missing_rows.clear();
+        self.missing.clear();
+        self.replica.hurt(Wound::Removed);
+    }
+
+    /// Litestream takes and uploads what there is; false where it can't.
+    pub(super) fn replicate(&mut self) -> bool {
+        let done = self.replica.sync(self.commits).is_ok();
+        self.is_blind &= self.replica.is_doubtful();
+        if self.replica.is_sound {
+            let held = self.replica.commits;
+            let all = self.missing.partition_point(|(commit, _)| *commit <= held);
+            self.missing.drain(..all);
+            let rows = self
+                .missing_rows
+                .partition_point(|(commit, ..)| *commit <= held);
+            if let Some((_, row, _)) = self.missing_rows.drain(..rows).next_back() {
+                self.restorable_row = row;
+            }
+        }
+        done
+    }
+
+    /// When the oldest row was written that no restore brings back; without rows, anything.
+    pub(super) fn oldest_missing(&self, rows: bool) -> Option<Time> {
+        let oldest = match rows {
+            true => self.missing_rows.front().map(|(_, _, time)| *time),
+            false => self.missing.front().map(|(_, time)| *time),
+        };
+        oldest.filter(|_| !self.is_blind)
+    }
+
+    pub(super) fn wal_is_too_large(&self) -> bool {
+        self.wal > WAL_LIMIT
+    }
+
+    /// The WAL begins anew, read or not; Litestream notices, unless the new one is shorter.
+    pub(super) fn reset_wal(&mut self, is_shorter: bool) {
+        self.wal = 0;
+        self.replica.reset_wal(self.commits, is_shorter);
+    }
+
+    /// All of it is in the database, and nothing is left in it.
+    pub(super) fn empty_wal(&mut self) {
+        self.wal = 0;
+        self.replica.empty_wal();
+    }
+
+    /// Litestream has read it all, and lets it begin anew.
+    pub(super) fn checkpoint_by_litestream(&mut self) {
+        self.wal = 0;
+    }
+
+    fn commit(&mut self, row: Option<i64>, bytes: u64, time: Time) {
+        self.commits += 1;
+        self.wal += bytes;
+        self.missing.push_back((self.commits, time));
+        if let Some(row) = row {
+            self.missing_rows.push_back((self.commits, row, time));
+        }
+    }
+}
+
+impl World {
+    /// The application commits something; it makes its database, where nobody else does.
+    pub(super) fn write(&mut self) {
+        let has_rows = self.policy.heartbeat.is_some();
+        let database = self.watched_mut();
+        if !database.there && !has_rows && database.replica.is_empty() {
+            database.there = true;
+        }
+        if database.there {
+            self.commit(None);
+            self.look_in();
+        }
+        let most = self.chance.pick(&[MINUTE, HOUR, DAY]);
+        self.expect_sometime(Coming::Write, SECOND, most);
+    }
+
+    pub(super) fn write_row(&mut self) -> i64 {
+        let time = self.time;
+        let database = self.watched_mut();
+        database.rows += 1;
+        database.row_before = database.last_row.replace(time);
+        let row = database.rows;
+        self.commit(Some(row));
+        row
+    }
+
+    /// Something is committed, and Litestream takes it before it is asked to, perhaps.
+    fn commit(&mut self, row: Option<i64>) {
+        let bytes = match row {
+            None if self.faults.has(Fault::BigWrites) => 1 << (12 + self.chance.below(17)),
+            _ => 8192,
+        };
+        let time = self.time;
+        self.watched_mut().commit(row, bytes, time);
+        let runs = self.litestream.up && self.litestream.serves == self.watched;
+        if runs && self.watched().replica.is_open() && self.can_replicate() && self.chance.one_in(2)
+        {
+            self.replicate();
+        }
+    }
+
+    /// The application checkpoints.
+    pub(super) fn checkpoint(&mut self) {
+        self.checkpoint_now();
+        self.look_in();
+        self.expect_sometime(Coming::Checkpoint, SECOND, DAY);
+    }
+
+    /// What nobody holds is reset, and Litestream has to start over.
+    pub(super) fn checkpoint_now(&mut self) {
+        if !self.guard && !self.litestream_holds_wal() {
+            self.coverage.happened(Happening::WalReset);
+            // While systemd restarts it, or once it is about to be started, nobody can look any more.
+            let litestream = &self.litestream;
+            let is_seen = litestream.up || litestream.restarts || litestream.was_surveyed;
+            let is_shorter = !is_seen && self.chance.one_in(2);
+            if is_shorter {
+                self.coverage.happened(Happening::WalPassedOver);
+            }
+            self.watched_mut().reset_wal(is_shorter);
+            // A Litestream that never saw this database has nothing to lose; what is emptied is let go.
+            let sees = self.litestream.serves == self.watched;
+            if self.runs && sees && !self.litestream.empties_wal() {
+                self.observe_wal_reset();
+            }
+        }
+    }
+
+    /// The guard looks at the WAL's size.
+    pub(super) fn look_at_wal(&mut self) {
+        if self.guard {
+            self.expect(Coming::GuardLook, SECOND);
+            if self.watched().wal_is_too_large() {
+                self.tell(Event::WalTooLarge);
+            }
+        }
+    }
+
+    pub(super) fn litestream_holds_wal(&self) -> bool {
+        let litestream = &self.litestream;
+        let watches = litestream.serves == self.watched;
+        litestream.up && watches && litestream.holds_wal_from <= self.time
+    }
+}

@@ -1,0 +1,256 @@
+//! The people and programs that run edgerepl: who ends, kills and starts it, and changes what it is told.
+//!
+//! Owns the policies, Litestream's configuration, and the daemon's comings and goings. Never touches what
+//! the daemon decides by itself.
+
+use std::time::Duration;
+
+use edgerepl::agent::{Action, Agent, Delivery, Event, Policy, SupervisorKind};
+use edgerepl::config::Rotation;
+
+use super::replica::Wound;
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, World};
+use crate::chance::Chance;
+use crate::coverage::Happening;
+use crate::faults::Fault;
+
+/// What somebody wrote into Litestream's own configuration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Configuration {
+    /// The database that is watched.
+    Plain,
+    /// Another one, too.
+    Neighbour,
+    Unreadable,
+}
+
+/// How often rows are written. A life is short where that costs many events: see [`is_busy`].
+const INTERVALS: [Option<Duration>; 6] = [
+    None,
+    Some(Duration::from_secs(5)),
+    Some(Duration::from_secs(15 * 60)),
+    Some(Duration::from_secs(3600)),
+    Some(Duration::from_secs(3600)),
+    Some(Duration::from_secs(6 * 3600)),
+];
+
+const DATABASES: [&str; 2] = ["/data/app.db", "/data/measurements.db"];
+
+pub(super) fn policy(chance: &mut Chance) -> Policy {
+    Policy {
+        renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
+        heartbeat: chance.pick(&INTERVALS),
+        prune: chance.one_in(2),
+        supervisor: chance.pick(&[
+            SupervisorKind::Child,
+            SupervisorKind::Child,
+            SupervisorKind::Systemd,
+        ]),
+        rotation: chance.pick(&[Rotation::Auto, Rotation::Restart, Rotation::Refresh]),
+        wal_guard: !chance.one_in(5),
+        database: DATABASES[0].into(),
+    }
+}
+
+/// Litestream is asked each half minute, or more often.
+pub(super) fn is_busy(policy: &Policy) -> bool {
+    policy.heartbeat.is_none_or(|interval| interval < MINUTE)
+}
+
+impl World {
+    /// Somebody reads the configuration anew, and had changed it, perhaps.
+    pub(super) fn reload(&mut self) {
+        if self.faults.has(Fault::OtherPolicies) && self.chance.one_in(2) {
+            self.change_policy();
+        }
+        if self.strikes(Fault::OtherDatabases, 8) {
+            self.coverage.happened(Happening::OtherDatabase);
+            self.watched = 1 - self.watched;
+            self.policy.database = DATABASES[self.watched].into();
+            let is_held = self.litestream.up && self.litestream.serves == self.watched;
+            let database = self.watched_mut();
+            database.begins_to_be_watched();
+            if !is_held {
+                database.reset_wal(false);
+            }
+        }
+        if self.strikes(Fault::OtherConfigurations, 4) {
+            let known = [
+                Configuration::Plain,
+                Configuration::Neighbour,
+                Configuration::Unreadable,
+            ];
+            self.configuration = self.chance.pick(&known);
+            self.may_have_neighbour |= self.configuration == Configuration::Neighbour;
+            if self.configuration == Configuration::Neighbour {
+                self.coverage.happened(Happening::Unwatched);
+            }
+        }
+        self.understand();
+        self.tell(Event::Reloaded(self.policy.clone()));
+        if is_busy(&self.policy) && !self.lives_briefly {
+            // Nobody bears that for long.
+            self.expect_sometime(Coming::Reload, MINUTE, 4 * HOUR);
+        }
+    }
+
+    fn change_policy(&mut self) {
+        let policy = policy(&mut self.chance);
+        let policy = Policy {
+            // It changes with a restart of edgerepl, not before.
+            supervisor: self.policy.supervisor,
+            database: self.policy.database.clone(),
+            // A Litestream that can't ask for credentials is not told to.
+            rotation: match (policy.rotation, self.understands) {
+                (Rotation::Refresh, Delivery::Environment) => Rotation::Auto,
+                (any, _) => any,
+            },
+            ..policy
+        };
+        if policy.heartbeat != self.policy.heartbeat {
+            let what = match policy.heartbeat {
+                Some(_) => Happening::OtherInterval,
+                None => Happening::RowsOff,
+            };
+            self.coverage.happened(what);
+        }
+        if policy.rotation != self.policy.rotation {
+            self.coverage.happened(Happening::OtherRotation);
+        }
+        self.policy = policy;
+    }
+
+    pub(super) fn reload_by_plan(&mut self) {
+        self.reload();
+        if self.chance.one_in(8) {
+            let more = self.chance.scale(MINUTE, 3 * HOUR).as_secs() as u32;
+            self.expect(Coming::ReloadStorm(more), SECOND / 50);
+        }
+        self.expect_sometime(Coming::Reload, DAY, 90 * DAY);
+    }
+
+    pub(super) fn reload_in_a_storm(&mut self, more: u32) {
+        self.understand();
+        self.tell(Event::Reloaded(self.policy.clone()));
+        if more > 0 {
+            let wait = self.chance.scale(SECOND / 100, 10 * SECOND);
+            self.expect(Coming::ReloadStorm(more - 1), wait);
+        }
+    }
+
+    /// Somebody's hand in Litestream's files.
+    pub(super) fn hurt(&mut self) {
+        self.coverage.happened(Happening::Wound);
+        let some = self.chance.scale(SECOND, HOUR).as_secs();
+        let wounds = [
+            Wound::Removed,
+            Wound::Emptied,
+            Wound::RolledBack(some),
+            Wound::Another(some),
+        ];
+        let wound = self.chance.pick(&wounds);
+        self.watched_mut().replica.hurt(wound);
+        self.expect_sometime(Coming::Hurt, HOUR, 60 * DAY);
+    }
+
+    /// Whatever edgerepl is about, somebody ends or kills it in the middle of that, now and then.
+    pub(super) fn may_interrupt(&mut self, action: &Action) {
+        let one_in = match action {
+            Action::Log(..) | Action::Remember(_) | Action::Exit => return,
+            Action::Probe | Action::ResetState | Action::EmptyWal | Action::LookForReplica => 10,
+            _ => 3000,
+        };
+        for (fault, coming) in [
+            (Fault::Ends, Coming::Shutdown),
+            (Fault::Kills, Coming::DaemonKilled),
+        ] {
+            if self.strikes(fault, one_in) {
+                self.expect_sometime(coming, SECOND / 1000, 30 * SECOND);
+            }
+        }
+    }
+
+    pub(super) fn end_daemon(&mut self) {
+        if !self.runs {
+            return;
+        }
+        if self.cloud.fetch.is_some() {
+            self.coverage.happened(Happening::EndedWhileFetching);
+        }
+        if self.cloud.look.is_some() {
+            self.coverage.happened(Happening::EndedWhileLooking);
+        }
+        let activity = self.agent.glance(self.now()).replication;
+        self.coverage.ended_while(activity);
+        // Somebody has no patience.
+        if self.chance.one_in(4) {
+            self.expect_sometime(Coming::Shutdown, SECOND / 100, 20 * SECOND);
+        }
+        self.tell(Event::Terminate);
+    }
+
+    /// SIGKILL: what was its child ends with it.
+    pub(super) fn kill_daemon(&mut self) {
+        if self.runs {
+            self.coverage.happened(Happening::Killed);
+            self.daemon_is_gone();
+        }
+    }
+
+    /// It ended or was killed; somebody starts it again.
+    pub(super) fn daemon_is_gone(&mut self) {
+        self.stop_daemon();
+        let wait = self.chance.scale(SECOND / 10, HOUR);
+        self.expect(Coming::DaemonStarts, wait);
+    }
+
+    pub(super) fn stop_daemon(&mut self) {
+        self.runs = false;
+        self.news.clear();
+        self.litestream.loses_daemon(self.cloud.granted_until);
+        self.cloud.forget();
+        self.guard = false;
+        if self.policy.supervisor == SupervisorKind::Child {
+            self.litestream.up = false;
+        }
+        if !self.litestream.up {
+            // Nothing more is heard of a start that was under way.
+            self.litestream.process = self.new_process();
+        }
+    }
+
+    pub(super) fn start_daemon_again(&mut self) {
+        if !self.runs {
+            self.coverage.happened(Happening::StartedAgain);
+            self.start_daemon();
+        }
+    }
+
+    /// edgerepl starts, with nothing but what is on tmpfs and on the disk.
+    pub(super) fn start_daemon(&mut self) {
+        self.runs = true;
+        self.wal_stays = false;
+        self.watched_mut().begins_to_be_watched();
+        let now = self.now();
+        self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
+        self.observe_begin();
+        match self.memory {
+            None => self.news.push_back(Event::NothingRecalled),
+            Some(Some(since)) => {
+                let age = now.boot.since(since);
+                self.news.push_back(Event::Inherited(age));
+            }
+            Some(None) => {}
+        }
+        self.understand();
+        self.tell(Event::Tick);
+    }
+
+    /// The age of the row before the first one of this run, by the wall clock.
+    pub(super) fn row_before(&mut self) -> Option<Event> {
+        let written = self.watched().row_before?;
+        let age = (self.time - written).as_secs() as i64 + self.device.wall_offset;
+        let age = u64::try_from(age).ok()?;
+        Some(Event::Inherited(Duration::from_secs(age)))
+    }
+}
