@@ -406,7 +406,8 @@ fn hurt(lab: &Lab, wound: Wound, running: bool, position: u32) -> Outcome {
         (Wound::Reset, _) => reset(&device)?,
         (Wound::Removed, _) => remove(&state)?,
         (Wound::Emptied, _) => empty(&state)?,
-        (Wound::Level0Emptied, _) => empty_files(&state.join("ltx/0"))?,
+        (Wound::Level0Emptied, _) if running => empty_files(&state.join("ltx/0"))?,
+        (Wound::Level0Emptied, _) => empty(&state.join("ltx/0"))?,
         (Wound::RolledBack | Wound::Foreign, _) => {
             fs::rename(&state, device.site.root().join("newer"))?;
             fs::rename(earlier.join(".app.db-litestream"), &state)?;
