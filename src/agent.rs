@@ -82,8 +82,8 @@ pub struct Policy {
     pub prune: bool,
     /// Who runs Litestream.
     pub supervisor: SupervisorKind,
-    /// How new credentials reach it.
-    pub rotation: Rotation,
+    /// How new credentials reach it; `None` where that is found out.
+    pub rotation: Option<Rotation>,
     /// The WAL is held while Litestream is down.
     pub wal_guard: bool,
     /// Which database it is about: what is proved of one says nothing of another.
@@ -97,15 +97,6 @@ pub enum SupervisorKind {
     Child,
     /// systemd: one restart, which is over when systemd says so.
     Systemd,
-}
-
-/// How a Litestream that is started comes by credentials.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Delivery {
-    /// They are in its environment: for newer ones it has to be started again.
-    Environment,
-    /// It asks a process of ours for them, whenever those that it has are about to end.
-    Process,
 }
 
 /// What a granted set of credentials means for decisions. The secrets stay with the reactor.
@@ -127,7 +118,7 @@ pub enum Event {
     /// The fetch ended.
     Fetched(Result<Lease, FetchFailure>),
     /// It is known how Litestream can be given credentials, or why it is not.
-    Probed(Result<Delivery, String>),
+    Probed(Result<Rotation, String>),
     /// It is known how Litestream's files and the WAL look before a start, or why it is not.
     Surveyed(Result<Survey, String>),
     /// Litestream runs (or systemd says that it restarted its unit), or could not be started.
@@ -187,7 +178,7 @@ pub enum Action {
     Survey,
     /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
     /// [`Event::Started`].
-    Start(Delivery),
+    Start(Rotation),
     /// Give up on whatever was asked for on the way to a start: nothing more is heard of it.
     AbandonStart,
     /// Ask Litestream to end (SIGTERM); a second one cuts its last sync short.

@@ -251,8 +251,9 @@ impl fmt::Display for Endpoint {
 pub struct Replication {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// How Litestream gets new credentials.
-    pub rotation: Rotation,
+    /// How Litestream gets new credentials; `None` ("auto"): by a refresh if this Litestream can do it,
+    /// else by a restart.
+    pub rotation: Option<Rotation>,
     /// The supervisor of Litestream.
     pub supervisor: Supervisor,
     /// Litestream's control socket, as in Litestream's configuration. If nothing listens there,
@@ -273,9 +274,9 @@ impl Replication {
             _ => Supervisor::Child,
         };
         let rotation = match section.choice("rotation", "auto", &["auto", "restart", "refresh"])? {
-            "restart" => Rotation::Restart,
-            "refresh" => Rotation::Refresh,
-            _ => Rotation::Auto,
+            "restart" => Some(Rotation::Restart),
+            "refresh" => Some(Rotation::Refresh),
+            _ => None,
         };
         Ok(Self {
             command: section.command("command", &default)?,
@@ -291,12 +292,21 @@ impl Replication {
 /// How Litestream gets new credentials.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rotation {
-    /// By a refresh if this Litestream can do it, else by a restart.
-    Auto,
     /// By a restart with the credentials in the environment: every version can do it.
     Restart,
-    /// By a refresh: Litestream asks for them itself, 0.5 and later.
+    /// By a refresh: Litestream asks a process of ours for them, whenever those that it has are about to
+    /// end; 0.5 and later.
     Refresh,
+}
+
+impl Rotation {
+    /// The word for it, in the configuration and in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Refresh => "refresh",
+        }
+    }
 }
 
 /// The supervisor of Litestream.

@@ -24,9 +24,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::agent::{self, Action, Agent, Delivery, Event, Lease, Now};
+use crate::agent::{self, Action, Agent, Event, Lease, Now};
 use crate::clock::{BootTime, WallTime};
-use crate::config::{RuntimeDirectory, Settings};
+use crate::config::{Rotation, RuntimeDirectory, Settings};
 use crate::credentials::delivery;
 use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
@@ -324,7 +324,7 @@ impl Reactor {
             Action::Probe => events.extend(litestream.probe(context)),
             Action::Survey => self.survey(),
             Action::EmptyWal => events.extend(litestream.empty_wal(context)),
-            Action::Start(delivery) => self.start(delivery),
+            Action::Start(rotation) => self.start(rotation),
             Action::AbandonStart => litestream.abandon_start(leftovers),
             Action::Terminate => self.litestream.terminate(&self.own_children()),
             Action::Kill => self.litestream.kill(&self.own_children()),
@@ -378,10 +378,10 @@ impl Reactor {
         self.events.extend(self.litestream.survey(&self.context));
     }
 
-    fn start(&mut self, delivery: Delivery) {
+    fn start(&mut self, rotation: Rotation) {
         self.understand();
         self.events
-            .extend(self.litestream.start(delivery, &self.context));
+            .extend(self.litestream.start(rotation, &self.context));
     }
 
     fn write_row(&mut self) {

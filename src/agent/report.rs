@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::activity::Activity;
 use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, waits_for};
-use super::{Agent, Delivery, Now, SupervisorKind};
+use super::{Agent, Now, SupervisorKind};
+use crate::config::Rotation;
 use crate::credentials::FailureClass;
 
 /// All that can be said at one moment. Durations count back or forth from then.
@@ -35,7 +36,7 @@ pub struct Report {
     /// Who runs Litestream.
     pub supervisor: SupervisorKind,
     /// How the Litestream that was last started comes by credentials; `None` before any was.
-    pub delivery: Option<Delivery>,
+    pub rotation: Option<Rotation>,
     /// What Litestream does.
     pub replication: Activity,
     /// For how long it has.
@@ -157,7 +158,7 @@ impl Report {
                 .failure()
                 .map(|f| (f.class, f.message.clone())),
             supervisor: agent.policy.supervisor,
-            delivery: agent.replicator.process.delivery(),
+            rotation: agent.replicator.process.rotation(),
             replication: glance.replication,
             replication_for: now.since(since),
             starts: agent.replicator.process.starts,

@@ -38,10 +38,10 @@ struct Story {
 
 impl Story {
     fn begin(supervisor: SupervisorKind) -> Self {
-        Self::rotating(supervisor, Rotation::Restart)
+        Self::rotating(supervisor, Some(Rotation::Restart))
     }
 
-    fn rotating(supervisor: SupervisorKind, rotation: Rotation) -> Self {
+    fn rotating(supervisor: SupervisorKind, rotation: Option<Rotation>) -> Self {
         let policy = Policy {
             renew_before: 5 * MINUTE,
             heartbeat: Some(5 * SECOND),
@@ -72,7 +72,7 @@ impl Story {
         assert!(
             story
                 .tell(granted(HOUR))
-                .contains(&Action::Start(Delivery::Environment))
+                .contains(&Action::Start(Rotation::Restart))
         );
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Row(Ok(2)));

@@ -7,7 +7,7 @@ use super::patience::patiently;
 use crate::agent::told_term;
 use crate::config::{RuntimeDirectory, Settings, Supervisor};
 use crate::credentials::certificate::Certificate;
-use crate::credentials::delivery::{self, Source, Variable};
+use crate::credentials::delivery::{self, Variable};
 use crate::credentials::fetch;
 use crate::credentials::wire::FetchRequest;
 use crate::credentials::{Credentials, Document, FetchFailure, Grant};
@@ -46,8 +46,7 @@ impl<'a> Access<'a> {
 
     /// The variables that a Litestream with these credentials gets beside its own environment.
     pub(crate) fn environment(&self) -> Vec<Variable> {
-        let source = Source::Values(&self.credentials);
-        delivery::environment(&self.thing_name, self.region, source)
+        delivery::with_keys(&self.thing_name, self.region, &self.credentials)
     }
 
     /// Litestream's configuration, read with the thing's name and the region.

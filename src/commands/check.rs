@@ -350,7 +350,7 @@ fn litestream_config(
     let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
     let named = thing_name.as_deref().unwrap_or("THING");
     let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
-    if replication.rotation == Rotation::Restart
+    if replication.rotation == Some(Rotation::Restart)
         || version.is_some_and(|version| version < command::REFRESHES)
     {
         variables = variables.with_credentials();
@@ -460,8 +460,7 @@ fn litestream_prints(
     region: &str,
 ) -> Result<String, String> {
     delivery::keep_out(&mut command);
-    let nobody = delivery::Source::Config(Path::new("/dev/null"));
-    let environment = delivery::environment(thing_name, region, nobody);
+    let environment = delivery::to_ask(thing_name, region, delivery::NOTHING);
     command.envs(
         environment
             .iter()

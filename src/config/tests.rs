@@ -60,7 +60,7 @@ fn what_is_left_out_has_the_documented_default() {
         replication.command,
         ["litestream", "replicate", "-config", "/etc/litestream.yml"]
     );
-    assert_eq!(replication.rotation, Rotation::Auto);
+    assert_eq!(replication.rotation, None);
     assert_eq!(replication.supervisor, Supervisor::Child);
     assert_eq!(settings.database.wal_guard, Some(64 << 20));
     let heartbeat = settings.heartbeat.expect("a heartbeat");

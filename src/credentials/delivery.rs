@@ -111,41 +111,37 @@ pub const CREDENTIALS: [&str; 3] = [
 pub type Variable = (&'static str, Zeroizing<String>);
 
 /// The file in which nothing is to be found.
-const NOTHING: &str = "/dev/null";
+pub const NOTHING: &str = "/dev/null";
 
 /// The name of the file that an SDK is pointed to.
 const SDK_CONFIG: &str = "aws-config";
 
-/// Where Litestream's SDK finds credentials.
-#[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
-    /// In the environment itself.
-    Values(&'a Credentials),
-    /// By this file, which tells it whom to ask.
-    Config(&'a Path),
+/// What the environment of a Litestream holds beside its own that finds its credentials there.
+pub fn with_keys(thing_name: &str, region: &str, credentials: &Credentials) -> Vec<Variable> {
+    let mut variables = vec![
+        variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
+        variable("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
+        variable("AWS_SESSION_TOKEN", &credentials.session_token),
+    ];
+    variables.extend(to_ask(thing_name, region, NOTHING));
+    variables
 }
 
-/// What Litestream's environment holds beside its own.
-pub fn environment(thing_name: &str, region: &str, source: Source<'_>) -> Vec<Variable> {
-    let variable = |name, value: &str| (name, Zeroizing::new(value.to_owned()));
-    let mut variables = match source {
-        Source::Values(credentials) => vec![
-            variable("AWS_ACCESS_KEY_ID", &credentials.access_key_id),
-            variable("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key),
-            variable("AWS_SESSION_TOKEN", &credentials.session_token),
-            variable("AWS_CONFIG_FILE", NOTHING),
-        ],
-        Source::Config(file) => vec![variable("AWS_CONFIG_FILE", &file.to_string_lossy())],
-    };
-    variables.extend([
+/// The same of one that asks for credentials: `sdk_config` is the file that tells it whom.
+pub fn to_ask(thing_name: &str, region: &str, sdk_config: &str) -> Vec<Variable> {
+    vec![
+        variable("AWS_CONFIG_FILE", sdk_config),
         // A file of that kind in a home folder would take precedence.
         variable("AWS_SHARED_CREDENTIALS_FILE", NOTHING),
         variable("AWS_REGION", region),
         variable("AWS_DEFAULT_REGION", region),
         variable("AWS_EC2_METADATA_DISABLED", "true"),
         variable("EDGEREPL_THING_NAME", thing_name),
-    ]);
-    variables
+    ]
+}
+
+fn variable(name: &'static str, value: &str) -> Variable {
+    (name, Zeroizing::new(value.to_owned()))
 }
 
 /// Writes the environment file with these variables and those of [`EMPTIED`], whole or not at all,

@@ -9,8 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::socket::{self, Door};
-use crate::agent::{BOUND, Delivery, Report, SupervisorKind};
+use crate::agent::{BOUND, Report, SupervisorKind};
 use crate::clock::WallTime;
+use crate::config::Rotation;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
 
@@ -59,10 +60,7 @@ pub(crate) fn document(
                 SupervisorKind::Child => "child",
                 SupervisorKind::Systemd => "systemd",
             },
-            "rotation": report.delivery.map(|delivery| match delivery {
-                Delivery::Environment => "restart",
-                Delivery::Process => "refresh",
-            }),
+            "rotation": report.rotation.map(Rotation::name),
             "activity": report.replication.name(),
             "for_s": seconds(report.replication_for),
             "pid": litestream,

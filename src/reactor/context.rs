@@ -11,7 +11,7 @@ use crate::agent::{Policy, SupervisorKind};
 use crate::clock::WallTime;
 use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor, TableName};
 use crate::credentials::Grant;
-use crate::credentials::delivery::{self, Source, Variable};
+use crate::credentials::delivery::{self, Variable};
 use crate::litestream::config_file::{Configuration, Variables};
 use crate::store::Store;
 
@@ -49,11 +49,11 @@ impl Context {
     /// An environment with the credentials in force in it.
     pub(super) fn variables(&self) -> Result<Vec<Variable>, String> {
         let grant = self.grant.as_ref().ok_or(NO_CREDENTIALS)?;
-        let values = Source::Values(&grant.credentials);
-        Ok(delivery::environment(
+        let region = &self.settings.region;
+        Ok(delivery::with_keys(
             &grant.thing_name,
-            &self.settings.region,
-            values,
+            region,
+            &grant.credentials,
         ))
     }
 
@@ -62,11 +62,8 @@ impl Context {
         let grant = self.grant.as_ref().ok_or(NO_CREDENTIALS)?;
         let region = &self.settings.region;
         let config = delivery::write_sdk_config(&self.runtime, &self.config, region)?;
-        Ok(delivery::environment(
-            &grant.thing_name,
-            region,
-            Source::Config(&config),
-        ))
+        let config = config.to_string_lossy();
+        Ok(delivery::to_ask(&grant.thing_name, region, &config))
     }
 
     /// What is never passed on of what Litestream says.

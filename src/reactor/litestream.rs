@@ -16,9 +16,9 @@ use super::context::Context;
 use super::disk;
 use super::leftovers::Leftovers;
 use super::notify;
-use crate::agent::{Delivery, Event};
+use crate::agent::Event;
 use crate::clock::BootTime;
-use crate::config::Supervisor;
+use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::answer::{Position, SyncFailure};
 use crate::litestream::command::{self, Replicate};
@@ -142,14 +142,14 @@ impl Litestream {
     }
 
     /// Starts it, or has its unit restarted.
-    pub(super) fn start(&mut self, delivery: Delivery, context: &Context) -> Option<Event> {
+    pub(super) fn start(&mut self, rotation: Rotation, context: &Context) -> Option<Event> {
         match context.supervisor() {
-            Supervisor::Child => Some(Event::Started(self.start_child(delivery, context))),
+            Supervisor::Child => Some(Event::Started(self.start_child(rotation, context))),
             Supervisor::Systemd {
                 unit,
                 environment_file,
             } => {
-                let step = self.restart(unit, environment_file, delivery, context);
+                let step = self.restart(unit, environment_file, rotation, context);
                 self.begin(Errand::RestartUnit, step.map(|step| vec![step]), context)
             }
         }
@@ -235,8 +235,8 @@ impl Litestream {
         self.chores.abandon(|_| true, leftovers);
     }
 
-    fn start_child(&mut self, delivery: Delivery, context: &Context) -> Result<(), String> {
-        let variables = self.variables(delivery, context)?;
+    fn start_child(&mut self, rotation: Rotation, context: &Context) -> Result<(), String> {
+        let variables = self.variables(rotation, context)?;
         let program = context.command();
         command::locate(&program[0])?;
         let lock = context.runtime.file("litestream.lock");
@@ -252,20 +252,20 @@ impl Litestream {
         &mut self,
         unit: &str,
         environment_file: &Path,
-        delivery: Delivery,
+        rotation: Rotation,
         context: &Context,
     ) -> Result<Step, String> {
-        let variables = self.variables(delivery, context)?;
+        let variables = self.variables(rotation, context)?;
         let restart = Restart::prepare(unit);
         self.unit_restarted = BootTime::now();
         delivery::write_environment_file(environment_file, &variables)?;
         Ok(Step::named(restart.name(unit), restart.command(unit)))
     }
 
-    fn variables(&self, delivery: Delivery, context: &Context) -> Result<Vec<Variable>, String> {
-        match delivery {
-            Delivery::Environment => context.variables(),
-            Delivery::Process => {
+    fn variables(&self, rotation: Rotation, context: &Context) -> Result<Vec<Variable>, String> {
+        match rotation {
+            Rotation::Restart => context.variables(),
+            Rotation::Refresh => {
                 asks_for_credentials(&context.litestream_config()?)?;
                 context.variables_to_ask()
             }
@@ -318,7 +318,7 @@ impl Litestream {
         Some(match errand {
             Errand::Probe => Event::Probed(
                 first(outcome)
-                    .and_then(|printed| delivery_for(&printed, context.litestream_config())),
+                    .and_then(|printed| rotation_for(&printed, context.litestream_config())),
             ),
             Errand::Survey => {
                 Event::Surveyed(first(outcome).and_then(|printed| disk::surveyed(&printed)))
@@ -386,28 +386,28 @@ fn others(mut listed: Vec<PathBuf>, database: &Path) -> Vec<String> {
 }
 
 /// What a Litestream of the printed version understands.
-fn delivery_for(
+fn rotation_for(
     printed: &str,
     configuration: Result<Configuration, String>,
-) -> Result<Delivery, String> {
+) -> Result<Rotation, String> {
     let version = command::version(printed).ok_or("it does not say its version")?;
     let able = match version >= command::REFRESHES {
         true => configuration.and_then(|configuration| asks_for_credentials(&configuration)),
         false => Err("this version can't ask for credentials".to_owned()),
     };
     let (major, minor, patch) = version;
-    let (delivery, what) = match able {
+    let (rotation, what) = match able {
         Ok(()) => (
-            Delivery::Process,
+            Rotation::Refresh,
             "asks for credentials by itself: rotations need no restart".to_owned(),
         ),
         Err(why) => (
-            Delivery::Environment,
+            Rotation::Restart,
             format!("is restarted at each rotation: {why}"),
         ),
     };
     info!("Litestream {major}.{minor}.{patch} {what}");
-    Ok(delivery)
+    Ok(rotation)
 }
 
 /// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand

@@ -7,7 +7,8 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-use edgerepl::agent::{Action, Activity, Delivery, Event};
+use edgerepl::agent::{Action, Activity, Event};
+use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl::litestream::answer::SyncFailure;
 
@@ -38,8 +39,8 @@ kinds! {
         FetchRefused: Event::Fetched(Err(FetchFailure { class: FailureClass::Refused, .. })),
         ClockNotSet: Event::Fetched(Err(FetchFailure { class: FailureClass::ClockNotSet, .. })),
         WrongPin: Event::Fetched(Err(FetchFailure { class: FailureClass::WrongPin, .. })),
-        ProbedEnvironment: Event::Probed(Ok(Delivery::Environment)),
-        ProbedProcess: Event::Probed(Ok(Delivery::Process)),
+        ProbedEnvironment: Event::Probed(Ok(Rotation::Restart)),
+        ProbedProcess: Event::Probed(Ok(Rotation::Refresh)),
         ProbeFailed: Event::Probed(Err(_)),
         Started: Event::Started(Ok(())),
         StartFailed: Event::Started(Err(_)),
@@ -87,8 +88,8 @@ kinds! {
         AbandonFetch: Action::AbandonFetch,
         Probe: Action::Probe,
         Survey: Action::Survey,
-        StartWithEnvironment: Action::Start(Delivery::Environment),
-        StartWithProcess: Action::Start(Delivery::Process),
+        StartWithEnvironment: Action::Start(Rotation::Restart),
+        StartWithProcess: Action::Start(Rotation::Refresh),
         AbandonStart: Action::AbandonStart,
         Terminate: Action::Terminate,
         Kill: Action::Kill,

@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Delivery, Event, Now, Policy, SupervisorKind};
+use edgerepl::agent::{Action, Agent, Event, Now, Policy, SupervisorKind};
 use edgerepl::clock::{BootTime, WallTime};
 use edgerepl::config::Rotation;
 
@@ -104,7 +104,7 @@ pub(crate) struct World {
     cloud: Cloud,
     litestream: Litestream,
     /// What this device's Litestream understands, and what it is told.
-    understands: Delivery,
+    understands: Rotation,
     configuration: Configuration,
     /// A configuration named another database since Litestream was started.
     may_have_neighbour: bool,
@@ -144,8 +144,8 @@ impl World {
         let mut world = Self {
             cloud: Cloud::new(lifetime, chance.next() as u16),
             understands: match policy.rotation {
-                Rotation::Refresh => Delivery::Process,
-                _ => chance.pick(&[Delivery::Environment, Delivery::Process]),
+                Some(Rotation::Refresh) => Rotation::Refresh,
+                _ => chance.pick(&[Rotation::Restart, Rotation::Refresh]),
             },
             faults,
             loud,
@@ -317,7 +317,7 @@ impl World {
             Action::KillFetch => self.kill_fetch(),
             Action::AbandonFetch => self.cloud.fetch = None,
             Action::Probe => self.probe(),
-            Action::Start(delivery) => self.start(delivery),
+            Action::Start(rotation) => self.start(rotation),
             Action::AbandonStart => {
                 self.litestream.process = self.new_process();
                 self.litestream.abandons_start();
@@ -418,7 +418,7 @@ impl World {
             wants_guard: self.policy.wal_guard,
             litestream_is_child: self.policy.supervisor == SupervisorKind::Child,
             litestream_is_up: litestream.up,
-            litestream_asks: litestream.asks() && self.policy.rotation != Rotation::Restart,
+            litestream_asks: litestream.asks() && self.policy.rotation != Some(Rotation::Restart),
             litestream_is_stuck: litestream.stuck,
             litestream_serves_it: litestream.serves == self.watched,
             litestream_has_neighbour: litestream.up && litestream.has_neighbour,

@@ -9,7 +9,7 @@ use super::start::Start;
 use super::stop::{LastSync, Stop, Then};
 use crate::agent::backoff::{Backoff, Jitter};
 use crate::agent::renewal::Term;
-use crate::agent::{Delivery, Policy, SupervisorKind};
+use crate::agent::{Policy, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 
@@ -33,9 +33,9 @@ pub(super) const LEAST_TERM: Duration = Duration::from_secs(5);
 pub(in crate::agent) struct Process {
     supervisor: SupervisorKind,
     /// How the next start delivers credentials; `None` where a probe has to tell.
-    pub(super) next_delivery: Option<Delivery>,
+    pub(super) next_rotation: Option<Rotation>,
     /// How the last one did.
-    delivery: Option<Delivery>,
+    rotation: Option<Rotation>,
     /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
     /// does not ask in time.
     clock_went_back: bool,
@@ -76,8 +76,8 @@ impl Process {
     pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
             supervisor: policy.supervisor,
-            next_delivery: delivery_of(policy.rotation),
-            delivery: None,
+            next_rotation: policy.rotation,
+            rotation: None,
             clock_went_back: false,
             phase: Phase::Idle,
             since: now,
@@ -112,22 +112,22 @@ impl Process {
     }
 
     /// The configuration was read anew: from the next hand-over on it holds.
-    pub(super) fn reloaded(&mut self, rotation: Rotation) {
-        self.next_delivery = match delivery_of(rotation) {
-            None if self.delivery.is_some() => self.next_delivery,
+    pub(super) fn reloaded(&mut self, rotation: Option<Rotation>) {
+        self.next_rotation = match rotation {
+            None if self.rotation.is_some() => self.next_rotation,
             named => named,
         };
     }
 
     /// How the one that was last started comes by credentials.
-    pub(in crate::agent) fn delivery(&self) -> Option<Delivery> {
-        self.delivery
+    pub(in crate::agent) fn rotation(&self) -> Option<Rotation> {
+        self.rotation
     }
 
     /// Whether the one that runs gets new credentials without a restart, and is to.
     pub(super) fn refreshes(&self) -> bool {
-        self.delivery == Some(Delivery::Process)
-            && self.next_delivery == self.delivery
+        self.rotation == Some(Rotation::Refresh)
+            && self.next_rotation == self.rotation
             && !self.clock_went_back
     }
 
@@ -138,9 +138,9 @@ impl Process {
     }
 
     /// It is told to start with the newest credentials.
-    pub(super) fn launched(&mut self, delivery: Delivery, now: BootTime) {
+    pub(super) fn launched(&mut self, rotation: Rotation, now: BootTime) {
         self.running = self.term;
-        self.delivery = Some(delivery);
+        self.rotation = Some(rotation);
         self.clock_went_back = false;
         self.enter(Phase::Starting(Start::launch(now)), now);
     }
@@ -216,14 +216,5 @@ impl Process {
             Phase::Starting(start) => start.deadline(),
             Phase::Stopping(stop) => stop.deadline(),
         }
-    }
-}
-
-/// How it is told to be; `None` where it is to be found out.
-fn delivery_of(rotation: Rotation) -> Option<Delivery> {
-    match rotation {
-        Rotation::Auto => None,
-        Rotation::Restart => Some(Delivery::Environment),
-        Rotation::Refresh => Some(Delivery::Process),
     }
 }

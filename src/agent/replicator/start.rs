@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::agent::{Action, Delivery};
+use crate::agent::Action;
 use crate::clock::BootTime;
+use crate::config::Rotation;
 
 /// Within this each step is over: `systemctl restart` waits for the unit's own stop time-out.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
@@ -25,11 +26,11 @@ enum Step {
     /// It is being found out how Litestream can be given credentials.
     Probe,
     /// Its files and the WAL are being looked at.
-    Survey(Delivery),
+    Survey(Rotation),
     /// The WAL is to be emptied, once nobody of ours holds it.
-    Hold(Delivery, Because),
+    Hold(Rotation, Because),
     /// It is being emptied.
-    Empty(Delivery, Because),
+    Empty(Rotation, Because),
     /// Litestream is being started.
     Launch,
 }
@@ -48,13 +49,13 @@ impl Start {
         (Self::at(Step::Probe, STEP_LIMIT, now), Action::Probe)
     }
 
-    pub(super) fn survey(delivery: Delivery, now: BootTime) -> (Self, Action) {
-        let step = Step::Survey(delivery);
+    pub(super) fn survey(rotation: Rotation, now: BootTime) -> (Self, Action) {
+        let step = Step::Survey(rotation);
         (Self::at(step, STEP_LIMIT, now), Action::Survey)
     }
 
-    pub(super) fn empty_wal(delivery: Delivery, because: Because, now: BootTime) -> Self {
-        Self::at(Step::Hold(delivery, because), EMPTY_LIMIT, now)
+    pub(super) fn empty_wal(rotation: Rotation, because: Because, now: BootTime) -> Self {
+        Self::at(Step::Hold(rotation, because), EMPTY_LIMIT, now)
     }
 
     pub(super) fn launch(now: BootTime) -> Self {
@@ -64,8 +65,8 @@ impl Start {
     /// The next step, where nothing but the guard was waited for.
     pub(super) fn advance(&mut self, is_guarded: bool) -> Option<Action> {
         match self.step {
-            Step::Hold(delivery, because) if !is_guarded => {
-                self.step = Step::Empty(delivery, because);
+            Step::Hold(rotation, because) if !is_guarded => {
+                self.step = Step::Empty(rotation, because);
                 Some(Action::EmptyWal)
             }
             _ => None,
@@ -105,17 +106,17 @@ impl Start {
     }
 
     /// What the files that are looked at are for.
-    pub(super) fn surveyed(&self) -> Option<Delivery> {
+    pub(super) fn surveyed(&self) -> Option<Rotation> {
         match self.step {
-            Step::Survey(delivery) => Some(delivery),
+            Step::Survey(rotation) => Some(rotation),
             _ => None,
         }
     }
 
     /// What the WAL that is emptied is for.
-    pub(super) fn emptied(&self) -> Option<(Delivery, Because)> {
+    pub(super) fn emptied(&self) -> Option<(Rotation, Because)> {
         match self.step {
-            Step::Empty(delivery, because) => Some((delivery, because)),
+            Step::Empty(rotation, because) => Some((rotation, because)),
             _ => None,
         }
     }

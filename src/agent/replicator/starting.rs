@@ -7,8 +7,9 @@ use super::Replicator;
 use super::process::Phase;
 use super::start::{Because, Start};
 use crate::agent::backoff::Jitter;
-use crate::agent::{Action, Actions, Delivery};
+use crate::agent::{Action, Actions};
 use crate::clock::BootTime;
+use crate::config::Rotation;
 use crate::litestream::answer::Survey;
 
 /// What is said where the WAL is another one than Litestream knows, and of a replica that is wrong.
@@ -19,27 +20,27 @@ impl Replicator {
     /// It is known how Litestream can be given credentials, or not; then the safe way is taken.
     pub(in crate::agent) fn probed(
         &mut self,
-        result: Result<Delivery, String>,
+        result: Result<Rotation, String>,
         now: BootTime,
         out: &mut Actions,
     ) {
         if !matches!(&self.process.phase, Phase::Starting(start) if start.is_probe()) {
             return;
         }
-        let delivery = match result {
-            Ok(delivery) => {
-                self.process.next_delivery = Some(delivery);
-                delivery
+        let rotation = match result {
+            Ok(rotation) => {
+                self.process.next_rotation = Some(rotation);
+                rotation
             }
             Err(cause) => {
                 out.warn(format!(
                     "Litestream is restarted at each rotation, for nobody knows whether it can do \
                      without: {cause}"
                 ));
-                Delivery::Environment
+                Rotation::Restart
             }
         };
-        self.survey(delivery, now, out);
+        self.survey(rotation, now, out);
     }
 
     /// It is known how its files and the WAL look before the start, or not: it is never started blindly.
@@ -53,7 +54,7 @@ impl Replicator {
         let Phase::Starting(start) = &self.process.phase else {
             return;
         };
-        let Some(delivery) = start.surveyed() else {
+        let Some(rotation) = start.surveyed() else {
             return;
         };
         let survey = match result {
@@ -68,10 +69,10 @@ impl Replicator {
         };
         match because {
             Some(because) => {
-                let start = Start::empty_wal(delivery, because, now);
+                let start = Start::empty_wal(rotation, because, now);
                 self.process.enter(Phase::Starting(start), now);
             }
-            None => self.launch(delivery, now, out),
+            None => self.launch(rotation, now, out),
         }
     }
 
@@ -109,7 +110,7 @@ impl Replicator {
             Phase::Starting(start) => start.emptied(),
             _ => None,
         };
-        let Some((delivery, because)) = start else {
+        let Some((rotation, because)) = start else {
             // It was emptied because it was let go. No Litestream had the database open then.
             if result.is_ok() {
                 self.replica.begins_anew();
@@ -127,7 +128,7 @@ impl Replicator {
                     "{why}; the WAL was emptied, so that Litestream uploads the whole database and \
                      misses no row"
                 ));
-                self.launch(delivery, now, out);
+                self.launch(rotation, now, out);
             }
             (Err(why), Because::WalWasReset) => {
                 let cause = format!(
@@ -138,7 +139,7 @@ impl Replicator {
             (Err(why), Because::ReplicaIsBroken) => {
                 self.replica.stays_broken(now);
                 out.warn(format!("{MUST_BEGIN_ANEW}, and does not yet: {why}"));
-                self.launch(delivery, now, out);
+                self.launch(rotation, now, out);
             }
         }
     }
@@ -152,14 +153,14 @@ impl Replicator {
     }
 
     pub(super) fn start(&mut self, now: BootTime, out: &mut Actions) {
-        match self.process.next_delivery {
-            Some(delivery) => self.survey(delivery, now, out),
+        match self.process.next_rotation {
+            Some(rotation) => self.survey(rotation, now, out),
             None => self.begin_start(Start::probe(now), now, out),
         }
     }
 
-    fn survey(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
-        self.begin_start(Start::survey(delivery, now), now, out);
+    fn survey(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
+        self.begin_start(Start::survey(rotation, now), now, out);
     }
 
     fn begin_start(&mut self, step: (Start, Action), now: BootTime, out: &mut Actions) {
@@ -169,14 +170,14 @@ impl Replicator {
     }
 
     /// Starts it with the newest credentials, which may have ended on the way here.
-    fn launch(&mut self, delivery: Delivery, now: BootTime, out: &mut Actions) {
+    fn launch(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
         if !self.process.has_credentials(now) {
             return self.process.enter(Phase::Idle, now);
         }
         self.rescue.hears();
         self.replica.starts();
-        self.process.launched(delivery, now);
-        out.push(Action::Start(delivery));
+        self.process.launched(rotation, now);
+        out.push(Action::Start(rotation));
     }
 
     pub(super) fn wait_to_start(

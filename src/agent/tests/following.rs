@@ -67,7 +67,7 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
 #[test]
 fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() {
     for (hangs, restarted_by) in [(true, 3 * MINUTE), (false, 7 * MINUTE)] {
-        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        let mut story = Story::rotating(SupervisorKind::Child, Some(Rotation::Refresh));
         story.tell(Event::Tick);
         story.tell(granted(12 * HOUR));
         story.tell(Event::Started(Ok(())));
@@ -108,7 +108,7 @@ fn without_a_heartbeat_the_replica_is_asked_all_the_same() {
 fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reported() {
     let failed = Err(SyncFailure::Failed("it hangs".to_owned()));
     for rotation in [Rotation::Restart, Rotation::Refresh] {
-        let mut story = Story::rotating(SupervisorKind::Child, rotation);
+        let mut story = Story::rotating(SupervisorKind::Child, Some(rotation));
         story.tell(Event::Tick);
         story.tell(granted(12 * HOUR));
         story.tell(Event::Started(Ok(())));
@@ -171,7 +171,7 @@ fn a_control_socket_that_is_gone_is_a_fault() {
     story.tell(Event::Exited("exit status: 1".to_owned()));
     while !story
         .tell(Event::Tick)
-        .contains(&Action::Start(Delivery::Environment))
+        .contains(&Action::Start(Rotation::Restart))
     {
         story.now.boot = story.agent.deadline();
     }

@@ -20,7 +20,7 @@ fn a_hand_over_has_its_order() {
         Action::TakeGuard,
         Action::Sync,
         Action::Terminate,
-        Action::Start(Delivery::Environment),
+        Action::Start(Rotation::Restart),
         Action::WriteRow,
         Action::Sync,
         Action::List,
@@ -38,14 +38,14 @@ fn a_hand_over_has_its_order() {
 #[test]
 fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
     for supervisor in [SupervisorKind::Child, SupervisorKind::Systemd] {
-        let mut story = Story::rotating(supervisor, Rotation::Refresh);
+        let mut story = Story::rotating(supervisor, Some(Rotation::Refresh));
         story.tell(Event::Tick);
         story.tell(Event::Row(Ok(1)));
         story.tell(Event::GuardTaken(Ok(())));
         story.tell(granted(HOUR));
         story.tell(Event::Row(Ok(2)));
         story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
-        assert_eq!(story.report().delivery, Some(Delivery::Process));
+        assert_eq!(story.report().rotation, Some(Rotation::Refresh));
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Row(Ok(3)));
         story.prove();
@@ -65,7 +65,7 @@ fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
 #[test]
 fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
     for (step, restarts) in [(-3600, true), (3600, false)] {
-        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Refresh);
+        let mut story = Story::rotating(SupervisorKind::Child, Some(Rotation::Refresh));
         story.tell(Event::Tick);
         story.tell(granted(HOUR));
         story.tell(Event::Started(Ok(())));
@@ -164,7 +164,7 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
     assert!(
         story
             .tell(Event::Exited("exit status: 0".to_owned()))
-            .contains(&Action::Start(Delivery::Environment))
+            .contains(&Action::Start(Rotation::Restart))
     );
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(4)));

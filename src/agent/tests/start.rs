@@ -5,29 +5,26 @@ use crate::litestream::answer::BEGINNING_MISSED;
 
 #[test]
 fn what_litestream_can_do_is_asked_once_and_the_restart_is_for_what_can_not_say() {
-    let start = |story: &mut Story, probed: Result<Delivery, String>| {
+    let start = |story: &mut Story, probed: Result<Rotation, String>| {
         story.tell(Event::Tick);
         assert!(story.tell(granted(HOUR)).contains(&Action::Probe));
         story.tell(Event::Probed(probed))
     };
-    for delivery in [Delivery::Process, Delivery::Environment] {
-        let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
-        let done = start(&mut story, Ok(delivery));
-        assert!(done.contains(&Action::Start(delivery)), "{done:?}");
+    for rotation in [Rotation::Refresh, Rotation::Restart] {
+        let mut story = Story::rotating(SupervisorKind::Child, None);
+        let done = start(&mut story, Ok(rotation));
+        assert!(done.contains(&Action::Start(rotation)), "{done:?}");
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Exited("signal: 9".to_owned()));
         let done = story.pass(10 * SECOND);
         let again = done
             .iter()
-            .filter(|(_, action)| *action == Action::Start(delivery));
+            .filter(|(_, action)| *action == Action::Start(rotation));
         assert_eq!(again.count(), 1, "{done:?}");
     }
-    let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+    let mut story = Story::rotating(SupervisorKind::Child, None);
     let done = start(&mut story, Err("it says nothing".to_owned()));
-    assert!(
-        done.contains(&Action::Start(Delivery::Environment)),
-        "{done:?}"
-    );
+    assert!(done.contains(&Action::Start(Rotation::Restart)), "{done:?}");
     // It may be mended by then.
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Exited("signal: 9".to_owned()));
@@ -48,7 +45,7 @@ fn litestream_dying_again_and_again_is_started_ever_less_often() {
         let done = story.pass(2 * MINUTE);
         let start = done
             .iter()
-            .find(|(_, action)| *action == Action::Start(Delivery::Environment))
+            .find(|(_, action)| *action == Action::Start(Rotation::Restart))
             .expect("a start");
         waits.push(start.0);
         story.tell(Event::Started(Ok(())));
@@ -86,7 +83,7 @@ fn reset_once_an_hour(useless: &SyncFailure) {
         assert_eq!(done, [Action::ReleaseGuard, Action::EmptyWal]);
         done = story.tell(Event::WalEmptied(Ok(())));
     }
-    assert!(done.contains(&Action::Start(Delivery::Environment)));
+    assert!(done.contains(&Action::Start(Rotation::Restart)));
     story.tell(Event::Started(Ok(())));
     story.tell(Event::Row(Ok(3)));
     assert!(!story.tell(useless()).contains(&Action::Terminate));
@@ -112,7 +109,7 @@ const RESET: Survey = Survey {
 
 #[test]
 fn a_start_on_a_wal_that_was_reset_begins_anew_with_nobody_holding_it() {
-    let start = Action::Start(Delivery::Environment);
+    let start = Action::Start(Rotation::Restart);
     let (_, done) = surveyed(Survey::default());
     assert_eq!(done, std::slice::from_ref(&start));
     let (mut story, done) = surveyed(RESET);
@@ -165,7 +162,7 @@ fn a_disk_that_shows_nothing_is_given_up_and_looked_at_again() {
 
 #[test]
 fn an_end_while_litestream_is_probed_does_not_wait_for_one_that_was_never_started() {
-    let mut story = Story::rotating(SupervisorKind::Child, Rotation::Auto);
+    let mut story = Story::rotating(SupervisorKind::Child, None);
     story.tell(Event::Tick);
     assert!(story.tell(granted(HOUR)).contains(&Action::Probe));
     story.tell(Event::Terminate);

@@ -5,9 +5,8 @@
 //! process's environment by itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use crate::credentials::delivery::{self, Source};
+use crate::credentials::delivery;
 
 /// Around the number of a missing variable in the marked text: characters of Unicode's private use,
 /// which mean nothing to YAML.
@@ -25,8 +24,7 @@ impl Variables {
     /// What a Litestream gets that asks for credentials: beside what edgerepl gives it, edgerepl's own
     /// environment; or, where it is a unit of systemd's, what nobody here can see.
     pub fn of_litestream(thing_name: &str, region: &str, is_unit: bool) -> Self {
-        let nobody = Source::Config(Path::new("/dev/null"));
-        let given = delivery::environment(thing_name, region, nobody)
+        let given = delivery::to_ask(thing_name, region, delivery::NOTHING)
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_string()));
         if is_unit {

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Delivery, Event, SupervisorKind};
+use edgerepl::agent::{Event, SupervisorKind};
+use edgerepl::config::Rotation;
 use edgerepl::litestream::answer::{Answer, Position, SyncFailure};
 
 use super::operator::Configuration;
@@ -28,7 +29,7 @@ pub(super) struct Litestream {
     pub(super) holds_wal_from: Time,
     pub(super) terminated: u32,
     credentials_end: Time,
-    delivery: Delivery,
+    rotation: Rotation,
     /// It asks for no others: the clock went back, by which it counts.
     is_deaf: bool,
     /// The clock went back at all since the start was asked for.
@@ -61,7 +62,7 @@ impl Litestream {
             holds_wal_from: Duration::ZERO,
             terminated: 0,
             credentials_end: Duration::ZERO,
-            delivery: Delivery::Environment,
+            rotation: Rotation::Restart,
             is_deaf: false,
             clock_went_back: false,
             corrupt: false,
@@ -79,12 +80,12 @@ impl Litestream {
 
     /// It gets newer credentials without a restart.
     pub(super) fn asks(&self) -> bool {
-        self.delivery == Delivery::Process && !self.clock_went_back
+        self.rotation == Rotation::Refresh && !self.clock_went_back
     }
 
     /// Whoever had asked it is gone, with the credentials, which end then.
     pub(super) fn loses_daemon(&mut self, granted_until: Time) {
-        if self.delivery == Delivery::Process && !self.is_deaf {
+        if self.rotation == Rotation::Refresh && !self.is_deaf {
             self.credentials_end = granted_until;
         }
         self.sync = None;
@@ -114,9 +115,9 @@ impl World {
             .push_back(Event::Probed(said.ok_or("it says nothing".to_owned())));
     }
 
-    pub(super) fn start(&mut self, delivery: Delivery) {
+    pub(super) fn start(&mut self, rotation: Rotation) {
         self.understand();
-        self.litestream.delivery = delivery;
+        self.litestream.rotation = rotation;
         self.litestream.clock_went_back = false;
         let process = self.new_process();
         match self.policy.supervisor {
@@ -446,9 +447,9 @@ impl World {
     fn lives(&self) -> bool {
         let litestream = &self.litestream;
         let own = self.time < litestream.credentials_end;
-        match litestream.delivery {
+        match litestream.rotation {
             // It asks before those that it has have ended, as it was told.
-            Delivery::Process if !litestream.is_deaf => own || self.time < self.cloud.granted_until,
+            Rotation::Refresh if !litestream.is_deaf => own || self.time < self.cloud.granted_until,
             _ => own,
         }
     }

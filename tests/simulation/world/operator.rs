@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Delivery, Event, Policy, SupervisorKind};
+use edgerepl::agent::{Action, Agent, Event, Policy, SupervisorKind};
 use edgerepl::config::Rotation;
 
 use super::replica::Wound;
@@ -46,7 +46,7 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
             SupervisorKind::Child,
             SupervisorKind::Systemd,
         ]),
-        rotation: chance.pick(&[Rotation::Auto, Rotation::Restart, Rotation::Refresh]),
+        rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
         wal_guard: !chance.one_in(5),
         database: DATABASES[0].into(),
     }
@@ -102,7 +102,7 @@ impl World {
             database: self.policy.database.clone(),
             // A Litestream that can't ask for credentials is not told to.
             rotation: match (policy.rotation, self.understands) {
-                (Rotation::Refresh, Delivery::Environment) => Rotation::Auto,
+                (Some(Rotation::Refresh), Rotation::Restart) => None,
                 (any, _) => any,
             },
             ..policy
