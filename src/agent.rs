@@ -155,12 +155,42 @@ pub enum Event {
     Understood(Result<Vec<String>, String>),
     /// The configuration was read anew.
     Reloaded(Policy),
-    /// Nobody knows whether an earlier run left a row that it had not seen proved.
-    NothingRecalled,
-    /// An earlier run left a row that it had not seen proved, and that is so old.
+    /// What an earlier run left of the database that is watched; told at the start, and after a reload that
+    /// names another one.
+    Recalled(Earlier),
+    /// A row of an earlier run is not known to be proved, and that is so old.
     Inherited(Duration),
     /// Somebody wants the daemon to end.
     Terminate,
+}
+
+/// What is known of a database from an earlier run of edgerepl.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Earlier {
+    /// Whether it left a row that it had not seen proved.
+    pub debt: Debt,
+    /// It had found that Litestream has to upload the whole database, and did not see that done.
+    pub begins_anew: bool,
+}
+
+/// Whether an earlier run left a row that it had not seen proved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Debt {
+    /// Nobody knows.
+    Unknown,
+    /// All that it wrote was proved.
+    Nothing,
+    /// One that is so old by now.
+    Row(Duration),
+}
+
+/// What the next run of edgerepl has to know of a database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Legacy {
+    /// Since when a row is not proved.
+    pub unproved_since: Option<BootTime>,
+    /// Litestream has to upload the whole database before anything is proved, whoever asks it.
+    pub begins_anew: bool,
 }
 
 /// What is to be done, in this order, before the next event.
@@ -196,8 +226,8 @@ pub enum Action {
     /// Leave Litestream no WAL that it would take for the one that it knows, so that it uploads the whole
     /// database; ends in [`Event::WalEmptied`].
     EmptyWal,
-    /// Remember, for the next run, since when a row is not proved.
-    Remember(Option<BootTime>),
+    /// Remember, for the next run, what it has to know of this database.
+    Remember(PathBuf, Legacy),
     /// Write a heartbeat row; ends in [`Event::Row`], or in [`Event::DatabaseMissing`].
     WriteRow,
     /// Find out how old the row before this one is; ends in [`Event::Inherited`], where there is one.
@@ -214,7 +244,7 @@ pub enum Action {
     TakeGuard,
     /// Let the WAL go, for Litestream holds it.
     ReleaseGuard,
-    /// Let the WAL go, though Litestream has not read it: a bound was reached. It is emptied then.
+    /// Let the WAL go before Litestream has read it, and empty it; ends in [`Event::WalEmptied`].
     AbandonGuard,
     /// Tell the log.
     Log(Level, String),
@@ -242,8 +272,9 @@ pub struct Agent {
     unreadable: Option<String>,
     /// What an earlier run left is not known: the row before the first one of this run tells.
     asks_row_before: bool,
-    /// What the next run would be told.
-    remembered: Option<Option<BootTime>>,
+    /// What the next run would be told; nothing, before it is known what an earlier one had to tell.
+    remembered: Option<Legacy>,
+    recalled: bool,
     stopping: bool,
     exited: bool,
 }
@@ -265,6 +296,7 @@ impl Agent {
             unreadable: None,
             asks_row_before: false,
             remembered: None,
+            recalled: false,
             stopping: false,
             exited: false,
             policy,
@@ -333,7 +365,11 @@ impl Agent {
                 self.replicator
                     .emptied(result, &mut self.jitter, now.boot, out);
             }
-            Event::NothingRecalled => self.asks_row_before = true,
+            Event::Recalled(earlier) => {
+                self.recalled = true;
+                self.asks_row_before = earlier.debt == Debt::Unknown;
+                self.replicator.replica.recalls(earlier);
+            }
             Event::Inherited(age) => self.replicator.replica.ledger.inherit(age),
             Event::DatabaseMissing => {
                 self.replicator.replica.row(None, now.boot);
@@ -381,7 +417,12 @@ impl Agent {
             }
             Event::Reloaded(policy) => {
                 let is_another = policy.database != self.policy.database;
-                self.replicator.reloaded(&policy, is_another, now.boot);
+                if is_another {
+                    self.recalled = false;
+                    self.guard.moves(out);
+                    self.creation.moves(out);
+                }
+                self.replicator.reloaded(&policy, is_another, now.boot, out);
                 self.policy = policy;
                 self.renewal.hasten(now.boot);
             }
@@ -392,10 +433,12 @@ impl Agent {
             }
         }
         self.advance(now, out);
-        let ledger = &self.replicator.replica.ledger;
-        let remembered = ledger.remembered(self.policy.heartbeat.is_some());
-        if self.remembered.replace(remembered) != Some(remembered) {
-            out.push(Action::Remember(remembered));
+        if self.recalled {
+            let ledger = &self.replicator.replica.ledger;
+            let legacy = ledger.legacy(self.policy.heartbeat.is_some());
+            if self.remembered.replace(legacy) != Some(legacy) {
+                out.push(Action::Remember(self.policy.database.clone(), legacy));
+            }
         }
         actions.0
     }

@@ -59,7 +59,7 @@ use context::Context;
 use fetch::FetchChild;
 use leftovers::Leftovers;
 use litestream::Litestream;
-use memory::{Earlier, Memory};
+use memory::Memory;
 use notify::Notifier;
 
 /// While the guard holds, the WAL's size is looked at so often.
@@ -82,6 +82,7 @@ pub(crate) fn run(
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.recall();
     reactor.understand();
+    reactor.events.push_back(Event::Tick);
     reactor.notifier.ready();
     reactor.run();
     Ok(())
@@ -159,7 +160,7 @@ impl Reactor {
             metrics,
             notifier: Notifier::new(),
             memory,
-            events: VecDeque::from([Event::Tick]),
+            events: VecDeque::new(),
             done: false,
             context,
             _lock: lock,
@@ -202,6 +203,7 @@ impl Reactor {
         self.credentials
             .answer(|| credentials::document(&report, grant));
         self.metrics.show(&report, now.boot);
+        self.memory.settle(now.boot);
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {
             self.notifier.feed_watchdog(now.boot);
@@ -332,7 +334,7 @@ impl Reactor {
             Action::Greet => litestream.ask(Question::Who, context),
             Action::List => litestream.ask(Question::What, context),
             Action::ResetState => events.extend(litestream.reset_state(context)),
-            Action::Remember(unproved) => self.memory.keep(unproved),
+            Action::Remember(database, legacy) => self.memory.keep(&database, legacy),
             Action::WriteRow => self.write_row(),
             Action::WriteFirstRow => self.write_first_row(),
             Action::AskRowBefore(id) => self.ask_row_before(id),
@@ -340,7 +342,11 @@ impl Reactor {
             Action::AbandonLook => litestream.abandon_look(leftovers),
             Action::Prune => self.prune(),
             Action::TakeGuard => self.take_guard(),
-            Action::ReleaseGuard | Action::AbandonGuard => self.guard = None,
+            Action::ReleaseGuard => self.guard = None,
+            Action::AbandonGuard => {
+                self.guard = None;
+                events.extend(litestream.empty_wal(context));
+            }
             Action::Log(level, text) => log!(level, "{text}"),
             Action::Exit => self.done = true,
         }
@@ -418,19 +424,16 @@ impl Reactor {
         self.events.push_back(Event::GuardTaken(result));
     }
 
-    /// What an earlier run knew of rows that were not proved.
+    /// What an earlier run left of the database that is watched.
     fn recall(&mut self) {
-        let event = match self.memory.recall() {
-            Earlier::Proved => None,
-            Earlier::Unknown => Some(Event::NothingRecalled),
-            Earlier::UnprovedSince(since) => Some(Event::Inherited(BootTime::now().since(since))),
-        };
-        self.events.extend(event);
+        let earlier = self.memory.recall(self.context.database());
+        self.events.push_back(Event::Recalled(earlier));
     }
 
     /// Reads the configuration anew; one that can't work changes nothing.
     fn reload(&mut self) {
         self.notifier.reloading();
+        let before = self.context.database().to_owned();
         match self.context.reload() {
             Err(cause) => error!("the configuration is not reloaded, the old one stays: {cause}"),
             Ok(rows_move) => {
@@ -442,6 +445,10 @@ impl Reactor {
                 let event = litestream::unwatched(&understood, self.context.database());
                 let reloaded = Event::Reloaded(self.context.policy());
                 self.events.extend([event, reloaded]);
+                // Of a database that was watched all along the agent knows more.
+                if *self.context.database() != before {
+                    self.recall();
+                }
             }
         }
         self.notifier.ready();

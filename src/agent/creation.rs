@@ -64,6 +64,14 @@ impl Creation {
         *self = Self::new();
     }
 
+    /// Another database has taken the place of the one that is missing.
+    pub(super) fn moves(&mut self, out: &mut Actions) {
+        if matches!(self.state, State::Looking(_)) {
+            out.push(Action::AbandonLook);
+        }
+        *self = Self::new();
+    }
+
     pub(super) fn advance(
         &mut self,
         has_credentials: bool,

@@ -54,6 +54,14 @@ impl Guard {
         false
     }
 
+    /// Another database has taken the place of the one whose WAL it holds.
+    pub(super) fn moves(&mut self, out: &mut Actions) {
+        if self.may_hold() {
+            out.push(Action::ReleaseGuard);
+        }
+        *self = Self::Open;
+    }
+
     pub(super) fn taken(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
         if let Self::Asked { failed } = self {
             *self = match result {
@@ -114,7 +122,6 @@ impl Guard {
     fn spend(&mut self, why: &str, out: &mut Actions) {
         *self = Self::Spent;
         out.push(Action::AbandonGuard);
-        out.push(Action::EmptyWal);
         out.warn(format!(
             "the WAL is let go, since {why}; Litestream may have to upload the whole database"
         ));

@@ -1,6 +1,6 @@
 //! The heartbeat: when a row is due, and what a database that refuses it means.
 //!
-//! Owns the rows' timetable. A row that could not be written is delayed, and delays nothing else.
+//! Owns the rows' timetable; the rows themselves are counted where they are proved. A row that could not be written is delayed, and delays nothing else.
 
 use std::time::Duration;
 
@@ -19,8 +19,6 @@ const PRUNE_PACE: Duration = Duration::from_secs(60);
 pub(super) struct Heartbeat {
     due: BootTime,
     prune_due: BootTime,
-    pub(super) rows: u64,
-    pub(super) last: Option<(i64, BootTime)>,
     /// Why rows are refused, and since when.
     trouble: Option<(String, BootTime)>,
     refusals: u32,
@@ -31,8 +29,6 @@ impl Heartbeat {
         Self {
             due: now,
             prune_due: now,
-            rows: 0,
-            last: None,
             trouble: None,
             refusals: 0,
         }
@@ -79,9 +75,7 @@ impl Heartbeat {
                 if self.trouble.take().is_some() {
                     out.info(format!("heartbeat rows are written again, from row {id}"));
                 }
-                self.rows += 1;
                 self.refusals = 0;
-                self.last = Some((id, now));
                 self.due = now + interval;
             }
             Err(cause) => {

@@ -30,6 +30,7 @@
 
 use std::time::Duration;
 
+use crate::agent::Legacy;
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, BEGINNING_MISSED, NO_COMMIT, Position};
 
@@ -55,8 +56,8 @@ pub(super) struct Ledger {
     began: BootTime,
     /// How old, at the beginning, the oldest row was that an earlier run had not seen proved.
     inherited: Option<Duration>,
-    /// The last row.
-    row: Option<Row>,
+    /// The last row, and when it was committed.
+    row: Option<(Row, BootTime)>,
     /// When the oldest row was committed that is not proved, and the first one after the last question.
     oldest: Option<BootTime>,
     after: Option<BootTime>,
@@ -70,6 +71,8 @@ pub(super) struct Ledger {
     folder_before: Option<Option<u64>>,
     /// Why Litestream has to upload the whole database before anything that it says is believed.
     broken: Option<&'static str>,
+    /// It is on the way to that: no answer has proved anything since.
+    begins_anew: bool,
     /// All that was committed before then is proved.
     covered: Option<BootTime>,
     proof: Option<Proof>,
@@ -130,6 +133,7 @@ impl Ledger {
             is_same_process: false,
             folder_before: None,
             broken: None,
+            begins_anew: false,
             covered: None,
             proof: None,
         }
@@ -143,7 +147,7 @@ impl Ledger {
     /// A row was committed.
     pub(super) fn row(&mut self, id: i64, now: BootTime) {
         let number = self.rows() + 1;
-        self.row = Some(Row { id, number });
+        self.row = Some((Row { id, number }, now));
         self.oldest.get_or_insert(now);
         self.after.get_or_insert(now);
     }
@@ -152,13 +156,23 @@ impl Ledger {
     pub(super) fn ask(&mut self, now: BootTime) {
         self.after = None;
         self.waiting.get_or_insert(now);
-        let row = self.row;
+        let row = self.row.map(|(row, _)| row);
         self.asked = Some(Asked { at: now, row });
     }
 
-    /// Litestream is about to be started, and its files are in a folder of this mark, or in none.
-    pub(super) fn surveyed(&mut self, folder: Option<u64>) {
+    /// Litestream is about to be started, and its files are in a folder of this mark, or in none. Whether it
+    /// is the one in which the process that was stopped had them, as far as that is known.
+    #[must_use]
+    pub(super) fn surveyed(&mut self, folder: Option<u64>) -> bool {
         self.folder_before = Some(folder);
+        let seen = self.seen.as_ref().filter(|_| self.is_same_process);
+        let is_same = seen
+            .and_then(|seen| seen.files)
+            .is_none_or(|files| Some(files.folder) == folder);
+        if !is_same {
+            self.broken.get_or_insert(IS_ANOTHER);
+        }
+        is_same
     }
 
     /// Litestream is started.
@@ -184,12 +198,16 @@ impl Ledger {
 
     /// It is about to.
     pub(super) fn begins_anew(&mut self) {
-        self.broken = None;
+        self.begins_anew = self.broken.take().is_some();
         self.forget();
     }
 
     /// Takes in an answer to what was asked last, where heartbeat rows are written (`rows`) or not.
     pub(super) fn judge(&mut self, answer: Answer, rows: bool, now: BootTime) -> Finding {
+        // Of the process before, or of another database.
+        let Some(asked) = self.asked else {
+            return Finding::Behind;
+        };
         let position = answer.position;
         if answer.lacks_beginning || self.passed_a_wal_over(&answer) {
             self.broken = self.broken.or(Some(BEGINNING_MISSED));
@@ -200,9 +218,6 @@ impl Ledger {
         }
         let before = self.seen.replace(answer);
         let is_same_process = std::mem::replace(&mut self.is_same_process, true);
-        let Some(asked) = self.asked else {
-            return Finding::Behind;
-        };
         if position.local == 0 || position.replicated < position.local {
             return Finding::Behind;
         }
@@ -248,7 +263,12 @@ impl Ledger {
 
     /// Rows that were committed in this run.
     pub(super) fn rows(&self) -> u64 {
-        self.row.map_or(0, |row| row.number)
+        self.row.map_or(0, |(row, _)| row.number)
+    }
+
+    /// The last one's id, and when it was committed.
+    pub(super) fn last_row(&self) -> Option<(i64, BootTime)> {
+        self.row.map(|(row, at)| (row.id, at))
     }
 
     pub(super) fn proof(&self) -> Option<Proof> {
@@ -283,13 +303,17 @@ impl Ledger {
         self.waiting = self.waiting.map(|_| now);
     }
 
-    /// What the next run is to know: since when a row is not proved, of this run or an earlier one.
-    pub(super) fn remembered(&self, rows: bool) -> Option<BootTime> {
+    /// What the next run is to know, of this run and an earlier one.
+    pub(super) fn legacy(&self, rows: bool) -> Legacy {
         let inherited = self.inherited.map(|age| {
             let began = self.began.since_boot();
             BootTime::new(began.saturating_sub(age))
         });
-        inherited.or(self.unproved_since(rows))
+        Legacy {
+            unproved_since: inherited.or(self.unproved_since(rows)),
+            // Until that is proved: what was done to files may not have reached the disk.
+            begins_anew: self.broken.is_some() || self.begins_anew,
+        }
     }
 
     fn unproved_since(&self, rows: bool) -> Option<BootTime> {
@@ -301,6 +325,7 @@ impl Ledger {
 
     fn prove(&mut self, asked: Asked, position: Position, now: BootTime) -> Finding {
         self.inherited = None;
+        self.begins_anew = false;
         self.waiting = None;
         self.oldest = self.after;
         self.covered = Some(asked.at);

@@ -7,7 +7,7 @@
 //!
 //! What it is made of: the `process`, with its `start` and its `stop`; the `replica`, with its
 //! `preparation` (before a stop) and its `catch_up` (after a start); the `rescue` of one that does not
-//! follow. None of the three knows the others. What becomes of a start, step by step, is in `starting`.
+//! follow; and the `introduction` of one that was started. None of them knows the others. What becomes of a start, step by step, is in `starting`.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -28,6 +28,7 @@ use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, SyncFailure};
 
 mod catch_up;
+mod introduction;
 mod preparation;
 mod process;
 mod replica;
@@ -37,6 +38,7 @@ mod starting;
 mod stop;
 
 use catch_up::{Socket, Verdict};
+use introduction::Introduction;
 use preparation::Progress;
 use process::{LEAST_TERM, Phase, Process};
 use replica::Replica;
@@ -71,8 +73,7 @@ pub(super) struct Replicator {
     pub(super) replica: Replica,
     rescue: Rescue,
     socket: Socket,
-    /// The Litestream that runs told what it replicates.
-    introduced: bool,
+    introduction: Introduction,
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, or then.
@@ -87,7 +88,7 @@ impl Replicator {
             replica: Replica::new(now),
             rescue: Rescue::new(now),
             socket: Socket::Unknown,
-            introduced: false,
+            introduction: Introduction::Unmet,
             last_trouble: None,
             stop_began: None,
             leaving: None,
@@ -99,8 +100,7 @@ impl Replicator {
     pub(super) fn renewed(&mut self, term: Term, now: BootTime, out: &mut Actions) {
         self.process.renewed(term);
         match self.process.phase {
-            // What systemd runs may be running already, with credentials of an earlier daemon.
-            Phase::Idle if !self.process.is_child() => self.prepare(now),
+            Phase::Idle if self.process.may_run_unheard() => self.prepare(now),
             Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
             Phase::Running if self.process.refreshes() => {
                 if !self.process.runs_with_credentials(now) {
@@ -118,12 +118,28 @@ impl Replicator {
     }
 
     /// The configuration was read anew: from the next hand-over on it holds. Of another database nothing is
-    /// proved yet.
-    pub(super) fn reloaded(&mut self, policy: &Policy, is_another: bool, now: BootTime) {
-        if is_another {
-            self.replica.is_another(now);
-        }
+    /// proved yet; Litestream, which reads its own configuration at a start alone, is restarted for it.
+    pub(super) fn reloaded(
+        &mut self,
+        policy: &Policy,
+        is_another: bool,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
         self.process.reloaded(policy.rotation);
+        if !is_another {
+            return;
+        }
+        self.replica.is_another(now);
+        match &self.process.phase {
+            Phase::Running if self.leaving.is_none() => self.prepare(now),
+            // What is looked at is the one before.
+            Phase::Starting(start) if !start.is_launched() => {
+                out.push(Action::AbandonStart);
+                self.start_or_idle(now, out);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn exited(
@@ -161,9 +177,8 @@ impl Replicator {
     ) {
         let is_deaf = result == Err(SyncFailure::NoSocket);
         self.rescue.answered(is_deaf, now);
-        // An answer may get lost: it is asked again beside each sync, until it has told.
-        if result.is_ok() && !self.introduced {
-            out.push(Action::List);
+        if result.is_ok() {
+            self.introduction.meets(now);
         }
         let followed = self.replica.follows();
         let age = now.since(self.process.since);
@@ -185,7 +200,7 @@ impl Replicator {
 
     /// Litestream told what it replicates.
     pub(super) fn listed(&mut self) {
-        self.introduced = true;
+        self.introduction = Introduction::Done;
     }
 
     /// Litestream does not hang.
@@ -255,6 +270,10 @@ impl Replicator {
         }
         if matches!(self.process.phase, Phase::Running) {
             self.expire(now, out);
+            // One that does not follow has other questions to answer, and takes one at a time.
+            if self.replica.follows() {
+                out.extend(self.introduction.advance(now));
+            }
         }
         match &mut self.process.phase {
             Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
@@ -290,6 +309,7 @@ impl Replicator {
                 .deadline()
                 .min(self.rescue_at())
                 .min(self.rescue.deadline())
+                .min(self.introduced_at())
                 .min(limit),
             Phase::Preparing => self.replica.deadline(),
             Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
@@ -378,6 +398,14 @@ impl Replicator {
         }
     }
 
+    /// When it is asked what it replicates.
+    pub(super) fn introduced_at(&self) -> BootTime {
+        match self.replica.follows() {
+            true => self.introduction.deadline(),
+            false => BootTime::NEVER,
+        }
+    }
+
     fn begin_rescue(&mut self, now: BootTime, out: &mut Actions) {
         if !self.process.has_credentials(now) {
             // The device slept through what was left of their life.
@@ -401,7 +429,12 @@ impl Replicator {
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
         if then == Then::Start && !self.process.has_credentials(now) {
-            // The device slept through their life. What runs is better than nothing.
+            // The device slept through their life.
+            if !self.process.is_ours() {
+                self.replica.stops();
+                return self.process.enter(Phase::Idle, now);
+            }
+            // What runs is better than nothing.
             self.process.phase = Phase::Running;
             return self.replica.ask_now(now);
         }
@@ -420,7 +453,7 @@ impl Replicator {
 
     fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
         self.process.resets(now);
-        self.replica.ledger.forget();
+        self.replica.drops_state();
         out.push(Action::ResetState);
     }
 

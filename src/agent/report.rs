@@ -54,7 +54,7 @@ pub struct Report {
     pub unproved_for: Option<Duration>,
     /// The heartbeat row that the replica is known to hold, and what it may lack.
     pub lag: Option<Lag>,
-    /// Rows written since the start.
+    /// Rows written since the start, or since another database took the place of the one before.
     pub rows: u64,
     /// The last row's id and age.
     pub last_row: Option<(i64, Duration)>,
@@ -140,6 +140,7 @@ impl Report {
         let now = time.boot;
         let glance = Glance::of(agent, time);
         let (_, since, _) = agent.replicator.activity();
+        let ledger = &agent.replicator.replica.ledger;
         Self {
             state: state(agent, &glance, time),
             credentials_left: glance.credentials_left,
@@ -167,8 +168,8 @@ impl Report {
             proof: glance.proof,
             unproved_for: glance.unproved_for,
             lag: glance.lag,
-            rows: agent.heartbeat.rows,
-            last_row: agent.heartbeat.last.map(|(id, at)| (id, now.since(at))),
+            rows: ledger.rows(),
+            last_row: ledger.last_row().map(|(id, at)| (id, now.since(at))),
             guard_held: agent.guard.held_since().map(|since| now.since(since)),
         }
     }

@@ -109,7 +109,7 @@ impl Story {
         let boot = self.now.boot.since_boot().as_secs() as i64;
         self.now.wall = WallTime::from_unix(1_800_000_000 + boot + self.step);
         let mut actions = self.agent.handle(event, self.now);
-        actions.retain(|action| !matches!(action, Action::Log(..) | Action::Remember(_)));
+        actions.retain(|action| !matches!(action, Action::Log(..) | Action::Remember(..)));
         actions
     }
 

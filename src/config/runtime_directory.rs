@@ -52,6 +52,13 @@ impl RuntimeDirectory {
         self.file("refused-pin")
     }
 
+    /// A file that outlives a boot, where there is a place for it: in systemd's `STATE_DIRECTORY` if that
+    /// is a directory, or else in this one.
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        let state = inherited::folder("STATE_DIRECTORY").filter(|folder| folder.is_dir());
+        state.map_or_else(|| self.file(name), |folder| folder.join(name))
+    }
+
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)

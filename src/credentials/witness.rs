@@ -24,15 +24,10 @@ use super::file;
 use crate::clock::WallTime;
 use crate::config::RuntimeDirectory;
 use crate::system::file::replace;
-use crate::system::inherited;
 
-/// In systemd's `STATE_DIRECTORY`, which outlives a boot, or else in the runtime directory.
+/// Where it is kept, of a boot or longer.
 pub fn path(runtime: &RuntimeDirectory) -> PathBuf {
-    const NAME: &str = "server.pem";
-    match inherited::folder("STATE_DIRECTORY") {
-        Some(folder) => folder.join(NAME),
-        None => runtime.file(NAME),
-    }
+    runtime.state_file("server.pem")
 }
 
 /// What is kept, and by whom it has to be signed to count.

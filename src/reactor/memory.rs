@@ -1,102 +1,240 @@
-//! What one run of the daemon leaves to the next: since when a row is not proved.
+//! What one run of the daemon leaves to the next about each database: since when a row is not proved, and
+//! whether Litestream has to upload the whole of it.
 //!
-//! Owns a file on tmpfs, `unproved` in the runtime directory, which is gone with the boot whose clock it
-//! speaks of. Nothing depends on it but how old a row is said to be: what can't be read says nothing.
+//! Owns two files. `unproved.json` is on tmpfs, and gone with the boot whose clock it speaks of; nothing
+//! depends on it but how old a row is said to be. `begin-anew.json` outlives a power cut where there is a
+//! place for it: what Litestream uploads onto a replica that is wrong is lost, whatever it answers. It is
+//! written when that is found and when it is mended, which is seldom. What can't be read says nothing.
 
-use std::fs;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use crate::agent::{Debt, Earlier, Legacy};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::system::file;
 
-/// The file's name, and what it holds where all is proved.
-const FILE: &str = "unproved";
-const NOTHING: &str = "none";
+const UNPROVED: &str = "unproved.json";
+const BEGIN_ANEW: &str = "begin-anew.json";
 
 /// By which the kernel tells one boot from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The file of this boot.
+/// What can't be written is tried again after this.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// No file of ours is longer, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// What was left, and is left.
 #[derive(Debug)]
 pub(super) struct Memory {
-    path: PathBuf,
+    unproved_file: PathBuf,
+    begin_anew_file: PathBuf,
     boot: String,
-}
-
-/// What an earlier run of this boot knew.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Earlier {
-    /// There was none.
-    Unknown,
-    /// All that it wrote was proved.
-    Proved,
-    /// A row that was not.
-    UnprovedSince(BootTime),
+    /// Of each database since when a row is not proved, in whole seconds of this boot.
+    unproved: BTreeMap<String, Option<u64>>,
+    begin_anew: BTreeSet<String>,
+    /// What that file holds is something else: it is written then.
+    due: BootTime,
 }
 
 impl Memory {
     pub(super) fn new(runtime: &RuntimeDirectory) -> Self {
-        Self {
-            path: runtime.file(FILE),
-            boot: fs::read_to_string(BOOT_ID).unwrap_or_default(),
-        }
+        let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
+        Self::of(
+            runtime.file(UNPROVED),
+            runtime.state_file(BEGIN_ANEW),
+            boot.trim().to_owned(),
+        )
     }
 
-    pub(super) fn recall(&self) -> Earlier {
-        let text = fs::read_to_string(&self.path).unwrap_or_default();
-        let Some(rest) = text.strip_prefix(&self.boot) else {
-            return Earlier::Unknown;
-        };
-        match rest.trim() {
-            NOTHING => Earlier::Proved,
-            seconds => seconds.parse().map_or(Earlier::Unknown, |seconds| {
-                Earlier::UnprovedSince(BootTime::new(Duration::from_secs(seconds)))
-            }),
-        }
-    }
-
-    pub(super) fn keep(&self, unproved: Option<BootTime>) {
-        let what = unproved.map_or(NOTHING.to_owned(), |since| {
-            since.since_boot().as_secs().to_string()
+    fn of(unproved_file: PathBuf, begin_anew_file: PathBuf, boot: String) -> Self {
+        let unproved = parse(&unproved_file);
+        let kept = unproved["databases"].as_object();
+        let kept = kept.filter(|_| unproved["boot"] == boot.as_str());
+        let unproved = kept.into_iter().flatten().filter_map(|(path, since)| {
+            let since = match since {
+                Value::Null => None,
+                seconds => Some(seconds.as_u64()?),
+            };
+            Some((path.clone(), since))
         });
-        let text = format!("{}{what}\n", self.boot);
-        if let Err(e) = file::replace(&self.path, 0o600, text.as_bytes()) {
-            log::debug!("{} can't be written: {e}", self.path.display());
+        let begin_anew = parse(&begin_anew_file);
+        let begin_anew = begin_anew.as_array().into_iter().flatten();
+        Self {
+            unproved: unproved.collect(),
+            begin_anew: begin_anew
+                .filter_map(|path| path.as_str().map(str::to_owned))
+                .collect(),
+            unproved_file,
+            begin_anew_file,
+            boot,
+            due: BootTime::NEVER,
+        }
+    }
+
+    /// What an earlier run left of a database.
+    pub(super) fn recall(&self, database: &Path) -> Earlier {
+        let database = database.to_string_lossy();
+        let debt = match self.unproved.get(&*database) {
+            None => Debt::Unknown,
+            Some(None) => Debt::Nothing,
+            Some(Some(since)) => {
+                let since = BootTime::new(Duration::from_secs(*since));
+                Debt::Row(BootTime::now().since(since))
+            }
+        };
+        let begins_anew = self.begin_anew.contains(&*database);
+        Earlier { debt, begins_anew }
+    }
+
+    /// Keeps what the next one has to know of a database.
+    pub(super) fn keep(&mut self, database: &Path, legacy: Legacy) {
+        let database = database.to_string_lossy().into_owned();
+        let begins_anew = self.begin_anew.contains(&database);
+        if begins_anew != legacy.begins_anew {
+            match legacy.begins_anew {
+                true => self.begin_anew.insert(database.clone()),
+                false => self.begin_anew.remove(&database),
+            };
+            self.write_begin_anew();
+        }
+        let since = legacy.unproved_since.map(|t| t.since_boot().as_secs());
+        self.unproved.insert(database, since);
+        let text = json!({"boot": self.boot, "databases": self.unproved}).to_string();
+        if let Err(e) = file::replace(&self.unproved_file, 0o600, text.as_bytes()) {
+            log::debug!("{} can't be written: {e}", self.unproved_file.display());
+        }
+    }
+
+    /// Writes what could not be written before, a while later.
+    pub(super) fn settle(&mut self, now: BootTime) {
+        if self.due <= now {
+            self.write_begin_anew();
+        }
+    }
+
+    fn write_begin_anew(&mut self) {
+        self.due = BootTime::NEVER;
+        let text = json!(self.begin_anew).to_string();
+        if let Err(e) = file::replace_for_good(&self.begin_anew_file, 0o600, text.as_bytes()) {
+            self.due = BootTime::now() + RETRY;
+            log::warn!(
+                "{} can't be written ({e}), so that a restart of edgerepl may forget that Litestream has to \
+                 upload a database anew; it is tried again in {} s",
+                self.begin_anew_file.display(),
+                RETRY.as_secs()
+            );
         }
     }
 }
 
+fn parse(file: &Path) -> Value {
+    let text = read(file).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?
+        .take(LONGEST)
+        .read_to_string(&mut text)
+        .map(|_| text)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
+    const DATABASE: &str = "/data/an app's.db";
+
     #[test]
-    fn what_was_kept_is_recalled_in_the_same_boot_alone() {
+    fn what_was_kept_is_recalled_in_the_same_boot_or_for_good() {
         let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let memory = |boot: &str| Memory {
-            path: folder.join(FILE),
-            boot: boot.to_owned(),
+        let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
+        let memory = |boot: &str| Memory::of(unproved.clone(), anew.clone(), boot.to_owned());
+        let recalled = |boot: &str, path: &str| memory(boot).recall(Path::new(path));
+        let legacy = |seconds: Option<u64>, begins_anew| Legacy {
+            unproved_since: seconds.map(|s| BootTime::new(Duration::from_secs(s))),
+            begins_anew,
         };
-        let (this, other) = (memory("a boot\n"), memory("another\n"));
-        assert_eq!(this.recall(), Earlier::Unknown);
-        let since = BootTime::new(Duration::from_secs(77));
-        this.keep(Some(since));
-        assert_eq!(this.recall(), Earlier::UnprovedSince(since));
-        assert_eq!(other.recall(), Earlier::Unknown);
-        this.keep(None);
-        assert_eq!(this.recall(), Earlier::Proved);
+        assert_eq!(recalled("this", DATABASE).debt, Debt::Unknown);
+
+        let mut this = memory("this");
+        this.keep(Path::new(DATABASE), legacy(Some(0), true));
+        this.keep(Path::new("/data/other.db"), legacy(None, false));
+        let up = BootTime::now().since_boot();
+        for earlier in [recalled("this", DATABASE), this.recall(Path::new(DATABASE))] {
+            assert!(matches!(earlier.debt, Debt::Row(age) if age >= up));
+            assert!(earlier.begins_anew);
+        }
+        let other = recalled("this", "/data/other.db");
+        assert_eq!((other.debt, other.begins_anew), (Debt::Nothing, false));
+        let later = recalled("another boot", DATABASE);
+        assert_eq!((later.debt, later.begins_anew), (Debt::Unknown, true));
+
+        this.keep(Path::new(DATABASE), legacy(None, false));
+        let mended = recalled("this", DATABASE);
+        assert_eq!((mended.debt, mended.begins_anew), (Debt::Nothing, false));
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_says_nothing() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-odd-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
         for odd in [
             "",
-            "a boot\n-7\n",
-            "a boot\n99999999999999999999\n",
-            "a boot\n",
+            "null",
+            "[7, null, {}]",
+            r#"{"boot":"b"}"#,
+            r#"{"boot":"b","databases":7}"#,
+            r#"{"boot":"b","databases":{"/data/an app's.db":-7}}"#,
+            r#"{"boot":"b","databases":{"/data/an app's.db":1e99}}"#,
+            r#"{"boot":"b","databases":{"/data/an app's.db":"7"}}"#,
+            "\u{0}",
         ] {
-            fs::write(folder.join(FILE), odd).expect("a file");
-            assert_eq!(this.recall(), Earlier::Unknown, "{odd}");
+            fs::write(&unproved, odd).expect("a file");
+            fs::write(&anew, odd).expect("a file");
+            let memory = Memory::of(unproved.clone(), anew.clone(), "b".to_owned());
+            let earlier = memory.recall(Path::new(DATABASE));
+            let nothing = (Debt::Unknown, false);
+            assert_eq!((earlier.debt, earlier.begins_anew), nothing, "{odd}");
         }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    /// A disk that is full for a moment.
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-owed-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let late = folder.join("not yet");
+        let anew = late.join(BEGIN_ANEW);
+        let mut memory = Memory::of(folder.join(UNPROVED), anew.clone(), String::new());
+        let legacy = Legacy {
+            unproved_since: None,
+            begins_anew: true,
+        };
+        memory.keep(Path::new(DATABASE), legacy);
+        assert!(!anew.exists());
+        fs::create_dir(&late).expect("a folder");
+        let soon = BootTime::now();
+        memory.settle(soon);
+        assert!(!anew.exists(), "not at each turn");
+        memory.settle(soon + RETRY);
+        let next = Memory::of(folder.join(UNPROVED), anew, String::new());
+        assert!(next.recall(Path::new(DATABASE)).begins_anew);
         fs::remove_dir_all(folder).expect("the folder");
     }
 }

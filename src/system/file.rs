@@ -1,10 +1,11 @@
 //! Files of ours that others read: replaced whole, or not at all.
 //!
 //! Owns how: beside, with its mode before its first byte whatever the umask, then renamed. A link that
-//! somebody put there leads nowhere. Never synced: they are on tmpfs, or worth nothing after a power cut.
+//! somebody put there leads nowhere. Not synced, but where that is asked for: they are on tmpfs, or worth
+//! nothing after a power cut.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,23 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// What the kernel says; the old file is as it was then.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let (beside, _) = write_beside(path, mode, content)?;
+    fs::rename(beside, path)
+}
+
+/// The same, whatever a power cut does: it is on the disk when this is done, which takes as long as the
+/// disk takes.
+///
+/// # Errors
+/// What the kernel says; the old file is as it was then, or the new one may not outlive a power cut.
+pub fn replace_for_good(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let (beside, file) = write_beside(path, mode, content)?;
+    file.sync_all()?;
+    fs::rename(beside, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn write_beside(path: &Path, mode: u32, content: &[u8]) -> io::Result<(PathBuf, File)> {
     let beside = beside(path);
     // Left by a process that was killed in the middle of this; or a link of somebody else's.
     match fs::remove_file(&beside) {
@@ -28,7 +46,7 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     // Whatever the umask took away or the file system made of it.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
-    fs::rename(&beside, path)
+    Ok((beside, file))
 }
 
 /// Makes a folder for such files where there is none, and those that it is in. All may look into them,

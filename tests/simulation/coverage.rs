@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-use edgerepl::agent::{Action, Activity, Event};
+use edgerepl::agent::{Action, Activity, Debt, Earlier, Event, Legacy};
 use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl::litestream::answer::SyncFailure;
@@ -75,7 +75,10 @@ kinds! {
         NotUnderstood: Event::Understood(Err(_)),
         Reloaded: Event::Reloaded(_),
         Inherited: Event::Inherited(_),
-        NothingRecalled: Event::NothingRecalled,
+        NothingRecalled: Event::Recalled(Earlier { debt: Debt::Unknown, .. }),
+        NothingOwed: Event::Recalled(Earlier { debt: Debt::Nothing, .. }),
+        RowOwed: Event::Recalled(Earlier { debt: Debt::Row(_), begins_anew: false }),
+        BrokenReplica: Event::Recalled(Earlier { begins_anew: true, .. }),
         Terminate: Event::Terminate,
     }
 }
@@ -98,8 +101,9 @@ kinds! {
         List: Action::List,
         ResetState: Action::ResetState,
         EmptyWal: Action::EmptyWal,
-        RememberUnproved: Action::Remember(Some(_)),
-        RememberProved: Action::Remember(None),
+        RememberBroken: Action::Remember(_, Legacy { begins_anew: true, .. }),
+        RememberUnproved: Action::Remember(_, Legacy { unproved_since: Some(_), .. }),
+        RememberProved: Action::Remember(_, Legacy { unproved_since: None, .. }),
         WriteRow: Action::WriteRow,
         AskRowBefore: Action::AskRowBefore(_),
         LookForReplica: Action::LookForReplica,

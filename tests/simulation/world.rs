@@ -112,13 +112,14 @@ pub(crate) struct World {
     /// The number of the one that edgerepl watches.
     watched: usize,
     guard: bool,
+    /// There is a folder in which edgerepl can leave something for the next boot.
+    keeps_state: bool,
     /// The WAL was to be emptied, and could not be.
     wal_stays: bool,
     policy: Policy,
     agent: Agent,
-    /// There is a daemon; what it left on tmpfs for the next one; and whether that one knows nothing.
+    /// There is a daemon.
     runs: bool,
-    memory: Option<Option<BootTime>>,
     /// What the agent is about to be told.
     news: VecDeque<Event>,
     processes: u64,
@@ -164,10 +165,10 @@ impl World {
             databases: [Database::new(is_there), Database::new(chance.one_in(2))],
             watched: 0,
             guard: false,
+            keeps_state: !chance.one_in(4),
             wal_stays: false,
             agent: Agent::new(policy.clone(), 0, AT_FIRST),
             runs: false,
-            memory: None,
             news: VecDeque::new(),
             processes: 0,
             coming: BinaryHeap::new(),
@@ -290,7 +291,7 @@ impl World {
                     println!("{:>14.3}     {action:?}", self.time.as_secs_f64());
                 }
                 self.coverage.action(&action);
-                if !matches!(action, Action::Log(..) | Action::Remember(_)) {
+                if !matches!(action, Action::Log(..) | Action::Remember(..)) {
                     self.observe(&Step::Action(&action));
                 }
                 self.may_interrupt(&action);
@@ -367,8 +368,12 @@ impl World {
                 let result = taken.then_some(()).ok_or("the disk is gone".to_owned());
                 self.news.push_back(Event::GuardTaken(result));
             }
-            Action::ReleaseGuard | Action::AbandonGuard => self.guard = false,
-            Action::Remember(since) => self.memory = Some(since),
+            Action::ReleaseGuard => self.guard = false,
+            Action::AbandonGuard => {
+                self.guard = false;
+                self.start_emptying();
+            }
+            Action::Remember(path, legacy) => self.remember(&path, legacy),
             Action::Exit => self.daemon_is_gone(),
             Action::Prune | Action::Log(..) => {}
         }
@@ -423,7 +428,6 @@ impl World {
             litestream_serves_it: litestream.serves == self.watched,
             litestream_has_neighbour: litestream.up && litestream.has_neighbour,
             may_have_neighbour: self.may_have_neighbour,
-            litestream_is_untold: litestream.is_untold,
             stop_was_asked: litestream.terminated > 0,
             state_is_corrupt: litestream.corrupt,
             wal_stays: self.wal_stays,
@@ -443,9 +447,9 @@ impl World {
             oldest_missing: database.oldest_missing(rows),
             restorable_row: database.restorable_row,
             is_blind: database.is_blind,
-            remembered: self
-                .memory
-                .map(|memory| memory.map(|since| self.device.booted + since.since_boot())),
+            remembered: database
+                .remembered
+                .map(|since| since.map(|since| self.device.booted + since.since_boot())),
         }
     }
 

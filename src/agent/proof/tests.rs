@@ -170,7 +170,7 @@ fn nothing_but_a_proof_makes_the_oldest_row_younger() {
             Some(Duration::from_secs(630))
         );
     }
-    assert_eq!(ledger.remembered(true), Some(at(0)));
+    assert_eq!(ledger.legacy(true).unproved_since, Some(at(0)));
 }
 
 #[test]

@@ -32,8 +32,9 @@ pub(super) const LEAST_TERM: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(in crate::agent) struct Process {
     supervisor: SupervisorKind,
-    /// How the next start delivers credentials; `None` where a probe has to tell.
-    pub(super) next_rotation: Option<Rotation>,
+    /// How the next start delivers credentials, as it is configured, or else as a probe told.
+    configured: Option<Rotation>,
+    pub(super) probed: Option<Rotation>,
     /// How the last one did.
     rotation: Option<Rotation>,
     /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
@@ -42,6 +43,8 @@ pub(in crate::agent) struct Process {
     pub(super) phase: Phase,
     /// Since when that has been so.
     pub(super) since: BootTime,
+    /// Whether a unit of systemd's may run, though nothing was heard of it.
+    unit_may_run: bool,
     /// The newest credentials' term, and the term of those that it was started with.
     term: Option<Term>,
     running: Option<Term>,
@@ -76,11 +79,13 @@ impl Process {
     pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
             supervisor: policy.supervisor,
-            next_rotation: policy.rotation,
+            configured: policy.rotation,
+            probed: None,
             rotation: None,
             clock_went_back: false,
             phase: Phase::Idle,
             since: now,
+            unit_may_run: policy.supervisor == SupervisorKind::Systemd,
             term: None,
             running: None,
             deaths: 0,
@@ -99,6 +104,16 @@ impl Process {
         self.supervisor == SupervisorKind::Child
     }
 
+    /// It may run with credentials of an earlier daemon's, or with older ones.
+    pub(super) fn may_run_unheard(&self) -> bool {
+        self.unit_may_run
+    }
+
+    /// It was started by this daemon, once.
+    pub(super) fn is_ours(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Fresh credentials are there, good for `term`.
     pub(super) fn renewed(&mut self, term: Term) {
         let first = self.term.replace(term).is_none();
@@ -113,10 +128,12 @@ impl Process {
 
     /// The configuration was read anew: from the next hand-over on it holds.
     pub(super) fn reloaded(&mut self, rotation: Option<Rotation>) {
-        self.next_rotation = match rotation {
-            None if self.rotation.is_some() => self.next_rotation,
-            named => named,
-        };
+        self.configured = rotation;
+    }
+
+    /// How the next start delivers credentials; `None` where a probe has to tell.
+    pub(super) fn next_rotation(&self) -> Option<Rotation> {
+        self.configured.or(self.probed)
     }
 
     /// How the one that was last started comes by credentials.
@@ -127,7 +144,7 @@ impl Process {
     /// Whether the one that runs gets new credentials without a restart, and is to.
     pub(super) fn refreshes(&self) -> bool {
         self.rotation == Some(Rotation::Refresh)
-            && self.next_rotation == self.rotation
+            && self.next_rotation() != Some(Rotation::Restart)
             && !self.clock_went_back
     }
 
@@ -140,6 +157,7 @@ impl Process {
     /// It is told to start with the newest credentials.
     pub(super) fn launched(&mut self, rotation: Rotation, now: BootTime) {
         self.running = self.term;
+        self.unit_may_run = !self.is_child();
         self.rotation = Some(rotation);
         self.clock_went_back = false;
         self.enter(Phase::Starting(Start::launch(now)), now);
@@ -184,8 +202,9 @@ impl Process {
         self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
     }
 
-    /// Its local state is being dropped.
+    /// Its local state is being dropped; a unit is stopped for that.
     pub(super) fn resets(&mut self, now: BootTime) {
+        self.unit_may_run = false;
         let deadline = now + RESET_LIMIT;
         self.enter(Phase::Resetting { deadline }, now);
     }

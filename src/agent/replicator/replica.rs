@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::catch_up::{Asker, CatchUp, Socket, Verdict};
 use super::preparation::{Preparation, Progress};
-use crate::agent::Action;
 use crate::agent::backoff::Jitter;
 use crate::agent::proof::Ledger;
+use crate::agent::{Action, Debt, Earlier};
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, BEGINNING_MISSED, SyncFailure};
 
@@ -23,6 +23,10 @@ const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
 /// time.
 const RESET_RETRY: Duration = Duration::from_secs(300);
 const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
+
+/// What is said of what an earlier run found.
+const FOUND_EARLIER: &str = "edgerepl had found before it ended that what Litestream uploads does not continue \
+                             its replica";
 
 /// What is said while the WAL may have been reset without a trace.
 const WAL_LET_GO: &str =
@@ -40,6 +44,8 @@ pub(in crate::agent) struct Replica {
     resets: u32,
     /// How often in a row the WAL could not be emptied.
     unemptied: u32,
+    /// Its local state is what an earlier run found wrong.
+    has_old_state: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +68,18 @@ impl Replica {
             reset_allowed: now,
             resets: 0,
             unemptied: 0,
+            has_old_state: false,
+        }
+    }
+
+    /// What an earlier run left. Nobody knows any more what it had found wrong with Litestream's local state.
+    pub(in crate::agent) fn recalls(&mut self, earlier: Earlier) {
+        if let Debt::Row(age) = earlier.debt {
+            self.ledger.inherit(age);
+        }
+        if earlier.begins_anew {
+            self.ledger.breaks(FOUND_EARLIER);
+            self.has_old_state = true;
         }
     }
 
@@ -70,6 +88,7 @@ impl Replica {
     pub(super) fn is_another(&mut self, now: BootTime) {
         self.ledger = Ledger::new(now);
         self.holds_wal = false;
+        self.has_old_state = false;
         if let Stage::CatchingUp(_) = self.stage {
             self.catch_up(now);
         }
@@ -215,6 +234,17 @@ impl Replica {
         let pace = RESET_PACE.saturating_mul(2_u32.saturating_pow(self.resets));
         self.reset_allowed = now + pace.min(LONGEST_RESET_PACE);
         self.resets = self.resets.saturating_add(1);
+    }
+
+    /// Litestream may not be started before that is dropped.
+    pub(super) fn has_old_state(&self) -> bool {
+        self.has_old_state
+    }
+
+    /// Its local state is being dropped.
+    pub(super) fn drops_state(&mut self) {
+        self.has_old_state = false;
+        self.ledger.forget();
     }
 
     /// It could not be dropped.

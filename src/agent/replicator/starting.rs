@@ -4,6 +4,7 @@
 //! Litestream which would take a WAL that was reset while it was down for the one that it knows.
 
 use super::Replicator;
+use super::introduction::Introduction;
 use super::process::Phase;
 use super::start::{Because, Start};
 use crate::agent::backoff::Jitter;
@@ -29,7 +30,7 @@ impl Replicator {
         }
         let rotation = match result {
             Ok(rotation) => {
-                self.process.next_rotation = Some(rotation);
+                self.process.probed = Some(rotation);
                 rotation
             }
             Err(cause) => {
@@ -61,7 +62,10 @@ impl Replicator {
             Ok(survey) => survey,
             Err(cause) => return self.wait_to_start(cause, jitter, now, out),
         };
-        self.replica.ledger.surveyed(survey.folder);
+        if !self.replica.ledger.surveyed(survey.folder) && self.may_reset(now) {
+            self.replica.begins_reset(now);
+            return self.drop_state(now, out);
+        }
         let is_broken = self.replica.ledger.is_broken();
         let because = match survey.wal_was_reset {
             true => Some(Because::WalWasReset),
@@ -89,7 +93,7 @@ impl Replicator {
         match result {
             Ok(()) => {
                 // What was told since it was stopped was told by the one before.
-                self.introduced = false;
+                self.introduction = Introduction::Unmet;
                 self.process.is_up(now);
                 self.replica.catch_up(now);
             }
@@ -153,7 +157,11 @@ impl Replicator {
     }
 
     pub(super) fn start(&mut self, now: BootTime, out: &mut Actions) {
-        match self.process.next_rotation {
+        if self.replica.has_old_state() {
+            self.replica.begins_reset(now);
+            return self.drop_state(now, out);
+        }
+        match self.process.next_rotation() {
             Some(rotation) => self.survey(rotation, now, out),
             None => self.begin_start(Start::probe(now), now, out),
         }

@@ -23,8 +23,8 @@ fn a_hand_over_has_its_order() {
         Action::Start(Rotation::Restart),
         Action::WriteRow,
         Action::Sync,
-        Action::List,
         Action::ReleaseGuard,
+        Action::List,
     ];
     assert_eq!(done, wanted);
     let report = story.report();

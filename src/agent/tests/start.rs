@@ -177,7 +177,7 @@ fn a_guard_that_is_let_go_at_a_bound_has_the_wal_emptied() {
     for (emptied, begins_anew) in [(Some(Ok(())), false), (Some(in_use), true), (None, true)] {
         let mut story = Story::started();
         let done = story.tell(Event::WalTooLarge);
-        assert_eq!(done, [Action::AbandonGuard, Action::EmptyWal]);
+        assert_eq!(done, [Action::AbandonGuard]);
         if let Some(emptied) = emptied.clone() {
             assert_eq!(story.tell(Event::WalEmptied(emptied)), []);
         }
@@ -229,5 +229,76 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
             is_dropped,
             "{what}"
         );
+    }
+}
+
+/// The process that was stopped had its files in one folder, and the look before the start sees another.
+#[test]
+fn files_that_were_replaced_since_the_last_answer_are_dropped_before_a_start() {
+    let answer = |folder| Answer {
+        files: Some(Files {
+            folder,
+            last: Some(1),
+            before: Some(1),
+        }),
+        ..position(99)
+    };
+    for (found, is_dropped) in [(Some(1), false), (Some(2), true), (None, true)] {
+        let mut story = Story::started();
+        story.tell(Event::Synced(Ok(answer(1))));
+        story.tell_alone(Event::Exited("signal: 9".to_owned()));
+        story.tell(Event::GuardTaken(Ok(())));
+        let mut done = VecDeque::new();
+        while !done.contains(&Action::Survey) {
+            story.now.boot = story.agent.deadline();
+            done.extend(story.tell_alone(Event::Tick));
+        }
+        let survey = Survey {
+            wal_was_reset: false,
+            folder: found,
+        };
+        let done = story.tell_alone(Event::Surveyed(Ok(survey)));
+        assert_eq!(done.contains(&Action::ResetState), is_dropped, "{done:?}");
+        assert_eq!(
+            done.contains(&Action::Start(Rotation::Restart)),
+            !is_dropped
+        );
+    }
+}
+
+/// What an earlier run had found wrong is mended before Litestream may go on with it.
+#[test]
+fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
+    for begins_anew in [false, true] {
+        let mut story = Story::begin(SupervisorKind::Child);
+        let debt = Debt::Nothing;
+        let told = story
+            .agent
+            .handle(Event::Recalled(Earlier { debt, begins_anew }), story.now);
+        let kept = |actions: &[Action]| {
+            actions.iter().rev().find_map(|action| match action {
+                Action::Remember(_, legacy) => Some(legacy.begins_anew),
+                _ => None,
+            })
+        };
+        assert_eq!(kept(&told), Some(begins_anew));
+        story.tell(Event::Row(Ok(1)));
+        story.tell(Event::GuardTaken(Ok(())));
+        let done = story.tell(granted(HOUR));
+        assert_eq!(done.contains(&Action::ResetState), begins_anew, "{done:?}");
+        if !begins_anew {
+            continue;
+        }
+        let done = story.tell(Event::StateReset(Ok(true)));
+        assert!(done.contains(&Action::EmptyWal), "{done:?}");
+        let done = story.tell(Event::WalEmptied(Ok(())));
+        assert!(done.contains(&Action::Start(Rotation::Restart)), "{done:?}");
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(Ok(2)));
+        story.follows();
+        story.tell(Event::Row(Ok(3)));
+        // Nothing but a proof says that it is mended.
+        let said = story.say(&FOLLOWS);
+        assert_eq!(kept(&story.agent.handle(said, story.now)), Some(false));
     }
 }

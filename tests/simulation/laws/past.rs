@@ -29,8 +29,6 @@ pub(crate) struct Sight {
     pub(crate) litestream_has_neighbour: bool,
     /// Its configuration named another one since its start.
     pub(crate) may_have_neighbour: bool,
-    /// It was asked what it replicates, and its answer got lost.
-    pub(crate) litestream_is_untold: bool,
     pub(crate) stop_was_asked: bool,
     pub(crate) state_is_corrupt: bool,
     /// The WAL could not be emptied, when that was the way to begin anew.

@@ -80,7 +80,6 @@ impl Law for Credentials {
 #[derive(Debug, Default)]
 pub(super) struct Replication {
     was_well: bool,
-    was_untold: bool,
     last_well: Time,
     last_hurt: Time,
 }
@@ -107,23 +106,14 @@ impl Law for Replication {
         let is_told = sight.clock_is_doubted || sight.may_have_neighbour;
         let is_proved = glance.unproved_for.unwrap_or_default() <= BOUND;
         let is_well = (glance.is_healthy || is_told && is_proved) && sight.litestream_is_up;
-        let is_untold = sight.litestream_is_untold;
-        let was_told_now = std::mem::replace(&mut self.was_untold, is_untold) && !is_untold;
         // Between two looks nothing changes.
-        if std::mem::replace(&mut self.was_well, is_well) || is_well || was_told_now {
+        if std::mem::replace(&mut self.was_well, is_well) || is_well {
             self.last_well = past.time;
         }
         match past.fair_since() {
             Some(since) if self.applies(past) => {
                 let bad = past.time - self.last_well.max(since).max(self.last_hurt);
-                // It is asked again with the next row.
-                let next_row = match is_untold {
-                    true => sight.heartbeat.unwrap_or_default(),
-                    false => Duration::ZERO,
-                };
-                Verdict::of(bad < RECOVERY + next_row, || {
-                    format!("not for {bad:?}: {glance:?}")
-                })
+                Verdict::of(bad < RECOVERY, || format!("not for {bad:?}: {glance:?}"))
             }
             _ => Verdict::Silent,
         }

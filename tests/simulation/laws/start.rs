@@ -60,7 +60,7 @@ impl Law for LiveCredentials {
 }
 
 /// One restart a rotation, and none where Litestream asks by itself; but one that does not follow is
-/// restarted after a while, and seldom again.
+/// restarted after a while, and seldom again, and one for which there is another database at once.
 #[derive(Debug, Default)]
 pub(super) struct ReasonToStop {
     /// The grant that Litestream was last stopped for.
@@ -105,6 +105,8 @@ impl ReasonToStop {
         };
         let seen = started.max(past.followed) + limit;
         let is_rescue = past.time >= rescued.max(seen);
+        // It reads its configuration at a start alone.
+        let serves_another = past.database_changed >= started;
         let asks = past.sight.litestream_asks;
         let is_again = past.grants == self.stopped_for;
         if is_rescue && (asks || is_again) {
@@ -113,10 +115,13 @@ impl ReasonToStop {
             self.rescued = (past.time > awake).then_some(past.time);
         }
         self.stopped_for = past.grants;
-        Verdict::of(is_rescue || !asks && !is_again, || match asks {
-            true => "it asks for new credentials by itself, and was stopped".to_owned(),
-            false => "it was stopped a second time for the same credentials".to_owned(),
-        })
+        Verdict::of(
+            is_rescue || serves_another || !asks && !is_again,
+            || match asks {
+                true => "it asks for new credentials by itself, and was stopped".to_owned(),
+                false => "it was stopped a second time for the same credentials".to_owned(),
+            },
+        )
     }
 }
 

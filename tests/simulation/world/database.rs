@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use edgerepl::agent::Event;
+use edgerepl::agent::{Debt, Earlier, Event};
+use edgerepl::clock::BootTime;
 
 use super::replica::{Replica, Wound};
 use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World};
@@ -31,6 +32,10 @@ pub(super) struct Database {
     /// The replica was wrong before the agent began, who could not see it.
     pub(super) is_blind: bool,
     wal: u64,
+    /// What edgerepl left for its next run: of this boot since when a row is not proved, and whether
+    /// Litestream has to begin anew.
+    pub(super) remembered: Option<Option<BootTime>>,
+    pub(super) begins_anew: bool,
 }
 
 impl Database {
@@ -47,13 +52,27 @@ impl Database {
             restorable_row: 0,
             is_blind: false,
             wal: 0,
+            remembered: None,
+            begins_anew: false,
         }
     }
 
-    /// An agent begins that knows nothing of it. What an earlier one found wrong with Litestream's files,
-    /// and had not mended, is forgotten with it.
+    /// An agent begins that knows no more of it than what an earlier one left. What happened to Litestream's
+    /// files since that was last answered nobody can see.
     pub(super) fn begins_to_be_watched(&mut self) {
-        self.is_blind = self.replica.is_doubtful();
+        self.is_blind = self.replica.is_doubtful() && !self.begins_anew;
+    }
+
+    /// What an earlier run left.
+    pub(super) fn recall(&self, boot: BootTime) -> Earlier {
+        Earlier {
+            debt: match self.remembered {
+                None => Debt::Unknown,
+                Some(None) => Debt::Nothing,
+                Some(Some(since)) => Debt::Row(boot.since(since)),
+            },
+            begins_anew: self.begins_anew,
+        }
     }
 
     /// The disk is lost.

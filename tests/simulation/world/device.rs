@@ -23,7 +23,11 @@ impl World {
     /// Power comes (back).
     pub(super) fn boot(&mut self) {
         self.device.booted = self.time;
-        self.memory = None;
+        for database in &mut self.databases {
+            database.remembered = None;
+            // A device without a place for it has it on tmpfs, too.
+            database.begins_anew &= self.keeps_state;
+        }
         self.litestream.process = self.new_process();
         self.litestream.up = false;
         if self.faults.has(Fault::LostDisks) && self.chance.one_in(5) {

@@ -48,8 +48,6 @@ pub(super) struct Litestream {
     pub(super) was_surveyed: bool,
     /// The control socket took no question the last time.
     was_busy: bool,
-    /// Nobody heard what it replicates, when it was asked.
-    pub(super) is_untold: bool,
 }
 
 impl Litestream {
@@ -74,7 +72,6 @@ impl Litestream {
             restarts: false,
             was_surveyed: false,
             was_busy: false,
-            is_untold: false,
         }
     }
 
@@ -321,8 +318,7 @@ impl World {
     /// It says what it replicates, unless nobody listens just then.
     pub(super) fn list(&mut self) {
         let listens = self.litestream.up && !self.litestream.stuck;
-        self.litestream.is_untold = !listens || self.strikes(Fault::Busy, 50);
-        if !self.litestream.is_untold {
+        if listens && !self.strikes(Fault::Busy, 50) {
             let others = self.litestream.has_neighbour.then(|| NEIGHBOUR.to_owned());
             self.news
                 .push_back(Event::Listed(others.into_iter().collect()));

@@ -3,9 +3,10 @@
 //! Owns the policies, Litestream's configuration, and the daemon's comings and goings. Never touches what
 //! the daemon decides by itself.
 
+use std::path::Path;
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Event, Policy, SupervisorKind};
+use edgerepl::agent::{Action, Agent, Event, Legacy, Policy, SupervisorKind};
 use edgerepl::config::Rotation;
 
 use super::replica::Wound;
@@ -63,7 +64,8 @@ impl World {
         if self.faults.has(Fault::OtherPolicies) && self.chance.one_in(2) {
             self.change_policy();
         }
-        if self.strikes(Fault::OtherDatabases, 8) {
+        let is_another = self.strikes(Fault::OtherDatabases, 8);
+        if is_another {
             self.coverage.happened(Happening::OtherDatabase);
             self.watched = 1 - self.watched;
             self.policy.database = DATABASES[self.watched].into();
@@ -87,11 +89,30 @@ impl World {
             }
         }
         self.understand();
-        self.tell(Event::Reloaded(self.policy.clone()));
+        self.news.push_back(Event::Reloaded(self.policy.clone()));
+        if is_another {
+            self.recall();
+        }
+        self.tell(Event::Tick);
         if is_busy(&self.policy) && !self.lives_briefly {
             // Nobody bears that for long.
             self.expect_sometime(Coming::Reload, MINUTE, 4 * HOUR);
         }
+    }
+
+    /// What an earlier run left of the database that is watched now.
+    fn recall(&mut self) {
+        let boot = self.now().boot;
+        let earlier = self.watched().recall(boot);
+        self.news.push_back(Event::Recalled(earlier));
+    }
+
+    /// What a run leaves of a database.
+    pub(super) fn remember(&mut self, path: &Path, legacy: Legacy) {
+        let number = DATABASES.iter().position(|known| Path::new(known) == path);
+        let number = number.expect("a database of this world");
+        self.databases[number].remembered = Some(legacy.unproved_since);
+        self.databases[number].begins_anew = legacy.begins_anew;
     }
 
     fn change_policy(&mut self) {
@@ -156,7 +177,7 @@ impl World {
     /// Whatever edgerepl is about, somebody ends or kills it in the middle of that, now and then.
     pub(super) fn may_interrupt(&mut self, action: &Action) {
         let one_in = match action {
-            Action::Log(..) | Action::Remember(_) | Action::Exit => return,
+            Action::Log(..) | Action::Remember(..) | Action::Exit => return,
             Action::Probe | Action::ResetState | Action::EmptyWal | Action::LookForReplica => 10,
             _ => 3000,
         };
@@ -234,14 +255,7 @@ impl World {
         let now = self.now();
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
         self.observe_begin();
-        match self.memory {
-            None => self.news.push_back(Event::NothingRecalled),
-            Some(Some(since)) => {
-                let age = now.boot.since(since);
-                self.news.push_back(Event::Inherited(age));
-            }
-            Some(None) => {}
-        }
+        self.recall();
         self.understand();
         self.tell(Event::Tick);
     }

@@ -1,0 +1,53 @@
+//! What the Litestream that runs replicates, as far as it has told.
+//!
+//! Owns when it is asked, and asked again: an answer may get lost, and an older version has none. What it
+//! says is not its affair.
+
+use std::time::Duration;
+
+use crate::agent::Action;
+use crate::clock::BootTime;
+
+/// It is asked again after this, and twice as late each time.
+const FIRST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+pub(super) enum Introduction {
+    /// It was started, and has not answered anything yet.
+    Unmet,
+    /// It is asked then, and so much later again.
+    Due { at: BootTime, wait: Duration },
+    /// It has told.
+    Done,
+}
+
+impl Introduction {
+    /// It answered something.
+    pub(super) fn meets(&mut self, now: BootTime) {
+        if matches!(self, Self::Unmet) {
+            *self = Self::Due {
+                at: now,
+                wait: FIRST,
+            };
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: BootTime) -> Option<Action> {
+        match self {
+            Self::Due { at, wait } if *at <= now => {
+                *at = now + *wait;
+                *wait = wait.saturating_mul(2).min(LONGEST);
+                Some(Action::List)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> BootTime {
+        match self {
+            Self::Due { at, .. } => *at,
+            Self::Unmet | Self::Done => BootTime::NEVER,
+        }
+    }
+}
