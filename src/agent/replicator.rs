@@ -303,7 +303,7 @@ impl Replicator {
     pub(super) fn deadline(&self) -> BootTime {
         let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
-        match self.process.phase {
+        match &self.process.phase {
             Phase::Running => self
                 .replica
                 .deadline()
@@ -312,6 +312,7 @@ impl Replicator {
                 .min(self.introduced_at())
                 .min(limit),
             Phase::Preparing => self.replica.deadline(),
+            Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) | Phase::Down => at,
         }
@@ -360,6 +361,8 @@ impl Replicator {
                 self.stop_to(Then::Exit, now, out);
             }
             Phase::Idle | Phase::Waiting { .. } => self.process.enter(Phase::Down, now),
+            // A child that was launched has to be stopped first: it is heard of at once.
+            Phase::Starting(ref start) if self.process.is_child() && start.is_launched() => {}
             Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
                 self.abandon_to_end(now, out);
             }

@@ -31,7 +31,7 @@ use laws::Record;
 use world::{Life, World};
 
 /// What an ordinary run simulates.
-const YEARS: u64 = 300;
+const YEARS: u64 = 1000;
 
 /// So many years meet all that there is; of fewer nobody can ask that.
 const ENOUGH_YEARS: u64 = 250;

@@ -179,7 +179,7 @@ impl Replicator {
 
     /// Starts it with the newest credentials, which may have ended on the way here.
     fn launch(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
-        if !self.process.has_credentials(now) {
+        if !self.process.has_credentials(now) || self.leaving.is_some_and(|limit| limit <= now) {
             return self.process.enter(Phase::Idle, now);
         }
         self.rescue.hears();
