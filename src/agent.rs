@@ -373,7 +373,7 @@ impl Agent {
             Event::Inherited(age) => self.replicator.replica.ledger.inherit(age),
             Event::DatabaseMissing => {
                 self.replicator.replica.row(None, now.boot);
-                let cause = "there is no database yet".to_owned();
+                let cause = "the database does not exist yet".to_owned();
                 self.heartbeat
                     .row(Err(cause), self.policy.heartbeat, now.boot, out);
                 self.creation.missing(now.boot);

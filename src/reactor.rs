@@ -77,7 +77,7 @@ pub(crate) fn run(
     stderr::never_wait();
     // What a wrapper around Litestream leaves behind comes here, so that it is seen, and can be ended.
     if let Err(e) = prctl::set_child_subreaper(true) {
-        warn!("what Litestream's wrapper leaves behind can't be adopted: {e}");
+        warn!("processes that Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.recall();
@@ -129,10 +129,12 @@ impl Reactor {
         }
         // For every SDK on the device, whatever Litestream is given.
         if let Err(why) = delivery::write_sdk_config(&runtime, config, &settings.region) {
-            info!("credential-process is for whoever calls it by hand: {why}");
+            info!("AWS SDKs on this device are not led to edgerepl: {why}");
         }
         let network = NetworkWatch::new()
-            .inspect_err(|e| warn!("changes of the network go unnoticed, without netlink: {e}"))
+            .inspect_err(|e| {
+                warn!("network changes go unnoticed, because netlink is not available: {e}")
+            })
             .ok();
         let status = StatusServer::bind(&runtime).map_err(failed)?;
         let credentials = CredentialServer::bind(&runtime).map_err(failed)?;
@@ -226,7 +228,7 @@ impl Reactor {
             .min(self.credentials.door().deadline())
             .min(guarded);
         if let Err(e) = self.alarm.set(deadline) {
-            error!("the alarm can't be set: {e}");
+            error!("the timer can't be set: {e}");
         }
         let sources: [Option<BorrowedFd<'_>>; 6] = [
             Some(self.signals.as_fd()),
@@ -248,7 +250,7 @@ impl Reactor {
             Ok(_) | Err(Errno::EINTR) => {}
             // Nothing to be done but to look at everything; not in a tight loop, though.
             Err(e) => {
-                error!("the kernel can't wait: {e}");
+                error!("poll failed: {e}");
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
@@ -414,7 +416,7 @@ impl Reactor {
         if let (Some(store), Some(keep)) = (&mut self.store, heartbeat.and_then(|h| h.keep))
             && let Err(cause) = store.prune(keep)
         {
-            warn!("old heartbeat rows stay for now: {cause}");
+            warn!("old heartbeat rows could not be pruned: {cause}");
         }
     }
 
@@ -435,7 +437,9 @@ impl Reactor {
         self.notifier.reloading();
         let before = self.context.database().to_owned();
         match self.context.reload() {
-            Err(cause) => error!("the configuration is not reloaded, the old one stays: {cause}"),
+            Err(cause) => error!(
+                "the configuration could not be reloaded, and the old one stays in force: {cause}"
+            ),
             Ok(rows_move) => {
                 if rows_move {
                     self.store = self.context.store(self.started);

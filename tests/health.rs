@@ -65,7 +65,7 @@ fn words(way: ProxyWay) -> &'static [&'static str] {
 
 /// Litestream asks S3 ten times before it says a word, which takes about two minutes; where it is restarted
 /// sooner, nobody knows more than this.
-const LATE: &str = "S3 may be slow or away";
+const LATE: &str = "S3 may be slow or unreachable";
 
 #[test]
 fn no_misbehaviour_of_s3_is_called_healthy() -> Outcome {
@@ -177,7 +177,7 @@ fn hang(lab: &Lab, stall: Stall, rotation: &str) -> Outcome {
         assert_bound(&status)?;
         told |= status["problems"]
             .to_string()
-            .contains("it does not answer, and hangs");
+            .contains("its control socket does not answer");
         told |= status["problems"].to_string().contains("nothing listens");
         if starts(&status) > before {
             break;
@@ -286,6 +286,80 @@ fn no_wound_of_the_local_state_costs_a_row() -> Outcome {
         let told = |e| format!("{wound:?}, running {running}, position {position}: {e}");
         hurt(&lab, wound, running, position).map_err(told)
     })
+}
+
+/// What one run of edgerepl found is mended by the next one, also after a boot: the files themselves, once
+/// Litestream has gone on with them, tell nobody any more.
+#[test]
+fn what_was_found_broken_is_mended_by_the_next_run() -> Outcome {
+    let lab = lab(900)?;
+    let wounds = [Wound::Removed, Wound::Reset, Wound::RolledBack];
+    all_at_once(wounds.into_iter(), |wound| {
+        kill_once_found(&lab, wound).map_err(|e| format!("{wound:?}: {e}"))
+    })
+}
+
+fn kill_once_found(lab: &Lab, wound: Wound) -> Outcome {
+    let name = format!("{wound:?}-found").to_lowercase();
+    let mut device = Device::new(lab, &name, "refresh", None)?;
+    let memory = device.site.root().join("memory");
+    fs::create_dir(&memory)?;
+    let folder = memory.display().to_string();
+    device.site.set_env("STATE_DIRECTORY", folder);
+    let found = memory.join("begin-anew.json");
+    let is_found = || fs::read_to_string(&found).is_ok_and(|text| text.contains("app.db"));
+    device.start()?;
+    device.wait_for_health(LIMIT)?;
+    let (state, earlier) = (device.state(), device.site.root().join("earlier"));
+    if wound == Wound::RolledBack {
+        copy(&state, &earlier)?;
+    }
+    device.advance(POSITIONS[0])?;
+    device.wait_for_health(LIMIT)?;
+
+    match wound {
+        Wound::Reset => reset(&device)?,
+        Wound::RolledBack => {
+            fs::rename(&state, device.site.root().join("newer"))?;
+            fs::rename(&earlier, &state)?;
+        }
+        _ => remove(&state)?,
+    }
+    let hurt = Instant::now();
+    while !is_found() {
+        if hurt.elapsed() > MENDED {
+            return Err(format!("nothing was found: {}", device.log()).into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let daemon = device.daemon.take().ok_or("edgerepl does not run")?;
+    daemon.kill()?;
+    // As a boot would.
+    fs::remove_file(device.site.runtime_file("unproved.json"))?;
+
+    device.start()?;
+    loop {
+        thread::sleep(PACE);
+        let status = device.status()?;
+        assert_bound(&status)?;
+        if status["state"] == "healthy" {
+            device.holds(lab, SLACK * 2)?;
+            break;
+        }
+        if hurt.elapsed() > MENDED {
+            return Err(format!("not mended: {status:#}; {}", device.log()).into());
+        }
+    }
+    if !device
+        .log()
+        .contains("Litestream has to upload the whole database")
+    {
+        return Err(format!("it was forgotten: {}", device.log()).into());
+    }
+    if is_found() {
+        return Err("it is remembered for ever".into());
+    }
+    device.compare(lab)
 }
 
 /// A Litestream that lost its local state and was left alone has begun anew behind everybody's back, and

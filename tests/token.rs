@@ -48,7 +48,7 @@ fn a_token_that_hangs_takes_only_the_child_with_it() -> Outcome {
     assert_eq!(after["replication"]["pid"], before["replication"]["pid"]);
     assert_eq!(after["credentials"]["valid"], true);
     let failure = &after["credentials"]["last_failure"]["message"];
-    let words = "was killed, for it had not answered in time while it opened the private key";
+    let words = "timed out and was killed while it opened the private key";
     assert!(
         failure.as_str().unwrap_or_default().contains(words),
         "{after:#}"

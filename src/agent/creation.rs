@@ -85,7 +85,12 @@ impl Creation {
             State::Due(at) if at <= now => self.look(now, out),
             State::Looking(limit) if limit <= now => {
                 out.push(Action::AbandonLook);
-                self.looked(Err("it takes too long".to_owned()), jitter, now, out);
+                self.looked(
+                    Err("the request took too long".to_owned()),
+                    jitter,
+                    now,
+                    out,
+                );
             }
             _ => {}
         }
@@ -104,15 +109,17 @@ impl Creation {
         }
         let trouble = match result {
             Ok(false) => {
-                out.info("the database isn't there, and no replica of it: it is made".to_owned());
+                out.info(
+                    "the database does not exist, and neither does a replica: it is created"
+                        .to_owned(),
+                );
                 self.there();
                 return out.push(Action::WriteFirstRow);
             }
             Ok(true) => {
                 self.failures = 0;
                 self.state = State::Due(now + PACE);
-                "the database isn't there, and S3 holds a replica of it, which a new one would \
-                 replace: restore it with `edgerepl restore` (edgerepl-restore.service does so before \
+                "the database does not exist, but S3 holds a replica of it, which a new database would replace: restore it with `edgerepl restore` (edgerepl-restore.service does so before \
                  the start), or give the device another prefix"
                     .to_owned()
             }
@@ -120,8 +127,7 @@ impl Creation {
                 self.failures = self.failures.saturating_add(1);
                 self.state = State::Due(now + RETRY.wait(self.failures, jitter));
                 format!(
-                    "the database isn't there, and is not made before it is known whether S3 holds a \
-                     replica of it: {cause}"
+                    "the database does not exist, and is not created until edgerepl knows whether S3 holds a replica of it: {cause}"
                 )
             }
         };

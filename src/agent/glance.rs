@@ -33,6 +33,8 @@ pub struct Glance {
     pub unproved_for: Option<Duration>,
     /// The heartbeat row that the replica is known to hold, and what it may lack.
     pub lag: Option<Lag>,
+    /// What Litestream uploads does not continue its replica, as far as is known.
+    pub is_broken: bool,
 }
 
 impl Glance {
@@ -72,6 +74,7 @@ impl Glance {
                     time,
                 })
             }),
+            is_broken: ledger.is_broken(),
         }
     }
 }

@@ -123,7 +123,7 @@ impl Guard {
         *self = Self::Spent;
         out.push(Action::AbandonGuard);
         out.warn(format!(
-            "the WAL is let go, since {why}; Litestream may have to upload the whole database"
+            "the WAL is released, because {why}; Litestream may have to upload the whole database"
         ));
     }
 }

@@ -82,7 +82,9 @@ impl Heartbeat {
                 let since = match self.trouble.take() {
                     Some((known, since)) if known == cause => since,
                     known => {
-                        out.warn(format!("a heartbeat row is delayed: {cause}"));
+                        out.warn(format!(
+                            "a heartbeat row could not be written, and is retried: {cause}"
+                        ));
                         known.map_or(now, |(_, since)| since)
                     }
                 };

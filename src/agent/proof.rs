@@ -41,14 +41,11 @@ mod tests;
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// What breaks a history, in words.
-const WENT_BACK: &str = "Litestream has begun to count its transactions anew, as after `litestream reset`, \
-                         so that what it uploads does not continue its replica";
-const IS_AHEAD: &str = "the replica is ahead of Litestream: its local state was removed or is an older one, \
-                        or another device writes into the same prefix";
-const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while it ran, so that what it \
-                          uploads does not continue its replica";
-pub(super) const LOST: &str = "Litestream's local state was lost, and nobody can tell whether the WAL \
-                               continues its replica";
+const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `litestream reset` does, so its uploads do not continue the replica";
+const IS_AHEAD: &str = "the replica is ahead of Litestream: Litestream's local state was removed or is an older copy, or another device writes to the same prefix";
+const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while Litestream ran, so its uploads do not continue the replica";
+pub(super) const LOST: &str =
+    "Litestream's local state was lost, and the WAL may not continue the replica";
 
 /// What is known, in the end, of one database.
 #[derive(Debug)]

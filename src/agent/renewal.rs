@@ -237,7 +237,7 @@ impl Renewal {
         self.failure = None;
         let (lifetime, next) = (lease.lifetime.as_secs(), age.as_secs());
         out.info(format!(
-            "credentials granted for {lifetime} s; the next are due in {next} s"
+            "credentials are valid for {lifetime} s; the next renewal is in {next} s"
         ));
         Some(term)
     }
@@ -291,7 +291,7 @@ impl Renewal {
         if !said_before {
             let wait = due.since(now).as_secs_f32();
             out.warn(format!(
-                "no credentials; tried again in {wait:.1} s: {message}"
+                "no credentials; retrying in {wait:.1} s: {message}"
             ));
         }
         // A device without a clock has done nothing wrong.
@@ -337,7 +337,7 @@ impl Renewal {
         self.bring_forward(now, EARLY_PACE);
         if self.due() != due {
             out.warn(format!(
-                "S3 says that the session has ended, {} s before it should; credentials are fetched anew",
+                "S3 ended the session {} s early; new credentials are fetched",
                 left.as_secs()
             ));
         }

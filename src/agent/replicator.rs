@@ -57,12 +57,10 @@ const ROW_PACE: Duration = Duration::from_millis(100);
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// What is said of one that can't be asked.
-const NO_SOCKET: &str = "it has no control socket, so that nothing shows whether it replicates; use \
-                         Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its \
-                         configuration, and name the path in [replication] control_socket";
+const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its configuration, and set [replication] control_socket to that path";
 
 /// What is said of one that answers nothing.
-const HANGS: &str = "it does not answer, and hangs";
+const HANGS: &str = "it hangs: its control socket does not answer";
 
 /// What is said where Litestream says nothing.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
@@ -160,7 +158,7 @@ impl Replicator {
                 self.process.ended(now);
                 self.replica.stops();
                 self.stop_began = Some(now);
-                let cause = format!("Litestream ended by itself ({how})");
+                let cause = format!("Litestream exited ({how})");
                 self.wait_to_start(cause, jitter, now, out);
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}
@@ -281,7 +279,7 @@ impl Replicator {
                 let trouble = start.trouble();
                 let wait = self.process.start_was_late(now);
                 out.push(Action::AbandonStart);
-                out.warn(format!("{trouble}; tried again in {} s", wait.as_secs()));
+                out.warn(format!("{trouble}; retrying in {} s", wait.as_secs()));
                 self.last_trouble = Some(trouble);
             }
             Phase::Starting(start) => out.extend(start.advance(is_guarded)),
@@ -417,8 +415,7 @@ impl Replicator {
         self.rescue.begin(now);
         let waits = self.replica.ledger.waits_since().unwrap_or(now);
         out.warn(format!(
-            "Litestream has not shown for {} s that its replica follows, however often it was asked; it \
-             is restarted once: {}",
+            "Litestream has not confirmed for {} s that its replica follows; it is restarted once: {}",
             now.since(waits).as_secs(),
             self.last_trouble.as_deref().unwrap_or(NO_REASON)
         ));
@@ -494,7 +491,7 @@ impl Replicator {
             return self.troubled(cause, out);
         }
         out.warn(format!(
-            "{cause}; its local state is dropped, and replication goes on from the replica"
+            "{cause}; its local state is deleted, and replication continues from the replica"
         ));
         self.last_trouble = Some(cause);
         self.replica.begins_reset(now);

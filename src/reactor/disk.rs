@@ -125,7 +125,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
     Some(seen.to_string())
 }
 
-const STRANGE: &str = "the child that looks at the disk printed something strange";
+const STRANGE: &str = "the child that reads the disk printed something unexpected";
 
 fn parse(printed: &str) -> Result<Value, String> {
     serde_json::from_str(printed).map_err(|_| STRANGE.to_owned())
@@ -134,7 +134,10 @@ fn parse(printed: &str) -> Result<Value, String> {
 fn step(what: &str, database: &Path, rest: &[std::ffi::OsString]) -> Step {
     let mut command = this_program();
     command.arg(COMMAND).arg(what).arg(database).args(rest);
-    Step::named(format!("the look at {}", database.display()), command)
+    Step::named(
+        format!("the check of the files of {}", database.display()),
+        command,
+    )
 }
 
 #[cfg(test)]

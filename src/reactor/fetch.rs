@@ -121,7 +121,7 @@ impl FetchChild {
 
     fn died(&self, status: ExitStatus) -> FetchFailure {
         if self.killed {
-            self.without_answer("was killed, for it had not answered in time")
+            self.without_answer("timed out and was killed")
         } else {
             self.without_answer(&format!("died ({status})"))
         }

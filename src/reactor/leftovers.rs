@@ -28,7 +28,7 @@ impl Leftovers {
             return Ok(());
         }
         Err(
-            "too many earlier ones are stuck in the kernel; check the secure element's bus"
+            "too many earlier children are stuck in the kernel; check the secure element's bus"
                 .to_owned(),
         )
     }

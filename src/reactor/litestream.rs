@@ -371,7 +371,7 @@ pub(super) fn unwatched(understood: &Result<Configuration, String>, database: &P
         warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
     }
     Event::Understood(unwatched.map_err(|cause| {
-        warn!("Litestream itself has to tell what it replicates: {cause}");
+        warn!("Litestream is asked what it replicates, because its configuration can't be read: {cause}");
         cause.clone()
     }))
 }
@@ -390,7 +390,7 @@ fn rotation_for(
     printed: &str,
     configuration: Result<Configuration, String>,
 ) -> Result<Rotation, String> {
-    let version = command::version(printed).ok_or("it does not say its version")?;
+    let version = command::version(printed).ok_or("it does not print its version")?;
     let able = match version >= command::REFRESHES {
         true => configuration.and_then(|configuration| asks_for_credentials(&configuration)),
         false => Err("this version can't ask for credentials".to_owned()),
@@ -418,7 +418,7 @@ fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} holds {}, which Litestream would take for ever; remove it",
+        "{} holds {}, which Litestream would use for ever; remove it",
         configuration.path().display(),
         keys.join(" and ")
     ))

@@ -127,7 +127,7 @@ impl Memory {
             self.due = BootTime::now() + RETRY;
             log::warn!(
                 "{} can't be written ({e}), so that a restart of edgerepl may forget that Litestream has to \
-                 upload a database anew; it is tried again in {} s",
+                 upload a database anew; retrying in {} s",
                 self.begin_anew_file.display(),
                 RETRY.as_secs()
             );

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// The line with which a rotation begins.
-const GRANTED: &str = "credentials granted for";
+const GRANTED: &str = "credentials are valid for";
 
 #[test]
 fn killed_early_in_a_rotation() -> Result {

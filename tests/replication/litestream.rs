@@ -40,7 +40,7 @@ fn killed_it_is_started_again() -> Result {
         };
         kill(Pid::from_raw(pid), signal)?;
         daemon.wait_for("problem", LIMIT, |status| {
-            has_problem(status, "Litestream ended by itself")
+            has_problem(status, "Litestream exited (")
         })?;
         let status = wait_until_replicating(&mut daemon)?;
         assert_eq!(number(&status, "replication", "starts"), starts);
@@ -83,7 +83,7 @@ fn ending_at_once_it_is_not_started_without_end() -> Result {
     let begin = Instant::now();
     let mut daemon = site.start()?;
     daemon.wait_for("problem", LIMIT, |status| {
-        has_problem(status, "Litestream ended by itself (exit status: 1)")
+        has_problem(status, "Litestream exited (exit status: 1)")
     })?;
     thread::sleep(WATCHED.saturating_sub(begin.elapsed()));
     let status = daemon.status().ok_or("edgerepl does not answer")?;
@@ -122,7 +122,7 @@ fn with_a_corrupt_local_state_it_goes_on_from_the_replica() -> Result {
         wait_until_replicating(&mut daemon)?;
         let log = daemon.log();
         assert!(daemon.terminate()?.success());
-        let resets = log.matches("its local state is dropped").count();
+        let resets = log.matches("its local state is deleted").count();
         assert_eq!(resets, 1, "{name}: {log}");
         assert_nothing_lost(&lab, &site)?;
         assert_eq!(

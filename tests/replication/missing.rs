@@ -115,7 +115,7 @@ fn where_s3_can_not_be_asked_nothing_is_made_and_where_it_holds_nothing_it_is() 
     lab.s3().set_fault(S3Fault::Refuse)?;
     let mut daemon = site.start()?;
     daemon.wait_for("problem", LIMIT * 2, |status| {
-        has_problem(status, "is not made before it is known")
+        has_problem(status, "is not created until edgerepl knows")
     })?;
     assert!(!site.database().exists());
     lab.s3().set_fault(S3Fault::None)?;

@@ -115,7 +115,7 @@ fn a_reload_applies_what_works_and_only_that() -> Result {
     wait_until("the refusal", || {
         daemon
             .log()
-            .contains("the configuration is not reloaded, the old one stays")
+            .contains("the configuration could not be reloaded, and the old one stays")
     })?;
     let status = daemon.status().ok_or("edgerepl does not answer")?;
     assert_eq!(status["pid"], before["pid"]);

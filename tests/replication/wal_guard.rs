@@ -138,7 +138,7 @@ fn it_lets_go_of_a_wal_that_grows_too_large() -> Result {
     })?;
     let database = site.connect()?;
     database.execute_batch("UPDATE filling SET data = randomblob(4096) WHERE id % 2")?;
-    let let_go = "the WAL is let go, since the WAL has reached [database] wal_guard";
+    let let_go = "the WAL is released, because the WAL has reached [database] wal_guard";
     wait_until("the guard's end", || daemon.log().contains(let_go))?;
     let status = daemon.status().ok_or("edgerepl does not answer")?;
     assert!(status["wal_guard_held_s"].is_null());
@@ -180,7 +180,7 @@ fn what_was_let_go_of_costs_a_full_upload_and_no_row() -> Result {
     })?;
     database.execute_batch("UPDATE filling SET data = randomblob(4096) WHERE id % 2")?;
     wait_until("the guard's end", || {
-        daemon.log().contains("the WAL is let go")
+        daemon.log().contains("the WAL is released")
     })?;
     reset_wal(&database)?;
     lab.s3().set_fault(S3Fault::None)?;

@@ -160,6 +160,7 @@ laws! {
     unwatched: proof::Unwatched,
     words: proof::Words,
     debt_remembered: proof::DebtRemembered,
+    damage_remembered: proof::DamageRemembered,
     debt_inherited: proof::DebtInherited,
     lost_is_kept: proof::LostIsKept,
     rows: recovery::Rows,

@@ -447,6 +447,7 @@ impl World {
             oldest_missing: database.oldest_missing(rows),
             restorable_row: database.restorable_row,
             is_blind: database.is_blind,
+            damage_is_remembered: database.begins_anew,
             remembered: database
                 .remembered
                 .map(|since| since.map(|since| self.device.booted + since.since_boot())),

@@ -327,12 +327,10 @@ fn has_none(socket: Socket, age: Duration) -> bool {
 }
 
 /// What is wrong with one whose sync is late.
-const NO_ANSWER: &str = "it has been replicating for more than 20 s, and has not come to an end; \
-                         S3 may be slow or away";
+const NO_ANSWER: &str = "its sync has taken more than 20 s; S3 may be slow or unreachable";
 
 /// What is wrong with one that has nothing new to say of a database that was written to.
-const UNREAD: &str = "it says that it has replicated all, and has read nothing of what was written since; \
-                      another file may have taken the database's place";
+const UNREAD: &str = "it reports success, but has not read the newest rows; another file may have taken the database's place";
 
 /// What is wrong where a socket is missing.
-const NO_SOCKET: &str = "nothing listens on its control socket, which it had before; see its log";
+const NO_SOCKET: &str = "nothing listens on its control socket any more; see Litestream's log";

@@ -25,12 +25,12 @@ const RESET_RETRY: Duration = Duration::from_secs(300);
 const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
 
 /// What is said of what an earlier run found.
-const FOUND_EARLIER: &str = "edgerepl had found before it ended that what Litestream uploads does not continue \
-                             its replica";
+const FOUND_EARLIER: &str =
+    "an earlier run of edgerepl found that Litestream's uploads do not continue the replica";
 
 /// What is said while the WAL may have been reset without a trace.
 const WAL_LET_GO: &str =
-    "the WAL was let go before Litestream had read it, and may have been reset";
+    "the WAL was released before Litestream had read it, and may have been reset";
 
 #[derive(Debug)]
 pub(in crate::agent) struct Replica {

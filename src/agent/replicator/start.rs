@@ -84,19 +84,18 @@ impl Start {
             Step::Probe | Step::Survey(_) | Step::Launch => STEP_LIMIT,
         };
         let what = match self.step {
-            Step::Probe => "Litestream has not said its version",
-            Step::Survey(_) => "the disk has not shown Litestream's files",
-            Step::Hold(..) | Step::Empty(..) => "the disk has not taken what is in the WAL",
+            Step::Probe => "Litestream did not print its version",
+            Step::Survey(_) => "Litestream's files could not be read",
+            Step::Hold(..) | Step::Empty(..) => "the WAL could not be checkpointed",
             Step::Launch => {
                 return format!(
-                    "systemd has not restarted Litestream's unit within {} s; look into it with \
-                     `systemctl status`",
+                    "systemd did not restart Litestream's unit within {} s; check it with `systemctl status`",
                     limit.as_secs()
                 );
             }
         };
         format!(
-            "{what} within {} s; look at the disk, in the kernel's log",
+            "{what} within {} s; check the disk in the kernel's log",
             limit.as_secs()
         )
     }

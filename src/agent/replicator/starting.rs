@@ -35,8 +35,7 @@ impl Replicator {
             }
             Err(cause) => {
                 out.warn(format!(
-                    "Litestream is restarted at each rotation, for nobody knows whether it can do \
-                     without: {cause}"
+                    "Litestream is restarted at each rotation, because its version is unknown: {cause}"
                 ));
                 Rotation::Restart
             }
@@ -129,8 +128,7 @@ impl Replicator {
                     Because::ReplicaIsBroken => MUST_BEGIN_ANEW,
                 };
                 out.warn(format!(
-                    "{why}; the WAL was emptied, so that Litestream uploads the whole database and \
-                     misses no row"
+                    "{why}; the WAL was emptied, and Litestream uploads the whole database, so no row is lost"
                 ));
                 self.launch(rotation, now, out);
             }
@@ -142,7 +140,9 @@ impl Replicator {
             }
             (Err(why), Because::ReplicaIsBroken) => {
                 self.replica.stays_broken(now);
-                out.warn(format!("{MUST_BEGIN_ANEW}, and does not yet: {why}"));
+                out.warn(format!(
+                    "{MUST_BEGIN_ANEW}, but the WAL could not be emptied: {why}"
+                ));
                 self.launch(rotation, now, out);
             }
         }
@@ -197,7 +197,7 @@ impl Replicator {
     ) {
         let wait = self.process.wait_to_start(jitter, now);
         out.warn(format!(
-            "{cause}; started again in {:.1} s",
+            "{cause}; restarting in {:.1} s",
             wait.as_secs_f32()
         ));
         self.last_trouble = Some(cause);

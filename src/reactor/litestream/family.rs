@@ -102,7 +102,7 @@ impl Family {
             None => {
                 self.kill_orphans = Some(now + ORPHANS_LIMIT);
                 log::info!(
-                    "Litestream's wrapper ended ({how}) and left it behind; it is told to end, too"
+                    "Litestream's wrapper exited ({how}) and left Litestream behind; it is stopped, too"
                 );
                 signal(&left, Signal::SIGTERM);
             }

@@ -54,6 +54,8 @@ pub(crate) struct Sight {
     pub(crate) is_blind: bool,
     /// What the next run is to be told: since when a row is not proved.
     pub(crate) remembered: Option<Option<Time>>,
+    /// And that Litestream has to upload the whole database.
+    pub(crate) damage_is_remembered: bool,
 }
 
 /// What was, up to now.

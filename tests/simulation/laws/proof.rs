@@ -145,6 +145,28 @@ impl Law for DebtRemembered {
     }
 }
 
+/// Whatever ends edgerepl, it is kept that Litestream has to upload the whole database.
+#[derive(Debug, Default)]
+pub(super) struct DamageRemembered;
+
+impl Law for DamageRemembered {
+    const NAME: &'static str = "what is known to be broken is remembered";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.glance.is_some_and(|glance| glance.is_broken)
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if glance.is_broken => {
+                Verdict::is_kept(past.sight.damage_is_remembered, "nobody would know")
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
 /// What an earlier run had not seen proved is as old in the next one, until something is proved.
 #[derive(Debug, Default)]
 pub(super) struct DebtInherited {

@@ -47,7 +47,7 @@ pub(super) fn boot(bench: &Bench) -> Result<Figures, Failure> {
     figures.push(("READY=1", seconds(ready.parse::<f64>()? / 1e6)));
     let log = device.log()?;
     for (what, words) in [
-        ("first credentials", "credentials granted for"),
+        ("first credentials", "credentials are valid for"),
         ("first row on the replica", "its replica holds transaction"),
     ] {
         if let Some(at) = moment(&log, words) {

@@ -26,10 +26,9 @@ pub(super) fn watchdog(bench: &Bench) -> Result<Figures, Failure> {
     let message = status["credentials"]["last_failure"]["message"]
         .as_str()
         .unwrap_or_default();
-    ensure(
-        message.contains("was killed, for it had not answered in time"),
-        || status.to_string(),
-    )?;
+    ensure(message.contains("timed out and was killed"), || {
+        status.to_string()
+    })?;
     ensure(status["pid"] == before["pid"], || {
         "the watchdog killed the daemon".to_owned()
     })?;
