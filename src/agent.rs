@@ -1,14 +1,14 @@
-//! The agent: the one state machine that decides, from an event and the time, what to do.
+//! The agent: the state machine that decides, from an event and the time, what to do.
 //!
-//! Owns every policy: when to renew, how to back off, how to hand credentials over, when the WAL
-//! guard holds, what healthy means. Does no I/O, reads no clock, draws no random number (its jitter
-//! comes from a seed), holds no secret. Whatever it wants done it returns as [`Action`]s, and learns
-//! what came of them as [`Event`]s; so a simulation can put it through a thousand years.
+//! Owns every policy: when to renew, how to back off, how to hand credentials over, when the WAL guard
+//! holds, what healthy means. Never does I/O, reads a clock, draws a random number (its jitter comes
+//! from a seed) or holds a secret. It returns [`Action`]s and learns their results as [`Event`]s, so a
+//! simulation can run it through a thousand years.
 //!
-//! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life, one replica for each
-//! database), `proof` (what answers prove), `heartbeat` (the rows), `creation` (a database that isn't there),
-//! `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`, `problems` and
-//! `report` (what all that means).
+//! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life, one replica
+//! for each database), `proof` (what answers prove), `heartbeat` (the rows), `creation` (a missing
+//! database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`,
+//! `problems` and `report` (what it means for the operator).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,12 +49,12 @@ pub use renewal::told_term;
 use replicator::Replicator;
 pub use report::{Report, Sentences, State};
 
-/// The time, on both clocks, at which an event is handled.
+/// The time of an event, on both clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Now {
     /// For every deadline.
     pub boot: BootTime,
-    /// For people, and for nothing that must not go wrong.
+    /// For people only: no deadline depends on it.
     pub wall: WallTime,
 }
 
@@ -65,63 +65,63 @@ impl Now {
     }
 }
 
-/// A clock that is set back by more seconds than this may keep an SDK from asking in time.
+/// If a clock is set back by more seconds than this, an SDK may ask for credentials too late.
 const STEP_BACK: i64 = 2;
 
-/// What is handled so much later than it was due has waited for a device that slept.
+/// If an event is handled this long after its deadline, the device slept.
 const SLEEP: Duration = Duration::from_secs(30);
 
-/// What the configuration says about decisions.
+/// The part of the configuration that decisions depend on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
-    /// How long before their end credentials are renewed.
+    /// How long before their expiry credentials are renewed.
     pub renew_before: Duration,
     /// The time between two heartbeat rows; `None` writes none.
     pub heartbeat: Option<Duration>,
     /// Old rows are pruned.
     pub prune: bool,
-    /// Who runs Litestream.
+    /// The supervisor of Litestream.
     pub supervisor: SupervisorKind,
-    /// How new credentials reach it; `None` where that is found out.
+    /// How Litestream gets new credentials; `None` if a probe decides.
     pub rotation: Option<Rotation>,
-    /// The WAL is held while Litestream is down.
+    /// The WAL guard is used while Litestream is down.
     pub wal_guard: bool,
-    /// Which database it is about: what is proved of one says nothing of another.
+    /// The database that is watched: a proof holds for one database only.
     pub database: PathBuf,
 }
 
-/// Who runs Litestream: it decides what a hand-over consists of.
+/// The supervisor of Litestream: it determines the steps of a hand-over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SupervisorKind {
     /// edgerepl: stop, wait for the exit, start.
     Child,
-    /// systemd: one restart, which is over when systemd says so.
+    /// systemd: one restart, which ends when systemd reports it.
     Systemd,
 }
 
-/// What a granted set of credentials means for decisions. The secrets stay with the reactor.
+/// A granted set of credentials, without the secrets: those stay with the reactor.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lease {
-    /// How long they are good for, counted from when they were asked for.
+    /// How long they are valid, counted from the request.
     pub lifetime: Duration,
-    /// The provider's clock, where it told.
+    /// The provider's clock, if the provider sent it.
     pub server_time: Option<WallTime>,
-    /// Where this thing stands in its fleet, 0 to 65,535: renewals are spread by it.
+    /// The thing's place in its fleet, 0 to 65,535, which spreads renewals.
     pub phase: u16,
 }
 
 /// What happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// Nothing but the passing of time.
+    /// Only time has passed.
     Tick,
     /// The fetch ended.
     Fetched(Result<Lease, FetchFailure>),
-    /// It is known how Litestream can be given credentials, or why it is not.
+    /// How Litestream can get credentials, or why that is unknown.
     Probed(Result<Rotation, String>),
-    /// It is known how Litestream's files and the WAL look before a start, or why it is not.
+    /// The state of Litestream's files and of the WAL before a start, or why it is unknown.
     Surveyed(Result<Survey, String>),
-    /// Litestream runs (or systemd says that it restarted its unit), or could not be started.
+    /// Litestream runs (or systemd reports the restart of its unit), or could not be started.
     Started(Result<(), String>),
     /// Litestream ended; how, in words.
     Exited(String),
@@ -129,126 +129,126 @@ pub enum Event {
     Synced(Result<Answer, SyncFailure>),
     /// Litestream answered who it is: it does not hang.
     Greeted,
-    /// Litestream told what it replicates beside the database that is watched.
+    /// Litestream listed what it replicates beside the watched database.
     Listed(Vec<String>),
-    /// Litestream's local state was dropped, or could not be; with it, whether the WAL is still the one
-    /// that all of it was made of, so that Litestream may go on from its replica.
+    /// Litestream's local state was dropped, or could not be. `true` if the WAL is still the one that
+    /// all of it was made from, so that Litestream may continue from its replica.
     StateReset(Result<bool, String>),
     /// The WAL was emptied, or could not be.
     WalEmptied(Result<(), String>),
     /// A heartbeat row was committed (its id), or could not be.
     Row(Result<i64, String>),
-    /// A heartbeat row was wanted, and there is no database.
+    /// A heartbeat row was due, and there is no database.
     DatabaseMissing,
-    /// It is known whether a replica of the missing database can be restored, or why it is not.
+    /// Whether a replica of the missing database can be restored, or why that is unknown.
     Looked(Result<bool, String>),
-    /// The guard holds the WAL, or could not be taken.
+    /// The guard holds the WAL, or could not take it.
     GuardTaken(Result<(), String>),
-    /// The WAL has grown past what the guard may cost.
+    /// The WAL has grown past the guard's limit.
     WalTooLarge,
     /// An address or a link of this machine changed.
     NetworkChanged,
     /// The wall clock was set.
     ClockStepped,
-    /// Litestream's configuration was read, or could not be: what one that is started by it replicates
-    /// beside the database that is watched.
+    /// Litestream's configuration was read, or could not be: what the next Litestream replicates beside
+    /// the watched database.
     Understood(Result<Vec<String>, String>),
-    /// The configuration was read anew.
+    /// The configuration was reloaded.
     Reloaded(Policy),
-    /// What an earlier run left of the database that is watched; told at the start, and after a reload that
-    /// names another one.
+    /// What an earlier run recorded of the watched database; sent at the start, and after a reload that
+    /// names another database.
     Recalled(Earlier),
-    /// A row of an earlier run is not known to be proved, and that is so old.
+    /// An earlier run's row of this age is not known to be proved.
     Inherited(Duration),
-    /// Somebody wants the daemon to end.
+    /// The daemon was asked to end.
     Terminate,
 }
 
-/// What is known of a database from an earlier run of edgerepl.
+/// What an earlier run of edgerepl recorded of a database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Earlier {
-    /// Whether it left a row that it had not seen proved.
+    /// Whether it left an unproved row.
     pub debt: Debt,
-    /// It had found that Litestream has to upload the whole database, and did not see that done.
+    /// It found that Litestream has to upload the whole database, and did not see that done.
     pub begins_anew: bool,
 }
 
-/// Whether an earlier run left a row that it had not seen proved.
+/// Whether an earlier run left an unproved row.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Debt {
-    /// Nobody knows.
+    /// There is no record.
     Unknown,
-    /// All that it wrote was proved.
+    /// All its rows were proved.
     Nothing,
-    /// One that is so old by now.
+    /// An unproved row, now of this age.
     Row(Duration),
 }
 
 /// What the next run of edgerepl has to know of a database.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Legacy {
-    /// Since when a row is not proved.
+    /// Since when a row is unproved.
     pub unproved_since: Option<BootTime>,
-    /// Litestream has to upload the whole database before anything is proved, whoever asks it.
+    /// Litestream has to upload the whole database before any answer proves anything.
     pub begins_anew: bool,
 }
 
-/// What is to be done, in this order, before the next event.
+/// What to do, in this order, before the next event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Start the fetch child; ends in [`Event::Fetched`].
     Fetch,
     /// Kill the fetch child; still ends in [`Event::Fetched`].
     KillFetch,
-    /// Forget a fetch child that did not die of a kill: nothing more is heard of it.
+    /// Forget a fetch child that a kill did not end: it sends no event any more.
     AbandonFetch,
-    /// Find out how Litestream can be given credentials; ends in [`Event::Probed`].
+    /// Find out how Litestream can get credentials; ends in [`Event::Probed`].
     Probe,
-    /// Look at Litestream's files and the WAL, before a start; ends in [`Event::Surveyed`].
+    /// Examine Litestream's files and the WAL before a start; ends in [`Event::Surveyed`].
     Survey,
     /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
     /// [`Event::Started`].
     Start(Rotation),
-    /// Give up on whatever was asked for on the way to a start: nothing more is heard of it.
+    /// Give up the steps of a start that are under way: they send no event any more.
     AbandonStart,
-    /// Ask Litestream to end (SIGTERM); a second one cuts its last sync short.
+    /// Ask Litestream to end (SIGTERM); a second one aborts its last sync.
     Terminate,
     /// End Litestream at once (SIGKILL).
     Kill,
-    /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless it is asked again before.
+    /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless asked again before.
     Sync,
     /// Ask Litestream who it is; ends in [`Event::Greeted`], unless it hangs.
     Greet,
-    /// Ask Litestream what it replicates; ends in [`Event::Listed`], where it tells.
+    /// Ask Litestream what it replicates; ends in [`Event::Listed`], if it answers.
     List,
-    /// Drop Litestream's local state, which is of no use; ends in [`Event::StateReset`].
+    /// Drop Litestream's useless local state; ends in [`Event::StateReset`].
     ResetState,
-    /// Leave Litestream no WAL that it would take for the one that it knows, so that it uploads the whole
-    /// database; ends in [`Event::WalEmptied`].
+    /// Empty the WAL, so that Litestream does not recognize it and uploads the whole database; ends in
+    /// [`Event::WalEmptied`].
     EmptyWal,
-    /// Remember, for the next run, what it has to know of this database.
+    /// Record, for the next run, what it has to know of this database.
     Remember(PathBuf, Legacy),
-    /// Write a heartbeat row; ends in [`Event::Row`], or in [`Event::DatabaseMissing`].
+    /// Write a heartbeat row; ends in [`Event::Row`] or [`Event::DatabaseMissing`].
     WriteRow,
-    /// Find out how old the row before this one is; ends in [`Event::Inherited`], where there is one.
+    /// Find the age of the row before this one; ends in [`Event::Inherited`], if there is one.
     AskRowBefore(i64),
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
     LookForReplica,
-    /// Give up on that: nothing more is heard of it.
+    /// Give up that look: it sends no event any more.
     AbandonLook,
-    /// Make the database, and write a heartbeat row; ends in [`Event::Row`].
+    /// Create the database, and write a heartbeat row; ends in [`Event::Row`].
     WriteFirstRow,
-    /// Delete some of the rows that are too old.
+    /// Delete some of the expired rows.
     Prune,
     /// Hold the WAL; ends in [`Event::GuardTaken`].
     TakeGuard,
-    /// Let the WAL go, for Litestream holds it.
+    /// Release the WAL: Litestream holds it.
     ReleaseGuard,
-    /// Let the WAL go before Litestream has read it, and empty it; ends in [`Event::WalEmptied`].
+    /// Release the WAL before Litestream has read it, and empty it; ends in [`Event::WalEmptied`].
     AbandonGuard,
-    /// Tell the log.
+    /// Write to the log.
     Log(Level, String),
-    /// End the daemon: all that was to be stopped has stopped.
+    /// End the daemon: everything that had to stop has stopped.
     Exit,
 }
 
@@ -263,16 +263,16 @@ pub struct Agent {
     creation: Creation,
     guard: Guard,
     clock: ClockBelief,
-    /// What the wall clock shows more than the boot clock, in seconds, as last seen.
+    /// The wall clock minus the boot clock, in seconds, when last seen.
     offset: i64,
-    /// What Litestream replicates that nobody guards or proves, by its configuration, and by itself.
+    /// Unwatched databases that Litestream replicates, from its configuration, and from its own list.
     unwatched: Vec<String>,
     listed: Option<Vec<String>>,
-    /// Why its configuration can't be read.
+    /// Why Litestream's configuration can't be read.
     unreadable: Option<String>,
-    /// What an earlier run left is not known: the row before the first one of this run tells.
+    /// An earlier run left no record: the age of the row before this run's first one is asked for.
     asks_row_before: bool,
-    /// What the next run would be told; nothing, before it is known what an earlier one had to tell.
+    /// What was last recorded for the next run; `None` until the earlier record was read.
     remembered: Option<Legacy>,
     recalled: bool,
     stopping: bool,
@@ -280,7 +280,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that has done nothing yet: its first event makes it fetch.
+    /// A new agent: its first event makes it fetch.
     pub fn new(policy: Policy, seed: u64, now: Now) -> Self {
         Self {
             jitter: Jitter::new(seed),
@@ -342,7 +342,7 @@ impl Agent {
             Event::Exited(how) => {
                 self.replicator
                     .exited(&how, &mut self.jitter, now.boot, out);
-                // The freshest WAL that a guard can get hold of is one that was just written to.
+                // A commit just before the guard is taken lets its read lock pin the newest WAL.
                 if self.policy.heartbeat.is_some() && !self.stopping {
                     self.heartbeat.write(out);
                 }
@@ -406,7 +406,7 @@ impl Agent {
                 self.replicator.replica.hasten(now.boot);
             }
             Event::Understood(result) => {
-                // One that runs goes on by what it read when it was started.
+                // A running Litestream keeps the configuration that it read at its start.
                 if !self.replicator.process.runs() {
                     self.unwatched.clear();
                 }
@@ -443,7 +443,7 @@ impl Agent {
         actions.0
     }
 
-    /// When time alone will change something: [`Event::Tick`] is due then.
+    /// When time alone changes something: [`Event::Tick`] is due then.
     pub fn deadline(&self) -> BootTime {
         if self.exited {
             return BootTime::NEVER;
@@ -460,27 +460,27 @@ impl Agent {
             .min(rows)
     }
 
-    /// The last transaction that Litestream answered with.
+    /// The last transaction in Litestream's answers.
     pub fn last_seen(&self) -> Option<u64> {
         self.replicator.replica.ledger.last_seen()
     }
 
-    /// How many fetches failed since the last one that did not.
+    /// The number of failed fetches since the last success.
     pub(crate) fn failures_in_a_row(&self) -> usize {
         self.renewal.failures_in_a_row()
     }
 
-    /// The figures of this moment, at next to no cost.
+    /// The figures of this moment, at almost no cost.
     pub fn glance(&self, now: Now) -> Glance {
         Glance::of(self, now)
     }
 
-    /// What all this means for whoever asks.
+    /// The state for `status` and the metrics.
     pub fn report(&self, now: Now) -> Report {
         Report::of(self, now)
     }
 
-    /// Nobody holds the WAL but the guard, which is to.
+    /// Only the guard can keep the WAL from a reset, and it is wanted.
     fn leaves_wal_open(&self) -> bool {
         let goes_on = !self.stopping || self.replicator.is_leaving();
         self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open()
@@ -493,7 +493,7 @@ impl Agent {
         }
     }
 
-    /// Does what time alone makes due, until nothing is: a turn of the loop leaves nothing behind.
+    /// Does everything that is due by now, so that no work is left for the next turn.
     fn advance(&mut self, now: Now, out: &mut Actions) {
         let (is_believed, now) = (self.clock.is_believed(now), now.boot);
         loop {
@@ -509,7 +509,7 @@ impl Agent {
                 self.heartbeat
                     .advance(self.policy.heartbeat, prune, now, out);
             }
-            // What has just ended may have left it open.
+            // A step above may have left the WAL open.
             self.advance_guard(now, out);
             if self.deadline() > now {
                 break;
@@ -522,7 +522,7 @@ impl Agent {
     }
 }
 
-/// The actions of one event, as they gather.
+/// The actions of one event, in order.
 #[derive(Debug, Default)]
 struct Actions(Vec<Action>);
 

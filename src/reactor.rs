@@ -1,13 +1,13 @@
-//! The reactor: one loop that waits for whatever happens, tells the agent, and does what it says.
+//! The reactor: one loop that waits for events, passes them to the agent, and performs its actions.
 //!
-//! Owns all state that is not a decision: descriptors, children, connections, the credentials in
-//! force. Waits in one place only, `poll`, and never on a network, a bus, a chip or a large file: what
-//! could take long is a child, a socket that is polled, or not done here. What it does itself is short
-//! whatever the size of things: one row, a few at a time that are too old, the guard, small files.
+//! Owns all state that is not a decision: descriptors, children, connections, the credentials in force.
+//! Waits only in `poll`, and never on a network, a bus, a chip or a large file: what could take long is
+//! a child or a polled socket, or not done here. Its own work is short, whatever the amount of data:
+//! one row, a few expired rows, the guard, small files.
 //!
-//! A turn: wait; take in signals, exits, answers and the time, in that order; hand each to the
-//! agent and perform its actions; then, if nothing is left that was due, feed the watchdog. A turn
-//! that does not finish feeds nothing.
+//! A turn: wait; take in signals, exits, answers and the time, in that order; pass each to the agent
+//! and perform its actions; then, if no due work is left, feed the watchdog. A turn that does not
+//! finish feeds nothing.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -62,20 +62,20 @@ use litestream::Litestream;
 use memory::Memory;
 use notify::Notifier;
 
-/// While the guard holds, the WAL's size is looked at so often.
+/// How often the WAL's size is checked while the guard holds it.
 const GUARD_PACE: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until somebody ends it.
+/// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// What kept it from beginning, in one sentence. Once it runs, nothing but a signal ends it.
+/// Why it could not start, in one sentence. Once it runs, only a signal ends it.
 pub(crate) fn run(
     config: &Path,
     settings: Settings,
     runtime: RuntimeDirectory,
 ) -> Result<(), String> {
     stderr::never_wait();
-    // What a wrapper around Litestream leaves behind comes here, so that it is seen, and can be ended.
+    // Processes that Litestream's wrapper leaves behind become our children: we see and can end them.
     if let Err(e) = prctl::set_child_subreaper(true) {
         warn!("processes that Litestream's wrapper leaves behind can't be adopted: {e}");
     }
@@ -108,7 +108,7 @@ struct Reactor {
     memory: Memory,
     events: VecDeque<Event>,
     done: bool,
-    /// One daemon for one runtime directory: held until the process ends.
+    /// One daemon per runtime directory: held until the process ends.
     _lock: Flock<File>,
 }
 
@@ -127,7 +127,7 @@ impl Reactor {
                  checkpoints; link 3.51.3 or later, or build with the feature bundled-sqlite"
             );
         }
-        // For every SDK on the device, whatever Litestream is given.
+        // For every SDK on the device, however Litestream gets credentials.
         if let Err(why) = delivery::write_sdk_config(&runtime, config, &settings.region) {
             info!("AWS SDKs on this device are not led to edgerepl: {why}");
         }
@@ -187,7 +187,7 @@ impl Reactor {
         }
     }
 
-    /// Handles what was gathered, and whatever comes of it at once.
+    /// Handles the gathered events, and all that follow from them at once.
     fn turn(&mut self) {
         while let Some(event) = self.events.pop_front() {
             for action in self.agent.handle(event, now()) {
@@ -212,7 +212,7 @@ impl Reactor {
         }
     }
 
-    /// Sleeps until something happens.
+    /// Waits until something happens.
     fn wait(&mut self) {
         let guarded = self
             .guard
@@ -248,7 +248,7 @@ impl Reactor {
             .collect();
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
-            // Nothing to be done but to look at everything; not in a tight loop, though.
+            // Check everything; but not in a tight loop.
             Err(e) => {
                 error!("poll failed: {e}");
                 std::thread::sleep(Duration::from_secs(1));
@@ -256,7 +256,7 @@ impl Reactor {
         }
     }
 
-    /// Takes in all that has happened: every source is asked, for each ask is cheap and none waits.
+    /// Gathers all events: every source is asked, because asking is cheap and never waits.
     fn gather(&mut self) {
         for signal in self.signals.drain() {
             match signal {
@@ -298,7 +298,7 @@ impl Reactor {
         collect_adopted(&self.own_children());
     }
 
-    /// All processes that this one started itself and did not collect yet.
+    /// All children that this process started and has not collected yet.
     fn own_children(&self) -> Vec<u32> {
         let fetch = self.fetch.iter().map(FetchChild::id);
         let others = self.litestream.ids().chain(self.leftovers.ids());
@@ -375,7 +375,7 @@ impl Reactor {
         }
     }
 
-    /// Reads Litestream's configuration, by which the next one will go that is started.
+    /// Reads Litestream's configuration, which the next Litestream will use.
     fn understand(&mut self) {
         let event = self.litestream.understand(&self.context);
         self.events.push_back(event);
@@ -426,13 +426,13 @@ impl Reactor {
         self.events.push_back(Event::GuardTaken(result));
     }
 
-    /// What an earlier run left of the database that is watched.
+    /// Reads what an earlier run recorded of the watched database.
     fn recall(&mut self) {
         let earlier = self.memory.recall(self.context.database());
         self.events.push_back(Event::Recalled(earlier));
     }
 
-    /// Reads the configuration anew; one that can't work changes nothing.
+    /// Reloads the configuration; an invalid one changes nothing.
     fn reload(&mut self) {
         self.notifier.reloading();
         let before = self.context.database().to_owned();
@@ -449,7 +449,7 @@ impl Reactor {
                 let event = litestream::unwatched(&understood, self.context.database());
                 let reloaded = Event::Reloaded(self.context.policy());
                 self.events.extend([event, reloaded]);
-                // Of a database that was watched all along the agent knows more.
+                // For the same database the agent knows more than the record.
                 if *self.context.database() != before {
                     self.recall();
                 }
@@ -459,7 +459,7 @@ impl Reactor {
     }
 }
 
-/// Keeps every other daemon out of the runtime directory.
+/// Keeps other daemons out of the runtime directory.
 fn lock(runtime: &RuntimeDirectory) -> Result<Flock<File>, String> {
     let file = OpenOptions::new()
         .create(true)
@@ -487,7 +487,7 @@ fn now() -> Now {
     }
 }
 
-/// A seed for jitter: no secret depends on it, so the time will do where the kernel has none.
+/// A seed for jitter: no secret depends on it, so the time is enough if the kernel gives none.
 fn seed() -> u64 {
     let mut seed = [0; 8];
     match File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut seed)) {

@@ -1,19 +1,19 @@
-//! What Litestream does, in one word for people and programs.
+//! Litestream's activity, in one word for people and programs.
 //!
-//! Owns the words. Knows neither how it comes to that, nor what it means for the device.
+//! Owns the words. Never decides which one applies, nor what it means for the device.
 
 /// What Litestream does, as far as the agent knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Activity {
-    /// It is down, for there are no credentials that last.
+    /// Litestream is down: no credentials last long enough.
     WaitingForCredentials,
-    /// It ended or could not be started, and is tried again.
+    /// It ended or could not be started; a retry is due.
     WaitingToRestart,
     /// It is being started.
     Starting,
-    /// It runs, and has not shown yet that it follows.
+    /// It runs, and has not yet shown that it follows.
     CatchingUp,
-    /// It runs, and followed when last asked.
+    /// It runs, and followed at the last answer.
     Replicating,
     /// It is being stopped.
     Stopping,

@@ -1,24 +1,23 @@
-//! Waiting longer each time, at a random moment, so that a fleet does not knock in step.
+//! Retries: waits that grow, at random moments, so that a fleet does not retry in step.
 //!
-//! Owns the only source of chance in the agent: a generator that starts from a seed, so that a run
-//! can be repeated.
+//! Owns the agent's only source of chance: a generator with a seed, so that a run can be repeated.
 
 use std::time::Duration;
 
 /// How long to wait after a number of failures in a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
-    /// The bound after the first failure; doubled by each further one.
+    /// The bound after the first failure; each further failure doubles it.
     pub(super) first: Duration,
-    /// The bound that it never exceeds.
+    /// The largest bound.
     pub(super) longest: Duration,
-    /// The least wait.
+    /// The shortest wait.
     pub(super) least: Duration,
 }
 
 impl Backoff {
-    /// The wait after `failures` (at least one) in a row: anywhere from the least to the bound
-    /// ("full jitter"), so that those who failed together do not come back together.
+    /// The wait after `failures` (at least one) in a row: random between the least and the bound ("full
+    /// jitter"), so that devices that failed together do not retry together.
     pub(super) fn wait(&self, failures: u32, jitter: &mut Jitter) -> Duration {
         let doubled = 1u32
             .checked_shl(failures.saturating_sub(1))
@@ -28,7 +27,7 @@ impl Backoff {
     }
 }
 
-/// A small generator of even spread (SplitMix64); for spreading load, not for secrets.
+/// A small generator with an even distribution (SplitMix64); for spreading load, not for secrets.
 #[derive(Clone, Debug)]
 pub(super) struct Jitter(u64);
 
@@ -37,7 +36,7 @@ impl Jitter {
         Self(seed)
     }
 
-    /// A moment from `least` to `most`, to the millisecond; `least` where that is the longer one.
+    /// A duration from `least` to `most`, to the millisecond; `least` if that is longer.
     pub(super) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = u64::try_from(most.saturating_sub(least).as_millis()).unwrap_or(u64::MAX);
         least + Duration::from_millis(self.next() % span.saturating_add(1).max(1))

@@ -1,19 +1,19 @@
-//! Whether the device's clock is right, as far as the provider's tells.
+//! Whether the device's clock is right, compared with the provider's.
 //!
-//! Owns what was seen of both at the last grant. Sets no clock, and puts nothing off by it.
+//! Owns the comparison at the last grant. Never sets a clock or delays anything.
 
 use super::Now;
 use crate::clock::WallTime;
 
-/// Whether the wall clock agrees with the one clock that can be trusted: the provider's.
+/// Whether the wall clock agrees with the only clock that can be trusted: the provider's.
 #[derive(Debug, Default)]
 pub(super) struct ClockBelief {
-    /// What the provider's clock showed more than the boot clock at the last grant, in seconds.
+    /// The provider's clock minus the boot clock at the last grant, in seconds.
     provider: Option<i64>,
 }
 
 impl ClockBelief {
-    /// S3 refuses requests that are 15 min off; by 5 min somebody should know.
+    /// S3 refuses requests that are 15 min off; 5 min is early enough to tell the operator.
     const TOLERATED: u64 = 5 * 60;
 
     pub(super) fn compare(&mut self, now: Now, server: Option<WallTime>) {
@@ -21,13 +21,13 @@ impl ClockBelief {
         self.provider = server.map(shown).or(self.provider);
     }
 
-    /// By how many seconds the wall clock is off, once that is known.
+    /// By how many seconds the wall clock is off, if known.
     fn skew(&self, now: Now) -> Option<u64> {
         let provider = self.provider?;
         Some(provider.abs_diff(now.offset()))
     }
 
-    /// Rows may be judged by their date only by a clock that was seen to be right.
+    /// Rows expire by their date only if the clock was seen to be right.
     pub(super) fn is_believed(&self, now: Now) -> bool {
         self.skew(now).is_some_and(|skew| skew <= Self::TOLERATED)
     }

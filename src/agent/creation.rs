@@ -1,8 +1,8 @@
-//! A database that isn't there: whether it may be made.
+//! A missing database: whether it may be created.
 //!
-//! Owns one rule: a database is made only once it is known that no replica of it can be restored. A new
-//! one would be replicated over the old one's newest state, and a Litestream that is told to restore what
-//! is missing would find nothing missing. Knows nothing of how a replica is looked for.
+//! Owns one rule: a database is created only if no replica of it can be restored. Otherwise the new one
+//! would be replicated over the replica's newest state, and a Litestream that restores missing
+//! databases would find it present. Never looks for a replica itself.
 
 use std::time::Duration;
 
@@ -13,33 +13,33 @@ use crate::clock::BootTime;
 /// A look takes a few requests; one that takes longer is given up.
 const LOOK_LIMIT: Duration = Duration::from_secs(120);
 
-/// A look that failed: S3 is away, most often.
+/// The retry of a failed look: most often S3 can't be reached.
 const RETRY: Backoff = Backoff {
     first: Duration::from_secs(2),
     longest: Duration::from_secs(300),
     least: Duration::from_secs(1),
 };
 
-/// Where there is a replica somebody restores, or removes it: looked at again after this.
+/// If there is a replica, the operator restores or removes it: the next look comes after this.
 const PACE: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) struct Creation {
     state: State,
     failures: u32,
-    /// Why nothing is made, where that is known.
+    /// Why no database is created, if known.
     trouble: Option<String>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The database is there, as far as is known.
+    /// The database is there, as far as known.
     There,
-    /// It is missing, and there are no credentials to look with.
+    /// It is missing, and there are no credentials for a look.
     Blocked,
-    /// A look is due then.
+    /// A look is due at this time.
     Due(BootTime),
-    /// A look is under way, and late from then on.
+    /// A look is under way, and late from this time on.
     Looking(BootTime),
 }
 
@@ -52,7 +52,7 @@ impl Creation {
         }
     }
 
-    /// A row was wanted, and there is no database for it.
+    /// A row was due, and there is no database for it.
     pub(super) fn missing(&mut self, now: BootTime) {
         if matches!(self.state, State::There) {
             self.state = State::Due(now);
@@ -64,7 +64,7 @@ impl Creation {
         *self = Self::new();
     }
 
-    /// Another database has taken the place of the one that is missing.
+    /// A reload names another database.
     pub(super) fn moves(&mut self, out: &mut Actions) {
         if matches!(self.state, State::Looking(_)) {
             out.push(Action::AbandonLook);
@@ -96,7 +96,7 @@ impl Creation {
         }
     }
 
-    /// It is known whether a replica can be restored, or why it is not known.
+    /// Whether a replica can be restored, or why that is unknown.
     pub(super) fn looked(
         &mut self,
         result: Result<bool, String>,
@@ -144,7 +144,7 @@ impl Creation {
         }
     }
 
-    /// Why there is no database, and what is to be done.
+    /// Why there is no database, and what the operator can do.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }

@@ -1,7 +1,7 @@
-//! The figures of one moment, for whoever looks at every turn.
+//! The figures of one moment, cheap enough for every turn.
 //!
-//! Owns the figures that health and credentials are judged by, and whether all is well. A report adds
-//! the words to it. Never allocates, and decides nothing.
+//! Owns the figures that decide about health and credentials, and whether the device is healthy. A
+//! report adds the sentences. Never allocates, and decides nothing.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use super::{Agent, Now};
 use crate::credentials::FailureClass;
 use crate::litestream::answer::Position;
 
-/// What is known at one moment, without a word. Each field means what it means in [`super::Report`].
+/// The state at one moment, without sentences. Each field has its meaning of [`super::Report`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Glance {
-    /// All that was promised is so.
+    /// Every promise is kept.
     pub is_healthy: bool,
-    /// The time to the end of the credentials in force; `None` where there are none that are valid.
+    /// The time until the credentials in force expire; `None` if none are valid.
     pub credentials_left: Option<Duration>,
     /// The time to the next renewal; `None` while one is under way or forbidden.
     pub renewal_in: Option<Duration>,
-    /// For how long an AWS SDK that asks now may use the credentials before it asks again.
+    /// How long an AWS SDK that asks now may use the credentials before it asks again.
     pub told_term: Option<Duration>,
-    /// Why the last fetch failed, unless it succeeded.
+    /// Why the last fetch failed, if it did.
     pub failure: Option<FailureClass>,
     /// What Litestream does.
     pub replication: Activity,
-    /// What the replica was last seen to hold.
+    /// What the replica was last proved to hold.
     pub proof: Option<Proven>,
-    /// How old the oldest row is that is not proved; without a heartbeat, a transaction.
+    /// The age of the oldest unproved row; without a heartbeat, of a transaction.
     pub unproved_for: Option<Duration>,
-    /// The heartbeat row that the replica is known to hold, and what it may lack.
+    /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
     /// What Litestream uploads does not continue its replica, as far as is known.
     pub is_broken: bool,
@@ -79,12 +79,12 @@ impl Glance {
     }
 }
 
-/// What the replica was shown to hold.
+/// What the replica was proved to hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Proven {
-    /// Its last transaction, and Litestream's.
+    /// The replica's last transaction, and Litestream's.
     pub position: Position,
-    /// How long ago that was shown.
+    /// The time since that proof.
     pub age: Duration,
 }
 
@@ -93,8 +93,8 @@ pub struct Proven {
 pub struct Lag {
     /// That row's id.
     pub row: i64,
-    /// How many rows were written after it.
+    /// The number of rows written after it.
     pub rows: u64,
-    /// The time since the replica held all that there was; zero where it still does.
+    /// The time since the replica held everything; zero if it still does.
     pub time: Duration,
 }

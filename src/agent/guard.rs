@@ -1,38 +1,38 @@
-//! The WAL guard's bounds: held from before Litestream stops until it has caught up, and no longer
-//! than it may cost.
+//! The WAL guard's bounds: held from before Litestream stops until it has caught up, but no longer than
+//! its cost allows.
 //!
-//! While Litestream is down, a checkpoint may reset the WAL under it; it would have to upload the
-//! whole database again. An open read transaction forbids that, at the price of a WAL that grows.
-//! Owns when it is taken and let go; how, is the store's.
+//! While Litestream is down, a checkpoint may reset the WAL; Litestream would then upload the whole
+//! database again. An open read transaction prevents that, at the price of a growing WAL. Owns when the
+//! guard is taken and released. Never holds it: `store` does.
 
 use std::time::Duration;
 
 use super::{Action, Actions};
 use crate::clock::BootTime;
 
-/// The longest that the guard may hold: past it a full upload is cheaper than a WAL without end.
+/// The longest hold: after this a full upload is cheaper than a WAL that grows without end.
 pub(super) const HOLD_LIMIT: Duration = Duration::from_secs(300);
 
-/// A guard that could not be taken is tried again after this.
+/// The retry of a guard that could not be taken.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) enum Guard {
-    /// Not held, nor wanted.
+    /// Neither held nor wanted.
     #[default]
     Open,
-    /// Asked for; after a failure, whose cause is known.
+    /// Requested; `failed` is the cause of an earlier failure.
     Asked { failed: Option<String> },
     /// Held.
     Held { since: BootTime },
     /// Could not be taken.
     Failed { cause: String, retry: BootTime },
-    /// It reached a bound, and stays open until Litestream has caught up once.
+    /// It reached a bound, and stays released until Litestream has caught up once.
     Spent,
 }
 
 impl Guard {
-    /// Takes or releases it, now that it is `wanted` or not. Whether it is let go at a bound.
+    /// Takes or releases the guard as `wanted`. Returns whether it is released at a bound.
     #[must_use]
     pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) -> bool {
         match (&*self, wanted) {
@@ -54,7 +54,7 @@ impl Guard {
         false
     }
 
-    /// Another database has taken the place of the one whose WAL it holds.
+    /// A reload names another database: the guard holds the old one's WAL.
     pub(super) fn moves(&mut self, out: &mut Actions) {
         if self.may_hold() {
             out.push(Action::ReleaseGuard);
@@ -81,7 +81,7 @@ impl Guard {
         }
     }
 
-    /// The WAL has grown past what it may cost. Whether it is let go.
+    /// The WAL has grown past its limit. Returns whether the guard is released.
     #[must_use]
     pub(super) fn too_large(&mut self, out: &mut Actions) -> bool {
         let is_held = matches!(self, Self::Held { .. });
@@ -99,12 +99,12 @@ impl Guard {
         }
     }
 
-    /// It holds the WAL, or is about to.
+    /// The guard holds the WAL, or is about to.
     pub(super) fn may_hold(&self) -> bool {
         matches!(self, Self::Asked { .. } | Self::Held { .. })
     }
 
-    /// Since when it has been held, if it is.
+    /// Since when the guard is held, if it is.
     pub(super) fn held_since(&self) -> Option<BootTime> {
         match self {
             Self::Held { since } => Some(*since),
@@ -117,8 +117,8 @@ impl Guard {
         out.push(Action::TakeGuard);
     }
 
-    /// From here on the WAL may be reset at any time, and nobody would know at which: it is emptied. Where
-    /// others read, Litestream among them, it can't be, and they hold it meanwhile.
+    /// From now on the WAL may be reset without a trace, so it is emptied. Other readers, Litestream
+    /// among them, prevent that, and hold the WAL meanwhile.
     fn spend(&mut self, why: &str, out: &mut Actions) {
         *self = Self::Spent;
         out.push(Action::AbandonGuard);

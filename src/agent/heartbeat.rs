@@ -1,18 +1,19 @@
-//! The heartbeat: when a row is due, and what a database that refuses it means.
+//! The heartbeat: when a row is due, and the retry of a row that the database refuses.
 //!
-//! Owns the rows' timetable; the rows themselves are counted where they are proved. A row that could not be written is delayed, and delays nothing else.
+//! Owns the rows' schedule; `proof` counts the rows. A row that can't be written is retried, and never
+//! delays anything else.
 
 use std::time::Duration;
 
 use super::{Action, Actions};
 use crate::clock::BootTime;
 
-/// A refused row is tried again after this, doubled by each refusal, up to the interval or 2 min: most
-/// locks are short, and a disk that is full stays full.
+/// A refused row is retried after this, doubled by each refusal, up to the interval or 2 min: most
+/// locks are short, and a full disk stays full.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
-/// Old rows go a few at a time, so that no transaction is long.
+/// A few old rows are deleted at a time, so that no transaction is long.
 const PRUNE_PACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Heartbeat {
             self.due = BootTime::NEVER;
             return;
         };
-        // It may have been switched on by a reload.
+        // A reload may have enabled the heartbeat.
         self.due = self.due.min(now + interval);
         if self.due <= now {
             self.due = now + interval;
@@ -57,7 +58,7 @@ impl Heartbeat {
         }
     }
 
-    /// A row is wanted now, timetable or not.
+    /// Writes a row now, whatever the schedule.
     pub(super) fn write(&mut self, out: &mut Actions) {
         out.push(Action::WriteRow);
     }
@@ -100,7 +101,7 @@ impl Heartbeat {
         self.due
     }
 
-    /// Why rows are refused, and since when the first was.
+    /// Why rows are refused, and since when.
     pub(super) fn trouble(&self) -> Option<(&str, BootTime)> {
         let trouble = self.trouble.as_ref();
         trouble.map(|(cause, since)| (cause.as_str(), *since))

@@ -1,7 +1,7 @@
-//! What is wrong, before it is put into words.
+//! What is wrong, before it is formatted.
 //!
-//! Owns the sentences of all that may be wrong, and their order. Never allocates where nobody reads them,
-//! and decides nothing.
+//! Owns the sentence of each problem, and their order. Never allocates if nobody reads them, and
+//! decides nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use super::{Agent, Now};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 
-/// Most locks are shorter: beside three rows that are missing, nobody is told before.
+/// Rows may fail for this long, beside three intervals: most locks are shorter.
 const SHORT_TROUBLE: Duration = Duration::from_secs(10);
 
-/// Something that is wrong, before it is put into words: whoever asks only whether there is anything
-/// pays for no sentence.
+/// A problem, before it is formatted: a caller that only asks whether there is one pays for no
+/// sentence.
 pub(super) enum Problem<'a> {
-    /// What was told in these words.
+    /// A problem that already has its sentence.
     Told(&'a str),
     /// No heartbeat row can be written.
     NoRows(&'a str),
-    /// Litestream replicates what nobody looks at.
+    /// Litestream replicates databases that edgerepl does not watch.
     Unwatched(&'a Agent),
-    /// Nobody can tell whether it does.
+    /// Litestream's configuration can't be read, so unwatched databases are unknown.
     Unreadable(&'a str),
-    /// What is not proved, and has not been for too long; and why.
+    /// What has been unproved for too long, and why.
     Unproved(&'static str, &'a str),
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Problem<'_> {
                 f,
                 "nobody can tell whether Litestream replicates other databases, too: {cause}"
             ),
-            // How long stands beside it: a sentence that is the same is not told twice.
+            // The duration is reported elsewhere: this sentence stays the same, so it is logged once.
             Self::Unproved(what, why) => {
                 write!(f, "for more than {} s {what}: {why}", BOUND.as_secs())
             }
@@ -54,7 +54,7 @@ impl fmt::Display for Problem<'_> {
     }
 }
 
-/// All that is wrong, the first cause first.
+/// All problems, the first cause first.
 pub(super) fn problems(agent: &Agent, now: Now) -> impl Iterator<Item = Problem<'_>> {
     [
         without_credentials(agent, now.boot),
@@ -76,7 +76,7 @@ fn without_credentials(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
     let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
-        // The network may fail for a while without anybody having to know.
+        // With valid credentials, a network failure is no problem yet.
         Some(failure) if failure.class == FailureClass::Transient && !ended => None,
         Some(failure) => Some(Problem::Told(&failure.message)),
         None => (ended && !is_young).then_some(Problem::Told("there are no valid credentials")),
@@ -102,7 +102,7 @@ fn unwatched_or_unreadable(agent: &Agent) -> Option<Problem<'_>> {
     untold.then_some(Problem::Unreadable(cause))
 }
 
-/// What Litestream replicates that nobody looks at, by its configuration and by itself.
+/// Databases that Litestream replicates and edgerepl does not watch, by configuration and by its list.
 fn unwatched(agent: &Agent) -> impl Iterator<Item = &str> {
     let listed = agent.listed.as_deref().unwrap_or_default();
     let unlisted = listed.iter().filter(|name| !agent.unwatched.contains(name));
@@ -127,7 +127,7 @@ fn unproved(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
     Some(Problem::Unproved(what, waits_for(agent)))
 }
 
-/// What stands between the device and its next proof.
+/// What the next proof waits for.
 pub(super) fn waits_for(agent: &Agent) -> &str {
     let (activity, _, trouble) = agent.replicator.activity();
     match (activity, trouble) {

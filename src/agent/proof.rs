@@ -1,32 +1,33 @@
-//! What is proved of the replica, and since when something is not.
+//! What is proved of the replica, and since when something is unproved.
 //!
-//! Owns the model of proof, and what healthy means by it: how old the oldest row is that is not proved.
-//! Asks nobody and starts nothing: when Litestream is asked, and what is done about one that lost its way,
-//! is the replicator's.
+//! Owns the model of proof, and the measure of health: the age of the oldest unproved row. Never asks
+//! or starts anything: the replicator decides when Litestream is asked, and what to do about one that
+//! does not follow.
 //!
-//! Litestream numbers the transactions that it takes from the WAL, keeps each as a file of its own, and
-//! uploads the files in their order. Asked to sync, it answers with the last number that it took (`local`)
-//! and the last one that its replica holds (`replicated`). Both are numbers and no more: a Litestream whose
-//! files were removed begins anew at 1, uploads nothing as long as its numbers are below the replica's, and
-//! what does not fit on what is there from then on; all the while it answers that it has synced.
+//! Litestream numbers the transactions that it takes from the WAL, keeps each in a file, and uploads
+//! the files in order. It answers a sync with the last number that it took (`local`) and the last one
+//! that its replica holds (`replicated`). The numbers alone prove nothing: if its files were removed,
+//! Litestream begins again at 1, uploads nothing while its numbers are below the replica's, and then
+//! uploads files that do not continue the replica; all the while it answers that it has synced.
 //!
-//! So an answer proves the rows that were committed before it was asked for, if
+//! So an answer proves the rows that were committed before its request, if
 //!
-//! 1. **the replica is where Litestream is**: `replicated` equals `local`. Behind, something is missing;
-//!    ahead, it is not the replica of these files;
-//! 2. **the history is one**: since the answer before, `local` did not go back, the folder of the files is
-//!    the same one, the file of the last number is there, and that of the number before is what it was,
-//!    unless retention has removed it;
-//! 3. **Litestream reads this database**: `local` has grown since an answer that was given before. An idle
-//!    database syncs happily, with a session that has ended, or where a file has taken the place of another.
+//! 1. **the replica is where Litestream is**: `replicated` equals `local`. If it is less, something is
+//!    missing; if it is more, it is not the replica of these files;
+//! 2. **the history is one**: since the last answer, `local` did not go back, the folder of the files
+//!    is the same, the file of the last number is there, and the file of the number before is
+//!    unchanged, unless retention has removed it;
+//! 3. **Litestream reads this database**: `local` has grown since an earlier answer. An idle database
+//!    syncs without an error, also with an expired session, or after another file replaced the
+//!    database.
 //!
-//! A process that starts compares its files with S3 before all else, and makes the folder anew where they
-//! are behind: from one process to the next the folder may change, and the numbers may begin anew. The
-//! first answer of all is only what the next one is compared with. Nothing but a proof makes a row proved:
+//! At its start Litestream first compares its files with S3, and creates the folder anew if they are
+//! behind: the folder may change from one process to the next, and the numbers may begin again. The
+//! first answer only serves for comparison with the next one. Nothing but a proof makes a row proved:
 //! no start, no grant, no reload, no clock.
 //!
-//! What no answer shows: an upload that S3 confirmed and did not keep, and a second device that writes into
-//! the same prefix.
+//! What no answer shows: an upload that S3 confirmed and lost, and a second device that writes to the
+//! same prefix.
 
 use std::time::Duration;
 
@@ -37,40 +38,40 @@ use crate::litestream::answer::{Answer, BEGINNING_MISSED, NO_COMMIT, Position};
 #[cfg(test)]
 mod tests;
 
-/// A row that is older, and that no replica is known to hold, is told of.
+/// A row that is older, and not known to be on a replica, is reported.
 pub const BOUND: Duration = Duration::from_secs(120);
 
-/// What breaks a history, in words.
+/// The reasons for a broken history.
 const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `litestream reset` does, so its uploads do not continue the replica";
 const IS_AHEAD: &str = "the replica is ahead of Litestream: Litestream's local state was removed or is an older copy, or another device writes to the same prefix";
 const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while Litestream ran, so its uploads do not continue the replica";
 pub(super) const LOST: &str =
     "Litestream's local state was lost, and the WAL may not continue the replica";
 
-/// What is known, in the end, of one database.
+/// What is known of one database.
 #[derive(Debug)]
 pub(super) struct Ledger {
     began: BootTime,
-    /// How old, at the beginning, the oldest row was that an earlier run had not seen proved.
+    /// The age, at the beginning, of the oldest unproved row of an earlier run.
     inherited: Option<Duration>,
     /// The last row, and when it was committed.
     row: Option<(Row, BootTime)>,
-    /// When the oldest row was committed that is not proved, and the first one after the last question.
+    /// When the oldest unproved row was committed, and the first one after the last sync request.
     oldest: Option<BootTime>,
     after: Option<BootTime>,
     asked: Option<Asked>,
-    /// When the first question was put that no answer has proved anything to.
+    /// When the first request since the last proof was sent.
     waiting: Option<BootTime>,
-    /// What was answered last, and whether by the process that runs.
+    /// The last answer, and whether it came from the running process.
     seen: Option<Answer>,
     is_same_process: bool,
-    /// The mark of the folder of its files before the start, until it is known how it went on there.
+    /// The mark of the files' folder before the start, until it is known how Litestream went on there.
     folder_before: Option<Option<u64>>,
-    /// Why Litestream has to upload the whole database before anything that it says is believed.
+    /// Why Litestream has to upload the whole database before its answers count.
     broken: Option<&'static str>,
-    /// It is on the way to that: no answer has proved anything since.
+    /// That upload has begun, and no answer has proved anything since.
     begins_anew: bool,
-    /// All that was committed before then is proved.
+    /// Everything that was committed before this time is proved.
     covered: Option<BootTime>,
     proof: Option<Proof>,
 }
@@ -83,36 +84,36 @@ pub(super) struct Row {
     pub(super) number: u64,
 }
 
-/// A question that was put to Litestream.
+/// A sync request to Litestream.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: BootTime,
     row: Option<Row>,
 }
 
-/// That the replica held all that there was, as an answer showed.
+/// An answer showed that the replica held everything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Proof {
-    /// When it came, and when it was asked for.
+    /// When the answer came, and when it was asked for.
     pub(super) at: BootTime,
     pub(super) asked: BootTime,
     pub(super) position: Position,
-    /// The last row that there was when it was asked for.
+    /// The last row at the time of the request.
     pub(super) row: Option<Row>,
 }
 
 /// What an answer means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Finding {
-    /// The replica holds all that was committed before the question.
+    /// The replica holds everything that was committed before the request.
     Proved,
-    /// The replica is where Litestream is; what that is worth the next answer shows.
+    /// The replica is where Litestream is; the next answer shows what that proves.
     Begun,
     /// Something was committed, and Litestream has taken nothing since.
     Unread,
-    /// The replica lacks what Litestream has taken.
+    /// The replica lacks transactions that Litestream has taken.
     Behind,
-    /// What Litestream says is said of other files, or of another replica.
+    /// The answer is about other files, or about another replica.
     Broken(&'static str),
 }
 
@@ -136,7 +137,7 @@ impl Ledger {
         }
     }
 
-    /// An earlier run left a row behind, so old by now, that it had not seen proved.
+    /// An earlier run left an unproved row of this age.
     pub(super) fn inherit(&mut self, age: Duration) {
         self.inherited = self.inherited.max(Some(age));
     }
@@ -157,8 +158,8 @@ impl Ledger {
         self.asked = Some(Asked { at: now, row });
     }
 
-    /// Litestream is about to be started, and its files are in a folder of this mark, or in none. Whether it
-    /// is the one in which the process that was stopped had them, as far as that is known.
+    /// Litestream is about to start, with its files in the folder of this mark, or in none. Returns
+    /// whether the stopped process had its files there, as far as known.
     #[must_use]
     pub(super) fn surveyed(&mut self, folder: Option<u64>) -> bool {
         self.folder_before = Some(folder);
@@ -178,7 +179,7 @@ impl Ledger {
         self.is_same_process = false;
     }
 
-    /// Its local state is dropped: what it says next is compared with nothing.
+    /// Its local state is dropped: the next answer is compared with nothing.
     pub(super) fn forget(&mut self) {
         self.seen = None;
     }
@@ -193,15 +194,15 @@ impl Ledger {
         self.broken.is_some()
     }
 
-    /// It is about to.
+    /// Litestream begins to upload the whole database.
     pub(super) fn begins_anew(&mut self) {
         self.begins_anew = self.broken.take().is_some();
         self.forget();
     }
 
-    /// Takes in an answer to what was asked last, where heartbeat rows are written (`rows`) or not.
+    /// Judges the answer to the last request; `rows`: heartbeat rows are written.
     pub(super) fn judge(&mut self, answer: Answer, rows: bool, now: BootTime) -> Finding {
-        // Of the process before, or of another database.
+        // An answer of the previous process, or about another database.
         let Some(asked) = self.asked else {
             return Finding::Behind;
         };
@@ -218,10 +219,10 @@ impl Ledger {
         if position.local == 0 || position.replicated < position.local {
             return Finding::Behind;
         }
-        // As long as none could be written, rows show nothing.
+        // Until the first row is written, rows show nothing.
         let rows = rows && asked.row.is_some();
         let Some(before) = before else {
-            // The process that answers has asked S3 for what is there. Where nobody writes, that is all.
+            // This process has compared its files with S3. Without rows, that is the proof.
             return match rows {
                 true => Finding::Begun,
                 false => self.prove(asked, position, now),
@@ -245,7 +246,7 @@ impl Ledger {
             self.covered = Some(asked.at);
             return Finding::Proved;
         }
-        // It stays new until it is read.
+        // The old mark stays: the commit counts as new until Litestream reads it.
         self.seen = Some(Answer {
             last_commit: before.last_commit,
             ..answer
@@ -253,12 +254,12 @@ impl Ledger {
         Finding::Unread
     }
 
-    /// The last transaction that was heard of.
+    /// The last transaction in any answer.
     pub(super) fn last_seen(&self) -> Option<u64> {
         self.seen.as_ref().map(|seen| seen.position.local)
     }
 
-    /// Rows that were committed in this run.
+    /// The number of rows that were committed in this run.
     pub(super) fn rows(&self) -> u64 {
         self.row.map_or(0, |(row, _)| row.number)
     }
@@ -272,25 +273,25 @@ impl Ledger {
         self.proof
     }
 
-    /// A row is there that no proof speaks of.
+    /// There is a row without a proof.
     pub(super) fn has_unproved_row(&self) -> bool {
         self.oldest.is_some()
     }
 
-    /// For how long the database has been watched.
+    /// How long the database has been watched.
     pub(super) fn age(&self, now: BootTime) -> Duration {
         now.since(self.began)
     }
 
-    /// How old the oldest row is that is not proved; without rows, how old a transaction may be that is
-    /// not. `None` where all are.
+    /// The age of the oldest unproved row; without rows, the possible age of an unproved transaction.
+    /// `None` if all are proved.
     pub(super) fn unproved_for(&self, rows: bool, now: BootTime) -> Option<Duration> {
         let inherited = self.inherited.map(|age| age + now.since(self.began));
         let own = self.unproved_since(rows).map(|since| now.since(since));
         own.max(inherited)
     }
 
-    /// Since when Litestream has not shown what it was asked for; `None` where it has.
+    /// Since when Litestream has not confirmed a sync; `None` if it has.
     pub(super) fn waits_since(&self) -> Option<BootTime> {
         self.waiting
     }
@@ -300,7 +301,7 @@ impl Ledger {
         self.waiting = self.waiting.map(|_| now);
     }
 
-    /// What the next run is to know, of this run and an earlier one.
+    /// What the next run has to know, of this run and an earlier one.
     pub(super) fn legacy(&self, rows: bool) -> Legacy {
         let inherited = self.inherited.map(|age| {
             let began = self.began.since_boot();
@@ -308,7 +309,7 @@ impl Ledger {
         });
         Legacy {
             unproved_since: inherited.or(self.unproved_since(rows)),
-            // Until that is proved: what was done to files may not have reached the disk.
+            // Kept until a proof: a change to the files may not have reached the disk.
             begins_anew: self.broken.is_some() || self.begins_anew,
         }
     }
@@ -335,8 +336,8 @@ impl Ledger {
         Finding::Proved
     }
 
-    /// Whether it began a folder anew with the last file of its replica, and then took another WAL. In a
-    /// folder that is older than the process that says nothing: each checkpoint begins a WAL anew.
+    /// Whether Litestream rebuilt its folder from the replica's last file, and then took another WAL.
+    /// In a folder older than the process this is normal: each checkpoint begins a new WAL.
     fn passed_a_wal_over(&mut self, answer: &Answer) -> bool {
         let folder = answer.files.map(|files| files.folder);
         let is_new = self.folder_before.is_some_and(|before| before != folder);
@@ -346,13 +347,13 @@ impl Ledger {
         is_new && answer.passed_a_wal_over == Some(true)
     }
 
-    /// Why `answer` does not continue what was answered before, if so.
+    /// Why `answer` does not continue the last answer, if so.
     fn fault_of(&self, answer: &Answer) -> Option<&'static str> {
         if answer.position.replicated > answer.position.local {
             return Some(IS_AHEAD);
         }
         let before = self.seen.as_ref()?;
-        // The same number, and not the same file.
+        // The same number, but another file.
         if let (Some(was), Some(is)) = (before.files, answer.files)
             && was
                 .last

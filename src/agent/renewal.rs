@@ -1,7 +1,7 @@
-//! When to fetch credentials: ahead of their end, and after a failure at a pace that fits its class.
+//! When to fetch credentials: before they expire, and after a failure at a pace that fits its class.
 //!
-//! Owns the lease in force, the fetch in flight, and how many there may be. Knows nothing of
-//! Litestream. Whatever happens, a fetch is in flight or one is due, up to the daemon's end.
+//! Owns the lease in force, the fetch in flight, and the limit on fetches. Never deals with Litestream.
+//! Until the daemon ends, a fetch is always in flight or due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,58 +11,59 @@ use super::{Action, Actions, Lease, Now, Policy};
 use crate::clock::BootTime;
 use crate::credentials::{FailureClass, FetchFailure, LONGEST_WAIT};
 
-/// A fetch that takes longer is killed. The child's own limit on the network is 20 s; the rest is
-/// for a secure element that is slow, not stuck.
+/// A fetch that takes longer is killed. The child's own limit on the network is 20 s; the rest is for a
+/// slow secure element.
 pub(super) const FETCH_LIMIT: Duration = Duration::from_secs(30);
 
-/// A killed child that is not gone after so long is stuck in the kernel, and is left behind.
+/// A killed child that exists after this is stuck in the kernel, and is abandoned.
 const DEATH_LIMIT: Duration = Duration::from_secs(5);
 
-/// Two fetches are never closer than this, whatever lifetimes or events say.
+/// The least time between two fetches, whatever lifetimes or events ask for.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A reload brings no more than one fetch forward in so long: whoever reloads in a loop mends nothing.
+/// Reloads bring at most one fetch forward in this time: a loop of reloads repairs nothing.
 const RELOAD_PACE: Duration = Duration::from_secs(60);
 
-/// A session that S3 says has ended is fetched anew no sooner than this after the last fetch.
+/// If S3 says that the session has expired, the next fetch is at least this long after the last one.
 const EARLY_PACE: Duration = Duration::from_secs(60);
 
-/// What a fetch after a failure, or one that was brought forward, takes of the allowance, and all that
-/// is in it when it is full: 110 in an hour at the most, and one at each 45 s in the long run. What the
-/// end of a lease makes due is free: it can't wait, and comes six times in an hour with AWS's shortest.
+/// What a fetch after a failure, or one that was brought forward, takes from the allowance, and the
+/// full allowance: at most 110 fetches in an hour, and one per 45 s in the long run. A fetch because a
+/// lease expires is free: it can't wait, and comes at most six times in an hour with AWS's shortest
+/// lease.
 const COST: Duration = Duration::from_secs(45);
 const ALLOWANCE: Duration = Duration::from_secs(30 * COST.as_secs());
 
-/// The network, the server: quick at first, for most outages are short.
+/// The network or the server: quick at first, because most outages are short.
 const TRANSIENT: Backoff = Backoff {
     first: Duration::from_secs(2),
     longest: Duration::from_secs(300),
     least: Duration::from_secs(1),
 };
 
-/// The key: the module is opened anew each time, and a token that is back is found in two minutes.
+/// The key: each retry opens the module anew, and finds a token that is back within two minutes.
 const KEY: Backoff = Backoff {
     first: Duration::from_secs(2),
     longest: Duration::from_secs(120),
     least: Duration::from_secs(1),
 };
 
-/// Refused: somebody has to change something, and asking more often makes nobody faster.
+/// Refused: somebody has to change something, and more retries do not help.
 const REFUSED: Backoff = Backoff {
     first: Duration::from_secs(60),
     longest: Duration::from_secs(900),
     least: Duration::from_secs(30),
 };
 
-/// A refused PIN: the fetch looks whether its file changed, and does not come near the token before.
+/// A refused PIN: the fetch checks whether the PIN's file changed, and does not use the token before.
 const WRONG_PIN: Backoff = Backoff {
     first: Duration::from_secs(15),
     longest: Duration::from_secs(120),
     least: Duration::from_secs(10),
 };
 
-/// The clock is not set: time synchronisation needs seconds once there is a network. Where it does not
-/// come, so that so many looks were in vain, the bound is doubled; a clock that is set is news anyway.
+/// The clock is not set: time synchronization needs seconds once there is a network. After this many
+/// retries in vain the bound doubles; a clock that is set brings the fetch forward anyway.
 const CLOCK_NOT_SET: Backoff = Backoff {
     first: Duration::from_secs(10),
     longest: Duration::from_secs(90),
@@ -70,11 +71,11 @@ const CLOCK_NOT_SET: Backoff = Backoff {
 };
 const LOOKS_AT_ONE_PACE: u32 = 8;
 
-/// When, in the life of a lease of `lifetime`, the next one is fetched.
+/// The age at which a lease of `lifetime` is renewed.
 ///
-/// `renew_before` its end; but not before two thirds of it, so that a short lifetime makes no storm,
-/// and not after nineteen twentieths, so that a long one leaves time for an outage. Less a share of
-/// up to a tenth by `phase`, so that a fleet that booted together spreads out.
+/// `renew_before` its end, but not before two thirds of it, so that a short lifetime causes no storm,
+/// and not after nineteen twentieths, so that a long one leaves time for an outage. Less up to a tenth
+/// by `phase`, so that a fleet that booted together spreads out.
 pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16) -> Duration {
     let due = lifetime.saturating_sub(renew_before);
     let due = due.clamp(lifetime * 2 / 3, lifetime * 19 / 20);
@@ -83,8 +84,8 @@ pub(super) fn renewal_age(lifetime: Duration, renew_before: Duration, phase: u16
         .max(LEAST_INTERVAL)
 }
 
-/// Where a thing stands in its fleet: the same at each boot, and spread evenly over all names
-/// (FNV-1a, folded).
+/// A thing's place in its fleet: the same at each boot, and evenly distributed over all names (FNV-1a,
+/// folded).
 pub(crate) fn phase(thing_name: &str) -> u16 {
     let hash = thing_name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
@@ -92,21 +93,21 @@ pub(crate) fn phase(thing_name: &str) -> u16 {
     (hash >> 16) as u16 ^ hash as u16
 }
 
-/// What an AWS SDK is told of credentials that are good for `left` and renewed in `renewal_in` (zero
-/// where that is late): for how long it may use them before it asks again. An SDK asks at the very
-/// end of what it was told, so this ends when the next ones should be there.
+/// How long an AWS SDK may use credentials that are valid for `left` and renewed in `renewal_in` (zero
+/// if that is late) before it asks again. An SDK asks only when this time is over, so it ends when the
+/// next credentials should be there.
 ///
-/// Short, then shorter, where they are not: each question starts a process.
+/// If they are not, the time is short, then shorter: each request starts a process.
 pub fn told_term(left: Duration, renewal_in: Duration) -> Duration {
     let spare = left.saturating_sub(renewal_in);
     let told = renewal_in + (spare / 4).min(SPARE);
     told.max(LEAST_TOLD).min(left)
 }
 
-/// What a fetch takes at the most on a good day, once it is due.
+/// The longest time that a due fetch takes without a failure.
 const SPARE: Duration = Duration::from_secs(30);
 
-/// No SDK asks more often.
+/// The least time between two requests of an SDK.
 const LEAST_TOLD: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -116,19 +117,19 @@ pub(super) struct Renewal {
     in_force: Option<Term>,
     failure: Option<FetchFailure>,
     in_a_row: u32,
-    /// In vain, for the clock is not set.
+    /// Failed attempts while the clock is not set.
     looks: u32,
-    /// When the allowance is full again, and whether the next fetch is free of it.
+    /// When the allowance is full again, and whether the next fetch is free.
     full_at: BootTime,
     free: bool,
-    /// What a reload brought forward last.
+    /// When the fetch was due that a reload last brought forward.
     hastened: Option<BootTime>,
     pub(super) fetch_time: Option<Duration>,
     pub(super) granted: u64,
     pub(super) failures: BTreeMap<FailureClass, u64>,
 }
 
-/// A lease's two ends on the boot clock.
+/// The begin and the end of a lease on the boot clock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Term {
     pub(super) begins: BootTime,
@@ -139,9 +140,9 @@ pub(super) struct Term {
 enum State {
     /// Due at that time.
     Due(BootTime),
-    /// Asked for at `since`, and late from `deadline`.
+    /// Sent at `since`, and late from `deadline` on.
     InFlight { since: BootTime, deadline: BootTime },
-    /// Killed, and stuck in the kernel from `deadline`.
+    /// Killed; stuck in the kernel if it exists at `deadline`.
     Dying { deadline: BootTime },
     /// The daemon ends.
     Stopped,
@@ -209,7 +210,7 @@ impl Renewal {
         }
     }
 
-    /// Takes a lease in; answers with its term, or with nothing where nobody asked.
+    /// Accepts a lease and returns its term; `None` if there was no request.
     pub(super) fn granted(
         &mut self,
         lease: &Lease,
@@ -217,7 +218,7 @@ impl Renewal {
         now: Now,
         out: &mut Actions,
     ) -> Option<Term> {
-        // Counted from the question: the answer's way back must not lengthen the lease.
+        // Counted from the request: the answer's delay must not lengthen the lease.
         let begins = match self.state {
             State::InFlight { since, .. } => since,
             State::Dying { .. } => self.last_attempt.unwrap_or(now.boot),
@@ -242,7 +243,7 @@ impl Renewal {
         Some(term)
     }
 
-    /// Takes a failure in, and waits as its class asks.
+    /// Accepts a failure, and waits as its class requires.
     pub(super) fn failed(
         &mut self,
         failure: FetchFailure,
@@ -272,8 +273,8 @@ impl Renewal {
         self.count(failure, wait, now, out);
     }
 
-    /// How much of the wait that a provider asks for is kept: no more than half of what is left of the
-    /// credentials, so that a long wait alone never ends replication.
+    /// How much of a provider's requested wait is honoured: at most half of the time that the
+    /// credentials are still valid, so that a long wait alone never ends replication.
     fn honoured(&self, asked: Duration, now: BootTime) -> Duration {
         let left = self.in_force.map(|term| term.ends.since(now));
         let most = left.filter(|left| !left.is_zero()).map(|left| left / 2);
@@ -287,21 +288,21 @@ impl Renewal {
         self.state = State::Due(due);
         self.free = false;
         let said_before = self.failure.as_ref().is_some_and(|f| f.message == *message);
-        // Once is enough for a state that can last for months: who asks finds it in the status.
+        // Logged once: this state can last for months, and `status` shows it.
         if !said_before {
             let wait = due.since(now).as_secs_f32();
             out.warn(format!(
                 "no credentials; retrying in {wait:.1} s: {message}"
             ));
         }
-        // A device without a clock has done nothing wrong.
+        // A clock that is not set is no failure of the device.
         if failure.class != FailureClass::ClockNotSet {
             self.in_a_row = self.in_a_row.saturating_add(1);
         }
         self.failure = Some(failure);
     }
 
-    /// An outage of the network may be over.
+    /// A network outage may be over.
     pub(super) fn network_changed(&mut self, jitter: &mut Jitter, now: BootTime) {
         self.looks = 0;
         let waits_for_it = self.failure.as_ref().is_some_and(|f| {
@@ -309,14 +310,14 @@ impl Renewal {
                 && f.retry_after.is_none()
         });
         if waits_for_it {
-            // A whole site comes back at the same moment; and a network that flaps is no news after
-            // a while.
+            // The jitter is for a site that comes back all at once; the growing pause is for a network
+            // that flaps.
             let soon = now + jitter.between(Duration::ZERO, Duration::from_secs(1));
             self.bring_forward(soon, LEAST_INTERVAL * self.in_a_row.clamp(1, 12));
         }
     }
 
-    /// A certificate that was not valid yet, or not any more, may be now.
+    /// A certificate that was not valid may be valid now.
     pub(super) fn clock_stepped(&mut self, now: BootTime) {
         let waits_for_it = self.failure.as_ref().is_some_and(|f| {
             matches!(f.class, FailureClass::Transient | FailureClass::ClockNotSet)
@@ -326,8 +327,8 @@ impl Renewal {
         }
     }
 
-    /// S3 says that the session has ended. A provider whose clock is behind makes each seem to last longer
-    /// than it does.
+    /// S3 says that the session has expired. If the provider's clock is behind, each session seems to
+    /// last longer than it does.
     pub(super) fn ended_early(&mut self, now: BootTime, out: &mut Actions) {
         let left = self.in_force.map(|term| term.ends.since(now));
         let Some(left) = left.filter(|left| !left.is_zero()) else {
@@ -343,8 +344,8 @@ impl Renewal {
         }
     }
 
-    /// Somebody changed the configuration: whatever failed may work now. Until that is seen to be so
-    /// the waits after failures are as long as before.
+    /// The configuration was changed: what failed may work now. Until it does, the waits after failures
+    /// stay as long as before.
     pub(super) fn hasten(&mut self, now: BootTime) {
         let due = self.due();
         let soon = self
@@ -363,17 +364,17 @@ impl Renewal {
         self.state = State::Stopped;
     }
 
-    /// The term of the credentials in force, over or not.
+    /// The term of the credentials in force, expired or not.
     pub(super) fn term(&self) -> Option<Term> {
         self.in_force
     }
 
-    /// Why the last fetch failed, unless it did not.
+    /// Why the last fetch failed, if it did.
     pub(super) fn failure(&self) -> Option<&FetchFailure> {
         self.failure.as_ref()
     }
 
-    /// Those of a clock that is not set are none.
+    /// Failures because the clock is not set do not count.
     pub(super) fn failures_in_a_row(&self) -> usize {
         usize::try_from(self.in_a_row).unwrap_or(usize::MAX)
     }
@@ -386,7 +387,7 @@ impl Renewal {
         }
     }
 
-    /// Makes a fetch that is due later due at `when`, but so long after the last attempt at least.
+    /// Brings a later fetch forward to `when`, but no closer than `apart` to the last attempt.
     fn bring_forward(&mut self, when: BootTime, apart: Duration) {
         if let State::Due(due) = self.state {
             let earliest = self.last_attempt.map_or(when, |last| last + apart);
@@ -398,7 +399,7 @@ impl Renewal {
         }
     }
 
-    /// When the allowance has enough for another fetch.
+    /// When the allowance is enough for another fetch.
     fn allowed(&self) -> BootTime {
         let enough = self.full_at.since_boot() + COST;
         BootTime::new(enough.saturating_sub(ALLOWANCE))

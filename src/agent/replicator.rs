@@ -1,13 +1,14 @@
-//! The hand-over: Litestream started with fresh credentials, handed newer ones, brought back when it dies.
+//! The hand-over: Litestream is started with credentials, given newer ones, and restarted when it dies.
 //!
-//! Owns its order. By a restart: new credentials first, then a row, the guard and a last sync, then the
-//! stop, the start, and a sync that shows that the replica follows; one restart a rotation, never two. By
-//! a refresh: Litestream asks for the new ones by itself, so that only the row and the sync are left.
-//! Knows nothing of how credentials come about, nor how Litestream is run.
+//! Owns its order. By a restart: new credentials, then a row, the guard and a last sync, then the stop,
+//! the start, and a sync that shows that the replica follows; exactly one restart per rotation. By a
+//! refresh: Litestream asks for the new ones itself, so only the row and the sync remain. Never deals
+//! with how credentials are fetched, nor with how Litestream is run.
 //!
-//! What it is made of: the `process`, with its `start` and its `stop`; the `replica`, with its
-//! `preparation` (before a stop) and its `catch_up` (after a start); the `rescue` of one that does not
-//! follow; and the `introduction` of one that was started. None of them knows the others. What becomes of a start, step by step, is in `starting`.
+//! Its parts: the `process`, with its `start` and `stop`; the `replica`, with its `preparation` (before
+//! a stop) and `catch_up` (after a start); the `rescue` of a Litestream that does not follow; the
+//! `introduction` of one that was started. None of them knows the others. `starting` decides what
+//! follows each step of a start.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -45,24 +46,23 @@ use replica::Replica;
 use rescue::Rescue;
 use stop::Then;
 
-/// How long the row and the last sync before a stop may hold the stop up, each; and the row after a
-/// start.
+/// How long the row and the last sync may each delay a stop; and the row after a start.
 const PREPARATION_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often a row that a locked database delayed is tried again during a hand-over.
+/// The retry of a row in a hand-over, if a lock delayed it.
 const ROW_PACE: Duration = Duration::from_millis(100);
 
-/// A daemon that is told to end in the middle of a hand-over finishes it first, where only that can
-/// bring the last rows out, and takes so long for it at the most.
+/// A daemon that is asked to end during a hand-over finishes it first if only that can upload the last
+/// rows; this is the limit.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// What is said of one that can't be asked.
+/// The problem of a Litestream that can't be asked.
 const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its configuration, and set [replication] control_socket to that path";
 
-/// What is said of one that answers nothing.
+/// The problem of a Litestream that answers nothing.
 const HANGS: &str = "it hangs: its control socket does not answer";
 
-/// What is said where Litestream says nothing.
+/// The problem if Litestream gives no reason.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(super) struct Replicator {
     introduction: Introduction,
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
-    /// The daemon ends once Litestream has caught up, or then.
+    /// The daemon ends once Litestream has caught up, at this time at the latest.
     leaving: Option<BootTime>,
     pub(super) last_gap: Option<Duration>,
 }
@@ -94,7 +94,7 @@ impl Replicator {
         }
     }
 
-    /// Fresh credentials are there, good for `term`.
+    /// New credentials arrived, valid for `term`.
     pub(super) fn renewed(&mut self, term: Term, now: BootTime, out: &mut Actions) {
         self.process.renewed(term);
         match self.process.phase {
@@ -109,14 +109,14 @@ impl Replicator {
                 self.replica.catch_up(now);
             }
             Phase::Running => self.prepare(now),
-            // Whatever is under way ends in a start, and a start takes the newest.
+            // Every step that is under way leads to a start, and a start takes the newest credentials.
             Phase::Starting(_) | Phase::Preparing | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
     }
 
-    /// The configuration was read anew: from the next hand-over on it holds. Of another database nothing is
-    /// proved yet; Litestream, which reads its own configuration at a start alone, is restarted for it.
+    /// The configuration was reloaded: it applies from the next hand-over on. Nothing is proved of
+    /// another database; Litestream reads its configuration only at a start, so it is restarted.
     pub(super) fn reloaded(
         &mut self,
         policy: &Policy,
@@ -131,7 +131,7 @@ impl Replicator {
         self.replica.is_another(now);
         match &self.process.phase {
             Phase::Running if self.leaving.is_none() => self.prepare(now),
-            // What is looked at is the one before.
+            // The steps under way are about the previous database.
             Phase::Starting(start) if !start.is_launched() => {
                 out.push(Action::AbandonStart);
                 self.start_or_idle(now, out);
@@ -196,7 +196,7 @@ impl Replicator {
         }
     }
 
-    /// Litestream told what it replicates.
+    /// Litestream listed what it replicates.
     pub(super) fn listed(&mut self) {
         self.introduction = Introduction::Done;
     }
@@ -222,7 +222,7 @@ impl Replicator {
         }
     }
 
-    /// The daemon ends; asked a second time, it ends sooner.
+    /// The daemon ends; a second request shortens that.
     pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
         let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
@@ -230,18 +230,18 @@ impl Replicator {
         let rescue = !self.process.runs_with_credentials(now) && has_credentials;
         let since = self.process.since;
         match &mut self.process.phase {
-            // Litestream that has not opened the database yet ends without a last sync.
+            // A Litestream that has not opened the database yet would end without a last sync.
             Phase::Running
                 if may_wait && !self.replica.follows() && now.since(since) < LEAVE_LIMIT =>
             {
                 self.leaving = Some(since + LEAVE_LIMIT);
             }
-            // Its credentials have ended: only those that it was about to get bring the last rows out.
+            // Its credentials have expired: only the new ones let it upload the last rows.
             Phase::Preparing if may_wait && rescue => self.leaving = Some(now + LEAVE_LIMIT),
             Phase::Stopping(stop) if stop.then == Then::Start && may_wait && rescue => {
                 self.leaving = Some(now + LEAVE_LIMIT);
             }
-            // Only a start brings out what was written since the stop.
+            // Only a start uploads what was written since the stop.
             Phase::Starting(start) if !start.is_launched() => match may_wait && has_credentials {
                 true => self.leaving = Some(now + LEAVE_LIMIT),
                 false => self.abandon_to_end(now, out),
@@ -268,7 +268,7 @@ impl Replicator {
         }
         if matches!(self.process.phase, Phase::Running) {
             self.expire(now, out);
-            // One that does not follow has other questions to answer, and takes one at a time.
+            // Until it follows, Litestream has syncs to answer, and it answers one request at a time.
             if self.replica.follows() {
                 out.extend(self.introduction.advance(now));
             }
@@ -316,7 +316,7 @@ impl Replicator {
         }
     }
 
-    /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
+    /// Only the guard can keep the WAL from a reset before Litestream has read it.
     pub(super) fn leaves_wal_open(&self) -> bool {
         match &self.process.phase {
             Phase::Running | Phase::Preparing => self.replica.leaves_wal_open(),
@@ -331,12 +331,12 @@ impl Replicator {
         matches!(self.process.phase, Phase::Down)
     }
 
-    /// The daemon ends, but not before Litestream had a last chance.
+    /// The daemon ends, but waits for Litestream's last chance to upload.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }
 
-    /// What it does, since when, and what troubles it.
+    /// The activity, since when, and its trouble.
     pub(super) fn activity(&self) -> (Activity, BootTime, Option<&str>) {
         let activity = match &self.process.phase {
             Phase::Idle => Activity::WaitingForCredentials,
@@ -351,7 +351,7 @@ impl Replicator {
         (activity, self.process.since, self.last_trouble.as_deref())
     }
 
-    /// The daemon ends: as soon as Litestream has caught up, or when its last chance is over.
+    /// Ends the daemon as soon as Litestream has caught up, or when its last chance is over.
     fn leave(&mut self, now: BootTime, out: &mut Actions) {
         let Some(limit) = self.leaving else { return };
         match self.process.phase {
@@ -359,7 +359,7 @@ impl Replicator {
                 self.stop_to(Then::Exit, now, out);
             }
             Phase::Idle | Phase::Waiting { .. } => self.process.enter(Phase::Down, now),
-            // A child that was launched has to be stopped first: it is heard of at once.
+            // A child that was launched has to be stopped first: its start is confirmed at once.
             Phase::Starting(ref start) if self.process.is_child() && start.is_launched() => {}
             Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
                 self.abandon_to_end(now, out);
@@ -368,7 +368,7 @@ impl Replicator {
         }
     }
 
-    /// Takes in that an answer is late.
+    /// Handles a late answer.
     fn expire(&mut self, now: BootTime, out: &mut Actions) {
         let followed = self.replica.follows();
         if let Some(verdict) = self.replica.expire(now) {
@@ -383,8 +383,8 @@ impl Replicator {
         }
     }
 
-    /// When the Litestream that runs is restarted, for it does not follow; never, where the credentials
-    /// at hand would not outlast the start.
+    /// When a Litestream that does not follow is restarted; never, if the credentials would expire
+    /// before the start is over.
     fn rescue_at(&self) -> BootTime {
         let is_due = matches!(self.process.phase, Phase::Running)
             && !self.replica.follows()
@@ -399,7 +399,7 @@ impl Replicator {
         }
     }
 
-    /// When it is asked what it replicates.
+    /// When Litestream is asked what it replicates.
     pub(super) fn introduced_at(&self) -> BootTime {
         match self.replica.follows() {
             true => self.introduction.deadline(),
@@ -409,7 +409,7 @@ impl Replicator {
 
     fn begin_rescue(&mut self, now: BootTime, out: &mut Actions) {
         if !self.process.has_credentials(now) {
-            // The device slept through what was left of their life.
+            // The device slept until they expired.
             return self.rescue.put_off(now + LEAST_TERM);
         }
         self.rescue.begin(now);
@@ -429,12 +429,12 @@ impl Replicator {
 
     fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
         if then == Then::Start && !self.process.has_credentials(now) {
-            // The device slept through their life.
+            // The device slept until they expired.
             if !self.process.is_ours() {
                 self.replica.stops();
                 return self.process.enter(Phase::Idle, now);
             }
-            // What runs is better than nothing.
+            // A Litestream that runs is better than none.
             self.process.phase = Phase::Running;
             return self.replica.ask_now(now);
         }
@@ -457,13 +457,13 @@ impl Replicator {
         out.push(Action::ResetState);
     }
 
-    /// The daemon ends, and nothing runs that would have to be stopped.
+    /// Ends the daemon: no process has to be stopped.
     fn abandon_to_end(&mut self, now: BootTime, out: &mut Actions) {
         out.push(Action::AbandonStart);
         self.process.enter(Phase::Down, now);
     }
 
-    /// Acts on what is newly known of a replica that `followed` until now, or did not.
+    /// Acts on a verdict; `followed`: the replica followed before it.
     fn judge(&mut self, verdict: Verdict, followed: bool, now: BootTime, out: &mut Actions) {
         if followed && !matches!(verdict, Verdict::CaughtUp | Verdict::Unmeasured) {
             self.process.since = now;
@@ -480,12 +480,12 @@ impl Replicator {
         }
     }
 
-    /// A daemon that ends leaves that to the next one: a reset may take longer than the end has.
+    /// A daemon that ends leaves the reset to the next run: a reset may take too long.
     fn may_reset(&self, now: BootTime) -> bool {
         self.replica.may_be_reset(now) && self.leaving.is_none()
     }
 
-    /// Its local state is dropped, unless that was done lately, and was no help.
+    /// Drops the local state, unless a recent reset did not help.
     fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
         if !self.may_reset(now) {
             return self.troubled(cause, out);
@@ -505,7 +505,7 @@ impl Replicator {
         self.last_trouble = Some(cause);
     }
 
-    /// Its replica was shown to hold all that there was.
+    /// The replica was proved to hold everything.
     fn caught_up(&mut self, now: BootTime, out: &mut Actions) {
         let gap = self.stop_began.take().map(|began| now.since(began));
         self.last_gap = gap.or(self.last_gap);

@@ -1,8 +1,8 @@
-//! What the agent knows, for people and programs: one [`Report`], from which `status` is made.
+//! The agent's state for people and programs: one [`Report`], from which `status` is made.
 //!
-//! Owns the states and their sentences; the figures are `glance`'s. Healthy means that no row is older
-//! than the bound that is not proved to be on the replica, and that nothing else is known to be wrong;
-//! every other state says why. Decides nothing.
+//! Owns the states and their sentences; `glance` owns the figures. Healthy means that every row older
+//! than the bound is proved to be on the replica, and that no other problem is known; every other state
+//! gives its reason. Decides nothing.
 
 use std::time::Duration;
 
@@ -13,63 +13,63 @@ use super::{Agent, Now, SupervisorKind};
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
 
-/// All that can be said at one moment. Durations count back or forth from then.
+/// The whole state at one moment. Durations are relative to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// How the device fares, and why.
+    /// The device's state, and why.
     pub state: State,
-    /// The time to the end of the credentials in force; `None` where there are none that are valid.
+    /// The time until the credentials in force expire; `None` if none are valid.
     pub credentials_left: Option<Duration>,
     /// The time to the next renewal; `None` while one is under way or forbidden.
     pub renewal_in: Option<Duration>,
-    /// For how long an AWS SDK that asks now may use the credentials before it asks again; `None`
-    /// where there are none.
+    /// How long an AWS SDK that asks now may use the credentials before it asks again; `None` if there
+    /// are none.
     pub told_term: Option<Duration>,
-    /// What the last fetch that gave credentials took.
+    /// How long the last successful fetch took.
     pub fetch_time: Option<Duration>,
     /// Grants since the start.
     pub granted: u64,
     /// Failures since the start, by class.
     pub failures: Vec<(FailureClass, u64)>,
-    /// The last fetch's failure, unless it succeeded.
+    /// The last fetch's failure, if it failed.
     pub failure: Option<(FailureClass, String)>,
-    /// Who runs Litestream.
+    /// The supervisor of Litestream.
     pub supervisor: SupervisorKind,
-    /// How the Litestream that was last started comes by credentials; `None` before any was.
+    /// How the last Litestream that was started gets credentials; `None` before the first start.
     pub rotation: Option<Rotation>,
     /// What Litestream does.
     pub replication: Activity,
-    /// For how long it has.
+    /// How long it has done that.
     pub replication_for: Duration,
     /// Litestream's starts since edgerepl's start.
     pub starts: u64,
     /// Hand-overs of newer credentials since the start.
     pub rotations: u64,
-    /// From Litestream's last stop until its replica was seen to follow again.
+    /// From Litestream's last stop until its replica was proved to follow again.
     pub last_gap: Option<Duration>,
-    /// What the replica was last seen to hold.
+    /// What the replica was last proved to hold.
     pub proof: Option<Proven>,
-    /// How old the oldest row is that no replica is known to hold; without a heartbeat, how old a
-    /// transaction may be that none holds. `None` where all are proved.
+    /// The age of the oldest row that is not known to be on a replica; without a heartbeat, the
+    /// possible age of such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
-    /// The heartbeat row that the replica is known to hold, and what it may lack.
+    /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
-    /// Rows written since the start, or since another database took the place of the one before.
+    /// Rows written since the start, or since a reload named another database.
     pub rows: u64,
     /// The last row's id and age.
     pub last_row: Option<(i64, Duration)>,
-    /// For how long the WAL guard has held, where it does.
+    /// How long the WAL guard has held, if it does.
     pub guard_held: Option<Duration>,
 }
 
-/// How the device fares. There is no health without a proof, and no other state without a reason.
+/// The device's state. Healthy needs a proof, every other state a reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
-    /// It has just started, and nothing is proved yet.
+    /// The daemon has just started, and nothing is proved yet.
     Starting(Sentences),
-    /// All that was promised is so.
+    /// Every promise is kept.
     Healthy(Proven),
-    /// Something is not as it should be.
+    /// Something is wrong.
     Unhealthy(Sentences),
     /// The daemon ends.
     Stopping(Sentences),
@@ -89,12 +89,12 @@ impl State {
     /// The word for health.
     pub(crate) const HEALTHY: &str = "healthy";
 
-    /// Whether all that was promised is so.
+    /// Whether every promise is kept.
     pub const fn is_healthy(&self) -> bool {
         matches!(self, Self::Healthy(_))
     }
 
-    /// Why it is not: for whoever has to mend it, the first cause first.
+    /// Why it is not healthy, for the operator; the first cause first.
     pub fn problems(&self) -> impl Iterator<Item = &str> {
         let sentences = match self {
             Self::Healthy(_) => None,

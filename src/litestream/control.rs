@@ -1,8 +1,8 @@
 //! Litestream's control socket (0.5 and later): HTTP over a unix socket.
 //!
-//! Owns one request at a time. It is written at once, and answered when Litestream has done the
-//! work; the reactor polls the connection meanwhile. Never trusts an answer that it has not
-//! checked, never reads more than `ANSWER_LIMIT` of it, and has no time limit: the caller has one.
+//! Owns one request at a time. It is sent at once, and answered when Litestream has done the work; the
+//! reactor polls the connection meanwhile. Never trusts an answer before it is checked, never reads
+//! more than `ANSWER_LIMIT` of it, and has no time limit: the caller has one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,22 +17,21 @@ use serde_json::{Value, json};
 use super::answer::{Position, SyncFailure};
 use super::trouble;
 
-/// No answer that is worth reading is longer.
+/// No valid answer is longer, in bytes.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-/// One each microsecond for 285 years; readers of JSON are exact up to here.
+/// One per microsecond for 285 years; JSON readers are exact up to here.
 const LAST_TRANSACTION: u64 = 1 << 53;
 
-/// No time limit, in Litestream's terms: its requests have one unless they name a number below
-/// zero.
+/// No time limit, in Litestream's terms: its requests have one unless they give a negative number.
 ///
-/// What Litestream does in a request with a time limit ends with that request, its lock on the WAL
-/// included, where it takes that anew: when it opens the database, and at each checkpoint. It does
-/// not notice. An application that checkpoints then resets a WAL that was not read to its end, and
-/// rows are on no replica, without a word (0.5.17).
+/// If a request has a time limit, everything that Litestream starts in it ends with it, including its
+/// read lock on the WAL if it takes that anew: when it opens the database, and at each checkpoint. It
+/// does not notice. An application's checkpoint then resets a WAL that was not read to its end, and
+/// rows are on no replica, without an error (0.5.17).
 const NO_TIMEOUT: i32 = -1;
 
-/// A sync that was asked for and not answered yet.
+/// A sync request without an answer yet.
 #[derive(Debug)]
 pub struct SyncRequest {
     exchange: Exchange,
@@ -40,8 +39,8 @@ pub struct SyncRequest {
 }
 
 impl SyncRequest {
-    /// Asks for `database` to be replicated up to now. Whoever listens is asked only where
-    /// `may_answer` takes its process's id: zero where the kernel does not know one here.
+    /// Asks Litestream to replicate `database` up to now. The process that listens is asked only if
+    /// `may_answer` accepts its id, which is zero if the kernel does not know it here.
     ///
     /// # Errors
     /// [`SyncFailure::NoSocket`] if no process listens, `Failed` if another process does.
@@ -51,7 +50,7 @@ impl SyncRequest {
         may_answer: impl FnOnce(u32) -> bool,
     ) -> Result<Self, SyncFailure> {
         let body = json!({"path": database, "wait": true, "timeout": NO_TIMEOUT}).to_string();
-        // HTTP/1.0: the answer ends where the connection does.
+        // HTTP/1.0: the answer ends with the connection.
         let request = format!(
             "POST /sync HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
@@ -63,14 +62,14 @@ impl SyncRequest {
         })
     }
 
-    /// With the name of the bucket for what may have to be told: Litestream itself seldom says it.
+    /// Adds the bucket's name for error messages: Litestream itself seldom gives it.
     #[must_use]
     pub fn to_bucket(mut self, bucket: Option<String>) -> Self {
         self.bucket = bucket;
         self
     }
 
-    /// Reads what has arrived; answers once it is complete.
+    /// Reads what has arrived; returns the answer once it is complete.
     pub fn poll(&mut self) -> Option<Result<Position, SyncFailure>> {
         let answer = self.exchange.poll()?;
         Some(answer.and_then(|answer| position(answer, self.bucket.as_deref())))
@@ -83,16 +82,16 @@ impl AsFd for SyncRequest {
     }
 }
 
-/// A question that costs Litestream no request to S3.
+/// A request that needs no request to S3.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Question {
-    /// Who it is: it answers while it waits for S3, and not while it hangs.
+    /// Who it is: it answers while it waits for S3, but not while it hangs.
     Who,
     /// What it replicates. It may answer only after it has opened its databases.
     What,
 }
 
-/// A question that was put to Litestream and not answered yet.
+/// A request to Litestream without an answer yet.
 #[derive(Debug)]
 pub struct Asked {
     question: Question,
@@ -102,11 +101,11 @@ pub struct Asked {
 /// What Litestream answered.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Told {
-    /// It is there.
+    /// It does not hang.
     Here,
     /// It replicates these.
     Replicates(Vec<PathBuf>),
-    /// Nothing that was asked for.
+    /// No usable answer.
     Nothing,
 }
 
@@ -147,13 +146,13 @@ impl AsFd for Asked {
 fn told(question: Question, answer: &[u8]) -> Told {
     match question {
         _ if answer.is_empty() => Told::Nothing,
-        // In whatever words: one that hangs has none.
+        // Any text counts: a Litestream that hangs sends none.
         Question::Who => Told::Here,
         Question::What => databases(answer).map_or(Told::Nothing, Told::Replicates),
     }
 }
 
-/// The databases that a list names.
+/// The databases in a list.
 fn databases(answer: &[u8]) -> Option<Vec<PathBuf>> {
     let body = parse(answer, None).ok()?;
     let databases = body.get("databases")?.as_array()?.iter();
@@ -212,8 +211,7 @@ impl Exchange {
     }
 }
 
-/// Connects without waiting: a Litestream that stands still, with a full queue, is an error at
-/// once.
+/// Connects without waiting: if Litestream is stopped, with a full queue, this is an error at once.
 fn connect(path: &Path) -> std::io::Result<UnixStream> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -230,7 +228,7 @@ fn no_connection(error: &std::io::Error) -> SyncFailure {
     }
 }
 
-/// Where a sync has led.
+/// The position in the answer to a sync.
 fn position(answer: &[u8], bucket: Option<&str>) -> Result<Position, SyncFailure> {
     let body = parse(answer, bucket)?;
     let number = |key: &str| body.get(key)?.as_u64().filter(|n| *n <= LAST_TRANSACTION);
@@ -242,7 +240,7 @@ fn position(answer: &[u8], bucket: Option<&str>) -> Result<Position, SyncFailure
     }
 }
 
-/// An answer's content, or the failure that it tells of.
+/// The content of an answer, or the failure in it.
 fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
     let failed = |cause: String| Err(SyncFailure::Failed(cause));
     if answer.is_empty() {
@@ -265,11 +263,11 @@ fn parse(answer: &[u8], bucket: Option<&str>) -> Result<Value, SyncFailure> {
         .and_then(Value::as_str)
         .unwrap_or("without a reason");
     let has = |words: &str| error.contains(words);
-    // A file is damaged, or is not there any more: Litestream gets over neither by itself.
+    // A file is damaged or missing: Litestream can't recover from either by itself.
     if has("ltx file corrupted") || has("ltx file") && has("no such file or directory") {
         return Err(SyncFailure::StateCorrupt(trouble::verbatim(error)));
     }
-    // It looks in the database file for pages that are in the part of the WAL that it passed over.
+    // It looks in the database file for pages that are in the part of the WAL that it skipped.
     if error.contains("read database page") && error.trim_end().ends_with(": EOF") {
         return Err(SyncFailure::BeginningMissed);
     }

@@ -1,11 +1,10 @@
-//! Whether Litestream's replica still continues the database: seen in Litestream's files and the
-//! WAL.
+//! Whether Litestream's replica still continues the database, by Litestream's files and the WAL.
 //!
-//! Owns the knowledge of the files by which Litestream 0.5 remembers what it read. Reads a few
-//! bytes of them and of the WAL, and never changes them.
+//! Owns the format of the files in which Litestream 0.5 records what it read. Reads a few bytes of them
+//! and of the WAL, and never changes them.
 //!
-//! Litestream 0.5.17 uploads the whole database when it finds another WAL than the one it knows. In
-//! two cases it is wrong, while each sync reports that nothing is missing:
+//! Litestream 0.5.17 uploads the whole database when it finds a WAL that is not the one it knows. In
+//! two cases it misses that, while each sync reports that nothing is missing:
 //!
 //! - **The WAL was reset while Litestream was down.** Litestream checks whether the frame that it
 //!   read last is still in its place. If the new WAL is shorter than the old one, the frame is
@@ -29,29 +28,27 @@ use super::answer::{Files, NO_COMMIT};
 use super::config_file::Configuration;
 use crate::store::wal_of;
 
-/// The salts, by which a WAL differs from the one before.
+/// The salts of a WAL: each new WAL has others.
 type Salts = [u8; 8];
 
-/// Where they are in a WAL's header, and in that of Litestream's files.
+/// Their offset in a WAL's header, and in the header of Litestream's files.
 const IN_WAL: usize = 16;
 const IN_LTX: usize = 64;
 
-/// How long a WAL's header is.
+/// The length of a WAL's header, in bytes.
 const WAL_HEADER: u64 = 32;
 
-/// How long a frame's header is, which begins with its page's number.
+/// The length of a frame's header, in bytes; it begins with the page's number.
 const FRAME_HEADER: u64 = 24;
 
-/// How many of the newest files are looked at: one for each sync, and each is kept for 5 min at
-/// least.
+/// How many of the newest files are examined: each sync makes one, and each is kept for at least 5 min.
 const NEWEST: u64 = 1000;
 
 /// A part of the WAL with more frames is not compared with a database of fewer pages.
 const COMPARED_FRAMES: u64 = 4096;
 
-/// Whether the WAL was begun anew since Litestream, which has its local state in `state`, read it.
-/// Without a WAL, or with nothing that Litestream remembers, it was not: what is missing Litestream
-/// notices by itself.
+/// Whether the WAL was reset since Litestream, with its local state in `state`, read it. `false`
+/// without a WAL or without local state: Litestream notices by itself that one is missing.
 pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
     match (salts(&wal_of(database), &[], IN_WAL), last_read(state)) {
         (Some(now), Some(before)) => now != before,
@@ -59,8 +56,8 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
     }
 }
 
-/// Whether the newest copy of the whole database among the transactions after `seen`, up to `last`,
-/// lacks the beginning of the WAL. What can't be read says nothing.
+/// Whether the newest copy of the whole database in the transactions after `seen`, up to `last`, lacks
+/// the beginning of the WAL. Files that can't be read are ignored.
 pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u64) -> bool {
     let first = last.saturating_sub(NEWEST).max(seen);
     let mut files = (first..last)
@@ -71,9 +68,9 @@ pub(crate) fn lacks_beginning(database: &Path, state: &Path, seen: u64, last: u6
         .is_some_and(|copy| copy.begin > WAL_HEADER && !copy.is_of_wal(database))
 }
 
-/// Whether the WAL is the one that all of Litestream's files were made of. Litestream that has lost
-/// its files goes on from the last one on S3, which is one of them: where the WAL was begun anew
-/// since, and is shorter than it was, it takes it that it had read all of the old one.
+/// Whether all of Litestream's files were made from the current WAL. If Litestream has lost its files,
+/// it continues from the last one on S3: if the WAL was reset since then, and is shorter than before,
+/// Litestream assumes that it has read all of the old WAL.
 pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     let Some(now) = salts(&wal_of(database), &[], IN_WAL) else {
         return false;
@@ -86,14 +83,13 @@ pub(crate) fn is_of_one_wal(database: &Path, state: &Path) -> bool {
     found.peek().is_some() && found.all(|salts| salts == now)
 }
 
-/// Whether Litestream, which has just begun a folder of files anew with the last one of its
-/// replica, went on from that one with another WAL: what was in the old one after it is on no
-/// replica then, unless the file that it made holds the whole database. `None` as long as it has
-/// not gone on.
+/// Whether Litestream, which has just rebuilt its folder from the last file of its replica, continued
+/// with another WAL: then no replica has the rest of the old one, unless the next file holds the whole
+/// database. `None` until there is a next file.
 pub(crate) fn passed_a_wal_over(state: &Path) -> Option<bool> {
     let files = transactions(state);
     let next = Transaction::read(files.get(1)?);
-    // The first transaction of all it made itself.
+    // Litestream itself made the very first transaction.
     let fetched = files.first().filter(|file| **file != file_of(state, 1));
     let fetched = fetched.and_then(|file| Transaction::read(file).ok());
     let went_on = fetched.zip(next.ok());
@@ -103,17 +99,17 @@ pub(crate) fn passed_a_wal_over(state: &Path) -> Option<bool> {
     )
 }
 
-/// The mark of the folder of its files; `None` where none can be seen.
+/// The mark of the folder of its files; `None` if there is none.
 pub(crate) fn folder(state: &Path) -> Option<u64> {
     let folder = fs::metadata(state.join("ltx/0")).ok()?;
-    // A number of an inode is used again before long, and by then was born anew.
+    // The inode's number alone is soon reused; the time of its creation differs.
     let born = folder.created().ok();
     let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Some(mark(&(folder.dev(), folder.ino(), born)))
 }
 
-/// What Litestream's local state in `state` looks like, of which transaction `last` is the newest,
-/// and `before` an earlier one. `None` where no such folder can be seen.
+/// The state of Litestream's files in `state`: `last` is the newest transaction, and `before` an
+/// earlier one. `None` if there is no folder.
 pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
     Some(Files {
         folder: folder(state)?,
@@ -122,11 +118,11 @@ pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<File
     })
 }
 
-/// The mark of the last commit in the WAL: the same until something is committed. What was written
-/// and not committed, which a large transaction leaves there, is none.
+/// The mark of the last commit in the WAL: it stays the same until the next commit. Frames without a
+/// commit, which a large transaction leaves there, do not count.
 ///
 /// # Errors
-/// The WAL can't be read, or ends with more of a transaction than is looked at.
+/// The WAL can't be read, or ends with a longer part of a transaction than is examined.
 pub(crate) fn last_commit(database: &Path) -> io::Result<u64> {
     let wal = match File::open(wal_of(database)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(NO_COMMIT),
@@ -146,7 +142,7 @@ pub(crate) fn last_commit(database: &Path) -> io::Result<u64> {
     for number in (first..frames).rev() {
         let mut header = [0; FRAME_HEADER as usize];
         wal.read_exact_at(&mut header, WAL_HEADER + number * frame)?;
-        // A frame that commits tells the database's size; one of an earlier WAL has other salts.
+        // A commit frame contains the database's size; a frame of an earlier WAL has other salts.
         if header[4..8] != [0; 4] && header[8..16] == *salts {
             return Ok(mark(&(number, header)).max(NO_COMMIT + 1));
         }
@@ -161,8 +157,8 @@ fn file_of(state: &Path, transaction: u64) -> PathBuf {
     state.join(format!("ltx/0/{transaction:016x}-{transaction:016x}.ltx"))
 }
 
-/// By its header, which says what it was made of, and when; a file that is another user's alone, by
-/// what the file system says of it. `None` where it is not there, or is no file of Litestream's.
+/// A mark of the header, which has the file's origin and time; for a file that only another user can
+/// read, of its metadata. `None` if it is missing, or not a file of Litestream's.
 fn file_mark(path: &Path) -> Option<u64> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
     match File::open(path) {
@@ -189,13 +185,13 @@ fn mark(what: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// What a file of Litestream's says of the part of the WAL that it was made of.
+/// The header of one of Litestream's files: the part of the WAL that it was made from.
 struct Transaction {
     page_size: u64,
-    /// The database's size, and how much of that is in the file.
+    /// The database's size, and how many of its pages are in the file.
     database_pages: u64,
     pages: u64,
-    /// Where in the WAL the part began, and its length in bytes.
+    /// Where the part begins in the WAL, and its length in bytes.
     begin: u64,
     length: u64,
     salts: Salts,
@@ -224,7 +220,7 @@ impl Transaction {
         })
     }
 
-    /// All but the one that SQLite never uses, where the database is that large.
+    /// All pages but the lock page, which SQLite never uses, if the database is that large.
     fn holds_all_pages(&self) -> bool {
         self.pages > 0 && self.pages + 1 >= self.database_pages
     }
@@ -233,8 +229,8 @@ impl Transaction {
         self.length / (self.page_size + FRAME_HEADER)
     }
 
-    /// Whether all of it was in its part of the WAL: the database was written anew (by a VACUUM, or
-    /// because it is tiny) and not copied.
+    /// Whether all of the file comes from its part of the WAL: the database was rewritten (by a VACUUM,
+    /// or because it is tiny) and not copied.
     fn is_of_wal(&self, database: &Path) -> bool {
         if self.frames() < self.pages {
             return false;
@@ -259,18 +255,18 @@ impl Transaction {
     }
 }
 
-/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each
-/// page, and a zero; after it its length, and a trailer.
+/// How many pages a file of Litestream's holds, by the index at its end: three numbers for each page,
+/// and a zero; then the index's length, and a trailer.
 fn pages(file: &File, at_most: u64) -> io::Result<u64> {
     const LENGTH: u64 = 8;
     const TRAILER: u64 = 16;
-    /// That of a database of 20 GiB: more takes too long on flash.
+    /// The index of a database of 20 GiB: more takes too long on flash.
     const LONGEST_INDEX: u64 = 64 << 20;
     let end = file.metadata()?.len().saturating_sub(LENGTH + TRAILER);
     let mut length = [0; LENGTH as usize];
     file.read_exact_at(&mut length, end)?;
     let length = u64::from_be_bytes(length);
-    // No number takes more than ten bytes.
+    // A number takes at most ten bytes.
     if length > end || length / 30 > at_most || length > LONGEST_INDEX {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -281,13 +277,13 @@ fn pages(file: &File, at_most: u64) -> io::Result<u64> {
         let piece = &mut piece[..left.min(16 * 1024) as usize];
         file.read_exact_at(piece, end - left)?;
         left -= piece.len() as u64;
-        // A number ends with the byte whose highest bit is not set.
+        // A number ends with the byte whose highest bit is 0.
         numbers += piece.iter().filter(|byte| **byte < 0x80).count() as u64;
     }
     Ok(numbers / 3)
 }
 
-/// Where Litestream has its local state, by its configuration where that is known.
+/// The folder of Litestream's local state, by its configuration if that is known.
 pub(crate) fn state_of(database: &Path, configuration: Option<&Configuration>) -> PathBuf {
     configuration
         .and_then(|known| known.meta_path(database))
@@ -302,27 +298,27 @@ fn default_state(database: &Path) -> PathBuf {
     database.with_file_name(folder)
 }
 
-/// The salts of the WAL that Litestream read last, by the newest of its files that can be read: a
-/// power cut may have left others.
+/// The salts of the WAL that Litestream read last, by its newest readable file: a power cut may leave
+/// unreadable ones.
 fn last_read(state: &Path) -> Option<Salts> {
     let files = transactions(state);
     let found = files.iter().rev().find_map(|f| salts(f, b"LTX1", IN_LTX));
     found.filter(|salts| *salts != Salts::default())
 }
 
-/// The files of the transactions that are there, the oldest first.
+/// The files of the transactions, oldest first.
 fn transactions(state: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(state.join("ltx/0"));
     let files = files.into_iter().flatten().flatten();
     let mut files: Vec<_> = files.map(|file| file.path()).collect();
     files.retain(|file| file.extension().is_some_and(|e| e == "ltx"));
-    // Their names are numbers that grow, all of one length.
+    // The names are growing numbers of equal length.
     files.sort_unstable();
     files
 }
 
-/// The salts in a file that begins with `magic`. SQLite has no lock on a WAL's own file that
-/// closing it here could drop.
+/// The salts in a file that begins with `magic`. Closing a WAL here drops no lock: SQLite has none on
+/// that file itself.
 fn salts(file: &Path, magic: &[u8], at: usize) -> Option<Salts> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
     let header = &mut header[..at + size_of::<Salts>()];

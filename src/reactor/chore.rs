@@ -1,7 +1,7 @@
-//! Chores: what takes long, done by commands beside the loop, one after the other.
+//! Chores: slow work, done by commands outside the loop, one after the other.
 //!
-//! Owns their processes and pipes, and what they printed. An exit wakes the loop by SIGCHLD; here it is only asked for, never
-//! waited for. Sets no deadline: the agent does.
+//! Owns their processes and pipes, and their output. Never waits for an exit: SIGCHLD wakes the loop,
+//! which then asks for it. Sets no deadline: the agent does.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, PipeReader, Read};
@@ -17,7 +17,7 @@ use super::voice::Voice;
 use crate::litestream::answer::Position;
 use crate::system::process::{Process, Streams};
 
-/// What a chore is for.
+/// The purpose of a chore.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Errand {
     Probe,
@@ -25,34 +25,34 @@ pub(super) enum Errand {
     EmptyWal,
     RestartUnit,
     ResetState,
-    /// How it is looked whether there is a replica.
+    /// Whether there is a replica.
     Look(Look),
-    /// What Litestream's files look like, beside what it answered and the WAL's last commit then.
+    /// The state of Litestream's files, with its answer and the WAL's last commit at that time.
     Examine {
         position: Position,
         last_commit: Option<u64>,
     },
 }
 
-/// How it is looked whether there is a replica.
+/// The way to find out whether there is a replica.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {
     Plan,
     List,
 }
 
-/// What each command printed, or what failed.
+/// The output of each command, or what failed.
 pub(super) type Outcome = Result<Vec<String>, String>;
 
-/// The chores that are under way, no more than one for each errand.
+/// The chores that are under way, at most one for each errand.
 #[derive(Debug, Default)]
 pub(super) struct Chores(Vec<(Errand, Chore)>);
 
 impl Chores {
-    /// Begins one; where it is under way already, that one will do.
+    /// Starts a chore, unless one for the same errand is under way.
     ///
     /// # Errors
-    /// Why it can't be begun.
+    /// Why it can't be started.
     pub(super) fn begin(&mut self, errand: Errand, steps: Vec<Step>) -> Result<(), String> {
         if self.0.iter().all(|(other, _)| *other != errand) {
             self.0.push((errand, Chore::start(steps)?));
@@ -60,7 +60,7 @@ impl Chores {
         Ok(())
     }
 
-    /// What to watch: what is printed and what else is said.
+    /// The pipes to poll: the standard output and the standard error.
     pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.iter().flat_map(|(_, chore)| chore.pipes()).flatten()
     }
@@ -69,7 +69,7 @@ impl Chores {
         self.0.iter().map(|(_, chore)| chore.running.process.id())
     }
 
-    /// Those that have ended.
+    /// The chores that have ended.
     pub(super) fn poll(&mut self) -> Vec<(Errand, Outcome)> {
         let mut ended = Vec::new();
         self.0.retain_mut(|(errand, chore)| {
@@ -81,7 +81,7 @@ impl Chores {
         ended
     }
 
-    /// Gives up those of `errands`: nothing more is heard of them.
+    /// Abandons the chores of `errands`: they report nothing any more.
     pub(super) fn abandon(&mut self, errands: impl Fn(&Errand) -> bool, leftovers: &mut Leftovers) {
         for (_, chore) in self.0.extract_if(.., |(errand, _)| errands(errand)) {
             leftovers.add(chore.running.process);
@@ -89,7 +89,7 @@ impl Chores {
     }
 }
 
-/// Commands, one after the other, as long as each succeeds.
+/// Commands, one after the other, until one fails.
 #[derive(Debug)]
 struct Chore {
     running: Running,
@@ -97,7 +97,7 @@ struct Chore {
     printed: Vec<String>,
 }
 
-/// A command, and what to call it should it fail.
+/// A command, and its name in an error.
 #[derive(Debug)]
 pub(super) struct Step {
     name: String,
@@ -114,7 +114,7 @@ impl Step {
         }
     }
 
-    /// What it is told by its standard input.
+    /// Sets its standard input.
     pub(super) fn told(mut self, text: Zeroizing<String>) -> Self {
         self.told = text;
         self
@@ -122,7 +122,7 @@ impl Step {
 }
 
 impl From<Command> for Step {
-    /// By its words.
+    /// Named by its command line.
     fn from(command: Command) -> Self {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
@@ -171,7 +171,7 @@ impl Chore {
     }
 }
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 struct Running {
     name: String,
@@ -182,7 +182,7 @@ struct Running {
 }
 
 impl Running {
-    /// No more of what a command prints is kept, in bytes.
+    /// How much of a command's output is kept, in bytes.
     const KEPT: usize = 4096;
 
     fn start(step: Step) -> Result<Self, String> {
@@ -217,12 +217,12 @@ impl Running {
         })
     }
 
-    /// Takes in what there is: a pipe that nobody empties would hold the command up. A child that it left
-    /// behind may still hold the pipe, and is not waited for.
+    /// Reads what is there: a full pipe would block the command. A child that it left behind may still
+    /// hold the pipe, and is not waited for.
     fn hear(&mut self) {
         self.voice.hear(&[]);
         let mut piece = [0; 4096];
-        // What a pipe holds, and no more in one turn.
+        // At most one pipe's capacity in a turn.
         for _ in 0..16 {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut piece) {

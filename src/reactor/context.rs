@@ -1,6 +1,6 @@
-//! What all that the reactor starts has to know: the configuration in force, and the credentials in force.
+//! What everything that the reactor starts needs: the configuration and the credentials in force.
 //!
-//! Owns both, and where a setting counts: for the agent's policy, the heartbeat's table, Litestream's
+//! Owns both, and the use of settings: for the agent's policy, the heartbeat's table, Litestream's
 //! configuration. Starts nothing, and waits for nothing.
 
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Context {
         &self.settings.database.path
     }
 
-    /// The command that runs Litestream, as it is configured.
+    /// The configured command that runs Litestream.
     pub(super) fn command(&self) -> &[String] {
         &self.settings.replication.command
     }
@@ -38,7 +38,7 @@ impl Context {
         &self.settings.replication.supervisor
     }
 
-    /// Litestream's configuration as one that starts now would understand it.
+    /// Litestream's configuration, as a Litestream that starts now would read it.
     pub(super) fn litestream_config(&self) -> Result<Configuration, String> {
         let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
         let is_unit = matches!(self.supervisor(), Supervisor::Systemd { .. });
@@ -46,7 +46,7 @@ impl Context {
         Configuration::of(self.command(), &variables)
     }
 
-    /// An environment with the credentials in force in it.
+    /// An environment that contains the credentials in force.
     pub(super) fn variables(&self) -> Result<Vec<Variable>, String> {
         let grant = self.grant.as_ref().ok_or(NO_CREDENTIALS)?;
         let region = &self.settings.region;
@@ -57,7 +57,7 @@ impl Context {
         ))
     }
 
-    /// An environment that says whom to ask for credentials.
+    /// An environment that names the process to ask for credentials.
     pub(super) fn variables_to_ask(&self) -> Result<Vec<Variable>, String> {
         let grant = self.grant.as_ref().ok_or(NO_CREDENTIALS)?;
         let region = &self.settings.region;
@@ -66,7 +66,7 @@ impl Context {
         Ok(delivery::to_ask(&grant.thing_name, region, &config))
     }
 
-    /// What is never passed on of what Litestream says.
+    /// The secrets that must not be logged from Litestream's output.
     pub(super) fn secrets(&self) -> Vec<&str> {
         let credentials = self.grant.as_ref().map(|grant| &grant.credentials);
         let secrets = credentials.map(|c| [c.secret_access_key.as_str(), c.session_token.as_str()]);
@@ -90,16 +90,16 @@ impl Context {
         }
     }
 
-    /// Where heartbeat rows go, of a daemon that started then.
+    /// The destination of heartbeat rows, for a daemon that started then.
     pub(super) fn store(&self, started: WallTime) -> Option<Store> {
         let heartbeat = self.settings.heartbeat.as_ref()?;
         Some(Store::new(self.database(), &heartbeat.table, started))
     }
 
-    /// Reads the configuration anew; whether heartbeat rows go elsewhere then.
+    /// Reloads the configuration; returns whether heartbeat rows have a new destination.
     ///
     /// # Errors
-    /// Why it can't work; it changes nothing then.
+    /// Why it is invalid; then it changes nothing.
     pub(super) fn reload(&mut self) -> Result<bool, String> {
         let mut settings =
             Settings::load(&self.config, &self.runtime).map_err(|cause| cause.to_string())?;

@@ -1,9 +1,8 @@
-//! What may take long on a slow disk: looked at, or done, by a child that is this program again.
+//! Work that may take long on a slow disk: done by a child that is this program again.
 //!
-//! Owns both ends: what the child is asked by its arguments, and what it prints. A folder of Litestream's
-//! files may hold tens of thousands, and a WAL gigabytes. A child is right for the database, too: closing
-//! any descriptor of its files drops SQLite's locks on it in the whole process. Decides nothing by what it
-//! sees.
+//! Owns both ends: the child's arguments, and its output. A folder of Litestream's files may hold tens
+//! of thousands, and a WAL gigabytes. The child also protects the database's locks: closing any
+//! descriptor of its files drops all of SQLite's locks on it in that process. Decides nothing.
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use crate::litestream::lineage;
 use crate::store;
 use crate::system::this_program;
 
-/// The command that the child is started with; not for people.
+/// The child's command; not for people.
 pub(crate) const COMMAND: &str = "disk";
 
 const SURVEY: &str = "survey";
@@ -23,12 +22,12 @@ const EXAMINE: &str = "examine";
 const COMPARE: &str = "compare";
 const EMPTY_WAL: &str = "empty-wal";
 
-/// The child that looks at Litestream's files and the WAL, while it is down.
+/// The child that examines Litestream's files and the WAL while Litestream is down.
 pub(super) fn survey(database: &Path, state: &Path) -> Step {
     step(SURVEY, database, &[state.as_os_str().to_owned()])
 }
 
-/// The child that looks at what Litestream took up to transaction `last`, `seen` being an earlier one.
+/// The child that examines what Litestream took up to transaction `last`; `seen` is an earlier one.
 pub(super) fn examine(database: &Path, state: &Path, seen: Option<u64>, last: u64) -> Step {
     let number = |number: u64| number.to_string().into();
     let seen = number(seen.unwrap_or_default());
@@ -39,17 +38,17 @@ pub(super) fn examine(database: &Path, state: &Path, seen: Option<u64>, last: u6
     )
 }
 
-/// The child that finds out whether the WAL is the one that all of Litestream's files were made of.
+/// The child that finds out whether all of Litestream's files were made from the current WAL.
 pub(super) fn compare(database: &Path, state: &Path) -> Step {
     step(COMPARE, database, &[state.as_os_str().to_owned()])
 }
 
-/// The child that moves what is in the WAL to the database, and leaves the WAL empty.
+/// The child that checkpoints the WAL into the database, and leaves the WAL empty.
 pub(super) fn empty_wal(database: &Path) -> Step {
     step(EMPTY_WAL, database, &[])
 }
 
-/// What came of [`survey`].
+/// The result of [`survey`].
 pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
     let seen = parse(printed)?;
     Ok(Survey {
@@ -58,7 +57,7 @@ pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
     })
 }
 
-/// What came of [`examine`], beside Litestream's own `position` and the WAL's `last_commit`.
+/// The result of [`examine`], with Litestream's own `position` and the WAL's `last_commit`.
 pub(super) fn examined(
     printed: &str,
     position: Position,
@@ -79,14 +78,14 @@ pub(super) fn examined(
     })
 }
 
-/// What came of [`compare`].
+/// The result of [`compare`].
 pub(super) fn compared(printed: &str) -> Result<bool, String> {
     parse(printed)?["is_one_wal"]
         .as_bool()
         .ok_or(STRANGE.to_owned())
 }
 
-/// What came of [`empty_wal`].
+/// The result of [`empty_wal`].
 pub(super) fn emptied(printed: &str) -> Result<(), String> {
     match &parse(printed)?["failed"] {
         Value::Null => Ok(()),
@@ -94,7 +93,7 @@ pub(super) fn emptied(printed: &str) -> Result<(), String> {
     }
 }
 
-/// The child: what it has to print. `None` where it was asked for nothing that it knows.
+/// The child's output; `None` if it does not know what was asked.
 pub(crate) fn child(words: &[&str]) -> Option<String> {
     let seen = match words {
         [SURVEY, database, state] => {

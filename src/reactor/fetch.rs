@@ -1,7 +1,7 @@
-//! The child that fetches credentials: what it is told, what it answers, what it died of.
+//! The fetch child: its request, its answer, its death.
 //!
-//! Owns the process and its pipes. An exit wakes the loop by SIGCHLD; here it is only asked for, never
-//! waited for. Sets no deadline: the agent does.
+//! Owns the process and its pipes. Never waits for an exit: SIGCHLD wakes the loop, which then asks for
+//! it. Sets no deadline: the agent does.
 
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,7 +19,7 @@ use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::system::process::{Process, Streams};
 use crate::system::this_program;
 
-/// How much is read from the child's pipe at a time.
+/// How much is read from the child's pipe at a time, in bytes.
 const PIECE: usize = 4096;
 
 /// The child that fetches credentials.
@@ -27,7 +27,7 @@ const PIECE: usize = 4096;
 pub(super) struct FetchChild {
     child: Process,
     pipe: Option<PipeReader>,
-    /// With secrets in it. It never grows, which would leave a copy behind.
+    /// Holds secrets. It never grows, because that would leave a copy behind.
     read: Zeroizing<Vec<u8>>,
     voice: Voice,
     stage: Option<Stage>,
@@ -35,7 +35,7 @@ pub(super) struct FetchChild {
 }
 
 impl FetchChild {
-    /// Starts it and tells it what is wanted.
+    /// Starts the child and sends it the request.
     pub(super) fn start(request: &FetchRequest) -> Result<Self, String> {
         let mut command = this_program();
         command.arg(fetch::COMMAND);
@@ -63,7 +63,7 @@ impl FetchChild {
         })
     }
 
-    /// What to watch, until it ends: the answer, and what else is said.
+    /// The pipes to poll until it ends: the answer, and the standard error.
     pub(super) fn pipes(&self) -> [Option<BorrowedFd<'_>>; 2] {
         [self.pipe.as_ref().map(AsFd::as_fd), self.voice.pipe()]
     }
@@ -72,15 +72,15 @@ impl FetchChild {
         self.child.id()
     }
 
-    /// Past its deadline: it is killed, and its exit says so.
+    /// Kills it after its deadline; its exit says so.
     pub(super) fn kill(&mut self) {
         self.killed = true;
         self.child.kill();
     }
 
-    /// The answer, or what became of a child that gave none.
+    /// The answer, or how a child without an answer ended.
     pub(super) fn poll(&mut self) -> Option<Result<Grant, FetchFailure>> {
-        // In this order: an exit that is seen here comes after all that was written before it.
+        // In this order: an exit that is seen here comes after everything that was written before it.
         let exit = self.child.ended();
         self.voice.hear(&[]);
         self.read_pipe();
@@ -127,7 +127,7 @@ impl FetchChild {
         }
     }
 
-    /// Blames what the child was busy with.
+    /// Blames the stage that the child was in.
     fn without_answer(&self, what: &str) -> FetchFailure {
         let (class, stage) = match self.stage {
             Some(Stage::Key) => (FailureClass::Key, "while it opened the private key"),

@@ -1,13 +1,13 @@
-//! Children that outlived their use: ended by themselves, killed, or stuck in the kernel.
+//! Abandoned children: ended by themselves, killed, or stuck in the kernel.
 //!
-//! Owns their processes until they are collected. Starts none, and hears nothing of what they say.
+//! Owns their processes until they are collected. Never starts one, and reads none of their output.
 
 use std::time::Duration;
 
 use crate::clock::BootTime;
 use crate::system::process::Process;
 
-/// Children that nobody waits for any more.
+/// Children that nothing waits for.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers(Vec<(Process, BootTime)>);
 
@@ -15,14 +15,14 @@ impl Leftovers {
     /// How long such a child has to end by itself.
     const GRACE: Duration = Duration::from_secs(3);
 
-    /// More than this many that survive SIGKILL, stuck in the kernel, are not added to.
+    /// If this many survive SIGKILL, stuck in the kernel, no child is added.
     const MOST: usize = 4;
 
     pub(super) fn add(&mut self, child: Process) {
         self.0.push((child, BootTime::now() + Self::GRACE));
     }
 
-    /// Whether another child may be started that might end up here.
+    /// Whether a child may be started that might end up here.
     pub(super) fn has_room(&self) -> Result<(), String> {
         if self.0.len() < Self::MOST {
             return Ok(());
@@ -33,7 +33,7 @@ impl Leftovers {
         )
     }
 
-    /// When there is one to kill.
+    /// When the next one is to be killed.
     pub(super) fn deadline(&self) -> BootTime {
         self.0
             .iter()
@@ -46,7 +46,7 @@ impl Leftovers {
         self.0.iter().map(|(child, _)| child.id())
     }
 
-    /// Forgets those that have ended, kills those that should have.
+    /// Forgets those that have ended, and kills those past their deadline.
     pub(super) fn reap(&mut self) {
         let now = BootTime::now();
         self.0.retain_mut(|(child, deadline)| {

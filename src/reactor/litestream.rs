@@ -1,9 +1,8 @@
-//! Litestream, and all that is done about it beside the loop.
+//! Litestream, and all work for it outside the loop.
 //!
-//! Owns the one that runs (`family`), the questions that were put to it, the chores, and the
-//! configuration that it read when it was started: an edit counts from the next start on. Each of the
-//! agent's orders is a method, and answers with what came of it, where that is known at once. Decides
-//! nothing.
+//! Owns the running Litestream (`family`), the requests to it, the chores, and the configuration that
+//! it read at its start: an edit applies from the next start on. Each of the agent's actions is a
+//! method, which returns an event if the result is known at once. Decides nothing.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -32,15 +31,15 @@ mod family;
 
 use family::Family;
 
-/// How exactly the kernel tells when a process was started.
+/// The precision of a process's start time in the kernel.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Litestream {
     family: Option<Family>,
-    /// When the unit that runs it was last asked to be restarted.
+    /// When its unit was last asked to restart.
     unit_restarted: BootTime,
-    /// Its configuration, as it was when it was last started; `None` where nobody could read it.
+    /// Its configuration at the last start; `None` if it could not be read.
     read: Option<Configuration>,
     sync: Option<SyncRequest>,
     asked: Option<Asked>,
@@ -58,7 +57,7 @@ impl Litestream {
         self.id().into_iter().chain(self.chores.ids())
     }
 
-    /// What to watch.
+    /// The descriptors to poll.
     pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let said = self.family.as_ref().and_then(Family::pipe);
         let questions = [
@@ -69,14 +68,14 @@ impl Litestream {
         questions.into_iter().chain([said]).flatten().chain(chores)
     }
 
-    /// When a turn is wanted, should nothing else happen.
+    /// When a turn is needed if nothing else happens.
     pub(super) fn deadline(&self) -> BootTime {
         self.family
             .as_ref()
             .map_or(BootTime::NEVER, Family::deadline)
     }
 
-    /// What has happened. `own` are all children that this process started itself.
+    /// What has happened. `own`: all children that this process started itself.
     pub(super) fn poll(
         &mut self,
         context: &Context,
@@ -115,7 +114,7 @@ impl Litestream {
         events
     }
 
-    /// Reads its configuration, by which the next one will go that is started.
+    /// Reads the configuration that the next Litestream will use.
     pub(super) fn understand(&mut self, context: &Context) -> Event {
         let understood = context.litestream_config();
         let event = unwatched(&understood, context.database());
@@ -130,7 +129,7 @@ impl Litestream {
         self.begin(Errand::Probe, steps, context)
     }
 
-    /// Looks at the files of the one that ran last, and at the WAL.
+    /// Examines the files of the last Litestream, and the WAL.
     pub(super) fn survey(&mut self, context: &Context) -> Option<Event> {
         let step = disk::survey(context.database(), &self.state(context));
         self.begin(Errand::Survey, Ok(vec![step]), context)
@@ -141,7 +140,7 @@ impl Litestream {
         self.begin(Errand::EmptyWal, Ok(vec![step]), context)
     }
 
-    /// Starts it, or has its unit restarted.
+    /// Starts Litestream, or has its unit restarted.
     pub(super) fn start(&mut self, rotation: Rotation, context: &Context) -> Option<Event> {
         match context.supervisor() {
             Supervisor::Child => Some(Event::Started(self.start_child(rotation, context))),
@@ -155,7 +154,7 @@ impl Litestream {
         }
     }
 
-    /// Gives up on whatever was begun on the way to a start.
+    /// Abandons all steps of a start.
     pub(super) fn abandon_start(&mut self, leftovers: &mut Leftovers) {
         let errands = [
             Errand::Probe,
@@ -197,7 +196,7 @@ impl Litestream {
         }
     }
 
-    /// Puts a question to it; where nobody listens nobody answers.
+    /// Sends it a request; if nothing listens, there is no answer.
     pub(super) fn ask(&mut self, question: Question, context: &Context) {
         let socket = &context.settings.replication.control_socket;
         self.asked = Asked::send(question, socket, |pid| self.may_answer(pid, context)).ok();
@@ -205,7 +204,7 @@ impl Litestream {
 
     pub(super) fn reset_state(&mut self, context: &Context) -> Option<Event> {
         let database = context.database();
-        // Before its files are gone.
+        // Before its files are deleted.
         let compare = disk::compare(database, &self.state(context));
         let steps = Replicate::parse(context.command()).map(|litestream| {
             let stop = match context.supervisor() {
@@ -230,7 +229,7 @@ impl Litestream {
             .abandon(|errand| matches!(errand, Errand::Look(_)), leftovers);
     }
 
-    /// The daemon ends, and waits for none of its chores.
+    /// The daemon ends, and waits for no chore.
     pub(super) fn abandon_all(&mut self, leftovers: &mut Leftovers) {
         self.chores.abandon(|_| true, leftovers);
     }
@@ -272,8 +271,8 @@ impl Litestream {
         }
     }
 
-    /// What it says that it replicated is one thing; what shows whether it did is looked at beside the loop.
-    /// The last commit is not: what is committed later than this the answer says nothing of.
+    /// Its claim is one thing; the proof is examined outside the loop. The last commit is read here:
+    /// the answer says nothing of later commits.
     fn examine(
         &mut self,
         position: Position,
@@ -290,14 +289,14 @@ impl Litestream {
         self.begin(errand, Ok(vec![step]), context)
     }
 
-    /// Nobody waits for an answer, or for a look at its files, any more.
+    /// Forgets a sync, and the examination of its answer.
     fn forget_sync(&mut self, leftovers: &mut Leftovers) {
         self.sync = None;
         self.chores
             .abandon(|errand| matches!(errand, Errand::Examine { .. }), leftovers);
     }
 
-    /// Begins a chore; what came of it, where it can't be begun.
+    /// Starts a chore; returns the failure if it can't be started.
     fn begin(
         &mut self,
         errand: Errand,
@@ -310,7 +309,7 @@ impl Litestream {
         }
     }
 
-    /// What a chore's outcome means.
+    /// The event for a chore's outcome.
     fn came_of(&mut self, errand: Errand, outcome: Outcome, context: &Context) -> Option<Event> {
         let first = |outcome: Outcome| {
             outcome.map(|printed| printed.into_iter().next().unwrap_or_default())
@@ -345,18 +344,18 @@ impl Litestream {
         })
     }
 
-    /// Where the one that was last started remembers what it has read.
+    /// The local state of the Litestream that was last started.
     fn state(&self, context: &Context) -> PathBuf {
         lineage::state_of(context.database(), self.read.as_ref())
     }
 
-    /// Whether the process that listens on the control socket is the Litestream that was started, and not
-    /// one that was left behind by an earlier start.
+    /// Whether the process that listens on the control socket is the Litestream that was started, and
+    /// not one of an earlier start.
     fn may_answer(&self, pid: u32, context: &Context) -> bool {
         match (context.supervisor(), &self.family) {
             (Supervisor::Child, Some(family)) => family.includes(pid),
             (Supervisor::Child, None) => false,
-            // It may be invisible from here; where it is not, it is younger than the last restart.
+            // It may be invisible from here; if it is visible, it is younger than the last restart.
             (Supervisor::Systemd { .. }, _) => Seen::of(pid)
                 .and_then(|process| process.started_at())
                 .is_none_or(|started| started + CLOCK_TICK >= self.unit_restarted),
@@ -364,7 +363,7 @@ impl Litestream {
     }
 }
 
-/// What its configuration has it replicate beside the database that is watched.
+/// What its configuration replicates beside the watched database.
 pub(super) fn unwatched(understood: &Result<Configuration, String>, database: &Path) -> Event {
     let unwatched = understood.as_ref().map(|known| known.unwatched(database));
     for other in unwatched.iter().flatten() {
@@ -376,7 +375,7 @@ pub(super) fn unwatched(understood: &Result<Configuration, String>, database: &P
     }))
 }
 
-/// What of `listed` is not the database that is watched, whatever the way to it.
+/// The paths of `listed` that are not the watched database, after symbolic links are resolved.
 fn others(mut listed: Vec<PathBuf>, database: &Path) -> Vec<String> {
     let file = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let watched = file(database);
@@ -385,7 +384,7 @@ fn others(mut listed: Vec<PathBuf>, database: &Path) -> Vec<String> {
     names.collect()
 }
 
-/// What a Litestream of the printed version understands.
+/// The rotation that a Litestream of the printed version can do.
 fn rotation_for(
     printed: &str,
     configuration: Result<Configuration, String>,
@@ -410,8 +409,8 @@ fn rotation_for(
     Ok(rotation)
 }
 
-/// Whether nothing in Litestream's own configuration keeps it from asking: it takes keys that stand
-/// there, and never asks for others.
+/// Whether Litestream's own configuration lets it ask for credentials: if keys are set there, it never
+/// asks for others.
 fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
     let keys = configuration.static_keys();
     if keys.is_empty() {
@@ -429,7 +428,7 @@ fn look_step(look: Look, context: &Context) -> Result<Step, String> {
     let litestream = Replicate::parse(context.command())?;
     let words = match look {
         Look::List => litestream.snapshots(context.database()),
-        // Nothing is written there: a plan is made and not carried out.
+        // Nothing is written there: the plan is not carried out.
         Look::Plan => litestream.plan(context.database(), &context.runtime.file("no-copy")),
     };
     let name = format!("`{}`", words.join(" "));
@@ -437,15 +436,15 @@ fn look_step(look: Look, context: &Context) -> Result<Step, String> {
     Ok(step.told(delivery::lines(&variables)))
 }
 
-/// Whether what Litestream printed tells of a replica; `None` where it is to be asked in the older way.
+/// Whether the output tells of a replica; `None` if it has to be asked in the older way.
 fn found(look: Look, printed: Result<String, String>) -> Option<Result<bool, String>> {
     match (look, printed) {
         (Look::Plan, Err(cause)) if cause.contains(command::KNOWS_NO_PLAN) => None,
         (_, Err(cause)) if cause.contains(command::NOTHING_TO_RESTORE) => Some(Ok(false)),
         (_, Err(cause)) => Some(Err(cause)),
-        // Below its heading a list has a line for each.
+        // A list has a heading, then a line for each.
         (Look::List, Ok(printed)) => Some(Ok(printed.trim().lines().count() > 1)),
-        // A plan names what it would fetch; one that names nothing is none.
+        // A plan names what it would fetch; an empty plan means that there is nothing.
         (Look::Plan, Ok(printed)) => Some(Ok(!printed.trim().is_empty())),
     }
 }

@@ -1,10 +1,11 @@
-//! What one run of the daemon leaves to the next about each database: since when a row is not proved, and
-//! whether Litestream has to upload the whole of it.
+//! What one run of the daemon records for the next about each database: since when a row is unproved,
+//! and whether Litestream has to upload the whole database.
 //!
-//! Owns two files. `unproved.json` is on tmpfs, and gone with the boot whose clock it speaks of; nothing
-//! depends on it but how old a row is said to be. `begin-anew.json` outlives a power cut where there is a
-//! place for it: what Litestream uploads onto a replica that is wrong is lost, whatever it answers. It is
-//! written when that is found and when it is mended, which is seldom. What can't be read says nothing.
+//! Owns two files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
+//! the reported age of a row depends on it. `begin-anew.json` survives a power cut if there is a
+//! directory for that: what Litestream uploads onto a wrong replica is lost, whatever it answers. It is
+//! written when that is found and when it is repaired, which is seldom. Never trusts a file that can't
+//! be read: it counts as no record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,25 +23,25 @@ use crate::system::file;
 const UNPROVED: &str = "unproved.json";
 const BEGIN_ANEW: &str = "begin-anew.json";
 
-/// By which the kernel tells one boot from another.
+/// The kernel's id of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What can't be written is tried again after this.
+/// The retry of a failed write.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// No file of ours is longer, in bytes.
+/// The largest size of a file, in bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// What was left, and is left.
+/// The record of an earlier run, and of this one.
 #[derive(Debug)]
 pub(super) struct Memory {
     unproved_file: PathBuf,
     begin_anew_file: PathBuf,
     boot: String,
-    /// Of each database since when a row is not proved, in whole seconds of this boot.
+    /// For each database since when a row is unproved, in whole seconds of this boot.
     unproved: BTreeMap<String, Option<u64>>,
     begin_anew: BTreeSet<String>,
-    /// What that file holds is something else: it is written then.
+    /// The file is out of date: it is written at this time.
     due: BootTime,
 }
 
@@ -79,7 +80,7 @@ impl Memory {
         }
     }
 
-    /// What an earlier run left of a database.
+    /// Returns what an earlier run recorded of a database.
     pub(super) fn recall(&self, database: &Path) -> Earlier {
         let database = database.to_string_lossy();
         let debt = match self.unproved.get(&*database) {
@@ -94,7 +95,7 @@ impl Memory {
         Earlier { debt, begins_anew }
     }
 
-    /// Keeps what the next one has to know of a database.
+    /// Records what the next run has to know of a database.
     pub(super) fn keep(&mut self, database: &Path, legacy: Legacy) {
         let database = database.to_string_lossy().into_owned();
         let begins_anew = self.begin_anew.contains(&database);
@@ -113,7 +114,7 @@ impl Memory {
         }
     }
 
-    /// Writes what could not be written before, a while later.
+    /// Retries a failed write, if it is due.
     pub(super) fn settle(&mut self, now: BootTime) {
         if self.due <= now {
             self.write_begin_anew();

@@ -1,8 +1,8 @@
-//! The metrics: what `status` knows, as a text file for Prometheus (node_exporter's textfile collector).
+//! The metrics: the data of `status` as a text file for Prometheus (node_exporter's textfile collector).
 //!
-//! Owns their names and the file, `edgerepl.prom` in the runtime directory, which is on tmpfs. Made from
-//! the same [`Report`] as the status. Never wakes the daemon: it is written where a turn of the loop
-//! comes along anyway, and is gone when the daemon ends in order.
+//! Owns their names and the file, `edgerepl.prom` in the runtime directory, which is on tmpfs. Made
+//! from the same [`Report`] as the status. Never wakes the daemon: it is written in turns that happen
+//! anyway, and deleted when the daemon ends normally.
 
 use std::fmt;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::system::file;
 /// The file's name.
 const FILE: &str = "edgerepl.prom";
 
-/// Nobody scrapes more often.
+/// No scraper is faster.
 const PACE: Duration = Duration::from_secs(10);
 
 /// The file, while the daemon runs.
@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing is written yet; what an earlier daemon left is gone.
+    /// Writes nothing yet, and deletes the file of an earlier daemon.
     pub(crate) fn new(runtime: &RuntimeDirectory) -> Self {
         let path = runtime.file(FILE);
         let _ = fs::remove_file(&path);
@@ -41,7 +41,7 @@ impl Metrics {
         }
     }
 
-    /// Writes the file where that is due. A file that can't be written is told of once.
+    /// Writes the file if it is due. A failure to write is logged once.
     pub(crate) fn show(&mut self, report: &Report, now: BootTime) {
         if now < self.due {
             return;
@@ -60,12 +60,12 @@ impl Metrics {
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        // Nobody is to take the last figures of a dead daemon for today's.
+        // The last figures of a dead daemon must not look current.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// All of them, in the text format 0.0.4. What was never measured is left out.
+/// All metrics, in the text format 0.0.4. What was never measured is left out.
 fn text(report: &Report) -> String {
     families(report)
         .iter()
@@ -165,7 +165,7 @@ fn families(report: &Report) -> [Family; 15] {
     ]
 }
 
-/// A metric: what it is, and its samples by their labels.
+/// A metric, and its samples by their labels.
 struct Family {
     name: &'static str,
     kind: &'static str,

@@ -1,6 +1,6 @@
-//! What the service manager is told (sd_notify(3)); nothing where there is none.
+//! Notifications to the service manager (sd_notify(3)); none without one.
 //!
-//! Owns the watchdog's timetable. Feeds it only when the reactor says that a turn is finished.
+//! Owns the watchdog's schedule. Feeds it only when the reactor says that a turn is finished.
 
 use std::io;
 use std::process::Command;
@@ -11,10 +11,10 @@ use sd_notify::NotifyState;
 use crate::agent::Report;
 use crate::clock::BootTime;
 
-/// A limit that is shorter than any loop could keep must not have this one spin.
+/// The loop must not spin for a limit that is too short for any loop.
 const LEAST_PACE: Duration = Duration::from_millis(100);
 
-/// A child must not speak in our name.
+/// A child must not send notifications in our name.
 pub(super) fn withhold(command: &mut Command) {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
         command.env_remove(name);
@@ -23,7 +23,7 @@ pub(super) fn withhold(command: &mut Command) {
 
 #[derive(Debug)]
 pub(super) struct Notifier {
-    /// Half of what the unit's `WatchdogSec=` allows; `None` where it asks for nothing.
+    /// Half of the unit's `WatchdogSec=`; `None` without one.
     pace: Option<Duration>,
     due: BootTime,
     shown: String,
@@ -59,7 +59,7 @@ impl Notifier {
         }
     }
 
-    /// Shows in `systemctl status` what changed; silent while nothing does.
+    /// Updates the line in `systemctl status`, only if it changed.
     pub(super) fn show(&mut self, report: &Report) {
         let line = line(report);
         if line != self.shown {
@@ -68,7 +68,7 @@ impl Notifier {
         }
     }
 
-    /// A turn was finished and left nothing undone.
+    /// A turn finished, and no due work is left.
     pub(super) fn feed_watchdog(&mut self, now: BootTime) {
         if let Some(pace) = self.pace
             && self.due <= now
@@ -78,13 +78,13 @@ impl Notifier {
         }
     }
 
-    /// When a turn is wanted, should nothing else happen.
+    /// When a turn is needed if nothing else happens.
     pub(super) fn deadline(&self) -> BootTime {
         self.due
     }
 }
 
-/// One line for `systemctl status`, which changes only when something does.
+/// The line for `systemctl status`, which changes only with the state.
 fn line(report: &Report) -> String {
     let activity = report.replication.name().replace('_', " ");
     match report.state.problems().next() {

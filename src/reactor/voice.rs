@@ -1,8 +1,8 @@
-//! What a child says: the end of a pipe that edgerepl reads, and passes on to its own log.
+//! A child's output: a pipe that edgerepl reads and copies to its own log.
 //!
-//! Owns the pipe and the last line. A child that wrote to edgerepl's standard error itself would die
-//! with whoever reads that, or hang with them. Never waits, and hears no more in a turn than a pipe
-//! holds; a secret that a child says is not passed on.
+//! Owns the pipe and the last line. A child that wrote to edgerepl's standard error itself would die or
+//! hang with the reader of that. Never waits, and reads at most a pipe's capacity in a turn; never
+//! passes on a secret.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,13 +11,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::system::stderr;
 
-/// No more is heard in one turn, in bytes.
+/// How much is read in one turn, in bytes.
 const HEARD_AT_ONCE: usize = 64 * 1024;
 
-/// A longer line is taken for several, in bytes.
+/// A longer line is split, in bytes.
 const LONGEST_LINE: usize = 4096;
 
-/// So much of the last line is told, in characters.
+/// How much of the last line is kept, in characters.
 const TOLD: usize = 500;
 
 #[derive(Debug)]
@@ -28,10 +28,10 @@ pub(super) struct Voice {
 }
 
 impl Voice {
-    /// A voice, and what the child is to write to.
+    /// A voice, and the end of the pipe for the child.
     ///
     /// # Errors
-    /// Where the kernel has no descriptor left.
+    /// The kernel has no descriptor left.
     pub(super) fn new() -> Result<(Self, PipeWriter), String> {
         let made = || -> io::Result<_> {
             let (read, write) = io::pipe()?;
@@ -47,12 +47,12 @@ impl Voice {
         Ok((voice, write))
     }
 
-    /// What to watch, until nobody can say anything any more.
+    /// The pipe to poll, until all writers have closed it.
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Passes on what was said since the last call, with none of `secrets` in it.
+    /// Logs what was written since the last call, without `secrets`.
     pub(super) fn hear(&mut self, secrets: &[&str]) {
         let mut piece = [0; 4096];
         let mut heard = 0;
@@ -74,7 +74,7 @@ impl Voice {
         }
     }
 
-    /// What ended, and how, with the last line of it.
+    /// What ended, and how, with its last line.
     pub(super) fn with_last_words(&self, how: impl Into<String>) -> String {
         let how = how.into();
         match &self.last {

@@ -1,13 +1,12 @@
-//! A comparison of a live database with its restored replica: page by page, or row by row if the
-//! linked SQLite can't read pages.
+//! A comparison of a live database with its restored replica: page by page, or row by row if the linked
+//! SQLite can't read pages.
 //!
-//! Owns the reading of both, of the live one as of one moment and for a bounded time, and the check
-//! of the copy. Never writes to either, never runs code of their schemas, and holds 8 bytes of each
+//! Owns the reads of both, with the live one in one snapshot and for a limited time, and the check of
+//! the copy. Never writes to either, never runs code of their schemas, and keeps only 8 bytes of each
 //! page in memory.
 //!
-//! Only the lock page, at 2^30 bytes, may differ: SQLite never writes it, and its contents are
-//! undefined. Free pages are equal, too: SQLite leaves on them what it wrote last, and Litestream
-//! copies them with the others.
+//! Only the lock page, at 2^30 bytes, may differ: SQLite never writes it, and its content is undefined.
+//! Free pages are equal, too: they keep what SQLite last wrote, and Litestream copies them.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -31,13 +30,13 @@ mod tests;
 
 pub(crate) use pages::Pages;
 
-/// How long the look at one moment waits for a writer to commit.
+/// How long the snapshot waits for a writer to commit.
 const WRITER_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the live database is read at one moment: the WAL guard holds it no longer, either.
+/// How long the snapshot of the live database is held: as long as the WAL guard holds at most.
 const HELD_LIMIT: Duration = Duration::from_secs(300);
 
-/// How many pages, or rows, are read between two looks at that.
+/// How many pages or rows are read between two checks of the limits.
 const BETWEEN_LOOKS: u64 = 1024;
 
 /// What is compared if the linked SQLite can't read pages, in words.
@@ -45,7 +44,7 @@ pub(crate) const BY_ROWS: &str = "rows, rowids, the schema's text, sequences and
                                   numbers, but not free pages or indexes that need the \
                                   application's code";
 
-/// What rows do not tell of a header. The rest of it follows from what the pages hold.
+/// Parts of the header that rows do not show. The rest follows from the pages' content.
 const HEADER_PRAGMAS: [&str; 8] = [
     "user_version",
     "application_id",
@@ -57,15 +56,15 @@ const HEADER_PRAGMAS: [&str; 8] = [
     "schema_version",
 ];
 
-/// A database, as it was when this was made.
+/// A snapshot of a database.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     connection: Connection,
-    /// Of a live one.
+    /// For a live database.
     hold: Option<Hold>,
 }
 
-/// What a look at one moment costs those who write: no checkpoint gets past it, and the WAL grows.
+/// What a snapshot costs the writers: no checkpoint gets past it, and the WAL grows.
 #[derive(Debug)]
 struct Hold {
     begun: Instant,
@@ -74,33 +73,33 @@ struct Hold {
     most: u64,
 }
 
-/// All that a comparison by rows needs of one side.
+/// Everything that a comparison by rows needs of one side.
 #[derive(Debug)]
 pub(crate) struct Rows {
     objects: Vec<Object>,
-    /// Numbers of the header, by their pragmas.
+    /// Numbers of the header, by pragma.
     header: Vec<(&'static str, String)>,
     /// Each table's content, or why it can't be read.
     pub(crate) tables: BTreeMap<String, Result<Content, String>>,
 }
 
-/// What a table holds: how many rows, and a checksum of them all.
+/// A table's content: the number of rows, and a checksum of all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Content {
     pub(crate) rows: u64,
     checksum: u64,
 }
 
-/// What can be said of a copy without the application's code.
+/// The state of a copy, as far as known without the application's code.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(crate) struct Soundness {
     pub(crate) damage: Option<String>,
-    /// What SQLite can't judge, and why.
+    /// What SQLite can't check, and why.
     pub(crate) unchecked: Vec<String>,
 }
 
 impl Soundness {
-    /// By the structure alone.
+    /// From the structure alone.
     pub(crate) fn of_structure(structure: &Structure) -> Self {
         Self {
             damage: structure.faults.first().cloned(),
@@ -108,15 +107,15 @@ impl Soundness {
         }
     }
 
-    /// `ok`, or the first thing that is wrong.
+    /// `ok`, or the first fault.
     pub(crate) fn integrity(&self) -> String {
         self.damage.clone().unwrap_or_else(|| "ok".to_owned())
     }
 }
 
 impl Snapshot {
-    /// The live database at the moment in which `while_held` is done: no writer commits meanwhile,
-    /// so it has to be quick. Its WAL may grow by `most` bytes while this is read.
+    /// A snapshot of the live database, taken while `while_held` runs: no writer commits meanwhile, so
+    /// it has to be quick. The WAL may grow by `most` bytes during the snapshot.
     ///
     /// # Errors
     /// Why the database can't be read or held, in words.
@@ -150,7 +149,7 @@ impl Snapshot {
         look().map_err(|e| explain(database, &e))
     }
 
-    /// The live database as it is now, for a short look.
+    /// The live database now, for a short read.
     ///
     /// # Errors
     /// Why it can't be opened, in words.
@@ -162,12 +161,12 @@ impl Snapshot {
         })
     }
 
-    /// A restored copy, which nobody writes to.
+    /// A restored copy, which has no writers.
     ///
     /// # Errors
     /// Why it can't be opened, in words.
     pub(crate) fn of_copy(database: &Path) -> Result<Self, String> {
-        // Immutable: nothing is made beside it.
+        // Immutable: SQLite creates no file beside it.
         let mut uri = "file:".to_owned();
         for byte in database.as_os_str().as_bytes() {
             match byte {
@@ -188,13 +187,13 @@ impl Snapshot {
         })
     }
 
-    /// Lets go of the moment, and answers with how long checkpoints have waited for it.
+    /// Releases the snapshot, and returns how long checkpoints have waited for it.
     pub(crate) fn release(self) -> Duration {
         self.hold
             .map_or(Duration::ZERO, |hold| hold.begun.elapsed())
     }
 
-    /// Whether there is a bound that this look has reached, in words.
+    /// Checks the limits of the snapshot.
     fn is_too_dear(&self, read: u64) -> Result<(), String> {
         match &self.hold {
             Some(hold) if read.is_multiple_of(BETWEEN_LOOKS) => hold.look(),
@@ -202,7 +201,7 @@ impl Snapshot {
         }
     }
 
-    /// All pages; none where the linked SQLite does not give them.
+    /// All pages; `None` if the linked SQLite can't read them.
     ///
     /// # Errors
     /// Why they can't be read, in words.
@@ -227,11 +226,11 @@ impl Snapshot {
         Ok(Some(pages))
     }
 
-    /// What is compared where there are no pages: the schema's text, the header's numbers, and each
-    /// table's rows with their rowids, `sqlite_sequence` among them.
+    /// What is compared without pages: the schema's text, the header's numbers, and each table's rows
+    /// with their rowids, including `sqlite_sequence`.
     ///
     /// # Errors
-    /// Why none of it can be read, in words.
+    /// Why the schema or the header can't be read, in words.
     pub(crate) fn rows(&self) -> Result<Rows, String> {
         let unread = |e: rusqlite::Error| format!("the schema can't be read: {e}");
         let mut header = Vec::new();
@@ -262,7 +261,7 @@ impl Snapshot {
         let mut objects = Vec::new();
         while let Some(row) = rows.next()? {
             let text = |column: usize| -> rusqlite::Result<String> {
-                // Whatever an application has put there.
+                // An application may have stored any type here.
                 let value = row.get_ref(column)?;
                 let bytes = value.as_bytes_or_null().ok().flatten().unwrap_or_default();
                 Ok(String::from_utf8_lossy(bytes).into_owned())
@@ -280,8 +279,8 @@ impl Snapshot {
         Ok(objects)
     }
 
-    /// What is sound about a copy: its structure, and what SQLite can check without the
-    /// application's code, table by table.
+    /// Checks a copy: its structure, and what SQLite can check without the application's code, table by
+    /// table.
     pub(crate) fn judge(&self, structure: &Structure) -> Soundness {
         let mut sound = Soundness::of_structure(structure);
         if sound.damage.is_some() {
@@ -308,10 +307,10 @@ impl Snapshot {
         sound
     }
 
-    /// What is wrong with a table for certain; an error is what SQLite can't judge.
+    /// A certain fault of a table; an error is what SQLite can't check.
     fn judge_table(&self, table: &str, structure: &Structure) -> rusqlite::Result<Option<String>> {
-        // By an application's collation or function: what this SQLite makes of it proves nothing,
-        // even of a name that it knows, for the application may have its own NOCASE.
+        // Indexes that use an application's collation or function: this SQLite's result proves nothing,
+        // even for a known name, because the application may have its own NOCASE.
         let mut foreign = Vec::new();
         let sql = "SELECT l.name, l.partial, EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) x \
                    WHERE x.cid = -2 OR x.coll <> 'BINARY' COLLATE NOCASE OR x.cid IN \
@@ -360,15 +359,14 @@ impl Snapshot {
             }
         }
         match doubtful {
-            // Told, and not believed.
+            // Reported, but it proves nothing.
             Some(said) => Err(unjudged(format!("{said}, by this SQLite's rules"))),
             None if self.has_check(table)? => Err(unjudged("its CHECK constraints".to_owned())),
             None => Ok(None),
         }
     }
 
-    /// Whether a table is made with CHECK constraints, which no read-only connection has SQLite
-    /// judge.
+    /// Whether a table has CHECK constraints, which SQLite does not check on a read-only connection.
     fn has_check(&self, table: &str) -> rusqlite::Result<bool> {
         let sql = "SELECT lower(sql) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         let made: String = self.connection.query_row(sql, [table], |row| row.get(0))?;
@@ -380,7 +378,7 @@ impl Snapshot {
         Ok(made.match_indices("check").any(is_one))
     }
 
-    /// The names of all tables but Litestream's own, in order.
+    /// The names of all tables except Litestream's, in order.
     fn tables(&self) -> Result<Vec<String>, String> {
         let objects = self.objects();
         let objects = objects.map_err(|e| format!("its tables can't be listed: {e}"))?;
@@ -389,7 +387,7 @@ impl Snapshot {
         Ok(names)
     }
 
-    /// How many rows a table has, where SQLite can count them.
+    /// The number of rows in a table, if SQLite can count them.
     pub(crate) fn count(&self, table: &str) -> Option<u64> {
         let quoted = table.replace('"', "\"\"");
         let sql = format!("SELECT count(*) FROM \"{quoted}\" NOT INDEXED");
@@ -397,7 +395,7 @@ impl Snapshot {
         rows.ok().and_then(|rows| u64::try_from(rows).ok())
     }
 
-    /// What the table of this name holds, as far as it is stored and not computed.
+    /// The stored content of a table, without computed columns.
     ///
     /// # Errors
     /// Why it can't be read, in words.
@@ -423,14 +421,14 @@ impl Snapshot {
             if let (false, Some(number)) = (without_rowid, number) {
                 stored.push(number.to_owned());
             }
-            // In the order of the table itself, whatever indexes there are.
+            // In the table's own order, whatever indexes exist.
             let (columns, table) = (stored.join(", "), quote(table));
             self.sum(&format!("SELECT {columns} FROM {table} NOT INDEXED"), [])
         };
         read().map_err(|e| e.to_string())
     }
 
-    /// What the heartbeat table holds between two ids, both included.
+    /// The content of the heartbeat table between two ids, inclusive.
     ///
     /// # Errors
     /// Why it can't be read, in words.
@@ -439,7 +437,7 @@ impl Snapshot {
         self.sum(&sql, [ids.0, ids.1]).map_err(|e| e.to_string())
     }
 
-    /// The first and the last id of the heartbeat table; nothing where it has no row.
+    /// The first and the last id of the heartbeat table; `None` if it is empty.
     pub(crate) fn ids(&self, table: &TableName) -> Option<(i64, i64)> {
         let sql = format!("SELECT min(id), max(id) FROM {table}");
         let ids = self
@@ -470,7 +468,7 @@ impl Snapshot {
 
 impl Hold {
     /// # Errors
-    /// Which bound is reached, in words.
+    /// The limit that is reached, in words.
     fn look(&self) -> Result<(), String> {
         let grown = size_of(&self.wal).saturating_sub(self.before);
         let why = match (self.begun.elapsed() > HELD_LIMIT, grown > self.most) {
@@ -486,7 +484,7 @@ impl Hold {
 }
 
 impl Rows {
-    /// What differs beside the rows: the schema and the header's numbers.
+    /// Differences beside the rows: the schema and the header's numbers.
     pub(crate) fn differences(&self, replica: &Self) -> Vec<String> {
         let mut named = changes(&self.objects, &replica.objects).0;
         let numbers = self.header.iter().zip(&replica.header);
@@ -496,7 +494,7 @@ impl Rows {
     }
 }
 
-/// Whether the linked SQLite gives a database's pages (SQLITE_ENABLE_DBPAGE_VTAB).
+/// Whether the linked SQLite can read a database's pages (SQLITE_ENABLE_DBPAGE_VTAB).
 pub(crate) fn linked_gives_pages() -> bool {
     Connection::open_in_memory().is_ok_and(|connection| gives_pages(&connection))
 }
@@ -510,8 +508,8 @@ fn size_of(file: &Path) -> u64 {
     std::fs::metadata(file).map_or(0, |file| file.len())
 }
 
-/// A connection for which the database is somebody else's: its schema runs nothing that has
-/// effects, and what it stores is looked at before it is used.
+/// A connection to an untrusted database: its schema runs nothing with side effects, and its cells are
+/// checked before use.
 fn distrusting(connection: Connection) -> rusqlite::Result<Connection> {
     distrust_schema(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -519,7 +517,7 @@ fn distrusting(connection: Connection) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// A connection to the live database that can't write.
+/// A read-only connection to the live database.
 fn reader(database: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(BUSY_LIMIT)?;
@@ -527,14 +525,14 @@ fn reader(database: &Path) -> rusqlite::Result<Connection> {
     distrusting(connection)
 }
 
-/// What SQLite says is no proof of damage.
+/// A finding of SQLite's that proves no damage.
 fn unjudged(why: String) -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR);
     rusqlite::Error::SqliteFailure(code, Some(why))
 }
 
-/// A definition that can't be read is damage, unless it is for a function or the like of the
-/// application's: one that has our function's name and more arguments is refused with it.
+/// A definition that can't be read is damage, unless it uses the application's code: SQLite also
+/// refuses a function that has the name of one of ours and more arguments.
 fn says_damage(error: &rusqlite::Error) -> bool {
     let said = error.to_string();
     let is_of_code = ["function", "collation", "module", "unsafe use"]

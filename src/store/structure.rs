@@ -1,8 +1,8 @@
 //! The structure of a database file: the owner of each page, and whether the pages fit together.
 //!
-//! Owns the walk through b-trees, records and free pages. It needs none of the application's
-//! collations, functions or modules. Never trusts a number in the file, never visits a page twice,
-//! and never writes.
+//! Owns the walk through b-trees, records and free pages. Needs none of the application's collations,
+//! functions or modules. Never trusts a number in the file, never visits a page twice, and never
+//! writes.
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -15,17 +15,17 @@ use super::format::{
     Cell, HEADER, PageFile, cell_at, columns, half, lock_page, number, page_at, varint,
 };
 
-/// How many faults are told of one file.
+/// How many faults are reported per file.
 const MOST_FAULTS: usize = 20;
 
-/// As deep as SQLite follows a tree.
+/// The depth to which SQLite follows a tree.
 const DEEPEST: u32 = 20;
 
 /// Longer than any record's header, and than any definition.
 const LONGEST_RECORD_HEADER: u64 = 1024 * 1024;
 const LONGEST_DEFINITION: u64 = 8 * 1024 * 1024;
 
-/// Owners of pages; from [`FIRST_OBJECT`] on: an object's place in the list.
+/// The owners of pages; from [`FIRST_OBJECT`] on: an object's index in the list.
 const NOBODY: u32 = 0;
 const SCHEMA: u32 = 1;
 const FREE: u32 = 2;
@@ -40,7 +40,7 @@ pub(crate) struct Object {
     pub(crate) name: String,
     pub(crate) table: String,
     pub(crate) root: u32,
-    /// A checksum of the SQL that made it.
+    /// A checksum of its SQL.
     pub(crate) definition: u64,
 }
 
@@ -67,14 +67,14 @@ impl fmt::Display for Object {
     }
 }
 
-/// Tables that have rows of their own, but Litestream's.
+/// Tables with rows of their own, except Litestream's.
 pub(crate) fn named_tables(objects: &[Object]) -> impl Iterator<Item = &str> {
     let tables = objects.iter().filter(|o| o.kind == "table" && o.root != 0);
     let names = tables.map(|table| &*table.name);
     names.filter(|name| !name.starts_with("_litestream_"))
 }
 
-/// Objects that are gone, new or made otherwise, in words, and their tables.
+/// Objects that are missing, new or different, in words, and their tables.
 pub(crate) fn changes(live: &[Object], replica: &[Object]) -> (Vec<String>, Vec<String>) {
     let by_name = |objects: &[Object]| -> BTreeMap<(String, String), Object> {
         let keyed = objects.iter().map(|o| (o.kind.clone(), o.name.clone()));
@@ -102,35 +102,35 @@ pub(crate) fn changes(live: &[Object], replica: &[Object]) -> (Vec<String>, Vec<
     (named, tables)
 }
 
-/// What was found in a file.
+/// What the walk found in a file.
 #[derive(Debug)]
 pub(crate) struct Structure {
     pub(crate) objects: Vec<Object>,
-    /// How many rows or entries each object's tree has.
+    /// The number of rows or entries in each object's tree.
     entries: Vec<u64>,
     owners: Vec<u32>,
-    /// What is wrong, each with its page and owner.
+    /// The faults, each with its page and owner.
     pub(crate) faults: Vec<String>,
 }
 
 impl Structure {
-    /// Walks the whole file. What is wrong with it is in `faults`.
+    /// Walks the whole file. Its faults are in `faults`.
     ///
     /// # Errors
-    /// Where the file can't be opened, in words.
+    /// Why the file can't be opened, in words.
     pub(crate) fn of(database: &Path) -> Result<Self, String> {
         let pages = PageFile::open(database)?;
         Ok(Walker::new(pages).walk())
     }
 
-    /// Whose a page is, in words.
+    /// The owner of a page, in words.
     pub(crate) fn owner(&self, page: u32) -> String {
         let index = usize::try_from(page).unwrap_or(usize::MAX);
         let owner = self.owners.get(index).copied().unwrap_or(NOBODY);
         name_of(owner, &self.objects)
     }
 
-    /// How many rows a table has, or how many entries an index.
+    /// The number of rows in a table, or of entries in an index.
     pub(crate) fn entries(&self, kind: &str, name: &str) -> Option<u64> {
         let mut all = self.objects.iter().zip(&self.entries);
         let found = all.find(|(o, _)| o.kind == kind && o.name == name && o.root != 0);
@@ -152,10 +152,10 @@ fn name_of(owner: u32, objects: &[Object]) -> String {
     }
 }
 
-/// A tree on its way.
+/// A tree during the walk.
 struct Tree {
     owner: u32,
-    /// Of rows with numbers, or of keys.
+    /// It is a tree of rowids, not of keys.
     of_rows: bool,
     last: Option<i64>,
     leaf_depth: Option<u32>,
@@ -170,7 +170,7 @@ struct Walker {
     owners: Vec<u32>,
     objects: Vec<Object>,
     faults: Vec<String>,
-    /// The page of the pointer map that was read last.
+    /// The last page of the pointer map that was read.
     map: (u32, Vec<u8>),
 }
 
@@ -213,7 +213,7 @@ impl Walker {
         }
     }
 
-    /// Checks the header, and answers with the free list's first page and its length.
+    /// Checks the header, and returns the free list's first page and its length.
     fn header(&mut self) -> Result<(u32, u32), String> {
         if self.file.no_database || self.file.pages == 0 {
             return Err("the file's header is not a database's".to_owned());
@@ -230,7 +230,7 @@ impl Walker {
         }
         self.encoding = encoding;
         self.has_pointer_map = number(&first, 52, 4) != 0;
-        // SQLite believes the size only where the one who wrote it last knew of it.
+        // SQLite trusts the size only if the last writer knew the field.
         let said = page_at(&first, 28);
         let pages = match first[24..28] == first[92..96] && said != 0 {
             true => said,
@@ -265,7 +265,7 @@ impl Walker {
         self.has_pointer_map && page > 1 && self.map_of(page) == page
     }
 
-    /// The page of the pointer map where `page` is entered.
+    /// The page of the pointer map that has the entry of `page`.
     fn map_of(&self, page: u32) -> u32 {
         let each = self.usable as u32 / 5 + 1;
         let map = (page - 2) / each * each + 2;
@@ -293,7 +293,7 @@ impl Walker {
         Ok(())
     }
 
-    /// The pointer map says of `page` what it is, and which page leads to it.
+    /// Checks the pointer map's entry for `page`: its kind, and its parent.
     fn mapped(&mut self, page: u32, kind: u8, parent: u32) -> Result<(), String> {
         if !self.has_pointer_map || page < 2 {
             return Ok(());
@@ -316,12 +316,12 @@ impl Walker {
             self.objects[index].root,
             self.objects[index].kind == "table",
         );
-        // A view, a trigger, a table of a module.
+        // A view, a trigger, a virtual table.
         if root == 0 {
             return 0;
         }
         let owner = FIRST_OBJECT.saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-        // A table WITHOUT ROWID is a tree of keys, too.
+        // A table WITHOUT ROWID is also a tree of keys.
         let kind = match root <= self.last_page() {
             true => self.file.page(root).map_or(0, |page| page[0]),
             false => 0,
@@ -331,7 +331,7 @@ impl Walker {
         tree.entries
     }
 
-    /// Walks what is below a page; a fault there is told, and the rest is walked on.
+    /// Walks a page's subtree; records a fault there, and continues with the rest.
     fn child(&mut self, page: u32, parent: u32, kind: u8, tree: &mut Tree, depth: u32) {
         let walked = self
             .take(page, tree.owner)
@@ -391,7 +391,7 @@ impl Walker {
         Ok(())
     }
 
-    /// The cells of a page, none of which covers another or what is free.
+    /// The cells of a page; none may overlap another or the free space.
     fn cells(
         &self,
         bytes: &[u8],
@@ -408,7 +408,7 @@ impl Walker {
         if first + 2 * count > content || content > self.usable {
             return Err("its cells begin outside of their area".to_owned());
         }
-        // A place is less than 2^16, and so is a size: together they are sorted most quickly.
+        // Offset and size are both less than 2^16: packed in one number they sort fastest.
         let mut covered: Vec<u32> = Vec::with_capacity(count);
         let mut cover = |start: usize, size: usize| {
             covered.push((start as u32) << 16 | size.clamp(4, 0xffff) as u32);
@@ -451,7 +451,7 @@ impl Walker {
         Ok(cells)
     }
 
-    /// Whether a cell's record is one, with the pages that it goes on in.
+    /// Checks a cell's record and its overflow pages.
     fn content(&mut self, bytes: &[u8], cell: &Cell, page: u32, tree: &Tree) -> Result<(), String> {
         let chain = self.overflow(cell, page, tree.owner)?;
         let local = &bytes[cell.local.clone()];
@@ -482,7 +482,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Takes the pages of a long record.
+    /// Takes the overflow pages of a record.
     fn overflow(&mut self, cell: &Cell, page: u32, owner: u32) -> Result<Vec<u32>, String> {
         let beyond = cell.payload - cell.local.len() as u64;
         let count = beyond.div_ceil(self.usable as u64 - 4);
@@ -542,7 +542,7 @@ impl Walker {
             })
         };
         let root = match root {
-            // 0 and 1 are stored as no byte at all; the root of a view may be NULL.
+            // 0 and 1 are stored in no byte; the root of a view may be NULL.
             (0 | 8, _) => 0,
             (9, _) => 1,
             (1..=6, range) => {
@@ -585,7 +585,7 @@ impl Walker {
         }
     }
 
-    /// The pages that are nobody's by right; all others have to have an owner.
+    /// Marks the lock page and the pointer map; all other pages must have an owner.
     fn reserve(&mut self) {
         let mut lost = (0_u32, 0_u32);
         for page in 1..=self.last_page() {

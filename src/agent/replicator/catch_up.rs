@@ -1,8 +1,7 @@
-//! What a Litestream that was just started has to show: a new row first, then that it replicated it.
+//! The catch-up of a Litestream that was just started: a new row, then a sync that shows it replicated.
 //!
-//! Owns when it is asked to sync, how often after a failure, and whether a Litestream that can't be
-//! asked has a control socket at all. What an answer means for the device is for the replicator to
-//! say.
+//! Owns when Litestream is asked to sync, the retries, and whether it has a control socket at all.
+//! Never decides what an answer means for the device: the replicator does.
 
 use std::time::Duration;
 
@@ -13,40 +12,40 @@ use crate::agent::proof::Finding;
 use crate::clock::BootTime;
 use crate::litestream::answer::{BEGINNING_MISSED, SyncFailure};
 
-/// A Litestream whose control socket has not appeared for so long has none; a slow device, or a busy
-/// one, needs longer than it should to start a program of 36 MB.
+/// A Litestream without a control socket after this time has none; a slow or busy device takes long to
+/// start a program of 36 MB.
 pub(super) const SOCKET_LIMIT: Duration = Duration::from_secs(45);
 
-/// The same, where the last one had none either.
+/// The same, if the last one had none either.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a socket that was given up is looked for all the same.
+/// How often a missing socket is still looked for.
 const LOOK_PACE: Duration = Duration::from_secs(30);
 
-/// How often the socket is looked for: each look is a failed connect, and each adds to the gap.
+/// How often a new socket is looked for: each look is a failed connect, and the wait adds to the gap.
 const SOCKET_PACE: Duration = Duration::from_millis(50);
 
-/// A sync that takes longer is late. Litestream goes on with it, and its answer still counts.
+/// A sync that takes longer is late. Litestream continues it, and its answer still counts.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
-/// One that is so late is asked for again. Litestream tries ten times before it says why S3 fails it, which
-/// takes 2 min, and makes no second attempt beside the first.
+/// A sync that is this late is requested again. Litestream tries ten times, for 2 min, before it
+/// reports why S3 fails, and makes no second attempt in parallel.
 const LATE_LIMIT: Duration = Duration::from_secs(180);
 
-/// How often a replica that follows is asked again, where there are new rows to show it by.
+/// How often a replica that follows is checked again, if new rows can show it.
 const PROOF_PACE: Duration = Duration::from_secs(30);
 
-/// Syncs that fail: each also wakes Litestream from its own back-off, which grows to 5 min.
+/// The retry of a failed sync: it also ends Litestream's own back-off, which grows to 5 min.
 const SYNC_RETRY: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(30),
     least: Duration::from_millis(500),
 };
 
-/// How far a Litestream that was just started is known to have come.
+/// How far a Litestream that was just started has come, as far as known.
 #[derive(Debug)]
 pub(super) enum CatchUp {
-    /// A row is to be committed first, so that a sync has something to show.
+    /// A row is committed first, so that a sync has something to show.
     Row {
         retry: BootTime,
         until: BootTime,
@@ -54,20 +53,20 @@ pub(super) enum CatchUp {
     },
     /// A sync is due at that time.
     Due { at: BootTime, failures: u32 },
-    /// A sync was asked for.
+    /// A sync was requested.
     Asked { deadline: BootTime, failures: u32 },
-    /// Its answer is late. It may come yet, with the reason, and is waited for until then.
+    /// Its answer is late. It may still come, with the reason, until this time.
     Late { until: BootTime, failures: u32 },
-    /// It has caught up. Asked again with the first row `from` then on, which there is once it is
-    /// `wanted`; without a heartbeat nobody knows of rows, and it is asked all the same.
+    /// It has caught up. The next sync comes after the first row `from` then on, once that is `wanted`;
+    /// without a heartbeat no rows are known, and it comes anyway.
     Done { from: BootTime, wanted: bool },
-    /// It had caught up, and is asked whether it still has.
+    /// It had caught up, and is asked whether it still follows.
     Confirming { deadline: BootTime },
-    /// It has no control socket, as far as is known; that is looked at again at `look`.
+    /// It has no control socket, as far as known; `look` is the next look.
     Unmeasured { look: BootTime },
 }
 
-/// Whether this device's Litestream has a control socket, by what was seen of it so far.
+/// Whether this device's Litestream has a control socket, as far as seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Socket {
     Unknown,
@@ -75,27 +74,27 @@ pub(super) enum Socket {
     Absent,
 }
 
-/// What matters of who asked for a sync.
+/// What an answer's meaning depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
-    /// For how long the Litestream that was asked has been up.
+    /// How long the Litestream that was asked has been up.
     pub(super) age: Duration,
     /// Heartbeat rows are written.
     pub(super) heartbeat: bool,
-    /// There is one already that the answer says nothing of.
+    /// There is a newer row that the answer does not cover.
     pub(super) wanted: bool,
 }
 
 /// What an answer to a sync says about the replica.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Not there yet; it is asked again. With the reason, where there is one to tell.
+    /// Not caught up; it is asked again. With the reason, if there is one to report.
     Behind(Option<String>),
-    /// Its replica holds all that there was.
+    /// The replica holds everything.
     CaughtUp,
-    /// Without a control socket nobody can tell.
+    /// Without a control socket it can't be known.
     Unmeasured,
-    /// It can't, for its local state is broken or wrong, as is said here.
+    /// Its local state is broken or wrong, for this reason.
     StateUseless(String),
 }
 
@@ -141,7 +140,7 @@ impl CatchUp {
         }
     }
 
-    /// Litestream answered a sync. `None`: nothing new is known.
+    /// Litestream answered a sync. `None`: no news.
     pub(super) fn answered(
         &mut self,
         result: Result<Finding, SyncFailure>,
@@ -176,13 +175,13 @@ impl CatchUp {
                 };
                 Verdict::CaughtUp
             }
-            // A new row, and then it is asked for that.
+            // A new row, and then a sync of it.
             Ok(Finding::Begun) => {
                 *self = Self::row_from(now, 0);
                 Verdict::Behind(None)
             }
             Ok(Finding::Unread) => {
-                // It may have been read before the question; of a new row that can't be.
+                // It may have been read before the request; a new row can't have been.
                 let first = failures == 0 && asker.heartbeat;
                 let at = match first {
                     true => now,
@@ -229,7 +228,7 @@ impl CatchUp {
         })
     }
 
-    /// A sync whose time is over has the replica behind.
+    /// A sync past its deadline means that the replica is behind.
     pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
         let failures = match *self {
             Self::Asked { deadline, failures } if deadline <= now => failures + 1,
@@ -243,7 +242,7 @@ impl CatchUp {
         Some(Verdict::Behind(Some(NO_ANSWER.to_owned())))
     }
 
-    /// The next step, where it is due.
+    /// The next step, if it is due.
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Action> {
         if let (Self::Done { wanted, .. }, false) = (&mut *self, heartbeat) {
             *wanted = true;
@@ -307,7 +306,7 @@ impl CatchUp {
         }
     }
 
-    /// Nothing more is to be had of it for now.
+    /// It has nothing more to do for now.
     pub(super) fn is_done(&self) -> bool {
         matches!(
             self,
@@ -316,8 +315,8 @@ impl CatchUp {
     }
 }
 
-/// Whether a Litestream without a socket at that age will get none. Where there was one once, a
-/// missing one is a fault and no property.
+/// Whether a Litestream without a socket at that age will not get one. If there was one before, a
+/// missing one is a fault.
 fn has_none(socket: Socket, age: Duration) -> bool {
     match socket {
         Socket::Seen => false,
@@ -326,11 +325,11 @@ fn has_none(socket: Socket, age: Duration) -> bool {
     }
 }
 
-/// What is wrong with one whose sync is late.
+/// The problem of a Litestream whose sync is late.
 const NO_ANSWER: &str = "its sync has taken more than 20 s; S3 may be slow or unreachable";
 
-/// What is wrong with one that has nothing new to say of a database that was written to.
+/// The problem of a Litestream that reads nothing of what was written.
 const UNREAD: &str = "it reports success, but has not read the newest rows; another file may have taken the database's place";
 
-/// What is wrong where a socket is missing.
+/// The problem of a missing socket.
 const NO_SOCKET: &str = "nothing listens on its control socket any more; see Litestream's log";

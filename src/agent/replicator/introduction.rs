@@ -1,14 +1,14 @@
-//! What the Litestream that runs replicates, as far as it has told.
+//! What the running Litestream replicates, as far as it has answered.
 //!
-//! Owns when it is asked, and asked again: an answer may get lost, and an older version has none. What it
-//! says is not its affair.
+//! Owns when it is asked, and the retries: an answer may get lost, and an older version gives none.
+//! Never judges the answer.
 
 use std::time::Duration;
 
 use crate::agent::Action;
 use crate::clock::BootTime;
 
-/// It is asked again after this, and twice as late each time.
+/// It is asked again after this, doubled each time.
 const FIRST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -16,14 +16,14 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub(super) enum Introduction {
     /// It was started, and has not answered anything yet.
     Unmet,
-    /// It is asked then, and so much later again.
+    /// It is asked at this time, and again after `wait`.
     Due { at: BootTime, wait: Duration },
-    /// It has told.
+    /// It has answered.
     Done,
 }
 
 impl Introduction {
-    /// It answered something.
+    /// It answered a request.
     pub(super) fn meets(&mut self, now: BootTime) {
         if matches!(self, Self::Unmet) {
             *self = Self::Due {

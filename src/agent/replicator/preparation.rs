@@ -1,7 +1,7 @@
-//! The last moments of a Litestream that is about to be stopped: a row, the guard, a sync.
+//! The preparation of a stop of Litestream: a row, the guard, a sync.
 //!
-//! Owns their order, so that nothing is reset between the row and the stop, and that none of them
-//! holds a rotation up. Stops nothing by itself.
+//! Owns their order, so that the WAL is not reset between the row and the stop, and no step delays a
+//! rotation too long. Never stops anything itself.
 
 use super::{PREPARATION_LIMIT, ROW_PACE};
 use crate::agent::Action;
@@ -15,28 +15,28 @@ pub(super) struct Preparation {
 
 #[derive(Debug)]
 enum Step {
-    /// A row is to be committed, so that the guard pins the WAL; tried again at `retry`. Until then
-    /// Litestream's own lock holds the WAL, if it was seen to.
+    /// A row is committed first, so that the guard pins the WAL; retried at `retry`. Until then
+    /// Litestream's own read lock holds the WAL, if `held`.
     Row { retry: BootTime, held: bool },
-    /// The guard is to be taken, then a sync is to be asked for.
+    /// The guard is taken, then a sync is requested.
     Guard,
-    /// A sync was asked for.
+    /// A sync was requested.
     Sync,
 }
 
-/// What a look at the clock leads to.
+/// The next thing to do.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Nothing is due, or only a step that needs nothing done.
+    /// Nothing is due, or only a step without an action.
     Waits,
-    /// This is to be done.
+    /// Do this.
     Does(Action),
     /// Litestream may be stopped.
     Over,
 }
 
 impl Preparation {
-    /// `held`: Litestream was seen to hold the WAL.
+    /// `held`: Litestream is known to hold the WAL.
     pub(super) fn begin(held: bool, now: BootTime) -> Self {
         Self {
             step: Step::Row { retry: now, held },
@@ -44,7 +44,7 @@ impl Preparation {
         }
     }
 
-    /// A row was committed, or could not be: a locked database delays a stop, and prevents none.
+    /// A row was committed, or could not be: a locked database delays a stop, but does not prevent it.
     pub(super) fn row(&mut self, committed: bool, now: BootTime) {
         match &mut self.step {
             Step::Row { .. } if committed => self.turn_to_guard(now),
@@ -61,7 +61,7 @@ impl Preparation {
                 *retry = BootTime::NEVER;
                 return Progress::Does(Action::WriteRow);
             }
-            // The guard itself was taken when this turn began: see `holds_wal`.
+            // The guard was taken when this step began: see `holds_wal`.
             Step::Guard => {
                 self.step = Step::Sync;
                 self.deadline = now + PREPARATION_LIMIT;
@@ -80,12 +80,12 @@ impl Preparation {
         }
     }
 
-    /// An answer to a sync is the answer to this one.
+    /// Whether an answer to a sync belongs to this preparation.
     pub(super) fn awaits_sync(&self) -> bool {
         matches!(self.step, Step::Sync)
     }
 
-    /// The WAL needs no guard yet.
+    /// Litestream holds the WAL: no guard is needed yet.
     pub(super) fn holds_wal(&self) -> bool {
         matches!(self.step, Step::Row { held: true, .. })
     }

@@ -1,7 +1,7 @@
-//! The Litestream that runs, or does not: its credentials, its starts and stops, its deaths.
+//! Litestream's process: its credentials, its starts and stops, its unexpected exits.
 //!
-//! Owns where it stands in its life, and when it is tried again. Knows nothing of a database, nor of what
-//! its answers prove; nor how it is run.
+//! Owns its phase, and when it is retried. Never deals with a database, with what answers prove, or
+//! with how the process is run.
 
 use std::time::Duration;
 
@@ -13,43 +13,43 @@ use crate::agent::{Policy, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 
-/// Within this local state is dropped: systemd stops the unit first, which takes up to its stop time-out.
+/// The limit for a reset: systemd first stops the unit, which takes up to its stop time-out.
 const RESET_LIMIT: Duration = Duration::from_secs(120);
 
-/// Litestream dying, or not starting.
+/// The retry after Litestream died or did not start.
 const RESTART: Backoff = Backoff {
     first: Duration::from_secs(2),
     longest: Duration::from_secs(60),
     least: Duration::from_secs(1),
 };
 
-/// Litestream that ran so long was well: its next death counts as the first.
+/// After this uptime Litestream was well: its next death counts as the first.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Credentials with less left are not worth a start.
+/// Credentials that expire sooner are not worth a start.
 pub(super) const LEAST_TERM: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(in crate::agent) struct Process {
     supervisor: SupervisorKind,
-    /// How the next start delivers credentials, as it is configured, or else as a probe told.
+    /// How the next start delivers credentials: by the configuration, or else by a probe.
     configured: Option<Rotation>,
     pub(super) probed: Option<Rotation>,
-    /// How the last one did.
+    /// How the last start did.
     rotation: Option<Rotation>,
-    /// The clock by which its SDK counts went back since: it takes what it has for good too long, and
-    /// does not ask in time.
+    /// The SDK's clock went back since then: the SDK considers its credentials valid for too long, and
+    /// asks too late.
     clock_went_back: bool,
     pub(super) phase: Phase,
-    /// Since when that has been so.
+    /// Since when the phase has been this one.
     pub(super) since: BootTime,
-    /// Whether a unit of systemd's may run, though nothing was heard of it.
+    /// Whether systemd's unit may run, although it has reported nothing.
     unit_may_run: bool,
-    /// The newest credentials' term, and the term of those that it was started with.
+    /// The term of the newest credentials, and of those that it was started with.
     term: Option<Term>,
     running: Option<Term>,
     deaths: u32,
-    /// Since when the one that runs has been up.
+    /// Since when the running process has been up.
     pub(super) up_since: BootTime,
     pub(in crate::agent) starts: u64,
     pub(in crate::agent) rotations: u64,
@@ -57,7 +57,7 @@ pub(in crate::agent) struct Process {
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Not running, and there are no credentials to run it with.
+    /// Not running: there are no credentials for it.
     Idle,
     /// Not running; started again at `until`.
     Waiting { until: BootTime },
@@ -65,13 +65,13 @@ pub(super) enum Phase {
     Starting(Start),
     /// Running.
     Running,
-    /// Running still, and about to be stopped.
+    /// Still running, and about to be stopped.
     Preparing,
     /// Asked to end.
     Stopping(Stop),
     /// Not running; its local state is being dropped.
     Resetting { deadline: BootTime },
-    /// The daemon ends, and it is down, or left to systemd.
+    /// The daemon ends; Litestream is down, or left to systemd.
     Down,
 }
 
@@ -104,57 +104,57 @@ impl Process {
         self.supervisor == SupervisorKind::Child
     }
 
-    /// It may run with credentials of an earlier daemon's, or with older ones.
+    /// It may run with credentials of an earlier daemon, or with older ones.
     pub(super) fn may_run_unheard(&self) -> bool {
         self.unit_may_run
     }
 
-    /// It was started by this daemon, once.
+    /// This daemon has started it before.
     pub(super) fn is_ours(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Fresh credentials are there, good for `term`.
+    /// New credentials arrived, valid for `term`.
     pub(super) fn renewed(&mut self, term: Term) {
         let first = self.term.replace(term).is_none();
         self.rotations += u64::from(!first);
     }
 
-    /// The next credentials take a restart, which is time enough: those that it has are good until
+    /// The next credentials take a restart. That is early enough: the current ones are valid until
     /// then.
     pub(in crate::agent) fn clock_went_back(&mut self) {
         self.clock_went_back = true;
     }
 
-    /// The configuration was read anew: from the next hand-over on it holds.
+    /// The configuration was reloaded: it applies from the next hand-over on.
     pub(super) fn reloaded(&mut self, rotation: Option<Rotation>) {
         self.configured = rotation;
     }
 
-    /// How the next start delivers credentials; `None` where a probe has to tell.
+    /// How the next start delivers credentials; `None` if a probe decides.
     pub(super) fn next_rotation(&self) -> Option<Rotation> {
         self.configured.or(self.probed)
     }
 
-    /// How the one that was last started comes by credentials.
+    /// How the last Litestream that was started gets credentials.
     pub(in crate::agent) fn rotation(&self) -> Option<Rotation> {
         self.rotation
     }
 
-    /// Whether the one that runs gets new credentials without a restart, and is to.
+    /// Whether the running Litestream can and should get new credentials without a restart.
     pub(super) fn refreshes(&self) -> bool {
         self.rotation == Some(Rotation::Refresh)
             && self.next_rotation() != Some(Rotation::Restart)
             && !self.clock_went_back
     }
 
-    /// It asks for the newest credentials, and gets them.
+    /// It asks for the newest credentials itself.
     pub(super) fn refreshed(&mut self, now: BootTime) {
         self.running = self.term;
         self.since = now;
     }
 
-    /// It is told to start with the newest credentials.
+    /// It is started with the newest credentials.
     pub(super) fn launched(&mut self, rotation: Rotation, now: BootTime) {
         self.running = self.term;
         self.unit_may_run = !self.is_child();
@@ -177,7 +177,7 @@ impl Process {
         }
     }
 
-    /// It is tried again, ever later; in how long.
+    /// Schedules the next try, ever later; returns the wait.
     pub(super) fn wait_to_start(&mut self, jitter: &mut Jitter, now: BootTime) -> Duration {
         self.deaths = self.deaths.saturating_add(1);
         let wait = RESTART.wait(self.deaths, jitter);
@@ -185,14 +185,14 @@ impl Process {
         wait
     }
 
-    /// A start took too long; it is tried again, as late as after many deaths.
+    /// A start took too long: the next try comes as late as after many deaths.
     pub(super) fn start_was_late(&mut self, now: BootTime) -> Duration {
         let wait = RESTART.longest;
         self.enter(Phase::Waiting { until: now + wait }, now);
         wait
     }
 
-    /// It is asked to end.
+    /// A stop begins.
     pub(super) fn stops(&mut self, then: Then, is_last: bool, now: BootTime) {
         let last_sync = match then {
             _ if !self.runs_with_credentials(now) => LastSync::Hopeless,
@@ -202,7 +202,7 @@ impl Process {
         self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
     }
 
-    /// Its local state is being dropped; a unit is stopped for that.
+    /// The reset of its local state begins; a unit is stopped for that.
     pub(super) fn resets(&mut self, now: BootTime) {
         self.unit_may_run = false;
         let deadline = now + RESET_LIMIT;
@@ -217,7 +217,7 @@ impl Process {
         )
     }
 
-    /// Whether the credentials that it was started with are still good.
+    /// Whether the credentials that it was started with are still valid.
     pub(super) fn runs_with_credentials(&self, now: BootTime) -> bool {
         self.running.is_some_and(|term| now < term.ends)
     }

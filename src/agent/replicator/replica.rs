@@ -1,8 +1,8 @@
-//! One database and its replica: what is proved of it, what Litestream is asked next of it, and whether it
-//! has to begin anew.
+//! One database and its replica: what is proved of it, what Litestream is asked about it, and whether
+//! it has to begin anew.
 //!
-//! Owns all that is known of one database. Of the process that answers it knows no more than that it was
-//! started: where one Litestream has several databases, each of them has one of these.
+//! Owns all knowledge of one database. Never deals with the process beyond its start: if one Litestream
+//! has several databases, each of them has one of these.
 
 use std::time::Duration;
 
@@ -14,21 +14,20 @@ use crate::agent::{Action, Debt, Earlier};
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, BEGINNING_MISSED, SyncFailure};
 
-/// Local state that breaks again sooner than this is not mended by dropping it; twice as late each time,
-/// for the whole database may have to be uploaded.
+/// If local state breaks again within this time, dropping it does not help; doubled each time, because
+/// the whole database may have to be uploaded.
 const RESET_PACE: Duration = Duration::from_secs(180);
 const LONGEST_RESET_PACE: Duration = Duration::from_secs(43_200);
 
-/// A reset that failed is tried again after this; where the WAL could not be emptied, twice as late each
-/// time.
+/// The retry of a failed reset; doubled each time if the WAL could not be emptied.
 const RESET_RETRY: Duration = Duration::from_secs(300);
 const LONGEST_RESET_RETRY: Duration = Duration::from_secs(1800);
 
-/// What is said of what an earlier run found.
+/// The reason for what an earlier run found.
 const FOUND_EARLIER: &str =
     "an earlier run of edgerepl found that Litestream's uploads do not continue the replica";
 
-/// What is said while the WAL may have been reset without a trace.
+/// The reason while the WAL may have been reset without a trace.
 const WAL_LET_GO: &str =
     "the WAL was released before Litestream had read it, and may have been reset";
 
@@ -36,23 +35,23 @@ const WAL_LET_GO: &str =
 pub(in crate::agent) struct Replica {
     pub(in crate::agent) ledger: Ledger,
     stage: Stage,
-    /// Litestream was seen to have opened the database: its own lock holds the WAL.
+    /// Litestream is known to have opened the database: its own read lock holds the WAL.
     holds_wal: bool,
-    /// That the Litestream that runs replicates it stands in the log.
+    /// The log says that the running Litestream replicates it.
     announced: bool,
     reset_allowed: BootTime,
     resets: u32,
     /// How often in a row the WAL could not be emptied.
     unemptied: u32,
-    /// Its local state is what an earlier run found wrong.
+    /// Its local state is the one that an earlier run found wrong.
     has_old_state: bool,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// Litestream is down, or does not count any more.
+    /// Litestream is down, or its answers do not count.
     Idle,
-    /// It has to show that it follows, or has.
+    /// It has to show that it follows, or has shown it.
     CatchingUp(CatchUp),
     /// It is about to be stopped.
     Preparing(Preparation),
@@ -72,7 +71,7 @@ impl Replica {
         }
     }
 
-    /// What an earlier run left. Nobody knows any more what it had found wrong with Litestream's local state.
+    /// The record of an earlier run; it does not say what was wrong with Litestream's local state.
     pub(in crate::agent) fn recalls(&mut self, earlier: Earlier) {
         if let Debt::Row(age) = earlier.debt {
             self.ledger.inherit(age);
@@ -83,8 +82,8 @@ impl Replica {
         }
     }
 
-    /// Another database has taken its place, of which nothing is known yet. What is under way goes on, but
-    /// for questions about the one before.
+    /// A reload names another database, of which nothing is known. Steps under way continue, except for
+    /// syncs of the previous one.
     pub(super) fn is_another(&mut self, now: BootTime) {
         self.ledger = Ledger::new(now);
         self.holds_wal = false;
@@ -102,7 +101,7 @@ impl Replica {
         self.ledger.started();
     }
 
-    /// It runs, or has newer credentials: it has to show that it follows.
+    /// Litestream runs, or has newer credentials: it has to show that it follows.
     pub(super) fn catch_up(&mut self, now: BootTime) {
         self.stage = Stage::CatchingUp(CatchUp::begin(now));
     }
@@ -117,7 +116,7 @@ impl Replica {
         self.stage = Stage::Preparing(Preparation::begin(self.holds_wal, now));
     }
 
-    /// It is stopped: no answer counts any more.
+    /// Litestream is stopped: its answers do not count any more.
     pub(super) fn stops(&mut self) {
         self.stage = Stage::Idle;
     }
@@ -141,8 +140,7 @@ impl Replica {
         }
     }
 
-    /// Litestream, which has been up for so long (`age`), answered a sync. What that means, where it is
-    /// news.
+    /// Litestream, up for `age`, answered a sync. Returns what that means, if it is news.
     pub(super) fn answered(
         &mut self,
         result: Result<Answer, SyncFailure>,
@@ -152,7 +150,7 @@ impl Replica {
         jitter: &mut Jitter,
         now: BootTime,
     ) -> Option<Verdict> {
-        // What has read the database holds its WAL.
+        // A Litestream that has read the database holds its WAL.
         self.holds_wal |= result.is_ok();
         if result == Err(SyncFailure::BeginningMissed) {
             self.ledger.breaks(BEGINNING_MISSED);
@@ -166,7 +164,7 @@ impl Replica {
         match &mut self.stage {
             Stage::CatchingUp(catch_up) => {
                 let verdict = catch_up.answered(finding, asker, socket, jitter, now);
-                // Nobody can tell; the guard is not for ever.
+                // It can't be known whether it holds the WAL; the guard must end sometime.
                 self.holds_wal |= matches!(verdict, Some(Verdict::Unmeasured));
                 verdict
             }
@@ -179,7 +177,7 @@ impl Replica {
         matches!(&self.stage, Stage::Preparing(preparation) if preparation.awaits_sync())
     }
 
-    /// What is late.
+    /// Handles a late answer.
     pub(super) fn expire(&mut self, now: BootTime) -> Option<Verdict> {
         match &mut self.stage {
             Stage::CatchingUp(catch_up) => catch_up.expire(now),
@@ -187,7 +185,7 @@ impl Replica {
         }
     }
 
-    /// The next step, where it is due; [`Progress::Over`] once Litestream may be stopped.
+    /// The next step, if it is due; [`Progress::Over`] once Litestream may be stopped.
     pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Progress {
         let progress = match &mut self.stage {
             Stage::Idle => Progress::Waits,
@@ -210,12 +208,12 @@ impl Replica {
         }
     }
 
-    /// It followed when last asked, as far as that can be known.
+    /// It followed at the last answer, as far as that can be known.
     pub(super) fn follows(&self) -> bool {
         matches!(&self.stage, Stage::CatchingUp(catch_up) if catch_up.is_done())
     }
 
-    /// Nobody but the guard keeps the WAL from being reset before Litestream has read it.
+    /// Only the guard can keep the WAL from a reset before Litestream has read it.
     pub(super) fn leaves_wal_open(&self) -> bool {
         match &self.stage {
             Stage::Idle => true,
@@ -224,7 +222,7 @@ impl Replica {
         }
     }
 
-    /// Litestream's local state may be dropped, for it has to begin anew.
+    /// Whether Litestream's local state may be dropped now.
     pub(super) fn may_be_reset(&self, now: BootTime) -> bool {
         self.reset_allowed <= now
     }
@@ -236,7 +234,7 @@ impl Replica {
         self.resets = self.resets.saturating_add(1);
     }
 
-    /// Litestream may not be started before that is dropped.
+    /// That state has to be dropped before Litestream may start.
     pub(super) fn has_old_state(&self) -> bool {
         self.has_old_state
     }
@@ -252,13 +250,13 @@ impl Replica {
         self.reset_allowed = now + RESET_RETRY;
     }
 
-    /// Nobody holds the WAL, and Litestream has not opened the database: a reset may go unnoticed, until
-    /// the WAL was empty once.
+    /// The WAL is released before Litestream has opened the database: a reset may go unnoticed until
+    /// the WAL was emptied.
     pub(in crate::agent) fn lets_go_of_wal(&mut self) {
         self.ledger.breaks(WAL_LET_GO);
     }
 
-    /// The WAL is empty: all of it is uploaded next.
+    /// The WAL is empty: Litestream uploads the whole database next.
     pub(super) fn begins_anew(&mut self) {
         self.unemptied = 0;
         self.ledger.begins_anew();
@@ -272,7 +270,7 @@ impl Replica {
         self.resets = self.resets.saturating_sub(1);
     }
 
-    /// Its replica was shown to hold all that there was; whether that is to be told.
+    /// The replica was proved to hold everything; returns whether to log that.
     pub(super) fn caught_up(&mut self, now: BootTime) -> bool {
         if self.reset_allowed <= now {
             self.resets = 0;

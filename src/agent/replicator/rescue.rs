@@ -1,30 +1,29 @@
-//! What becomes of a Litestream that runs and does not follow: it is restarted, once, and then ever less
-//! often.
+//! The rescue of a Litestream that runs and does not follow: one restart, then ever fewer.
 //!
-//! Owns the pace of that, and what is known of whether it hears at all. Stops nothing by itself, and knows
-//! nothing of what its answers say.
+//! Owns the pace of restarts, and whether Litestream answers at all. Never stops anything itself, and
+//! never judges its answers.
 
 use std::time::Duration;
 
 use super::catch_up::SOCKET_LIMIT;
 use crate::clock::BootTime;
 
-/// Litestream that was asked for so long, again and again, and has shown nothing, is restarted: a little
-/// later than its own longest back-off, so that what mends itself is left alone. A start without S3 costs
-/// it its hold on the WAL.
+/// A Litestream that has shown nothing for this long, though asked repeatedly, is restarted. This is a
+/// little more than its own longest back-off, so that it can recover by itself: a start without S3
+/// loses its hold on the WAL.
 const LIMIT: Duration = Duration::from_secs(360);
 
-/// The same where it does not even say who it is: nothing mends that.
+/// The same if it does not even say who it is: then it does not recover by itself.
 const HUNG_LIMIT: Duration = Duration::from_secs(90);
 
-/// One that does not answer within this what costs it nothing hangs.
+/// A Litestream hangs if it does not answer a cheap request within this.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a restart did not mend is not tried again sooner than this, and twice as late each time: it is
-/// S3, most often, or an upload that takes its time, and has to begin again with each restart.
+/// If a restart did not help, the next one comes after this, doubled each time: the cause is most often
+/// S3, or a long upload, which begins again with each restart.
 const PACE: Duration = Duration::from_secs(3600);
 
-/// No later than this: the longest session's life.
+/// The upper bound: the longest lifetime of a session.
 const LONGEST_PACE: Duration = Duration::from_secs(43_200);
 
 #[derive(Debug)]
@@ -34,14 +33,14 @@ pub(super) struct Rescue {
     tries: u32,
 }
 
-/// Whether the Litestream that runs hears what it is asked.
+/// Whether the running Litestream answers requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Hearing {
-    /// As far as is known.
+    /// It does, as far as known.
     Hears,
-    /// It was asked who it is, and is to say so by then.
+    /// It was asked who it is, and has to answer by then.
     Asked { by: BootTime },
-    /// Nothing listens on its control socket since then.
+    /// Nothing has listened on its control socket since then.
     Deaf { since: BootTime },
     /// It hangs, or can't be asked any more, which is no better.
     Hangs,
@@ -61,7 +60,7 @@ impl Rescue {
         self.hearing = Hearing::Hears;
     }
 
-    /// It answered a sync, or nobody listened (`is_deaf`).
+    /// It answered a sync, or nothing listened (`is_deaf`).
     pub(super) fn answered(&mut self, is_deaf: bool, now: BootTime) {
         self.hearing = match self.hearing {
             _ if !is_deaf => Hearing::Hears,
@@ -79,7 +78,7 @@ impl Rescue {
         }
     }
 
-    /// Whether it has just been found to hang.
+    /// Whether it was found to hang just now.
     pub(super) fn expire(&mut self, now: BootTime) -> bool {
         let is_late = matches!(self.hearing, Hearing::Asked { by } if by <= now);
         if is_late {
@@ -92,7 +91,7 @@ impl Rescue {
         self.hearing == Hearing::Hangs
     }
 
-    /// When it is to say who it is.
+    /// When its answer is due.
     pub(super) fn deadline(&self) -> BootTime {
         match self.hearing {
             Hearing::Asked { by } => by,
@@ -100,7 +99,7 @@ impl Rescue {
         }
     }
 
-    /// When it is restarted, which has shown nothing `since`.
+    /// When a Litestream that has shown nothing `since` then is restarted.
     pub(super) fn due(&self, since: BootTime) -> BootTime {
         let limit = match self.hangs() {
             true => HUNG_LIMIT,
@@ -121,7 +120,7 @@ impl Rescue {
         self.allowed = until;
     }
 
-    /// It follows: what comes then is another matter.
+    /// It follows: the next trouble counts as the first.
     pub(super) fn mended(&mut self, now: BootTime) {
         self.allowed = now;
         self.tries = 0;

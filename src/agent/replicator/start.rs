@@ -1,7 +1,7 @@
-//! A start on its way: how Litestream can be given credentials, how its files and the WAL look, the
-//! WAL emptied where Litestream has to begin anew, and then the start itself.
+//! The steps of a start: a probe for how Litestream gets credentials, a survey of its files and the
+//! WAL, the WAL emptied if Litestream has to begin anew, and the launch.
 //!
-//! Owns the order of these steps, and how long each may take. What each leads to is `starting`'s.
+//! Owns the order of these steps, and their limits. Never decides what follows a step: `starting` does.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::agent::Action;
 use crate::clock::BootTime;
 use crate::config::Rotation;
 
-/// Within this each step is over: `systemctl restart` waits for the unit's own stop time-out.
+/// The limit of each step: `systemctl restart` waits for the unit's own stop time-out.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
-/// The same for the WAL: 1 GiB of it, on flash that takes 2 MB each second.
+/// The limit for emptying the WAL: 1 GiB, on flash that writes 2 MB/s.
 const EMPTY_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
@@ -23,11 +23,11 @@ pub(super) struct Start {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Step {
-    /// It is being found out how Litestream can be given credentials.
+    /// It is found out how Litestream can get credentials.
     Probe,
-    /// Its files and the WAL are being looked at.
+    /// Its files and the WAL are examined.
     Survey(Rotation),
-    /// The WAL is to be emptied, once nobody of ours holds it.
+    /// The WAL is to be emptied, once our guard has released it.
     Hold(Rotation, Because),
     /// It is being emptied.
     Empty(Rotation, Because),
@@ -38,9 +38,9 @@ enum Step {
 /// Why Litestream has to begin anew.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Because {
-    /// The WAL was reset while it was down. Its replica is good as long as it is not started.
+    /// The WAL was reset while it was down. Its replica is right until it is started.
     WalWasReset,
-    /// Its replica is wrong already.
+    /// Its replica is already wrong.
     ReplicaIsBroken,
 }
 
@@ -62,7 +62,7 @@ impl Start {
         Self::at(Step::Launch, STEP_LIMIT, now)
     }
 
-    /// The next step, where nothing but the guard was waited for.
+    /// The next step, if only the guard was waited for.
     pub(super) fn advance(&mut self, is_guarded: bool) -> Option<Action> {
         match self.step {
             Step::Hold(rotation, because) if !is_guarded => {
@@ -77,7 +77,7 @@ impl Start {
         self.deadline
     }
 
-    /// What is late, and what to do about it.
+    /// The step that is late, and what to do about it.
     pub(super) fn trouble(&self) -> String {
         let limit = match self.step {
             Step::Hold(..) | Step::Empty(..) => EMPTY_LIMIT,
@@ -104,7 +104,7 @@ impl Start {
         self.step == Step::Probe
     }
 
-    /// What the files that are looked at are for.
+    /// The rotation of the survey that is under way.
     pub(super) fn surveyed(&self) -> Option<Rotation> {
         match self.step {
             Step::Survey(rotation) => Some(rotation),
@@ -112,7 +112,7 @@ impl Start {
         }
     }
 
-    /// What the WAL that is emptied is for.
+    /// The rotation and the reason of the WAL's emptying that is under way.
     pub(super) fn emptied(&self) -> Option<(Rotation, Because)> {
         match self.step {
             Step::Empty(rotation, because) => Some((rotation, because)),
@@ -120,12 +120,12 @@ impl Start {
         }
     }
 
-    /// Litestream itself, or its unit, was told to start.
+    /// Litestream or its unit was launched.
     pub(super) fn is_launched(&self) -> bool {
         self.step == Step::Launch
     }
 
-    /// Whoever holds the WAL keeps it from being emptied.
+    /// The WAL is being emptied, which any read lock prevents.
     pub(super) fn empties_wal(&self) -> bool {
         matches!(self.step, Step::Hold(..) | Step::Empty(..))
     }

@@ -1,7 +1,7 @@
-//! What becomes of the hand-over with each step of a start.
+//! The transitions of the hand-over with each step of a start.
 //!
-//! Owns when Litestream begins anew. A start that would make a good replica wrong is put off: that of a
-//! Litestream which would take a WAL that was reset while it was down for the one that it knows.
+//! Owns when Litestream begins anew. Never starts a Litestream that would make a good replica wrong:
+//! one that takes a WAL that was reset while it was down for the WAL that it knows.
 
 use super::Replicator;
 use super::introduction::Introduction;
@@ -13,12 +13,12 @@ use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::litestream::answer::Survey;
 
-/// What is said where the WAL is another one than Litestream knows, and of a replica that is wrong.
+/// The reasons: the WAL is not the one that Litestream knows; the replica is wrong.
 const WAL_WAS_RESET: &str = "the WAL was reset while Litestream did not hold it";
 const MUST_BEGIN_ANEW: &str = "Litestream has to upload the whole database";
 
 impl Replicator {
-    /// It is known how Litestream can be given credentials, or not; then the safe way is taken.
+    /// How Litestream can get credentials is known, or unknown; then the safe way is used.
     pub(in crate::agent) fn probed(
         &mut self,
         result: Result<Rotation, String>,
@@ -43,7 +43,7 @@ impl Replicator {
         self.survey(rotation, now, out);
     }
 
-    /// It is known how its files and the WAL look before the start, or not: it is never started blindly.
+    /// The state of its files and the WAL is known, or not: then it is not started.
     pub(in crate::agent) fn surveyed(
         &mut self,
         result: Result<Survey, String>,
@@ -91,7 +91,7 @@ impl Replicator {
         }
         match result {
             Ok(()) => {
-                // What was told since it was stopped was told by the one before.
+                // Answers since the stop came from the previous process.
                 self.introduction = Introduction::Unmet;
                 self.process.is_up(now);
                 self.replica.catch_up(now);
@@ -100,8 +100,9 @@ impl Replicator {
         }
     }
 
-    /// The WAL was emptied, or could not be. Before a start: a good replica is not made wrong by a start:
-    /// that waits. One that misses something already is better than none, and the next start tries again.
+    /// The WAL was emptied, or could not be. If not, a start that would make a good replica wrong
+    /// waits. A replica that already misses rows is better than none: it starts, and the next start
+    /// tries again.
     pub(in crate::agent) fn emptied(
         &mut self,
         result: Result<(), String>,
@@ -114,7 +115,7 @@ impl Replicator {
             _ => None,
         };
         let Some((rotation, because)) = start else {
-            // It was emptied because it was let go. No Litestream had the database open then.
+            // It was emptied because the guard released it. No Litestream had the database open then.
             if result.is_ok() {
                 self.replica.begins_anew();
             }
@@ -177,7 +178,7 @@ impl Replicator {
         out.push(action);
     }
 
-    /// Starts it with the newest credentials, which may have ended on the way here.
+    /// Launches Litestream with the newest credentials, which may have expired meanwhile.
     fn launch(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
         if !self.process.has_credentials(now) || self.leaving.is_some_and(|limit| limit <= now) {
             return self.process.enter(Phase::Idle, now);

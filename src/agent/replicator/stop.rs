@@ -1,26 +1,26 @@
-//! The stop of a Litestream: asked, asked again, killed.
+//! The stop of Litestream: SIGTERM, a second SIGTERM, SIGKILL.
 //!
-//! Owns how long each step gets. What comes after the stop is written on it, and is not its affair.
+//! Owns the limit of each step. Never does what comes after the stop: it only carries it.
 
 use std::time::Duration;
 
 use crate::agent::Action;
 use crate::clock::BootTime;
 
-/// How long a stop may take before a second SIGTERM cuts Litestream's last sync short: in a rotation,
-/// where what is not synced now is synced a moment later,
+/// How long a stop may take before a second SIGTERM aborts Litestream's last sync: in a rotation, where
+/// the next start syncs the rest,
 const ROTATION_GRACE: Duration = Duration::from_secs(10);
 
 /// at the end of the daemon, where it is the last chance (Litestream itself gives up after 30 s),
 const EXIT_GRACE: Duration = Duration::from_secs(31);
 
-/// and where its credentials have ended, so that it can't succeed.
+/// and after its credentials have expired, so that it can't succeed.
 const HOPELESS_GRACE: Duration = Duration::from_secs(1);
 
-/// What a second SIGTERM gets before SIGKILL.
+/// The time between a second SIGTERM and SIGKILL.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A stop under way. It began with a SIGTERM, and ends with the exit.
+/// A stop under way, from SIGTERM to the exit.
 #[derive(Debug)]
 pub(super) struct Stop {
     pub(super) then: Then,
@@ -36,10 +36,10 @@ pub(super) enum Then {
     Exit,
 }
 
-/// What Litestream's last sync is worth waiting for.
+/// Whether Litestream's last sync is worth a wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum LastSync {
-    /// What it misses is synced a moment later.
+    /// The next start syncs what it misses.
     Repeated,
     /// Nothing comes after it.
     Final,
@@ -47,7 +47,7 @@ pub(super) enum LastSync {
     Hopeless,
 }
 
-/// What the next step of a stop is, should it take too long.
+/// The next step if a stop takes too long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Force {
     TerminateAgain,
@@ -57,7 +57,7 @@ enum Force {
 }
 
 impl Stop {
-    /// The SIGTERM is for the caller to send.
+    /// The caller sends the SIGTERM.
     pub(super) fn begin(then: Then, last_sync: LastSync, now: BootTime) -> Self {
         let grace = match last_sync {
             LastSync::Repeated => ROTATION_GRACE,
@@ -71,8 +71,8 @@ impl Stop {
         }
     }
 
-    /// The daemon is to end. A stop that has its end in view anyway is hurried along; any other one
-    /// has become the last chance to sync.
+    /// The daemon is asked to end. A stop for that end is hastened; any other stop becomes the last
+    /// chance to sync.
     pub(super) fn leave(&mut self, now: BootTime) {
         if self.then == Then::Exit {
             self.deadline = now;
@@ -82,7 +82,7 @@ impl Stop {
         self.then = Then::Exit;
     }
 
-    /// The next step, where it is due.
+    /// The next step, if it is due.
     pub(super) fn advance(&mut self, now: BootTime) -> Option<Action> {
         if now < self.deadline {
             return None;

@@ -1,9 +1,9 @@
 //! A private key in a PKCS#11 token.
 //!
-//! Owns the only session of a process, and the response to each error of the module. The rules come
-//! from vendors' modules: exactly one session; no login unless the token requires it; the key is
-//! looked up once and its handle kept; hashing in software, because a secure element may not hash;
-//! a failure that a reload may cure gets one reload per process, and a refused PIN gets none.
+//! Owns a process's only session, and the response to each error of the module. The rules come from
+//! vendors' modules: exactly one session; no login unless the token requires it; the key is looked up
+//! once and its handle kept; hashing in software, because a secure element may not hash; one reload per
+//! process after a failure that it may cure, and none after a refused PIN.
 
 mod public;
 
@@ -28,7 +28,7 @@ use crate::credentials::{FailureClass, FetchFailure};
 
 pub(super) use public::generate;
 
-/// Opens the key that `uri` names. A PIN that is refused is remembered in the file `refused_pin`.
+/// Opens the key of `uri`. The file `refused_pin` records a PIN that was refused.
 pub(super) fn open(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<Arc<TokenKey>, FetchFailure> {
     let mut token = Token {
         uri: uri.clone(),
@@ -43,7 +43,7 @@ pub(super) fn open(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<Arc<TokenKey>,
     }))
 }
 
-/// What the module and the token of `uri` say of themselves, for a person.
+/// The description of the module and the token of `uri`, for a person.
 pub(super) fn describe(uri: &Pkcs11Uri) -> Result<String, FetchFailure> {
     let module = Module::load(&uri.module_path).map_err(|fault| fault.failure)?;
     let maker = match module.0.get_library_info() {
@@ -73,7 +73,7 @@ pub(super) struct TokenKey {
 }
 
 impl TokenKey {
-    /// The SubjectPublicKeyInfo, DER. Costs what a fetch need not pay, hence not
+    /// The SubjectPublicKeyInfo, DER. It costs time that a fetch can save, so it is not
     /// [`SigningKey::public_key`].
     pub(super) fn read_public_key(&self) -> Result<Vec<u8>, FetchFailure> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +133,7 @@ impl fmt::Debug for TokenSigner {
     }
 }
 
-/// The token, which may have to be opened anew.
+/// The token, which may have to be reopened.
 struct Token {
     uri: Pkcs11Uri,
     refused_pin: PathBuf,
@@ -142,8 +142,8 @@ struct Token {
 }
 
 impl Token {
-    /// Does `work` with the open key; opens it where it is closed, and once in a life reloads the
-    /// module and tries again.
+    /// Does `work` with the key, which is opened if necessary; once per process, reloads the module and
+    /// retries.
     fn with_key<T>(
         &mut self,
         work: impl Fn(&OpenKey) -> Result<T, Fault>,
@@ -175,7 +175,7 @@ impl Token {
     }
 }
 
-/// A session that has the key. The order of the fields is the order of closing.
+/// A session with the key. The fields are closed in their order.
 struct OpenKey {
     session: Session,
     handle: ObjectHandle,
@@ -188,8 +188,8 @@ impl OpenKey {
     fn open(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<Self, Fault> {
         let (session, token, module) = open_session(uri, refused_pin, Access::Read)?;
         let handle = find_key(&session, &token, uri)?;
-        // Nothing else is asked of the object: cryptoauthlib answers other attributes with
-        // errors, and the public ones with a computation on the chip.
+        // No other attribute is read: cryptoauthlib answers other attributes with errors, and the
+        // public ones with a computation on the chip.
         let attributes = session.get_attributes(handle, &[AttributeType::KeyType]);
         let algorithm = match attributes
             .map_err(said(&token, "read the key's type"))?
@@ -248,15 +248,15 @@ impl OpenKey {
     }
 }
 
-/// What a session may do.
+/// The access of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Access {
     Read,
-    /// Objects can be made.
+    /// Objects can be created.
     Write,
 }
 
-/// A session with the token, logged in where it asks for that. To be dropped in this order.
+/// A session with the token, logged in if it requires that. The parts must be dropped in this order.
 fn open_session(
     uri: &Pkcs11Uri,
     refused_pin: &Path,
@@ -276,7 +276,7 @@ fn open_session(
     Ok((session, token, module))
 }
 
-/// A module that is loaded and initialized. Dropping it finalizes and unloads it.
+/// A loaded and initialized module. Dropping it finalizes and unloads it.
 struct Module(Pkcs11);
 
 impl Module {
@@ -372,14 +372,14 @@ fn find_token(module: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Fau
     }
 }
 
-/// Ends here where the PIN was refused before: the token need not be woken for that.
+/// Fails early if the PIN was refused before, without using the token.
 fn spare_refused_pin(uri: &Pkcs11Uri, refused_pin: &Path) -> Result<(), Fault> {
     let Some(path) = uri.pin_source.as_ref().filter(|_| refused_pin.exists()) else {
         return Ok(());
     };
     match (Pin::read(path), RefusedPin::open(refused_pin)) {
         (Ok(pin), Ok(refused)) if refused.is(&pin) => Err(wrong_pin(refused.why(path))),
-        // What is wrong here matters only to a token that asks for a PIN.
+        // Other faults matter only to a token that requires a PIN.
         _ => Ok(()),
     }
 }
@@ -429,8 +429,8 @@ fn login(
     }
 }
 
-/// Offers the PIN, unless it is the one that was refused before, and remembers how that went. The
-/// outer error is about the memory.
+/// Offers the PIN, unless it was refused before, and records the result. The outer error is about that
+/// record.
 fn log_in_with(
     pin_file: &Path,
     session: &Session,
@@ -462,7 +462,7 @@ fn wrong_pin(why: String) -> Fault {
     Fault::lasting(FailureClass::WrongPin, why)
 }
 
-/// What the object that `uri` names has.
+/// The attributes of the object that `uri` names.
 fn is_named(uri: &Pkcs11Uri) -> impl Iterator<Item = Attribute> + use<'_> {
     let label = uri.object.as_ref().map(|label| label.clone().into_bytes());
     let id = uri.id.clone();
@@ -511,7 +511,7 @@ fn find_key(session: &Session, token: &TokenInfo, uri: &Pkcs11Uri) -> Result<Obj
     Err(Fault::lasting(FailureClass::Key, message))
 }
 
-/// What tells one object from another, as a URI would name it.
+/// The attributes that identify an object, in the form of a URI.
 fn name_of(session: &Session, handle: ObjectHandle) -> String {
     let attribute = |kind| session.get_attributes(handle, &[kind]).ok()?.pop();
     let object = match attribute(AttributeType::Label) {
@@ -525,7 +525,7 @@ fn name_of(session: &Session, handle: ObjectHandle) -> String {
     format!("object={object:?};id={id}")
 }
 
-/// What was looked for, in words.
+/// The searched object, in words.
 struct Wanted<'a>(&'a Pkcs11Uri);
 
 impl fmt::Display for Wanted<'_> {
@@ -569,7 +569,7 @@ impl Fault {
     }
 }
 
-/// What has nothing to do with the token.
+/// A failure that is not about the token.
 impl From<FetchFailure> for Fault {
     fn from(failure: FetchFailure) -> Self {
         Self {
@@ -588,8 +588,8 @@ fn said<'a>(token: &'a TokenInfo, what: &'a str) -> impl FnOnce(Error) -> Fault 
     }
 }
 
-/// Sessions and handles that went stale, devices that went away or lost a command, and a module
-/// that leaked all it had.
+/// Stale sessions and handles, devices that went away or lost a command, and a module that leaked all
+/// its resources.
 fn is_curable(code: RvError) -> bool {
     matches!(
         code,
@@ -611,7 +611,7 @@ fn is_curable(code: RvError) -> bool {
     )
 }
 
-/// The key can't do what TLS needs, and a retry does not help: it needs another key.
+/// The key can't do what TLS needs, so a retry does not help: another key is needed.
 fn is_unfit(code: RvError) -> bool {
     matches!(
         code,
@@ -625,7 +625,7 @@ fn is_unfit(code: RvError) -> bool {
     )
 }
 
-/// `CKR_DEVICE_ERROR` for `DeviceError`: the name that manuals and search engines know.
+/// `CKR_DEVICE_ERROR` for `DeviceError`: the name in manuals and search engines.
 fn code_name(code: RvError) -> String {
     if let RvError::VendorDefined(number) | RvError::UnknownErrorCode(number) = code {
         return format!("CKR {number:#x}");
@@ -646,8 +646,7 @@ const SHA256_DIGEST_INFO: [u8; 19] = [
     0x00, 0x04, 0x20,
 ];
 
-/// Turns PKCS#11's r‖s into the SEQUENCE of two INTEGERs that TLS carries; `None` unless it is 64
-/// bytes long.
+/// Turns PKCS#11's r‖s into TLS's SEQUENCE of two INTEGERs; `None` unless it is 64 bytes long.
 fn ecdsa_der(raw: &[u8]) -> Option<Vec<u8>> {
     if raw.len() != 64 {
         return None;

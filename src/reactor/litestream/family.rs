@@ -1,8 +1,8 @@
-//! The family of the Litestream that edgerepl runs: the process that was started, and all that came of it.
+//! The process family of edgerepl's Litestream: the process that was started, and its descendants.
 //!
-//! Owns its start, its signals and its end. A wrapper around Litestream may end and leave it behind; it
-//! has ended only when nothing is left of the family. Decides nothing: when it is told to end, and when
-//! it is killed, the agent says.
+//! Owns its start, its signals and its end. A wrapper around Litestream may end before it; the family
+//! has ended only when no process of it is left. Decides nothing: the agent says when to end or kill
+//! it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Command;
@@ -16,25 +16,25 @@ use crate::reactor::voice::Voice;
 use crate::system::family::{self, Seen};
 use crate::system::process::{Process, Streams};
 
-/// What a leader leaves behind is told to end at once, and has so long for its last sync.
+/// If a leader leaves processes behind, they get SIGTERM at once, and this time for the last sync.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Family {
     leader: Process,
-    /// When the leader was started, in the kernel's ticks; zero where that can't be seen.
+    /// When the leader was started, in the kernel's ticks; zero if unknown.
     started: u64,
     voice: Voice,
     terminated: bool,
-    /// The leader has ended, and whoever is left then is killed.
+    /// The leader has ended, and the processes that are left then are killed.
     kill_orphans: Option<BootTime>,
 }
 
 impl Family {
-    /// Starts it on its leash, which is told what goes into its environment.
+    /// Starts it by its leash, which gets the environment.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub(super) fn start(leash: &Command, environment: &str) -> Result<Self, String> {
         let (voice, writer) = Voice::new()?;
         let streams = Streams {
@@ -58,19 +58,19 @@ impl Family {
         self.leader.id()
     }
 
-    /// What to watch: what it says.
+    /// The pipe to poll: its output.
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.voice.pipe()
     }
 
-    /// When somebody is to be killed.
+    /// When processes are to be killed.
     pub(super) fn deadline(&self) -> BootTime {
         self.kill_orphans.unwrap_or(BootTime::NEVER)
     }
 
-    /// Asks it to end. At first its leader alone: one that passes the signal on would have Litestream get
-    /// it twice, which breaks a last sync off; one that does not, dies of it, and what it leaves is told
-    /// then. The second time all of them.
+    /// Asks it to end. The first SIGTERM goes to the leader only: if the leader passes it on,
+    /// Litestream would get it twice, which aborts the last sync; if not, the leader dies, and then the
+    /// processes it leaves get theirs. The second SIGTERM goes to all.
     pub(super) fn terminate(&mut self, own: &[u32]) {
         let again = std::mem::replace(&mut self.terminated, true);
         if again || self.kill_orphans.is_some() {
@@ -80,20 +80,20 @@ impl Family {
         }
     }
 
-    /// Ends all of it at once.
+    /// Kills all of it at once.
     pub(super) fn kill(&self, own: &[u32]) {
         self.signal_all(Signal::SIGKILL, own);
     }
 
-    /// How it ended, in words, once nothing is left of it. `own` are all children that this process
-    /// started itself.
+    /// How it ended, in words, once no process is left. `own`: all children that this process started
+    /// itself.
     pub(super) fn poll(&mut self, own: &[u32], secrets: &[&str]) -> Option<String> {
         let ended = self.leader.ended();
         self.voice.hear(secrets);
         let how = ended?;
         let left = self.members(own);
         if left.is_empty() {
-            // Its last words may have come after the look above.
+            // More output may have come after the read above.
             self.voice.hear(secrets);
             return Some(self.voice.with_last_words(how.to_string()));
         }
@@ -115,7 +115,7 @@ impl Family {
         None
     }
 
-    /// Whether this process is of the Litestream that was started, and so may answer for it.
+    /// Whether this process belongs to the Litestream that was started, and so may answer for it.
     pub(super) fn includes(&self, pid: u32) -> bool {
         pid == self.leader.id()
             || (family::descends(pid, std::process::id())

@@ -1,7 +1,7 @@
-//! All pages of a database at one moment, and the pages of a copy that are others.
+//! All pages of a database in one snapshot, and the pages of a copy that differ.
 //!
-//! Owns a checksum for each page and no page: what is kept of 1 GiB is a few MiB. Says what differs, and
-//! whose it is; judges nothing.
+//! Owns a checksum for each page: 1 GiB needs a few MiB. Never keeps a page. Reports the differences
+//! and their owners; judges nothing.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,19 +10,19 @@ use std::path::Path;
 use crate::store::format::{HEADER, PageFile, lock_page};
 use crate::store::structure::{Object, Structure, changes, named_tables};
 
-/// How much of a file is read at once, in bytes; the largest page is a quarter of it.
+/// How much of a file is read at once, in bytes; four times the largest page.
 const STRETCH: usize = 256 * 1024;
 
-/// How many differences are named.
+/// How many differences are listed.
 const MOST_NAMED: usize = 100;
 
-/// All pages of a database at one moment.
+/// All pages of a database in one snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     pub(super) page_size: usize,
     header: Vec<u8>,
-    /// Of the first page without the header, and of all others; by a key that nobody knows, so that
-    /// nobody can make another page with the same.
+    /// Of the first page without the header, and of all others; with a secret key, so that no page can
+    /// be made with the same checksum.
     checksums: Vec<u64>,
     key: RandomState,
     pub(super) objects: Vec<Object>,
@@ -41,7 +41,7 @@ impl Pages {
     fn checksum(&self, number: u32, bytes: &[u8]) -> u64 {
         let skipped = if number == 1 { HEADER } else { 0 };
         let mut hasher = self.key.build_hasher();
-        // What the lock page holds is nobody's.
+        // The content of the lock page is undefined.
         if number != lock_page(self.page_size) {
             hasher.write(bytes.get(skipped..).unwrap_or_default());
         }
@@ -52,15 +52,15 @@ impl Pages {
         self.checksums.len() as u64
     }
 
-    /// The names of the tables that these pages had.
+    /// The names of the tables of these pages.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &str> {
         named_tables(&self.objects)
     }
 
-    /// The pages of a restored file that are not these.
+    /// The pages of a restored file that differ from these.
     ///
     /// # Errors
-    /// Where the file can't be read, in words.
+    /// Why the file can't be read, in words.
     pub(crate) fn differing(&self, copy: &Path) -> Result<Differing, String> {
         let file = PageFile::open(copy)?;
         if file.page_size != self.page_size {
@@ -95,8 +95,8 @@ impl Pages {
         Ok(found)
     }
 
-    /// Whose the pages are that differ, by the file's structure; and what is not in it any more, by the
-    /// schema that these pages had.
+    /// The owners of the pages that differ, by the file's structure; and what the file lacks, by these
+    /// pages' schema.
     pub(crate) fn name(&self, differing: &Differing, structure: &Structure) -> Differences {
         let mut found = Differences {
             pages: self.differing_count(differing),
@@ -154,17 +154,17 @@ impl Pages {
     }
 }
 
-/// The pages of a copy that are others.
+/// The pages of a copy that differ.
 #[derive(Debug, Default)]
 pub(crate) struct Differing {
-    /// What the header's numbers say of it.
+    /// The difference in the header's numbers.
     header: Option<String>,
     numbers: Vec<u32>,
-    /// Pages that it lacks at its end, or has too many, and bytes after the last page.
+    /// The pages missing at its end, the extra pages, and the bytes after the last page.
     missing: u64,
     beyond: u64,
     rest: u64,
-    /// The size of its pages, where that is another.
+    /// The size of its pages, if it differs.
     other_size: Option<usize>,
 }
 
@@ -178,17 +178,17 @@ impl Differing {
     }
 }
 
-/// How a copy differs from what it should be.
+/// How a copy differs from the original.
 #[derive(Debug, Default)]
 pub(crate) struct Differences {
     pub(crate) pages: u64,
     /// Each in words.
     pub(crate) named: Vec<String>,
-    /// Tables that have an own part in it.
+    /// Tables with a difference of their own.
     pub(crate) tables: Vec<String>,
 }
 
-/// Which of the header's numbers differ.
+/// The header's numbers that differ.
 fn header_difference(live: &[u8], replica: &[u8]) -> String {
     let fields = [
         (24, 4, "change counter"),
