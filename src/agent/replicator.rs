@@ -99,7 +99,7 @@ impl Replicator {
         self.process.renewed(term);
         match self.process.phase {
             Phase::Idle if self.process.may_run_unheard() => self.prepare(now),
-            Phase::Idle | Phase::Waiting { .. } => self.start(now, out),
+            Phase::Idle | Phase::Waiting { .. } => self.start_or_idle(now, out),
             Phase::Running if self.process.refreshes() => {
                 if !self.process.runs_with_credentials(now) {
                     self.replica.ledger.excuse(now);

@@ -175,8 +175,7 @@ impl ValueEnum for NewKey {
 const ENVIRONMENT: &str = "\
 Environment:
   RUNTIME_DIRECTORY  default of --runtime-directory
-  STATE_DIRECTORY    directory of what outlives a boot: the server's last certificate, which is
-                     kept for its date, and which databases have to be uploaded anew
+  STATE_DIRECTORY    directory of what outlives a boot, such as the server's last certificate
   RUST_LOG           log filter [default: info]
 
 Inherited state:

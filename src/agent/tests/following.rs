@@ -287,3 +287,78 @@ fn what_litestream_replicates_is_asked_until_it_tells() {
     assert_eq!(story.pass_answering(HOUR, &FOLLOWS), 0);
     assert_eq!(story.agent.replicator.introduced_at(), BootTime::NEVER);
 }
+
+/// Litestream reads its configuration at a start alone, and the guard and the look are about one database.
+#[test]
+fn another_database_in_the_configuration_gets_a_litestream_a_guard_and_a_look_of_its_own() {
+    let other = |story: &Story| {
+        let mut policy = story.agent.policy.clone();
+        policy.database = "/data/other.db".into();
+        Event::Reloaded(policy)
+    };
+    let mut story = Story::replicating();
+    let reloaded = other(&story);
+    assert_eq!(story.tell(reloaded), [Action::TakeGuard, Action::WriteRow]);
+    story.tell(Event::GuardTaken(Ok(())));
+    assert_eq!(story.tell(Event::Row(Ok(1))), [Action::Sync]);
+    let unknown = SyncFailure::Failed("no such database".to_owned());
+    let done = story.tell(Event::Synced(Err(unknown)));
+    assert_eq!(done, [Action::Terminate], "one that is asked for it");
+
+    // On the way to a start what was looked at is the one before.
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(Event::Row(Ok(1)));
+    story.tell(Event::GuardTaken(Ok(())));
+    assert!(story.tell_alone(granted(HOUR)).contains(&Action::Survey));
+    let reloaded = other(&story);
+    assert_eq!(
+        story.tell_alone(reloaded),
+        [
+            Action::ReleaseGuard,
+            Action::AbandonStart,
+            Action::Survey,
+            Action::TakeGuard
+        ]
+    );
+
+    // So is what was looked for.
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(granted(HOUR));
+    assert!(
+        story
+            .tell(Event::DatabaseMissing)
+            .contains(&Action::LookForReplica)
+    );
+    let reloaded = other(&story);
+    assert!(story.tell(reloaded).contains(&Action::AbandonLook));
+    let done = story.tell(Event::Looked(Ok(false)));
+    assert!(!done.contains(&Action::WriteFirstRow), "{done:?}");
+}
+
+/// systemd may stop what it runs for the reset of the local state: nothing runs then, whatever was before.
+#[test]
+fn a_unit_that_was_stopped_is_not_taken_for_one_that_runs() {
+    let mut story = Story::begin(SupervisorKind::Systemd);
+    story.tell(Event::Tick);
+    story.tell(Event::Row(Ok(1)));
+    story.tell(Event::GuardTaken(Ok(())));
+    story.tell(granted(MINUTE));
+    story.tell(Event::Row(Ok(2)));
+    story.follows();
+    story.tell(Event::Started(Ok(())));
+    story.tell(Event::Row(Ok(3)));
+    let corrupt = SyncFailure::StateCorrupt("ltx".to_owned());
+    let done = story.tell(Event::Synced(Err(corrupt)));
+    assert!(done.contains(&Action::ResetState), "{done:?}");
+    // The credentials end while it is being dropped, and the next ones are not worth a start.
+    story.pass(MINUTE);
+    story.tell(Event::StateReset(Ok(true)));
+    story.tell(granted(SECOND));
+    for _ in 0..10 {
+        let (activity, ..) = story.agent.replicator.activity();
+        assert_eq!(activity, Activity::WaitingForCredentials);
+        story.pass(SECOND);
+    }
+}
