@@ -9,7 +9,7 @@
 //!           reactor (one poll over signals, one timer, child exits, pipes, sockets)
 //!              │ │ │
 //!     ┌────────┘ │ └─────────┐
-//!  children    store       notify, status
+//! fetch, chores  store       notify, ipc
 //! ```
 //!
 //! `agent` decides when; `reactor` is the only place that waits; `credentials`, `litestream` and

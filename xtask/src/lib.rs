@@ -4,6 +4,7 @@
 //! command on a fresh machine is also the only one.
 
 use std::error::Error;
+use std::process::ExitCode;
 
 pub mod cross;
 pub mod image;
@@ -13,3 +14,15 @@ pub mod target;
 
 /// True where a task's question was answered with yes.
 pub type Outcome = Result<bool, Box<dyn Error>>;
+
+/// How a task's program ends; an error is told on the standard error.
+pub fn exit_code(done: Outcome) -> ExitCode {
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

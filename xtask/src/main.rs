@@ -56,12 +56,5 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    xtask::exit_code(done)
 }

@@ -19,12 +19,5 @@ fn main() -> ExitCode {
         ["supervised"] => supervised::without_systemd(),
         _ => Err(format!("{words:?} is no task of these: use `cargo xtask`").into()),
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("xtask: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    xtask::exit_code(done)
 }
