@@ -293,7 +293,7 @@ fn no_wound_of_the_local_state_costs_a_row() -> Outcome {
 #[test]
 fn what_was_found_broken_is_mended_by_the_next_run() -> Outcome {
     let lab = lab(900)?;
-    let wounds = [Wound::Removed, Wound::Reset, Wound::RolledBack];
+    let wounds = [Wound::Removed, Wound::Reset];
     all_at_once(wounds.into_iter(), |wound| {
         kill_once_found(&lab, wound).map_err(|e| format!("{wound:?}: {e}"))
     })
@@ -310,20 +310,12 @@ fn kill_once_found(lab: &Lab, wound: Wound) -> Outcome {
     let is_found = || fs::read_to_string(&found).is_ok_and(|text| text.contains("app.db"));
     device.start()?;
     device.wait_for_health(LIMIT)?;
-    let (state, earlier) = (device.state(), device.site.root().join("earlier"));
-    if wound == Wound::RolledBack {
-        copy(&state, &earlier)?;
-    }
     device.advance(POSITIONS[0])?;
     device.wait_for_health(LIMIT)?;
 
     match wound {
         Wound::Reset => reset(&device)?,
-        Wound::RolledBack => {
-            fs::rename(&state, device.site.root().join("newer"))?;
-            fs::rename(&earlier, &state)?;
-        }
-        _ => remove(&state)?,
+        _ => remove(&device.state())?,
     }
     let hurt = Instant::now();
     while !is_found() {
