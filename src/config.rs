@@ -18,7 +18,7 @@ mod runtime_directory;
 mod tests;
 mod value;
 
-use layers::{Layers, Section};
+use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
 pub use private_key::PrivateKey;
 pub use runtime_directory::RuntimeDirectory;
@@ -33,9 +33,9 @@ pub const DEFAULT_PATH: &str = "/etc/edgerepl/edgerepl.toml";
 pub const VENDOR_DIRECTORY: &str = "/usr/lib/edgerepl";
 
 /// Sections and the keys that each may hold: the contract.
-const SCHEMA: &[(&str, &[&str])] = &[
-    ("identity", &["thing_name", "certificate", "private_key"]),
-    (
+const SCHEMA: &[Known] = &[
+    section("identity", &["thing_name", "certificate", "private_key"]),
+    section(
         "credentials",
         &[
             "endpoint",
@@ -45,7 +45,7 @@ const SCHEMA: &[(&str, &[&str])] = &[
             "renew_before",
         ],
     ),
-    (
+    section(
         "replication",
         &[
             "command",
@@ -56,9 +56,21 @@ const SCHEMA: &[(&str, &[&str])] = &[
             "control_socket",
         ],
     ),
-    ("database", &["path", "wal_guard"]),
-    ("heartbeat", &["interval", "table", "keep"]),
+    Known {
+        repeats: true,
+        ..section("database", &["path", "wal_guard", "heartbeat"])
+    },
+    section("heartbeat", &["interval", "table", "keep"]),
 ];
+
+const fn section(section: &'static str, keys: &'static [&'static str]) -> Known {
+    let repeats = false;
+    Known {
+        section,
+        keys,
+        repeats,
+    }
+}
 
 /// AWS grants no longer session.
 const RENEW_BEFORE: Bounds = Bounds {
@@ -106,10 +118,10 @@ pub struct Settings {
     pub region: String,
     /// How long before their expiry credentials are renewed.
     pub renew_before: Duration,
-    /// The Litestream that replicates the database, and its supervisor.
+    /// The Litestream that replicates the databases, and its supervisor.
     pub replication: Replication,
-    /// The database.
-    pub database: Database,
+    /// The databases.
+    pub databases: Databases,
     /// The heartbeat rows; `None` if the application writes enough itself.
     pub heartbeat: Option<Heartbeat>,
 }
@@ -142,7 +154,7 @@ impl Settings {
                 RENEW_BEFORE.around(value::duration),
             )?,
             replication: Replication::read(&replication, runtime)?,
-            database: Database::read(&layers.section("database"))?,
+            databases: Databases::read(&layers)?,
             heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
         })
     }
@@ -323,19 +335,51 @@ pub enum Supervisor {
     },
 }
 
-/// The database: `[database]`.
+/// The databases: `[database]`, or each `[[database]]`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Databases {
+    /// The first one; there is one at least.
+    pub first: Database,
+    /// The others, in their order.
+    pub others: Vec<Database>,
+}
+
+impl Databases {
+    /// All of them, the first one first.
+    pub fn iter(&self) -> impl Iterator<Item = &Database> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn read(layers: &Layers) -> Result<Self, ConfigError> {
+        let mut sections = layers.sections("database");
+        let first = sections
+            .next()
+            .unwrap_or_else(|| layers.section("database"));
+        Ok(Self {
+            first: Database::read(&first, true)?,
+            others: sections
+                .map(|section| Database::read(&section, false))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A database.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Database {
     /// The SQLite database that Litestream replicates.
     pub path: PathBuf,
     /// How large the WAL may grow, in bytes, while the WAL guard holds it; `None`: no guard.
     pub wal_guard: Option<u64>,
+    /// Heartbeat rows are written to it, if any are.
+    pub heartbeat: bool,
 }
 
 impl Database {
-    fn read(section: &Section<'_>) -> Result<Self, ConfigError> {
+    fn read(section: &Section<'_>, heartbeat: bool) -> Result<Self, ConfigError> {
         Ok(Self {
             path: section.parsed("path", value::absolute_path)?,
+            heartbeat: section.flag("heartbeat", heartbeat)?,
             wal_guard: section.parsed_or(
                 WAL_GUARD.key,
                 "64MiB",

@@ -275,7 +275,7 @@ impl Reactor {
             self.events.push_back(Event::NetworkChanged);
         }
         self.gather_from_children();
-        let limit = self.context.settings.database.wal_guard;
+        let limit = self.context.settings.databases.first.wal_guard;
         if let (Some(guard), Some(limit)) = (&self.guard, limit)
             && guard.wal_size() > limit
         {

@@ -375,7 +375,7 @@ fn litestream_config(
         return fail(cause, "correct that file as Litestream says");
     }
     let findings = configuration.lint(Surroundings {
-        database: &settings.database.path,
+        database: &settings.databases.first.path,
         control_socket: &settings.replication.control_socket,
         thing_name: thing_name.as_deref(),
         version,

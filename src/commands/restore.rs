@@ -51,7 +51,7 @@ pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: boo
 
 /// What was done, in one sentence.
 fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, String> {
-    let database = &settings.database.path;
+    let database = &settings.databases.first.path;
     let name = database.display();
     let there = || format!("{name} exists: nothing to restore");
     if exists(database) {

@@ -99,7 +99,7 @@ enum Live {
 
 fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, String> {
     let begun = Instant::now();
-    let database = &settings.database.path;
+    let database = &settings.databases.first.path;
     if !database.is_file() {
         return Err(format!("the database {} is missing", database.display()));
     }
@@ -109,7 +109,7 @@ fn compared(settings: &Settings, runtime: &RuntimeDirectory) -> Result<Verdict, 
     let not_compared = access.litestream_config(settings)?.unwatched(database);
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
-    let wal_limit = settings.database.wal_guard.unwrap_or(WAL_LIMIT);
+    let wal_limit = settings.databases.first.wal_guard.unwrap_or(WAL_LIMIT);
     let (live, synced) = Snapshot::of_live(database, wal_limit, || sync(settings))?;
     let transaction = match synced {
         Ok(position) if position.replicated >= position.local => Some(position.local),
@@ -271,7 +271,7 @@ fn heartbeats(
     then: (i64, i64),
     replica: &Snapshot,
 ) -> Result<(Vec<Table>, u64), String> {
-    let database = &settings.database.path;
+    let database = &settings.databases.first.path;
     let name = settings
         .heartbeat
         .as_ref()
@@ -304,7 +304,7 @@ fn heartbeats(
 fn sync(settings: &Settings) -> Result<Position, SyncFailure> {
     let socket = &settings.replication.control_socket;
     let begun = Instant::now();
-    let mut request = SyncRequest::send(socket, &settings.database.path, |_| true)?;
+    let mut request = SyncRequest::send(socket, &settings.databases.first.path, |_| true)?;
     loop {
         if let Some(answer) = request.poll() {
             return answer;

@@ -16,17 +16,28 @@ use super::value::shown;
 /// The largest file that is read; a device file given by mistake is larger.
 const FILE_LIMIT: u64 = 1 << 20;
 
-type Schema = [(&'static str, &'static [&'static str])];
+/// A section, and its keys.
+pub(super) struct Known {
+    pub(super) section: &'static str,
+    pub(super) keys: &'static [&'static str],
+    /// It may be given as a list: `[[section]]`.
+    pub(super) repeats: bool,
+}
 
-/// All files, merged key by key: later files win.
+/// All files, merged key by key: later files win. A list is one value: a later one replaces it whole.
 pub(super) struct Layers {
     main: PathBuf,
-    values: BTreeMap<(String, String), (Value, PathBuf)>,
+    values: BTreeMap<Place, (Value, PathBuf)>,
+    /// How many sections there are of each name that is given as a list.
+    lists: BTreeMap<String, usize>,
 }
+
+/// A section's name, its number in a list (or 0), and a key.
+type Place = (String, usize, String);
 
 impl Layers {
     /// Reads `vendor/*.toml`, then `main`, then `main.d/*.toml`, each folder by file name.
-    pub(super) fn read(vendor: &Path, main: &Path, schema: &Schema) -> Result<Self, ConfigError> {
+    pub(super) fn read(vendor: &Path, main: &Path, schema: &[Known]) -> Result<Self, ConfigError> {
         let mut drop_ins = main.as_os_str().to_owned();
         drop_ins.push(".d");
         let mut files = fragments(vendor)?;
@@ -39,6 +50,7 @@ impl Layers {
         let mut layers = Self {
             main: main.to_owned(),
             values: BTreeMap::new(),
+            lists: BTreeMap::new(),
         };
         for file in files {
             layers.add(&file, schema)?;
@@ -46,7 +58,7 @@ impl Layers {
         Ok(layers)
     }
 
-    fn add(&mut self, file: &Path, schema: &Schema) -> Result<(), ConfigError> {
+    fn add(&mut self, file: &Path, schema: &[Known]) -> Result<(), ConfigError> {
         let mut text = String::new();
         fs::File::open(file)
             .and_then(|f| f.take(FILE_LIMIT).read_to_string(&mut text))
@@ -61,35 +73,76 @@ impl Layers {
                 e.message()
             ))
         })?;
-        for (section, keys) in table {
-            let known = schema.iter().find(|(name, _)| *name == section);
-            let Some((_, known)) = known else {
-                return Err(unknown(
-                    file,
-                    "section",
-                    &section,
-                    schema.iter().map(|(n, _)| *n),
-                ));
+        for (section, value) in table {
+            let Some(known) = schema.iter().find(|known| known.section == section) else {
+                let sections = schema.iter().map(|known| known.section);
+                return Err(unknown(file, "section", &section, sections));
             };
-            let Value::Table(keys) = keys else {
-                let cause = format!("{}: {section} must be a section", file.display());
-                return Err(ConfigError(cause));
-            };
-            for (key, value) in keys {
-                if !known.contains(&key.as_str()) {
-                    let what = format!("key in [{section}]");
-                    return Err(unknown(file, &what, &key, known.iter().copied()));
+            match value {
+                Value::Table(keys) => {
+                    if self.lists.remove(&section).is_some() {
+                        self.forget(&section);
+                    }
+                    self.add_keys(file, known, 0, keys)?;
                 }
-                self.values
-                    .insert((section.clone(), key), (value, file.to_owned()));
+                Value::Array(items) if known.repeats && !items.is_empty() => {
+                    self.forget(&section);
+                    self.lists.insert(section.clone(), items.len());
+                    for (number, item) in items.into_iter().enumerate() {
+                        let Value::Table(keys) = item else {
+                            return Err(no_section(file, &section));
+                        };
+                        self.add_keys(file, known, number, keys)?;
+                    }
+                }
+                _ => return Err(no_section(file, &section)),
             }
         }
         Ok(())
     }
 
+    fn add_keys(
+        &mut self,
+        file: &Path,
+        known: &Known,
+        number: usize,
+        keys: Table,
+    ) -> Result<(), ConfigError> {
+        for (key, value) in keys {
+            if !known.keys.contains(&key.as_str()) {
+                let what = format!("key in [{}]", known.section);
+                return Err(unknown(file, &what, &key, known.keys.iter().copied()));
+            }
+            let place = (known.section.to_owned(), number, key);
+            self.values.insert(place, (value, file.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, section: &str) {
+        self.values.retain(|(name, ..), _| name != section);
+    }
+
     /// One section, present or not.
     pub(super) fn section(&self, name: &'static str) -> Section<'_> {
-        Section { layers: self, name }
+        let (number, is_listed) = (0, false);
+        Section {
+            layers: self,
+            name,
+            number,
+            is_listed,
+        }
+    }
+
+    /// All sections of a list, or the one section of that name.
+    pub(super) fn sections(&self, name: &'static str) -> impl Iterator<Item = Section<'_>> {
+        let count = self.lists.get(name);
+        (0..count.copied().unwrap_or(1)).map(move |number| Section {
+            layers: self,
+            name,
+            number,
+            is_listed: count.is_some(),
+        })
     }
 }
 
@@ -97,6 +150,8 @@ impl Layers {
 pub(super) struct Section<'a> {
     layers: &'a Layers,
     name: &'static str,
+    number: usize,
+    is_listed: bool,
 }
 
 impl<'a> Section<'a> {
@@ -154,6 +209,18 @@ impl<'a> Section<'a> {
         Err(self.error(key, format!("must be {wanted}, not {}", shown(word))))
     }
 
+    /// True or false.
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            None => Ok(default),
+            Some(Value::Boolean(flag)) => Ok(*flag),
+            Some(other) => {
+                let cause = format!("must be true or false, not {}", other.type_str());
+                Err(self.error(key, cause))
+            }
+        }
+    }
+
     /// A program and its arguments.
     pub(super) fn command(&self, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
         let cause = || {
@@ -178,13 +245,20 @@ impl<'a> Section<'a> {
 
     /// An error about `key`, with the file that set it (or should).
     pub(super) fn error(&self, key: &str, cause: String) -> ConfigError {
-        let place = (self.name.to_owned(), key.to_owned());
-        let file = self
-            .layers
-            .values
-            .get(&place)
-            .map_or(&self.layers.main, |(_, file)| file);
-        ConfigError(format!("{}: [{}] {key} {cause}", file.display(), self.name))
+        // What is missing in a list is missing in the file that has the list.
+        let of_section = || {
+            let values = self.layers.values.iter();
+            let mut own = values.filter(|((name, ..), _)| self.is_listed && name == self.name);
+            own.next().map(|(_, (_, file))| file)
+        };
+        let set = self.layers.values.get(&self.place(key));
+        let file = set.map(|(_, file)| file).or_else(of_section);
+        let file = file.unwrap_or(&self.layers.main).display();
+        let name = self.name;
+        ConfigError(match self.is_listed {
+            true => format!("{file}: [[{name}]] {}, {key} {cause}", self.number + 1),
+            false => format!("{file}: [{name}] {key} {cause}"),
+        })
     }
 
     fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
@@ -199,8 +273,12 @@ impl<'a> Section<'a> {
     }
 
     fn value(&self, key: &str) -> Option<&'a Value> {
-        let place = (self.name.to_owned(), key.to_owned());
-        self.layers.values.get(&place).map(|(value, _)| value)
+        let value = self.layers.values.get(&self.place(key));
+        value.map(|(value, _)| value)
+    }
+
+    fn place(&self, key: &str) -> Place {
+        (self.name.to_owned(), self.number, key.to_owned())
     }
 }
 
@@ -220,6 +298,10 @@ fn fragments(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     files.sort();
     Ok(files)
+}
+
+fn no_section(file: &Path, section: &str) -> ConfigError {
+    ConfigError(format!("{}: {section} must be a section", file.display()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {

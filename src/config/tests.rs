@@ -62,7 +62,7 @@ fn what_is_left_out_has_the_documented_default() {
     );
     assert_eq!(replication.rotation, None);
     assert_eq!(replication.supervisor, Supervisor::Child);
-    assert_eq!(settings.database.wal_guard, Some(64 << 20));
+    assert_eq!(settings.databases.first.wal_guard, Some(64 << 20));
     let heartbeat = settings.heartbeat.expect("a heartbeat");
     assert_eq!(heartbeat.interval, Duration::from_secs(5));
     assert_eq!(heartbeat.table.to_string(), "HealthCheck");
@@ -285,7 +285,7 @@ fn shipped(wanted: impl Fn(&str) -> bool) -> String {
 #[test]
 fn the_shipped_file_shows_each_key_with_its_default() {
     let table: toml::Table = shipped(|_| true).parse().expect("TOML");
-    for (section, keys) in SCHEMA {
+    for Known { section, keys, .. } in SCHEMA {
         let shown: Vec<&String> = table[*section]
             .as_table()
             .expect("a section")
@@ -387,6 +387,83 @@ fn the_shipped_file_tells_the_bounds_of_each_duration_and_size() {
         }
     }
     assert_eq!(told.len(), BOUNDS.len(), "{told:?}");
+}
+
+#[test]
+fn a_list_of_databases_is_replaced_whole_by_a_later_layer() {
+    let list = "[[database]]\npath = \"/data/a.db\"\nwal_guard = \"off\"\n\
+                [[database]]\npath = \"/data/b.db\"\n\
+                [[database]]\npath = \"/data/c.db\"\nheartbeat = true\n";
+    let one = "[database]\npath = \"/data/one.db\"\n";
+    let load = |name: &str, main: &str, layer: &str| {
+        let (others, _) = WHOLE.split_once("[database]").expect("a section");
+        let main = format!("{others}{main}");
+        let files = [
+            ("etc/edgerepl.toml", main.as_str()),
+            ("etc/edgerepl.toml.d/x.toml", layer),
+        ];
+        let loaded = Files::new(name, &files).load();
+        loaded.map(|settings| {
+            let all = settings.databases.iter();
+            all.map(|d| (d.path.display().to_string(), d.wal_guard, d.heartbeat))
+                .collect::<Vec<_>>()
+        })
+    };
+    let limit = Some(64 << 20);
+    let database = |path: &str, limit, rows| (path.to_owned(), limit, rows);
+    let all = vec![
+        database("/data/a.db", None, true),
+        database("/data/b.db", limit, false),
+        database("/data/c.db", limit, true),
+    ];
+    assert_eq!(load("list", list, "").as_ref(), Ok(&all));
+    assert_eq!(load("list-over-one", one, list).as_ref(), Ok(&all));
+    let alone = vec![database("/data/one.db", limit, true)];
+    assert_eq!(load("one-over-list", list, one).as_ref(), Ok(&alone));
+    let shorter = "[[database]]\npath = \"/data/one.db\"\n";
+    assert_eq!(load("shorter", list, shorter).as_ref(), Ok(&alone));
+    let off = "[database]\nheartbeat = false\n";
+    assert_eq!(
+        load("key-by-key", one, off),
+        Ok(vec![database("/data/one.db", limit, false)])
+    );
+    for (name, layer, told) in [
+        (
+            "empty",
+            "database = []\n",
+            "x.toml: database must be a section",
+        ),
+        (
+            "words",
+            "database = [7]\n",
+            "x.toml: database must be a section",
+        ),
+        (
+            "unnamed",
+            "[[database]]\nwal_guard = \"off\"\n",
+            "x.toml: [[database]] 1, path is missing",
+        ),
+        (
+            "second",
+            &format!("{shorter}[[database]]\npath = \"b.db\"\n"),
+            "x.toml: [[database]] 2, path",
+        ),
+        (
+            "flag",
+            "[database]\npath = \"/a.db\"\nheartbeat = \"no\"\n",
+            "heartbeat must be true or false, not string",
+        ),
+        (
+            "other",
+            "[[heartbeat]]\n",
+            "x.toml: heartbeat must be a section",
+        ),
+        // What replaces the list has to be whole.
+        ("unnamed-one", off, "[database] path is missing"),
+    ] {
+        let error = load(name, list, layer).expect_err(name);
+        assert!(error.contains(told), "{name}: {error}");
+    }
 }
 
 #[test]

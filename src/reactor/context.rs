@@ -26,7 +26,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn database(&self) -> &Path {
-        &self.settings.database.path
+        &self.settings.databases.first.path
     }
 
     /// The configured command that runs Litestream.
@@ -85,8 +85,8 @@ impl Context {
                 Supervisor::Systemd { .. } => SupervisorKind::Systemd,
             },
             rotation: settings.replication.rotation,
-            wal_guard: settings.database.wal_guard.is_some(),
-            database: settings.database.path.clone(),
+            wal_guard: settings.databases.first.wal_guard.is_some(),
+            database: settings.databases.first.path.clone(),
         }
     }
 
@@ -107,7 +107,7 @@ impl Context {
             warn!("[replication] supervisor changes when edgerepl is restarted, not before");
             settings.replication.supervisor = self.supervisor().clone();
         }
-        let rows_move = settings.database.path != self.settings.database.path
+        let rows_move = settings.databases.first.path != self.settings.databases.first.path
             || table(&settings) != table(&self.settings);
         self.settings = settings;
         Ok(rows_move)

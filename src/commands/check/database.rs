@@ -32,7 +32,7 @@ const USER: &str = "edgerepl";
 
 /// Starts the child, and reads its verdict.
 pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name: &str) -> Outcome {
-    let database = &settings.database.path;
+    let database = &settings.databases.first.path;
     let user = daemon_user(runtime);
     let mut child = this_program();
     child
@@ -85,7 +85,7 @@ enum Verdict {
 }
 
 fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Value {
-    let database = &settings.database.path;
+    let database = &settings.databases.first.path;
     let variables = Variables::of_litestream(thing_name, &settings.region, false);
     // Litestream may have another user if a unit runs it.
     let state = match settings.replication.supervisor {
