@@ -134,7 +134,7 @@ fn it_lets_go_of_a_wal_that_grows_too_large() -> Result {
     fill(&site)?;
     let mut daemon = site.start()?;
     daemon.wait_for("guard", LIMIT, |status| {
-        status["wal_guard_held_s"].is_number() && has_problem(status, "Litestream ended")
+        status["wal_guard_held_s"].is_number() && has_problem(status, "Litestream exited")
     })?;
     let database = site.connect()?;
     database.execute_batch("UPDATE filling SET data = randomblob(4096) WHERE id % 2")?;
