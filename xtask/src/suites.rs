@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use edgerepl_tools::{self as tools, Workspace};
@@ -26,7 +27,7 @@ const SECURE_ELEMENT: Suite = with_lab(
 );
 
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
-/// there are processors.
+/// there are processors; from [`MOSTLY_WAITS`] on what is emulated runs beside them.
 const SUITES: &[Suite] = &[
     shipped("unit", &["--lib"]),
     shipped("documentation", &["--doc"]),
@@ -93,6 +94,9 @@ const SUITES: &[Suite] = &[
     emulated("unit-armv7", &ARMV7, Clock::True),
     emulated("year-2040", &ARMV7, Clock::In2040),
 ];
+
+/// From this suite on the others wait for most of their time, and processors are idle.
+const MOSTLY_WAITS: &str = "provider";
 
 /// Tests of edgerepl alone.
 const fn shipped(name: &'static str, arguments: &'static [&'static str]) -> Suite {
@@ -170,11 +174,31 @@ fn secure_element(words: &[&str]) -> Outcome {
 }
 
 fn run_all(suites: &[&Suite]) -> Outcome {
+    let (emulated, native): (Vec<&Suite>, Vec<&Suite>) =
+        suites.iter().partition(|suite| suite.device.is_some());
+    let run_emulated = || -> Result<Vec<_>, String> {
+        let run = |suite: &&Suite| Ok((suite.name, run(suite, Some(suite.name))?));
+        let results: Result<Vec<_>, Box<dyn std::error::Error>> =
+            emulated.iter().map(run).collect();
+        results.map_err(|e| e.to_string())
+    };
     let mut results = Vec::new();
-    for suite in suites {
-        println!("== {}", suite.name);
-        results.push((suite.name, run(suite)?));
-    }
+    thread::scope(|scope| -> Result<(), Box<dyn std::error::Error>> {
+        let mut beside = None;
+        for suite in &native {
+            if suite.name == MOSTLY_WAITS {
+                beside = Some(scope.spawn(run_emulated));
+            }
+            println!("== {}", suite.name);
+            results.push((suite.name, run(suite, None)?));
+        }
+        let emulated = match beside {
+            Some(beside) => beside.join().map_err(|_| "the emulated suites panicked")?,
+            None => run_emulated(),
+        };
+        results.extend(emulated?);
+        Ok(())
+    })?;
     println!(
         "\n{:<14} {:>6} {:>6} {:>8}",
         "suite", "passed", "failed", "time"
@@ -200,7 +224,8 @@ struct Count {
     time: Duration,
 }
 
-fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
+/// Runs one; each line of one that runs beside others begins with its name.
+fn run(suite: &Suite, beside: Option<&str>) -> Result<Count, Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let mut command = match suite.device {
         None => suite.workspace.cargo("test"),
@@ -225,7 +250,10 @@ fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
                 count.passed += passed;
                 count.failed += failed;
             }
-            println!("{line}");
+            match beside {
+                Some(name) => println!("{name}: {line}"),
+                None => println!("{line}"),
+            }
         }
     }
     let status = child.wait()?;
@@ -241,6 +269,8 @@ fn run(suite: &Suite) -> Result<Count, Box<dyn std::error::Error>> {
 fn emulated_test(target: &Target, clock: Clock) -> Result<Command, Box<dyn std::error::Error>> {
     setup::emulation(target, clock)?;
     let mut command = setup::cross(&[target])?.cargo(&["test", "--target", target.triple]);
+    // Nobody debugs it there.
+    command.args(["--config", "profile.dev.debug=false"]);
     if let Some(runner) = clock.runner(target) {
         command.args(["--config", &runner]);
     }
