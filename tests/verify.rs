@@ -552,7 +552,7 @@ fn wrap_restores(site: &mut Site, saved: &Path, altered: &Path) -> Outcome {
     let script = site.root().join("altering");
     let [priority, slow] = ["priority", "slow"].map(|name| site.root().join(name));
     let text = format!(
-        "#!/bin/sh\nionice -p $$ >{priority:?} || rm {priority:?}\n[ ! -e {slow:?} ] || sleep $(cat {slow:?})\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+        "#!/bin/sh\nionice -p $$ >{priority:?} || rm {priority:?}\n[ ! -e {slow:?} ] || sleep $(cat {slow:?})\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*) \
          [ -e {altered:?} ] || cp $o {saved:?}; [ ! -e {altered:?} ] || cp {altered:?} $o;; esac; done\n"
     );
     fs::write(&script, text)?;

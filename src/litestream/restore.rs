@@ -81,7 +81,8 @@ impl Aside {
                 break (folder, lock);
             }
         };
-        let copy = by_descriptor(&folder).join(format!("replica-{}.db", std::process::id()));
+        // Not the name of a database: a Litestream that watches the folder would replicate it.
+        let copy = by_descriptor(&folder).join(format!("replica-{}", std::process::id()));
         let aside = Self {
             beside,
             name,
@@ -340,7 +341,7 @@ mod tests {
         // Litestream's lock is, or what an earlier one left.
         fs::create_dir(&aside).expect("a folder");
         fs::set_permissions(&aside, Permissions::from_mode(0o777)).expect("a mode");
-        for name in ["litestream.lock", "replica-1.db"] {
+        for name in ["litestream.lock", "replica-1"] {
             symlink(&victim, aside.join(name)).expect("a link");
         }
         let made = Aside::make(&database, "verify", Turn::OrNever).expect("a folder");

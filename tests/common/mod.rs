@@ -133,7 +133,7 @@ pub(crate) fn damage_restores(site: &mut Site) -> Outcome {
     let real = tools::litestream("0.5.17")?;
     let script = site.root().join("damaging");
     let text = format!(
-        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*) \
          head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
     );
     fs::write(&script, text)?;
