@@ -102,8 +102,21 @@ fn execute(arguments: Arguments) -> ExitCode {
         Command::Check { online, json } => Ok(check::check(config, &runtime, *online, *json)),
         Command::CredentialProcess => Ok(credential_process::print(config, &runtime)),
         Command::Run => load().map(|settings| run(config, settings, &runtime)),
-        Command::Restore { wait } => load().map(|s| restore::restore(&s, &runtime, *wait)),
-        Command::Verify { json } => load().map(|s| verify::verify(&s, &runtime, *json)),
+        Command::Restore {
+            names,
+            wait,
+            timestamp,
+        } => load().map(|settings| {
+            let order = restore::Order {
+                names,
+                moment: timestamp.as_ref(),
+                wait: *wait,
+            };
+            restore::restore(&settings, &runtime, &order)
+        }),
+        Command::Verify { names, json } => {
+            load().map(|settings| verify::verify(&settings, &runtime, names, *json))
+        }
         Command::Csr(Request { subject, generate }) => {
             load().map(|s| csr::csr(&s.identity, subject.as_deref(), *generate, &runtime))
         }

@@ -7,6 +7,7 @@ pub(crate) mod access;
 pub(crate) mod check;
 pub(crate) mod credential_process;
 pub(crate) mod csr;
+mod databases;
 pub(crate) mod output;
 mod patience;
 pub(crate) mod restore;

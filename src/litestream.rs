@@ -10,6 +10,7 @@ pub mod config_file;
 pub mod control;
 pub mod leash;
 pub(crate) mod lineage;
+pub mod moment;
 pub(crate) mod restore;
 mod trouble;
 pub mod unit;

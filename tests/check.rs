@@ -1,19 +1,17 @@
 //! `edgerepl check` names what is wrong, says what to do next, and changes nothing.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Output};
-use std::time::Duration;
 
+use common::{LIMIT, Outcome, with_databases, with_folder};
 use edgerepl_lab::{KeyKind, Lab, LabOptions, Site, tools};
 use serde_json::Value;
-
-type Outcome = Result<(), Box<dyn Error>>;
-
-/// Far more than anything here takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
@@ -80,7 +78,13 @@ fn each_failure_is_named_with_a_next_step() -> Outcome {
             "[\"/nowhere/litestream\", \"replicate\"]".to_owned(),
             "litestream",
         ),
-        ("database", "path", quoted("/nowhere/app.db"), "database"),
+        // Beside the one that Litestream's configuration names.
+        (
+            "database",
+            "path",
+            quoted("/nowhere/app.db"),
+            "database /nowhere/app.db",
+        ),
         (
             "replication",
             "control_socket",
@@ -402,6 +406,141 @@ fn what_is_no_database_fails_by_name() -> Outcome {
     fs::remove_dir(site.database())?;
     fs::write(site.database(), "a text that is longer than a header")?;
     fails("app.db is not a SQLite database")
+}
+
+/// Nine of edgerepl's and of Litestream's, most of which can't be replicated, and some in a folder.
+#[test]
+fn each_database_is_tried_and_what_is_wrong_with_one_is_said_by_its_name() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-several")?;
+    let site = Site::new(&lab, device, tools::edgerepl()?)?;
+    let root = site.root().to_owned();
+    let others = [
+        "rollback.db",
+        "empty.db",
+        "text.db",
+        "secret.db",
+        "newer.db",
+        "missing.db",
+        "named-by-litestream.db",
+    ];
+    with_databases(&site, &others)?;
+    with_folder(&site, "more")?;
+    let ours = root.join("edgerepl.toml.d/databases.toml");
+    let listed = fs::read_to_string(&ours)?;
+    fs::write(
+        &ours,
+        listed.replace("named-by-litestream.db", "nobodys.db"),
+    )?;
+    let made = [
+        "app.db",
+        "nobodys.db",
+        "named-by-litestream.db",
+        "more/in.db",
+    ];
+    for name in made.into_iter().chain(["rollback.db", "newer.db"]) {
+        let database = rusqlite::Connection::open(root.join(name))?;
+        let mode = if name == "rollback.db" {
+            "delete"
+        } else {
+            "wal"
+        };
+        database.execute_batch(&format!("PRAGMA journal_mode = {mode}; CREATE TABLE t (x)"))?;
+    }
+    let mut newer = fs::read(root.join("newer.db"))?;
+    newer[18..20].copy_from_slice(&[3, 3]);
+    fs::write(root.join("newer.db"), newer)?;
+    fs::write(root.join("empty.db"), "")?;
+    fs::write(root.join("text.db"), "a text that is longer than a header")?;
+    // As SQLCipher leaves it: nothing but random bytes.
+    let mut random = Vec::new();
+    fs::File::open("/dev/urandom")?
+        .take(8192)
+        .read_to_end(&mut random)?;
+    for name in ["secret.db", "more/secret.db"] {
+        fs::write(root.join(name), &random)?;
+    }
+    let output = site.run(&["check", "--json"])?;
+    let report = report(&output)?;
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    let in_folder = root.join("more/secret.db").display().to_string();
+    let wanted = [
+        ("app.db", "pass", "in WAL mode", ""),
+        (
+            "rollback.db",
+            "warn",
+            "is not in WAL mode",
+            "keep the application",
+        ),
+        ("empty.db", "warn", "is empty", "create its tables"),
+        (
+            "text.db",
+            "fail",
+            "is not a SQLite database",
+            "check [database] path",
+        ),
+        ("secret.db", "fail", "looks encrypted", "encrypt values"),
+        (
+            "newer.db",
+            "fail",
+            "written by a newer SQLite, in file format 3",
+            "update edgerepl",
+        ),
+        ("missing.db", "warn", "does not exist", "`edgerepl restore`"),
+        ("nobodys.db", "pass", "in WAL mode", ""),
+        ("named-by-litestream.db", "pass", "in WAL mode", ""),
+        ("in.db", "pass", "in WAL mode", ""),
+        (
+            in_folder.as_str(),
+            "warn",
+            "Litestream passes it over",
+            "encrypt values",
+        ),
+    ];
+    let tried: Vec<&Value> = checks(&report)
+        .filter(|check| {
+            check["name"]
+                .as_str()
+                .is_some_and(|n| n.starts_with("database"))
+        })
+        .collect();
+    assert_eq!(tried.len(), wanted.len(), "{report:#}");
+    for (check, (name, outcome, says, next)) in tried.iter().zip(wanted) {
+        assert_eq!(check["name"], format!("database {name}"), "{report:#}");
+        assert_eq!(check["outcome"], outcome, "{check}");
+        let [detail, step] = ["detail", "next_step"].map(|key| check[key].as_str().unwrap_or(""));
+        assert!(detail.contains(says) && detail.contains(name), "{check}");
+        assert!(
+            step.contains(next) && step.is_empty() == next.is_empty(),
+            "{check}"
+        );
+    }
+    let config = checks(&report).find(|check| check["name"] == "litestream_config");
+    let config = config.ok_or("no check of it")?;
+    assert_eq!(config["outcome"], "fail", "{config}");
+    let detail = config["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.contains("does not name the database") && detail.contains("nobodys.db"),
+        "{config}"
+    );
+
+    // The same file once more, by a link.
+    let file = root.join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    std::os::unix::fs::symlink(&root, root.join("link"))?;
+    let twice = text.replace("/named-by-litestream.db", "/link/app.db");
+    fs::write(&file, twice)?;
+    let again = self::report(&site.run(&["check", "--json"])?)?;
+    let config = checks(&again).find(|check| check["name"] == "litestream_config");
+    let config = config.ok_or("no check of it")?;
+    let detail = config["detail"].as_str().unwrap_or_default();
+    assert_eq!(config["outcome"], "fail", "{config}");
+    assert!(
+        detail.contains("dbs[0] names ") && detail.contains("dbs[7] names "),
+        "{config}"
+    );
+    assert!(detail.contains("which are one file"), "{config}");
+    Ok(())
 }
 
 /// Whatever the state of the database: a check writes nothing, and leaves no file.

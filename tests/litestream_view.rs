@@ -147,6 +147,90 @@ fn each_file_is_read_as_litestream_reads_it() -> Outcome {
     Ok(())
 }
 
+/// Litestream's own list of databases knows no folders: what it takes is what it begins to replicate.
+#[test]
+fn the_databases_of_a_folder_are_those_that_litestream_takes() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (data, replica) = (folder.path().join("data"), folder.path().join("replica"));
+    let file = folder.path().join("litestream.yml");
+    for made in ["sub/deep", ".hidden", "empty"] {
+        fs::create_dir_all(data.join(made))?;
+    }
+    for name in [
+        "a.db",
+        "b.sqlite",
+        ".dot.db",
+        "sp ace.db",
+        "[x].db",
+        "sub/c.db",
+        "sub/deep/d%.db",
+        ".hidden/e.db",
+    ] {
+        let database = rusqlite::Connection::open(data.join(name))?;
+        database.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t (x)")?;
+    }
+    fs::write(data.join("empty.db"), "")?;
+    fs::write(data.join("text.db"), "a text that is longer than a header")?;
+    std::os::unix::fs::symlink(data.join("sub"), data.join("link.db"))?;
+    let litestream = tools::litestream("0.5.17")?;
+    for (pattern, recursive) in [
+        ("*.db", false),
+        ("*.db", true),
+        ("*", true),
+        ("[^a]*.db", true),
+        ("?.*", false),
+        ("\\\\[x\\\\].db", false),
+        ("sub/*.db", true),
+        ("[", true),
+    ] {
+        let _ = fs::remove_dir_all(&replica);
+        let text = format!(
+            "dbs:\n- dir: {data:?}\n  pattern: \"{pattern}\"\n  recursive: {recursive}\n  watch: true\n  \
+             replica: {{ url: \"file://{}?x=1\" }}\n",
+            replica.display()
+        );
+        fs::write(&file, text)?;
+        let ran = Command::new(&litestream)
+            .args(["replicate", "-once", "-config"])
+            .arg(&file)
+            .env_clear()
+            .output()?;
+        let configuration = configuration(&file)?;
+        let found = configuration.databases();
+        let ours: Vec<_> = found
+            .databases
+            .iter()
+            .map(|path| path.strip_prefix(&data))
+            .collect::<Result<_, _>>()?;
+        let said = String::from_utf8_lossy(&ran.stdout);
+        let theirs: Vec<_> = said
+            .lines()
+            .filter_map(|line| line.split_once("msg=\"initialized db\" path="))
+            .map(|(_, path)| Path::new(path.trim_matches('"')).strip_prefix(&data))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(ours, theirs, "{pattern} {recursive}: {ran:?}");
+        assert_eq!(found.unseen.is_empty(), ran.status.success(), "{pattern}");
+        // And each one comes back by the configuration that names it alone.
+        for database in &found.databases {
+            let alone = configuration
+                .alone(database)?
+                .ok_or("it is not in a folder")?;
+            let (own, copy) = (folder.path().join("own.yml"), folder.path().join("copy"));
+            fs::write(&own, &alone)?;
+            let restored = Command::new(&litestream)
+                .args(["restore", "-no-expand-env", "-config"])
+                .arg(&own)
+                .arg("-o")
+                .args([&copy, database])
+                .env_clear()
+                .output()?;
+            assert!(restored.status.success(), "{alone}: {restored:?}");
+            fs::remove_file(&copy)?;
+        }
+    }
+    Ok(())
+}
+
 /// The paths that the real Litestream names, or what it says.
 fn databases(file: &Path) -> Outcome<Result<Vec<String>, String>> {
     let printed = Command::new(tools::litestream("0.5.17")?)
@@ -168,11 +252,14 @@ fn databases(file: &Path) -> Outcome<Result<Vec<String>, String>> {
 
 /// The paths that edgerepl reads, in the environment that Litestream has.
 fn ours(file: &Path) -> Result<Vec<String>, String> {
+    let mut paths = configuration(file)?.unwatched("/nowhere".as_ref());
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn configuration(file: &Path) -> Result<Configuration, String> {
     let name = file.to_string_lossy().into_owned();
     let words = ["litestream", "replicate", "-config", &name].map(str::to_owned);
     let known = VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let ours = Configuration::of(&words, &Variables::closed(known))?;
-    let mut paths = ours.unwatched("/nowhere".as_ref());
-    paths.sort_unstable();
-    Ok(paths)
+    Configuration::of(&words, &Variables::closed(known))
 }

@@ -5,12 +5,15 @@ mod common;
 use std::error::Error;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
+use common::{
+    LIMIT, Outcome, damage_restores, lab, replicates, restores_of, site, with_databases,
+    with_folder,
+};
 use edgerepl_lab::{KeyKind, Lab, Site, tools};
 use rusqlite::Connection;
 
@@ -248,6 +251,230 @@ fn two_at_once_and_fifty_kills_leave_no_database_or_a_whole_one() -> Outcome {
     }
     assert_eq!(rows(&site.database())?, lost);
     assert!(!site.root().join(".app.db-restore").exists());
+    Ok(())
+}
+
+/// Four that were replicated are gone: the third one's replica is damaged, and the fourth one is of a
+/// folder whose databases Litestream finds itself.
+#[test]
+fn each_database_comes_back_or_is_named_and_one_that_is_there_is_left() -> Outcome {
+    let (_lab, mut site, lost) = lost_together("restore-several")?;
+    let root = site.root().to_owned();
+    let broken = root.join("broken");
+    fs::write(&broken, "")?;
+    let damage = format!("litestream \"$@\" || exit; [ ! -e {broken:?} ] || echo no >$o");
+    restores_of(&mut site, "second.db", &damage)?;
+    fs::copy(root.join("lost-third.db"), root.join("third.db"))?;
+    Connection::open(root.join("third.db"))?.execute_batch("DELETE FROM t")?;
+    let (third, before) = (root.join("third.db"), fs::read(root.join("third.db"))?);
+
+    let restored = site.run(&["restore"])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert_eq!(restored.status.code(), Some(1), "{said}");
+    let place = |words: &str| said.find(words).ok_or(format!("no {words:?} in {said}"));
+    let in_order = [
+        place("/app.db was restored from its replica")?,
+        place("the database is not restored: ")?,
+        place("/third.db exists: nothing to restore")?,
+    ];
+    assert!(in_order.is_sorted(), "{said}");
+    assert!(
+        said.contains("/second.db: the replica is damaged"),
+        "{said}"
+    );
+    assert_eq!(count(&site.database())?, lost);
+    assert!(!root.join("second.db").exists());
+    assert!(fs::read(&third)? == before, "one that is there was changed");
+    // One that only its folder names comes back where somebody names it.
+    let fourth = root.join("more/fourth.db");
+    let restored = site.run(&["restore", fourth.to_str().ok_or("a path")?])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert_eq!(count(&fourth)?, lost);
+    // By name no other one is touched; an unknown name restores nothing.
+    fs::remove_file(site.database())?;
+    assert!(site.run(&["restore", "third.db"])?.status.success());
+    let refused = site.run(&["restore", "app.db", "nobody.db"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("second.db") && said.contains("nobody.db is no"),
+        "{said}"
+    );
+    assert!(!site.database().exists());
+
+    // Waiting ends once all are there.
+    let mut waiting = command(&site).arg("--wait").spawn()?;
+    let begun = Instant::now();
+    while !site.database().exists() && begun.elapsed() < LIMIT {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        waiting.try_wait()?.is_none(),
+        "it did not wait for the second one"
+    );
+    fs::remove_file(broken)?;
+    assert!(waiting.wait()?.success());
+    for name in ["app.db", "second.db"] {
+        assert_eq!(count(&root.join(name))?, lost, "{name}");
+    }
+    nothing_aside(&site)
+}
+
+#[test]
+fn a_kill_in_the_second_restore_leaves_the_first_whole_and_no_second() -> Outcome {
+    let (_lab, mut site, lost) = lost_together("restore-second-kill")?;
+    let root = site.root().to_owned();
+    let (before, after) = (root.join("before"), root.join("after"));
+    for at in [&before, &after] {
+        for name in ["app.db", "second.db", "third.db"] {
+            let _ = fs::remove_file(root.join(name));
+        }
+        let [began, waits] = ["began", "waits"].map(|name| root.join(name));
+        let _ = fs::remove_file(&began);
+        fs::write(&waits, "")?;
+        let stop = format!("touch {began:?}; [ ! -e {waits:?} ] || exec sleep 600");
+        let script = match *at == before {
+            true => format!("{stop}; litestream \"$@\""),
+            false => format!("litestream \"$@\" || exit; {stop}"),
+        };
+        restores_of(&mut site, "second.db", &script)?;
+        site.write_config()?;
+        let mut running = command(&site).spawn()?;
+        let begun = Instant::now();
+        while !began.exists() && begun.elapsed() < LIMIT {
+            thread::sleep(Duration::from_millis(10));
+        }
+        running.kill()?;
+        running.wait()?;
+        assert_eq!(count(&site.database())?, lost, "the first one");
+        assert!(!root.join("second.db").exists() && !root.join("third.db").exists());
+        fs::remove_file(waits)?;
+        let restored = site.run(&["restore"])?;
+        let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+        assert!(restored.status.success(), "{said}");
+        for name in ["app.db", "second.db", "third.db"] {
+            assert_eq!(count(&root.join(name))?, lost, "{name}: {said}");
+        }
+        nothing_aside(&site)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_earlier_state_comes_back_by_its_time() -> Outcome {
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "restore-moment")?;
+    let site = site(&lab, &device)?;
+    let database = site.connect()?;
+    database.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (1), (2), (3)")?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(site.sync());
+    // A state is dated by when Litestream read it.
+    let now = || -> Outcome<String> {
+        thread::sleep(Duration::from_millis(1100));
+        let date = Command::new("date")
+            .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+            .output()?;
+        Ok(String::from_utf8(date.stdout)?.trim().to_owned())
+    };
+    let then = now()?;
+    database.execute_batch("DELETE FROM t; CREATE TABLE u (y)")?;
+    assert!(site.sync());
+    assert!(daemon.terminate()?.success());
+    drop(database);
+
+    let there = site.run(&["restore", "--timestamp", &then])?;
+    let said = String::from_utf8_lossy(&there.stderr).into_owned();
+    assert!(there.status.success(), "{said}");
+    assert!(said.contains("exists, and stays as it is"), "{said}");
+    assert_eq!(count(&site.database())?, 0);
+
+    fs::remove_file(site.database())?;
+    let early = site.run(&[
+        "restore",
+        "--wait",
+        "--timestamp",
+        "2020-01-01T00:00:00+01:00",
+    ])?;
+    let said = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert_eq!(early.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("S3 holds no state of it at 2020-01-01T00"),
+        "{said}"
+    );
+    assert!(!site.database().exists());
+    let odd = site.run(&["restore", "--timestamp", "yesterday"])?;
+    let said = String::from_utf8_lossy(&odd.stderr).into_owned();
+    assert_eq!(odd.status.code(), Some(64), "{said}");
+    assert!(said.contains("no time by RFC 3339"), "{said}");
+
+    let restored = site.run(&["restore", "--timestamp", &then])?;
+    let said = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{said}");
+    assert!(said.contains(&format!("as of {then}")), "{said}");
+    assert_eq!(count(&site.database())?, 3);
+    // What is written from then on is replicated.
+    let mut daemon = site.start()?;
+    site.connect()?.execute_batch("INSERT INTO t VALUES (4)")?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    assert!(daemon.terminate()?.success());
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
+/// A device of several databases that were replicated, and are lost: `app.db`, `second.db`, `third.db`
+/// by their paths, and one of a folder. What they were is beside them; the number is how many rows
+/// `t` has in each.
+fn lost_together(thing_name: &str) -> Result<(Lab, Site, i64), Box<dyn Error>> {
+    const ROWS: i64 = 300;
+    let lab = lab(900)?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, thing_name)?;
+    let site = site(&lab, &device)?;
+    with_databases(&site, &["second.db", "third.db"])?;
+    with_folder(&site, "more")?;
+    let names = ["app.db", "second.db", "third.db", "more/fourth.db"];
+    for name in names {
+        let database = Connection::open(site.root().join(name))?;
+        database.execute_batch(&format!(
+            "PRAGMA journal_mode = wal; CREATE TABLE t (x); WITH RECURSIVE n(i) AS (SELECT 1 UNION \
+             ALL SELECT i + 1 FROM n WHERE i < {ROWS}) INSERT INTO t SELECT hex(randomblob(40)) FROM n",
+        ))?;
+    }
+    let mut daemon = site.start()?;
+    daemon.wait_for("all of them in the bucket", LIMIT, |status| {
+        let requests = lab.s3().requests();
+        let is_there = |name: &&str| {
+            let mut uploads = requests.iter().filter(|request| request.is_upload());
+            uploads.any(|upload| upload.key.contains(name))
+        };
+        replicates(status) && names.iter().all(is_there)
+    })?;
+    assert!(daemon.terminate()?.success());
+    for name in names {
+        let path = site.root().join(name);
+        Connection::open(&path)?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        fs::rename(&path, site.root().join(format!("lost-{file}")))?;
+    }
+    Ok((lab, site, ROWS))
+}
+
+/// How many rows `t` has in a database that is whole.
+fn count(database: &Path) -> Result<i64, Box<dyn Error>> {
+    assert!(database.exists(), "{} is missing", database.display());
+    let connection = Connection::open(database)?;
+    let said: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    assert_eq!(said, "ok");
+    Ok(connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
+}
+
+fn nothing_aside(site: &Site) -> Outcome {
+    for entry in fs::read_dir(site.root())? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        assert!(!name.ends_with("-restore"), "{name} was left behind");
+    }
     Ok(())
 }
 

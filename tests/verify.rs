@@ -15,7 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use changes::{CHANGES, EVERYTHING};
-use common::{LIMIT, Outcome, damage_restores, lab, replicates, site};
+use common::{
+    LIMIT, Outcome, damage_restores, lab, replicates, restores_of, site, with_databases,
+    with_folder,
+};
 use edgerepl_lab::{KeyKind, Lab, Site, tools};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -340,6 +343,98 @@ fn is_equal_throughout(lab: &Lab, kind: (u32, u32, &str, &str)) -> Result<(), St
     run().map_err(|e| e.to_string())
 }
 
+/// One is whole, one comes back damaged, one is not in the bucket, and one is in a folder whose
+/// databases Litestream finds itself.
+#[test]
+fn each_database_has_a_verdict_of_its_own_and_names_choose() -> Outcome {
+    const DAMAGE: &str = "litestream \"$@\" || exit; head -c 6000 /dev/urandom | \
+                          dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null";
+    let (_lab, mut site) = device("verify-several")?;
+    with_databases(&site, &["second.db", "third.db"])?;
+    let (root, config) = (site.root().to_owned(), site.root().join("litestream.yml"));
+    with_folder(&site, "more")?;
+    for name in ["second.db", "third.db", "more/fourth.db"] {
+        let database = Connection::open(root.join(name))?;
+        database.execute_batch(
+            "PRAGMA journal_mode = wal; CREATE TABLE t (x); WITH RECURSIVE n(i) AS (SELECT 1 UNION \
+             ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t SELECT hex(randomblob(40)) FROM n",
+        )?;
+    }
+    restores_of(&mut site, "second.db", DAMAGE)?;
+    // Two spellings of one path are one database.
+    std::os::unix::fs::symlink(&root, root.join("link"))?;
+    let ours = root.join("edgerepl.toml.d/databases.toml");
+    let listed = fs::read_to_string(&ours)?;
+    fs::write(&ours, listed.replace("/second.db", "/link/second.db"))?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("replication", LIMIT, replicates)?;
+    // From now on the third one's replica is looked for where none is.
+    let text = fs::read_to_string(&config)?;
+    fs::write(
+        &config,
+        text.replace("THING_NAME}/third.db", "THING_NAME}/gone.db"),
+    )?;
+
+    let output = site.run(&["verify", "--json"])?;
+    let all = report(&output)?;
+    assert_eq!(output.status.code(), Some(1), "{all:#}");
+    let verdicts: Vec<_> = all["databases"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| (one["database"].clone(), one["holds"].clone()))
+        .collect();
+    let path = |name: &str| Value::from(root.join(name).to_string_lossy());
+    let wanted = [
+        (path("app.db"), Value::from(true)),
+        (path("link/second.db"), Value::from(false)),
+        (path("third.db"), Value::from(false)),
+        (path("more/fourth.db"), Value::from(true)),
+    ];
+    assert_eq!(verdicts, wanted, "{all:#}");
+    assert_eq!((&all["form"], &all["holds"]), (&2.into(), &false.into()));
+    assert!(all["pages"].as_u64() > Some(0), "of the first one: {all:#}");
+    let cause = all["databases"][2]["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("can't restore the replica"), "{all:#}");
+
+    let shown = site.run(&["verify"])?;
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert_eq!(shown.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("2 of 4 replicas are not proved"), "{text}");
+    assert!(text.contains("NOT COMPARED: "), "{text}");
+
+    // By name, by path, and by the path that Litestream's configuration has.
+    let second = root.join("second.db");
+    for (names, holds) in [
+        (vec!["app.db", "fourth.db"], true),
+        (vec![site.database().to_str().ok_or("a path")?], true),
+        (vec!["second.db"], false),
+        (vec![second.to_str().ok_or("a path")?], false),
+    ] {
+        let words = [&["verify", "--json"], &names[..]].concat();
+        let chosen = report(&site.run(&words)?)?;
+        assert_eq!(chosen["holds"], holds, "{chosen:#}");
+        let count = chosen["databases"].as_array().map(Vec::len);
+        assert_eq!(count, Some(names.len()), "{chosen:#}");
+    }
+    let refused = site.run(&["verify", "app.db", "nobody.db"])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("nobody.db is no database"), "{said}");
+    assert!(
+        said.contains("third.db, ") && said.contains("more/fourth.db"),
+        "{said}"
+    );
+    assert!(refused.stdout.is_empty(), "something was compared");
+    daemon.terminate()?;
+    leaves_nothing(&site)?;
+    assert!(fs::read_dir(root.join("more"))?.flatten().all(|entry| {
+        let name = entry.file_name();
+        !name.to_string_lossy().contains("verify")
+    }));
+    Ok(())
+}
+
 /// Equal, and no good: a page that nothing leads to.
 #[test]
 fn a_structure_that_a_restore_would_refuse_is_no_replica_to_hold() -> Outcome {
@@ -457,7 +552,7 @@ fn wrap_restores(site: &mut Site, saved: &Path, altered: &Path) -> Outcome {
     let script = site.root().join("altering");
     let [priority, slow] = ["priority", "slow"].map(|name| site.root().join(name));
     let text = format!(
-        "#!/bin/sh\nionice -p $$ >{priority:?} || rm {priority:?}\n[ ! -e {slow:?} ] || sleep $(cat {slow:?})\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+        "#!/bin/sh\nionice -p $$ >{priority:?} || rm {priority:?}\n[ ! -e {slow:?} ] || sleep $(cat {slow:?})\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*) \
          [ -e {altered:?} ] || cp $o {saved:?}; [ ! -e {altered:?} ] || cp {altered:?} $o;; esac; done\n"
     );
     fs::write(&script, text)?;

@@ -293,12 +293,16 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__restore)
-            opts="-h --wait --config --runtime-directory --help"
+            opts="-h --wait --timestamp --config --runtime-directory --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --timestamp)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -31,8 +31,8 @@ complete -c edgerepl -n "__fish_edgerepl_needs_command" -s V -l version -d 'Prin
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "check" -d 'Checks the configuration and everything that it names'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the database from its replica if the database is missing'
-complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replica to a temporary copy and compares it with the database'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -48,9 +48,10 @@ complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l config -d '
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -s h -l help -d 'Print help'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l timestamp -d 'Restores the state of this time, such as 2026-11-29T12:00:00Z (RFC 3339)' -r
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l wait -d 'Retries until the database is restored, or there is nothing to do'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -l wait -d 'Retries until each database is restored, or there is nothing to do'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
@@ -68,8 +69,8 @@ complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -s h -l help -d '
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "restore" -d 'Restores the database from its replica if the database is missing'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "verify" -d 'Restores the replica to a temporary copy and compares it with the database'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

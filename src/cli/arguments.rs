@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{DEFAULT_PATH, RuntimeDirectory};
 use crate::credentials::key::NewKey;
+use crate::litestream::moment::Moment;
 
 /// The command line's definition.
 pub fn definition() -> clap::Command {
@@ -90,32 +91,43 @@ Exit status:
         json: bool,
     },
 
-    /// Restores the database from its replica if the database is missing
+    /// Restores the databases that are missing from their replicas
     ///
     /// For the first boot of a replacement device, or after the loss of a data partition. Run it
     /// before the application and the daemon start. It never changes an existing database. A power
-    /// cut leaves either no database or a complete one.
+    /// cut leaves each database either missing or complete.
     #[command(after_help = "\
 Exit status:
-  0   the database is restored, or there is nothing to do
-  1   the database is not restored
+  0   each database is restored, or there is nothing to do
+  1   a database is not restored
   78  the configuration can't be read")]
     Restore {
-        /// Retries until the database is restored, or there is nothing to do
+        /// Databases to restore, by path or by file name [default: all that are configured, in
+        /// edgerepl or in Litestream]
+        #[arg(value_name = "DATABASE")]
+        names: Vec<PathBuf>,
+        /// Retries until each database is restored, or there is nothing to do
         #[arg(long)]
         wait: bool,
+        /// Restores the state of this time, such as 2026-11-29T12:00:00Z (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        timestamp: Option<Moment>,
     },
 
-    /// Restores the replica to a temporary copy and compares it with the database
+    /// Restores the replicas to temporary copies and compares them with the databases
     ///
-    /// Needs free space beside the database, as much as the database takes. Removes the copy at the
-    /// end.
+    /// One database after the other. Needs free space beside each database, as much as the database
+    /// takes. Removes the copy at the end.
     #[command(after_help = "\
 Exit status:
-  0   the replica holds everything it should
-  1   the replica does not, or can't be compared
+  0   each replica holds everything it should
+  1   a replica does not, or can't be compared
   78  the configuration can't be read")]
     Verify {
+        /// Databases to compare, by path or by file name [default: all that are configured, in
+        /// edgerepl or in Litestream]
+        #[arg(value_name = "DATABASE")]
+        names: Vec<PathBuf>,
         /// Prints JSON
         #[arg(long)]
         json: bool,
@@ -218,5 +230,19 @@ mod tests {
             assert_eq!(request.generate, kind, "{words}");
         }
         assert!(parsed("edgerepl restore --json").is_err());
+        let words = "edgerepl restore a.db --timestamp 2026-11-29T12:00:00+01:00 /data/b.db --wait";
+        let Command::Restore {
+            names, timestamp, ..
+        } = parsed(words).expect(words).command
+        else {
+            panic!("{words}");
+        };
+        assert_eq!(names, ["a.db", "/data/b.db"].map(PathBuf::from));
+        assert!(timestamp.is_some());
+        let refused = parsed("edgerepl restore --timestamp yesterday").expect_err("no time");
+        assert!(
+            refused.to_string().contains("2026-11-29T12:00:00Z"),
+            "{refused}"
+        );
     }
 }

@@ -30,7 +30,7 @@ use crate::credentials::fetch;
 use crate::credentials::key;
 use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
 use crate::litestream::command::{self, Replicate};
-use crate::litestream::config_file::{Configuration, Surroundings, Variables};
+use crate::litestream::config_file::{Configuration, Finding, Found, Surroundings, Variables};
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
@@ -46,6 +46,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How many bytes of a program's output are kept: the last ones.
 const HEARD: usize = 4096;
+
+/// Stands for the thing's name where that is not known.
+const UNKNOWN_THING: &str = "THING";
 
 /// The next step after a failure of the token or its key.
 const NEXT_FOR_TOKEN: &str = "check the module, the token and the token's bus";
@@ -77,8 +80,17 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     let refused_pin = runtime.refused_pin();
     let certificate = Certificate::read(&settings.identity.certificate);
     let (version, litestream) = litestream(settings);
-    let configuration = litestream_config(settings, &certificate, version);
-    let named = thing_name(settings, &certificate).unwrap_or_default();
+    let thing_name = thing_name(settings, &certificate);
+    let configuration = configuration(settings, thing_name.as_deref(), version);
+    let found = configuration.as_ref().map(Configuration::databases);
+    let found = found.unwrap_or_default();
+    let litestream_config = match &configuration {
+        Ok(known) => litestream_config(settings, known, &found, thing_name.as_deref(), version),
+        Err(cause) => fail(
+            cause,
+            "install Litestream's configuration, or name it in [replication] command",
+        ),
+    };
     let mut checks = vec![
         Check::new(
             "configuration",
@@ -92,13 +104,14 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         Check::new("key", key_matches(settings, &refused_pin, certificate.ok())),
         Check::new("ca_bundle", ca_bundle(settings)),
         Check::new("litestream", litestream),
-        Check::new("litestream_config", configuration),
+        Check::new("litestream_config", litestream_config),
         Check::new(
             "sqlite",
             sqlite(SqliteVersion::linked(), linked_gives_pages()),
         ),
-        Check::new("database", database::check(settings, runtime, &named)),
     ];
+    let databases = database::checks(settings, runtime, configuration.as_ref().ok(), found);
+    checks.extend(databases);
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
         if secure_element::is_behind(&uri.module_path) {
@@ -119,7 +132,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
 
 /// A named check and its outcome.
 struct Check {
-    name: &'static str,
+    name: String,
     outcome: Outcome,
 }
 
@@ -139,7 +152,8 @@ enum Outcome {
 }
 
 impl Check {
-    fn new(name: &'static str, outcome: Outcome) -> Self {
+    fn new(name: impl Into<String>, outcome: Outcome) -> Self {
+        let name = name.into();
         Self { name, outcome }
     }
 
@@ -302,7 +316,7 @@ fn litestream(settings: &Settings) -> (Option<(u32, u32, u32)>, Outcome) {
             return (None, warn(cause, next));
         }
     };
-    let printed = match litestream_prints(ask, "THING", &settings.region) {
+    let printed = match litestream_prints(ask, UNKNOWN_THING, &settings.region) {
         Ok(printed) => printed,
         Err(e) => {
             let cause = format!("`{name} version` fails: {e}");
@@ -338,33 +352,41 @@ fn thing_name(
     fetch::thing_name(&settings.identity, certificate).ok()
 }
 
-/// Litestream's own file: settings that do not work with temporary credentials. Reports the first
-/// fault, or else the first warning.
-fn litestream_config(
+/// Litestream's own file, read as Litestream reads it.
+fn configuration(
     settings: &Settings,
-    certificate: &Result<Certificate, FetchFailure>,
+    thing_name: Option<&str>,
     version: Option<(u32, u32, u32)>,
-) -> Outcome {
-    let thing_name = thing_name(settings, certificate);
+) -> Result<Configuration, String> {
     let replication = &settings.replication;
     let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
-    let named = thing_name.as_deref().unwrap_or("THING");
+    let named = thing_name.unwrap_or(UNKNOWN_THING);
     let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
     if replication.rotation == Some(Rotation::Restart)
         || version.is_some_and(|version| version < command::REFRESHES)
     {
         variables = variables.with_credentials();
     }
-    let configuration = match Configuration::of(&replication.command, &variables) {
-        Ok(configuration) => configuration,
-        Err(cause) => {
-            let next = "install Litestream's configuration, or name it in [replication] command";
-            return fail(cause, next);
-        }
-    };
+    Configuration::of(&replication.command, &variables)
+}
+
+/// Settings in it that do not work with temporary credentials. Reports the first fault, or else the
+/// first warning.
+fn litestream_config(
+    settings: &Settings,
+    configuration: &Configuration,
+    found: &Found,
+    thing_name: Option<&str>,
+    version: Option<(u32, u32, u32)>,
+) -> Outcome {
+    let replication = &settings.replication;
+    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let named = thing_name.unwrap_or(UNKNOWN_THING);
+    let faults: Vec<Finding> = found.faults().collect();
     // The unit's environment is not known here, nor is what Litestream expands with it.
     if version.is_some()
         && !is_unit
+        && faults.is_empty()
         && let Ok(litestream) = Replicate::parse(&replication.command)
         && let Err(said) = litestream_prints(litestream.databases(), named, &settings.region)
     {
@@ -374,12 +396,18 @@ fn litestream_config(
         );
         return fail(cause, "correct that file as Litestream says");
     }
-    let findings = configuration.lint(Surroundings {
-        database: &settings.databases.first.path,
+    let databases: Vec<&Path> = settings
+        .databases
+        .iter()
+        .map(|d| d.path.as_path())
+        .collect();
+    let mut findings = configuration.lint(Surroundings {
+        databases: &databases,
         control_socket: &settings.replication.control_socket,
-        thing_name: thing_name.as_deref(),
+        thing_name,
         version,
     });
+    findings.splice(0..0, faults);
     let name = configuration.path().display();
     let worst = findings.iter().find(|finding| finding.is_fault);
     let Some(worst) = worst.or(findings.first()) else {

@@ -1,10 +1,12 @@
-//! `edgerepl restore`: restores a missing database from its replica, at the first boot of a
+//! `edgerepl restore`: restores missing databases from their replicas, at the first boot of a
 //! replacement device or after the loss of a data partition.
 //!
-//! Owns the order of steps. After a power cut at any moment there is no database or a complete one:
-//! restore to a temporary copy, check it, sync it, remove what an earlier database left, and only
-//! then give it the database's name. Never replaces an existing database.
+//! Owns the order of steps: one database after the other, in the order of the configuration. After a
+//! power cut at any moment each database is missing or complete: restore to a temporary copy, check
+//! it, sync it, remove what an earlier database left, and only then give it the database's name.
+//! Never replaces an existing database.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -12,9 +14,13 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use super::access::Access;
+use super::access::{Accesses, litestream_config};
+use super::databases::{Subject, Subjects};
 use crate::config::{RuntimeDirectory, Settings};
+use crate::litestream::command::{NOTHING_TO_RESTORE, Upto};
+use crate::litestream::config_file::Configuration;
 use crate::litestream::lineage;
+use crate::litestream::moment::Moment;
 use crate::litestream::restore::{Aside, Turn, has_room};
 use crate::store::compare::Snapshot;
 use crate::store::structure::Structure;
@@ -23,37 +29,115 @@ use crate::store::structure::Structure;
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// The command: 0 if the database is restored or there is nothing to do, 1 otherwise. With `wait`
-/// it retries until it can exit with 0.
-pub(crate) fn restore(settings: &Settings, runtime: &RuntimeDirectory, wait: bool) -> ExitCode {
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// These databases; all where there are none.
+    pub(crate) names: &'a [PathBuf],
+    /// Their state of then, not the newest one.
+    pub(crate) moment: Option<&'a Moment>,
+    /// Retries what may succeed later.
+    pub(crate) wait: bool,
+}
+
+/// Why a database was not restored.
+enum Failure {
+    /// A retry may help.
+    Passing(String),
+    /// S3 has answered, and will not answer otherwise.
+    Lasting(String),
+}
+
+impl From<String> for Failure {
+    fn from(cause: String) -> Self {
+        Self::Passing(cause)
+    }
+}
+
+/// The command: 0 if each database is restored or there is nothing to do, 1 otherwise. With `wait`
+/// it retries those that failed until it can exit with 0.
+pub(crate) fn restore(
+    settings: &Settings,
+    runtime: &RuntimeDirectory,
+    order: &Order<'_>,
+) -> ExitCode {
     let mut pause = FIRST_WAIT;
+    // Those that are restored, or for which there is nothing to do.
+    let mut done: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut lasting: BTreeSet<PathBuf> = BTreeSet::new();
     loop {
-        match attempt(settings, runtime) {
-            Ok(done) => {
-                log::info!("{done}");
-                return ExitCode::SUCCESS;
-            }
-            Err(cause) if wait => {
-                log::warn!(
-                    "the database is not restored; retry in {} s: {cause}",
-                    pause.as_secs()
-                );
-                thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_WAIT);
-            }
+        let configuration = litestream_config(settings);
+        let known = configuration.as_ref().ok();
+        let subjects = match Subjects::of(settings, known).chosen(order.names, known) {
+            Ok(subjects) => subjects,
             Err(cause) => {
-                log::error!("the database is not restored: {cause}");
+                log::error!("no database is restored: {cause}");
                 return ExitCode::FAILURE;
             }
+        };
+        if pause == FIRST_WAIT {
+            tell_what_is_left_out(&configuration, &subjects);
         }
+        let mut accesses = Accesses::new(settings, runtime);
+        let mut is_to_retry = false;
+        for subject in &subjects.all {
+            let path = subject.path();
+            if done.contains(path) || lasting.contains(path) {
+                continue;
+            }
+            let name = path.display();
+            match attempt(settings, known, subject, order.moment, &mut accesses) {
+                Ok(said) => {
+                    log::info!("{said}");
+                    done.insert(path.to_owned());
+                }
+                Err(Failure::Passing(cause)) if order.wait => {
+                    let pause = pause.as_secs();
+                    log::warn!("the database is not restored; retry in {pause} s: {name}: {cause}");
+                    is_to_retry = true;
+                }
+                Err(Failure::Passing(cause) | Failure::Lasting(cause)) => {
+                    log::error!("the database is not restored: {name}: {cause}");
+                    lasting.insert(path.to_owned());
+                }
+            }
+        }
+        if !is_to_retry {
+            return match lasting.is_empty() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            };
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_WAIT);
+    }
+}
+
+fn tell_what_is_left_out(configuration: &Result<Configuration, String>, subjects: &Subjects) {
+    if let Err(cause) = configuration {
+        log::warn!("what else Litestream replicates is not known, nor restored: {cause}");
+    }
+    for unknown in &subjects.unknown {
+        log::warn!("Litestream may replicate more, which is not restored: {unknown}");
     }
 }
 
 /// What was done, in one sentence.
-fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, String> {
-    let database = &settings.databases.first.path;
+fn attempt(
+    settings: &Settings,
+    configuration: Option<&Configuration>,
+    subject: &Subject,
+    moment: Option<&Moment>,
+    accesses: &mut Accesses<'_>,
+) -> Result<String, Failure> {
+    let database = subject.path();
     let name = database.display();
-    let there = || format!("{name} exists: nothing to restore");
+    let there = || match moment {
+        None => format!("{name} exists: nothing to restore"),
+        Some(moment) => format!(
+            "{name} exists, and stays as it is: move it away to restore its state of {moment}"
+        ),
+    };
     if exists(database) {
         return Ok(there());
     }
@@ -64,34 +148,47 @@ fn attempt(settings: &Settings, runtime: &RuntimeDirectory) -> Result<String, St
     if exists(database) {
         return Ok(there());
     }
-    let access = Access::obtain(settings, runtime)?;
+    let own = match configuration {
+        Some(known) => known.alone(&subject.in_litestream)?,
+        None => None,
+    };
+    let upto = moment.map_or(Upto::End, |moment| Upto::Moment(moment.clone()));
     let restoring = aside.restore(
         &settings.replication.command,
-        database,
-        None,
-        access.environment(),
+        own.as_deref(),
+        &subject.in_litestream,
+        &upto,
+        accesses.environment()?,
     )?;
-    let Some(copy) = restoring.end()? else {
-        return Ok(format!("S3 holds no replica of {name}: nothing to restore"));
+    let copy = match (restoring.end(), moment) {
+        (Ok(Some(copy)), _) => copy,
+        (Ok(None), _) => return Ok(format!("S3 holds no replica of {name}: nothing to restore")),
+        (Err(cause), Some(moment)) if cause.contains(NOTHING_TO_RESTORE) => {
+            return Err(Failure::Lasting(format!(
+                "S3 holds no state of it at {moment}; name a later time, or restore the newest \
+                 state without --timestamp"
+            )));
+        }
+        (Err(cause), _) => return Err(cause.into()),
     };
     let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);
     if let Some(damage) = sound.damage {
-        return Err(format!("the replica is damaged: {damage}"));
+        return Err(format!("the replica is damaged: {damage}").into());
     }
     for unchecked in &sound.unchecked {
         log::warn!(
             "{name}: its pages are sound; not checked without the application's code: {unchecked}"
         );
     }
-    let configuration = access.litestream_config(settings).ok();
-    let elsewhere = configuration.and_then(|known| known.meta_path(database));
+    let elsewhere = configuration.and_then(|known| known.meta_path(&subject.in_litestream));
     for left in remains(database, elsewhere.as_deref()) {
         remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
     }
+    let of_when = moment.map_or(String::new(), |moment| format!(" as of {moment}"));
     match aside.put(database) {
-        Ok(true) => Ok(format!("{name} was restored from its replica")),
+        Ok(true) => Ok(format!("{name} was restored from its replica{of_when}")),
         Ok(false) => Ok(there()),
-        Err(e) => Err(format!("the restored copy can't be linked to {name}: {e}")),
+        Err(e) => Err(format!("the restored copy can't be linked to {name}: {e}").into()),
     }
 }
 

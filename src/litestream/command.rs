@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{self, Path, PathBuf};
 use std::process::Command;
 
+use super::moment::Moment;
+
 /// The path of `program`: itself if it is a path, else the first match in `PATH`.
 ///
 /// # Errors
@@ -43,6 +45,17 @@ pub const KNOWS_NO_PLAN: &str = "flag provided but not defined";
 
 /// The first Litestream that asks for new credentials itself, through `credential_process`.
 pub const REFRESHES: (u32, u32, u32) = (0, 5, 0);
+
+/// Up to where a replica is restored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Upto {
+    /// To its end, where there is a replica.
+    End,
+    /// This transaction.
+    Transaction(u64),
+    /// The state of this moment.
+    Moment(Moment),
+}
 
 /// A command that replicates, understood: `[WRAPPER…] litestream replicate [-config FILE] …`. All
 /// other commands of Litestream's are made of it.
@@ -137,12 +150,18 @@ impl Replicate {
     }
 
     /// The words of the command that restores to `output`: all but the database, which comes last.
-    /// Up to the transaction `upto`; or to the end, where there is a replica.
-    pub fn restore(&self, output: &Path, upto: Option<u64>) -> Vec<String> {
-        let mut words = self.part("restore");
+    /// By this configuration, or by `own`, a file in the folder that it is run in.
+    pub fn restore(&self, output: &Path, upto: &Upto, own: Option<&Path>) -> Vec<String> {
+        let mut words = match own {
+            Some(file) => self.part_by("restore", file, true),
+            None => self.part("restore"),
+        };
         match upto {
-            Some(transaction) => words.extend(["-txid".to_owned(), format!("{transaction:016x}")]),
-            None => words.push("-if-replica-exists".to_owned()),
+            Upto::End => words.push("-if-replica-exists".to_owned()),
+            Upto::Transaction(number) => {
+                words.extend(["-txid".to_owned(), format!("{number:016x}")])
+            }
+            Upto::Moment(moment) => words.extend(["-timestamp".to_owned(), moment.to_string()]),
         }
         words.extend(["-o".to_owned(), output.to_string_lossy().into_owned()]);
         words
@@ -176,12 +195,16 @@ impl Replicate {
 
     /// Another command that reads the same configuration.
     fn part(&self, name: &str) -> Vec<String> {
-        let mut words = self.litestream.clone();
-        words.extend([name, "-config"].map(str::to_owned));
         // It may be run from another folder.
         let file = path::absolute(&self.configuration).unwrap_or(self.configuration.clone());
-        words.push(file.to_string_lossy().into_owned());
-        if self.is_literal {
+        self.part_by(name, &file, self.is_literal)
+    }
+
+    fn part_by(&self, name: &str, configuration: &Path, is_literal: bool) -> Vec<String> {
+        let mut words = self.litestream.clone();
+        words.extend([name, "-config"].map(str::to_owned));
+        words.push(configuration.to_string_lossy().into_owned());
+        if is_literal {
             words.push("-no-expand-env".to_owned());
         }
         words
@@ -243,12 +266,18 @@ mod tests {
         ] {
             let command = Replicate::parse(&words(given)).expect(given);
             assert_eq!(line(&command.reset(database)), reset, "{given}");
-            let made = command.restore(Path::new("/copy"), Some(26));
+            let made = command.restore(Path::new("/copy"), &Upto::Transaction(26), None);
             assert_eq!(made.join(" "), restore, "{given}");
         }
         let command = Replicate::parse(&words("litestream replicate")).expect("a command");
-        let made = command.restore(Path::new("/copy"), None);
+        let made = command.restore(Path::new("/copy"), &Upto::End, None);
         assert!(made.contains(&"-if-replica-exists".to_owned()), "{made:?}");
+        let moment = Upto::Moment("2026-11-29T12:00:00Z".parse().expect("a moment"));
+        let own = Path::new("own.yml");
+        let made = command.restore(Path::new("/copy"), &moment, Some(own));
+        let wanted = "litestream restore -config own.yml -no-expand-env \
+                      -timestamp 2026-11-29T12:00:00Z -o /copy";
+        assert_eq!(made.join(" "), wanted);
     }
 
     #[test]

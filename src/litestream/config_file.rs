@@ -4,8 +4,11 @@
 //! Owns the known traps. Litestream reports none of them: it ignores unknown keys, and prefers the
 //! file's credentials to the environment's. Never writes the file.
 
+mod alone;
 mod document;
 mod expansion;
+mod named;
+mod pattern;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +23,8 @@ use document::Node;
 use expansion::{Expanded, is_unknown};
 
 pub use expansion::Variables;
+pub(crate) use named::Identity;
+pub use named::{Entry, Folder, Found, Named};
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1024 * 1024;
@@ -60,8 +65,8 @@ pub struct Configuration {
 /// What the file has to agree with.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
-    /// `[database] path`.
-    pub database: &'a Path,
+    /// `[database] path` of each; the first one is the one that edgerepl watches.
+    pub databases: &'a [&'a Path],
     /// `[replication] control_socket`.
     pub control_socket: &'a Path,
     /// The thing, where it is known.
@@ -141,8 +146,23 @@ impl Configuration {
     /// Where Litestream is told to have its local state for `database`; none where it has its own
     /// place, or one that only the environment tells.
     pub fn meta_path(&self, database: &Path) -> Option<PathBuf> {
-        let path = self.entry(database)?.text("meta-path")?;
-        (!is_unknown(path)).then(|| absolute(path))
+        let entry = self.entry(database)?;
+        let told = |key: &str| {
+            let path = entry.text(key)?;
+            (!is_unknown(path)).then(|| absolute(path))
+        };
+        let Some(inside) = self.inside_folder(database) else {
+            return told("meta-path");
+        };
+        // Each database of a folder has its own in there.
+        let name = inside.file_name()?.to_string_lossy();
+        match told("meta-dir") {
+            Some(folder) => Some(folder.join(inside.with_file_name(format!("{name}-litestream")))),
+            None => {
+                let own = inside.with_file_name(format!(".{name}-litestream"));
+                Some(told("meta-path")?.join(own))
+            }
+        }
     }
 
     /// The bucket that `database` is replicated to; none where only the environment tells.
@@ -161,20 +181,25 @@ impl Configuration {
 
     /// What Litestream replicates beside `database`, for people: nobody guards or proves it.
     pub fn unwatched(&self, database: &Path) -> Vec<String> {
-        let watched = self.entry(database);
-        let others = databases(&self.root)
-            .filter(|(_, node)| watched.is_none_or(|watched| !std::ptr::eq(watched, *node)));
-        let names = others.filter_map(|(_, node)| {
-            let path = node.text("path").map(|path| match is_unknown(path) {
-                true => self.expanded.shown(path),
-                false => absolute(path).display().to_string(),
-            });
-            path.or_else(|| {
-                let folder = self.expanded.shown(node.text("dir")?);
-                Some(format!("the databases in {folder}"))
-            })
-        });
-        names.collect()
+        let wanted = absolute(&database.to_string_lossy());
+        let mut named = self.named();
+        let is_it =
+            |entry: &Entry| matches!(&entry.named, Named::Database(path) if *path == wanted);
+        // A path that only the environment tells may be this one.
+        let may_be = |entry: &Entry| matches!(&entry.named, Named::Unknown(_));
+        let own = named
+            .iter()
+            .position(is_it)
+            .or_else(|| named.iter().position(may_be));
+        if let Some(own) = own {
+            named.remove(own);
+        }
+        named.iter().map(|entry| entry.named.to_string()).collect()
+    }
+
+    /// Whether the file names `database`, by its path or by a folder that would hold it.
+    pub fn names(&self, database: &Path) -> bool {
+        self.entry(database).is_some()
     }
 
     /// Whether Litestream itself restores `database` where it is missing, before it replicates.
@@ -183,16 +208,31 @@ impl Configuration {
         self.restores || entry.is_some_and(|node| node.is_true("restore-if-db-not-exists"))
     }
 
-    /// The entry of `database`: the one that names it, else the first whose path is not known.
+    /// The entry of `database`: the one that names it, or the folder that would hold it, else the
+    /// first whose path is not known.
     fn entry(&self, database: &Path) -> Option<&Node> {
-        let wanted = absolute(&database.to_string_lossy());
-        let named = |node: &&Node| {
-            node.text("path")
-                .is_some_and(|path| absolute(path) == wanted)
-        };
         let unknown = |node: &&Node| node.text("path").is_some_and(is_unknown);
         let nodes = || databases(&self.root).map(|(_, node)| node);
-        nodes().find(named).or_else(|| nodes().find(unknown))
+        self.own_entry(database)
+            .or_else(|| nodes().find(|node| is_inside(node, database).is_some()))
+            .or_else(|| nodes().find(unknown))
+    }
+
+    /// The entry that names `database` by its path.
+    fn own_entry(&self, database: &Path) -> Option<&Node> {
+        let wanted = absolute(&database.to_string_lossy());
+        databases(&self.root).map(|(_, node)| node).find(|node| {
+            let path = node.text("path");
+            path.is_some_and(|path| absolute(path) == wanted)
+        })
+    }
+
+    /// The path of `database` from the folder on that it is named by, where no path of its own does.
+    fn inside_folder(&self, database: &Path) -> Option<PathBuf> {
+        if self.own_entry(database).is_some() {
+            return None;
+        }
+        databases(&self.root).find_map(|(_, node)| is_inside(node, database))
     }
 
     /// Everything that bites.
@@ -236,25 +276,29 @@ impl Configuration {
     }
 
     fn database(&self, around: Surroundings<'_>) -> Option<Finding> {
-        if self.entry(around.database).is_some() {
+        let missing = around.databases.iter().filter(|path| !self.names(path));
+        let missing: Vec<String> = missing.map(|path| path.display().to_string()).collect();
+        if missing.is_empty() {
             return None;
         }
-        let paths: Vec<String> = databases(&self.root)
-            .filter_map(|(_, node)| node.text("path"))
-            .map(|path| self.expanded.shown(path))
-            .collect();
+        let named = self.named().into_iter().map(|entry| match entry.named {
+            Named::Folder(folder) => folder.path.join(&folder.pattern).display().to_string(),
+            named => named.to_string(),
+        });
+        let named: Vec<String> = named.collect();
         Some(fault(
             format!(
-                "it does not name the database {}; it names {paths:?}",
-                around.database.display()
+                "it does not name the database {}; it names {named:?}",
+                missing.join(" or ")
             ),
             "set the same path there and in [database] path",
         ))
     }
 
     fn others(&self, around: Surroundings<'_>) -> Option<Finding> {
-        self.entry(around.database)?;
-        let others = self.unwatched(around.database);
+        let watched = around.databases.first()?;
+        self.entry(watched)?;
+        let others = self.unwatched(watched);
         (!others.is_empty()).then(|| {
             fault(
                 format!(
@@ -328,7 +372,8 @@ impl Configuration {
     }
 
     fn restore(&self, around: Surroundings<'_>) -> Option<Finding> {
-        self.restores_missing(around.database).then(|| {
+        let restored = |path: &&Path| self.restores_missing(path);
+        around.databases.iter().any(restored).then(|| {
             notice(
                 "restore-if-db-not-exists is set: Litestream restores a missing database from the \
                  replica at its start",
@@ -429,6 +474,15 @@ fn databases(root: &Node) -> impl Iterator<Item = (String, &Node)> {
         .map(|(number, node)| (format!("dbs[{number}]."), node))
 }
 
+/// The path of `database` from the folder on that `entry` names, where that would hold it.
+fn is_inside(entry: &Node, database: &Path) -> Option<PathBuf> {
+    let wanted = absolute(&database.to_string_lossy());
+    match entry.text("path") {
+        Some(_) => None,
+        None => Folder::of(entry)?.holds(&wanted),
+    }
+}
+
 /// All replicas of all databases.
 fn replicas(root: &Node) -> Vec<(String, &Node)> {
     let mut replicas = Vec::new();
@@ -455,8 +509,13 @@ fn absolute(path: &str) -> PathBuf {
         Some(rest) if rest.starts_with('/') => home().join(rest.trim_start_matches('/')),
         _ => env::current_dir().unwrap_or_default().join(path),
     };
+    clean(&whole)
+}
+
+/// A path with nothing in it twice.
+fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
-    for part in whole.components() {
+    for part in path.components() {
         match part {
             Component::CurDir => {}
             Component::ParentDir => {

@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirEntry, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
-use super::command::Replicate;
+use super::command::{Replicate, Upto};
 use super::leash;
 use crate::credentials::delivery::Variable;
 use crate::store::wal_of;
@@ -81,7 +81,8 @@ impl Aside {
                 break (folder, lock);
             }
         };
-        let copy = by_descriptor(&folder).join(format!("replica-{}.db", std::process::id()));
+        // Not the name of a database: a Litestream that watches the folder would replicate it.
+        let copy = by_descriptor(&folder).join(format!("replica-{}", std::process::id()));
         let aside = Self {
             beside,
             name,
@@ -127,20 +128,30 @@ impl Aside {
         Ok(true)
     }
 
-    /// Begins to restore the replica of `database`, up to the transaction `upto` or to its end.
+    /// Begins to restore the replica of `database`, which is named so in Litestream's configuration,
+    /// or in `own`, the text of another one.
     ///
     /// # Errors
     /// Why Litestream can't be run, in one sentence.
     pub(crate) fn restore(
         &self,
         replicate: &[String],
+        own: Option<&str>,
         database: &Path,
-        upto: Option<u64>,
+        upto: &Upto,
         environment: Vec<Variable>,
     ) -> Result<Restoring<'_>, String> {
         // From within the folder, which it is started in.
         let copy = Path::new(".").join(self.copy.file_name().unwrap_or_default());
-        let mut words = Replicate::parse(replicate)?.restore(&copy, upto);
+        let replicate = Replicate::parse(replicate)?;
+        let own = match own {
+            Some(text) => Some(self.write_configuration(text).map_err(|e| {
+                let name = database.display();
+                format!("Litestream's configuration for {name} can't be written beside it: {e}")
+            })?),
+            None => None,
+        };
+        let mut words = replicate.restore(&copy, upto, own);
         words.push(database.to_string_lossy().into_owned());
         // Its lock is its own: a Litestream that outlives a killed restore is waited for.
         let mut litestream = leash::command(Some(Path::new("litestream.lock")), &words);
@@ -156,6 +167,15 @@ impl Aside {
             running,
             copy: &self.copy,
         })
+    }
+
+    fn write_configuration(&self, text: &str) -> io::Result<&'static Path> {
+        let name = Path::new("litestream.yml");
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mut file = File::from(openat(&self.folder, name, flags, mode)?);
+        file.write_all(text.as_bytes())?;
+        Ok(name)
     }
 
     /// Removes everything except what `kept` accepts.
@@ -321,7 +341,7 @@ mod tests {
         // Litestream's lock is, or what an earlier one left.
         fs::create_dir(&aside).expect("a folder");
         fs::set_permissions(&aside, Permissions::from_mode(0o777)).expect("a mode");
-        for name in ["litestream.lock", "replica-1.db"] {
+        for name in ["litestream.lock", "replica-1"] {
             symlink(&victim, aside.join(name)).expect("a link");
         }
         let made = Aside::make(&database, "verify", Turn::OrNever).expect("a folder");

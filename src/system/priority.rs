@@ -8,8 +8,17 @@ use std::process::{Command, Stdio};
 
 /// From now on this thread, and all that it starts, gets what nobody else wants of the disk.
 pub fn idle() {
+    set("3");
+}
+
+/// From now on this thread, and all that it starts, gets as much as any other.
+pub fn usual() {
+    set("0");
+}
+
+fn set(class: &str) {
     let made = Command::new("ionice")
-        .args(["-c", "3", "-p", &std::process::id().to_string()])
+        .args(["-c", class, "-p", &std::process::id().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

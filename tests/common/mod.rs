@@ -74,12 +74,66 @@ pub(crate) fn replicates(status: &Value) -> bool {
     status["replication"]["activity"] == "replicating"
 }
 
+/// Lets Litestream replicate these databases beside the first one, and edgerepl know of them.
+pub(crate) fn with_databases(site: &Site, others: &[&str]) -> Outcome {
+    let config = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&config)?;
+    let at = text.find("  - path:").ok_or("no entry")?;
+    let entries = others.iter().map(|name| text[at..].replace("app.db", name));
+    fs::write(&config, text.clone() + &entries.collect::<String>())?;
+    let folder = PathBuf::from(format!("{}.d", site.config().display()));
+    fs::create_dir_all(&folder)?;
+    let paths = ["app.db"].iter().chain(others);
+    let tables = paths.map(|name| format!("[[database]]\npath = {:?}\n", site.root().join(name)));
+    fs::write(folder.join("databases.toml"), tables.collect::<String>())?;
+    Ok(())
+}
+
+/// Lets Litestream replicate the databases in a folder of this name, which is made.
+pub(crate) fn with_folder(site: &Site, name: &str) -> Outcome {
+    let config = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&config)?;
+    let at = text.find("  - path:").ok_or("no entry")?;
+    let entry: String = text[at..].split_inclusive('\n').take(7).collect();
+    let folder = site.root().join(name);
+    let path = format!("path: {}", site.database().display());
+    let directory = format!(
+        "dir: {}\n    pattern: '*.db'\n    watch: true",
+        folder.display()
+    );
+    let entry = entry.replace(&path, &directory);
+    fs::create_dir(folder)?;
+    fs::write(
+        &config,
+        text + &entry.replace("/app.db", &format!("/{name}")),
+    )?;
+    Ok(())
+}
+
+/// Gives the site a Litestream whose `litestream restore` of `database` goes through `script`, a
+/// shell's, in which `$o` is the copy, and `litestream "$@"` restores it.
+pub(crate) fn restores_of(site: &mut Site, database: &str, script: &str) -> Outcome {
+    let real = tools::litestream("0.5.17")?;
+    let file = site.root().join("wrapper");
+    let text = format!(
+        "#!/bin/sh\nlitestream() {{ {real:?} \"$@\"; }}\nfor last; do case $last in */replica-*) \
+         o=$last;; esac; done\ncase \"$1 $last\" in\n'restore '*/{database}) {script};;\n*) exec \
+         {real:?} \"$@\";;\nesac\n"
+    );
+    fs::write(&file, text)?;
+    fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+    let config = site.root().join("litestream.yml");
+    let command = format!("[{file:?}, \"replicate\", \"-config\", {config:?}]");
+    site.set("replication", "command", command);
+    Ok(())
+}
+
 /// Gives the site a Litestream that damages what it restores.
 pub(crate) fn damage_restores(site: &mut Site) -> Outcome {
     let real = tools::litestream("0.5.17")?;
     let script = site.root().join("damaging");
     let text = format!(
-        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*.db) \
+        "#!/bin/sh\n{real:?} \"$@\" || exit\nfor o; do case $o in */replica-*) \
          head -c 6000 /dev/urandom | dd of=$o bs=1 seek=8192 conv=notrunc 2>/dev/null;; esac; done\n"
     );
     fs::write(&script, text)?;

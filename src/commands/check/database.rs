@@ -1,9 +1,11 @@
-//! The check of the database: a trial, as the daemon's user, of what the daemon does with it.
+//! The checks of the databases: a trial of each, as the daemon's user, of what the daemon does with
+//! it.
 //!
-//! Owns the trial. A child does it, and becomes the daemon's user first: root may do what the
+//! Owns the trial, and what is said of a file that is no database. A child does it, and becomes the daemon's user first: root may do what the
 //! daemon may not. It does what the daemon does, in a transaction that it rolls back. Never leaves
 //! anything behind: no database, no WAL, no other journal mode.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
@@ -17,9 +19,10 @@ use nix::unistd::{
 };
 use serde_json::{Value, json};
 
-use super::{Outcome, fail, output_of, warn};
+use super::{Check, Outcome, fail, output_of, warn};
+use crate::commands::databases::{Subject, Subjects};
 use crate::config::{RuntimeDirectory, Settings, Supervisor, TableName};
-use crate::litestream::config_file::{Configuration, Variables};
+use crate::litestream::config_file::{Configuration, Found};
 use crate::litestream::lineage;
 use crate::store::{self, Tried};
 use crate::system::this_program;
@@ -30,28 +33,113 @@ pub(crate) const COMMAND: &str = "try-database";
 /// The user of edgerepl's own unit.
 const USER: &str = "edgerepl";
 
-/// Starts the child, and reads its verdict.
-pub(super) fn check(settings: &Settings, runtime: &RuntimeDirectory, thing_name: &str) -> Outcome {
-    let database = &settings.databases.first.path;
+/// How much of a file is read: its header, and enough to see whether it is encrypted.
+const BEGINNING: u64 = 1024;
+
+/// How many different bytes of [`BEGINNING`] no text and no table has: random ones have 250.
+const RANDOM: usize = 200;
+
+/// The newest file format that this SQLite knows: that of WAL mode.
+const NEWEST_FORMAT: u8 = 2;
+
+/// A check of each database, and a warning for each file that Litestream passes over. Where there is
+/// one database alone it has no other name.
+pub(super) fn checks(
+    settings: &Settings,
+    runtime: &RuntimeDirectory,
+    configuration: Option<&Configuration>,
+    found: Found,
+) -> Vec<Check> {
     let user = daemon_user(runtime);
-    let mut child = this_program();
-    child
-        .arg(COMMAND)
-        .arg(trial(settings, thing_name, user).to_string());
-    let printed = output_of(&child).unwrap_or_default();
-    let verdict: Value = serde_json::from_str(&printed).unwrap_or_default();
-    let word = |name: &str| verdict[name].as_str();
-    match (word("works"), word("warns"), word("fails"), word("next")) {
-        (Some(text), ..) => Outcome::Pass(text.to_owned()),
-        (_, Some(cause), _, Some(next)) => warn(cause, next),
-        (_, _, Some(cause), Some(next)) => {
-            let by = user.map(|(uid, _)| format!(" (tried as {})", name_of(uid)));
-            fail(format!("{cause}{}", by.unwrap_or_default()), next)
+    let passed_over = found.passed_over.clone();
+    let subjects = Subjects::among(settings, found);
+    let try_one = |subject: &Subject| {
+        let is_ours = settings.databases.iter().any(|d| d.path == subject.path());
+        let trial = Trial {
+            settings,
+            configuration,
+            is_ours,
+            user,
+        };
+        trial.run(subject)
+    };
+    if let ([one], []) = (&subjects.all[..], &passed_over[..]) {
+        return vec![Check::new("database", try_one(one))];
+    }
+    let name = |label: &str| format!("database {label}");
+    let labelled = subjects.labels().into_iter().zip(&subjects.all);
+    let mut checks: Vec<Check> = labelled
+        .map(|(label, subject)| Check::new(name(&label), try_one(subject)))
+        .collect();
+    checks.extend(passed_over.iter().map(|path| {
+        let (cause, next) = match what_it_is(path, "litestream.yml") {
+            Err(sentence) => told(&sentence),
+            Ok(_) => (
+                format!("{} is empty", path.display()),
+                "let its application create its tables".to_owned(),
+            ),
+        };
+        let cause = format!("{cause}: Litestream passes it over");
+        Check::new(name(&path.display().to_string()), warn(cause, next))
+    }));
+    checks
+}
+
+/// What one trial needs to know.
+struct Trial<'a> {
+    settings: &'a Settings,
+    configuration: Option<&'a Configuration>,
+    /// edgerepl's own configuration has the database.
+    is_ours: bool,
+    user: Option<(u32, u32)>,
+}
+
+impl Trial<'_> {
+    /// Starts the child, and reads its verdict.
+    fn run(&self, subject: &Subject) -> Outcome {
+        let mut child = this_program();
+        child.arg(COMMAND).arg(self.order(subject).to_string());
+        let printed = output_of(&child).unwrap_or_default();
+        let verdict: Value = serde_json::from_str(&printed).unwrap_or_default();
+        let word = |name: &str| verdict[name].as_str();
+        match (word("works"), word("warns"), word("fails"), word("next")) {
+            (Some(text), ..) => Outcome::Pass(text.to_owned()),
+            (_, Some(cause), _, Some(next)) => warn(cause, next),
+            (_, _, Some(cause), Some(next)) => {
+                let by = self.user;
+                let by = by.map(|(uid, _)| format!(" (tried as {})", name_of(uid)));
+                fail(format!("{cause}{}", by.unwrap_or_default()), next)
+            }
+            _ => fail(
+                format!("the trial of {} gave no answer", subject.path().display()),
+                "look for errors of its disk in the kernel's log",
+            ),
         }
-        _ => fail(
-            format!("the trial of {} gave no answer", database.display()),
-            "look for errors of its disk in the kernel's log",
-        ),
+    }
+
+    fn order(&self, subject: &Subject) -> Value {
+        // Litestream may have another user if a unit runs it.
+        let state = match self.settings.replication.supervisor {
+            Supervisor::Systemd { .. } => None,
+            Supervisor::Child => Some(lineage::state_of(
+                &subject.in_litestream,
+                self.configuration,
+            )),
+        };
+        let has_rows = subject.database.heartbeat;
+        let heartbeat = self.settings.heartbeat.as_ref().filter(|_| has_rows);
+        json!({
+            "database": subject.path(),
+            "state": state,
+            "table": heartbeat.map(|heartbeat| heartbeat.table.to_string()),
+            "made_by_edgerepl": has_rows,
+            "key": match self.is_ours {
+                true => "[database] path",
+                false => "litestream.yml",
+            },
+            "uid": self.user.map(|(uid, _)| uid),
+            "gid": self.user.map(|(_, gid)| gid),
+        })
     }
 }
 
@@ -61,47 +149,49 @@ pub(crate) fn child(order: &str) -> Option<String> {
     let path = |name: &str| order[name].as_str().map(PathBuf::from);
     let number = |name: &str| order[name].as_u64().and_then(|n| u32::try_from(n).ok());
     let database = path("database")?;
-    let table = order["table"].as_str().and_then(|name| name.parse().ok());
+    let subject = Tested {
+        database: &database,
+        table: order["table"].as_str().and_then(|name| name.parse().ok()),
+        is_made_by_edgerepl: order["made_by_edgerepl"] == true,
+        key: order["key"].as_str()?,
+    };
     if let (Some(uid), Some(gid)) = (number("uid"), number("gid"))
         && let Err(e) = become_user(Uid::from_raw(uid), Gid::from_raw(gid))
     {
         let cause = format!("the check can't become {}: {e}", name_of(uid));
         return Some(json!({"fails": cause, "next": "run the check as root"}).to_string());
     }
-    let verdict = match try_all(&database, path("state").as_deref(), table.as_ref()) {
+    let verdict = match try_all(&subject, path("state").as_deref()) {
         Ok(Verdict::Works(text)) => json!({"works": text}),
         Ok(Verdict::Warns(cause, next)) => json!({"warns": cause, "next": next}),
-        Err(sentence) => match sentence.rsplit_once("; ") {
-            Some((cause, next)) => json!({"fails": cause, "next": next}),
-            None => json!({"fails": sentence, "next": "repair the database, or restore it"}),
-        },
+        Err(sentence) => {
+            let (cause, next) = told(&sentence);
+            json!({"fails": cause, "next": next})
+        }
     };
     Some(verdict.to_string())
 }
 
-enum Verdict {
-    Works(String),
-    Warns(String, &'static str),
+/// A sentence as its cause and the next step.
+fn told(sentence: &str) -> (String, String) {
+    let parts = sentence.rsplit_once("; ");
+    let (cause, next) = parts.unwrap_or((sentence, "repair the database, or restore it"));
+    (cause.to_owned(), next.to_owned())
 }
 
-fn trial(settings: &Settings, thing_name: &str, user: Option<(u32, u32)>) -> Value {
-    let database = &settings.databases.first.path;
-    let variables = Variables::of_litestream(thing_name, &settings.region, false);
-    // Litestream may have another user if a unit runs it.
-    let state = match settings.replication.supervisor {
-        Supervisor::Systemd { .. } => None,
-        Supervisor::Child => {
-            let configuration = Configuration::of(&settings.replication.command, &variables);
-            Some(lineage::state_of(database, configuration.ok().as_ref()))
-        }
-    };
-    json!({
-        "database": database,
-        "state": state,
-        "table": settings.heartbeat.as_ref().map(|heartbeat| heartbeat.table.to_string()),
-        "uid": user.map(|(uid, _)| uid),
-        "gid": user.map(|(_, gid)| gid),
-    })
+enum Verdict {
+    Works(String),
+    Warns(String, String),
+}
+
+/// What the child is told of a database.
+struct Tested<'a> {
+    database: &'a Path,
+    /// Where heartbeat rows go, if any do.
+    table: Option<TableName>,
+    is_made_by_edgerepl: bool,
+    /// Where its path is configured.
+    key: &'a str,
 }
 
 /// The daemon's user and group, if this process is root and the daemon is not: the owner of its
@@ -137,11 +227,8 @@ fn become_user(uid: Uid, gid: Gid) -> nix::Result<()> {
     setresuid(uid, uid, uid)
 }
 
-fn try_all(
-    database: &Path,
-    state: Option<&Path>,
-    table: Option<&TableName>,
-) -> Result<Verdict, String> {
+fn try_all(subject: &Tested<'_>, state: Option<&Path>) -> Result<Verdict, String> {
+    let database = subject.database;
     let name = database.display();
     store::refuse_link(database)?;
     let folder = database.parent().unwrap_or(Path::new("/"));
@@ -158,53 +245,112 @@ fn try_all(
         let there = state.ancestors().find(|folder| folder.exists());
         writable(there.unwrap_or(folder))?;
     }
-    // Opening another kind of file, such as a FIFO, may block.
-    if fs::metadata(database).is_ok_and(|file| !file.is_file()) {
-        return Err(format!(
-            "{name} is not a regular file; check [database] path"
-        ));
-    }
-    let mut header = [0; 20];
-    let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
-    match &read {
-        Err(e) if e.kind() == ErrorKind::NotFound => {
+    let mode = match what_it_is(database, subject.key)? {
+        Kind::Missing if subject.is_made_by_edgerepl => {
             return Ok(Verdict::Works(format!(
                 "{name} does not exist yet; edgerepl will create it in WAL mode"
             )));
         }
-        // An empty file is an empty database to SQLite.
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => {}
+        Kind::Missing => {
+            return Ok(Verdict::Warns(
+                format!("{name} does not exist"),
+                "start its application, or bring it back by `edgerepl restore`".to_owned(),
+            ));
+        }
+        kind => kind,
+    };
+    // SQLite would fall back to reading, and leave a WAL behind.
+    let written = File::options().write(true).open(database);
+    written.map_err(|e| format!("{name} can't be written to: {e}; check its owner and mode"))?;
+    if mode == Kind::Empty {
+        return Ok(match subject.is_made_by_edgerepl {
+            true => Verdict::Works(format!("{name} is empty; edgerepl will set WAL mode")),
+            false => Verdict::Warns(
+                format!("{name} is empty: there is nothing to replicate"),
+                "let its application create its tables".to_owned(),
+            ),
+        });
+    }
+    if store::try_row(database, subject.table.as_ref())? == Tried::Locked {
+        let what = match subject.table {
+            Some(_) => "a heartbeat row",
+            None => "a write",
+        };
+        let cause = format!("another writer locks {name}: {what} could not be tried");
+        return Ok(Verdict::Warns(
+            cause,
+            "make the application commit sooner".to_owned(),
+        ));
+    }
+    let by = match subject.is_made_by_edgerepl {
+        true => "edgerepl",
+        false => "Litestream",
+    };
+    Ok(match mode {
+        Kind::Wal => Verdict::Works(format!("{name} is writable and in WAL mode")),
+        _ => Verdict::Warns(
+            format!("{name} is not in WAL mode"),
+            format!("{by} will set WAL mode; keep the application from setting another mode"),
+        ),
+    })
+}
+
+/// What a database's path leads to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Missing,
+    /// To SQLite an empty file is an empty database.
+    Empty,
+    Rollback,
+    Wal,
+}
+
+/// By the first bytes of the file.
+///
+/// # Errors
+/// Why it is no database that SQLite can use, and the next step, in one sentence.
+fn what_it_is(database: &Path, key: &str) -> Result<Kind, String> {
+    let name = database.display();
+    // Opening another kind of file, such as a FIFO, may block.
+    if fs::metadata(database).is_ok_and(|file| !file.is_file()) {
+        return Err(format!("{name} is not a regular file; check {key}"));
+    }
+    let mut beginning = Vec::new();
+    let read = File::open(database)
+        .and_then(|file| file.take(BEGINNING).read_to_end(&mut beginning).map(drop));
+    match read {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Kind::Missing),
         Err(e) => {
             return Err(format!(
                 "{name} can't be read: {e}; check its owner and mode"
             ));
         }
-        Ok(()) if !header.starts_with(b"SQLite format 3\0") => {
-            return Err(format!(
-                "{name} is not a SQLite database; check [database] path"
-            ));
-        }
+        Ok(()) if beginning.is_empty() => return Ok(Kind::Empty),
         Ok(()) => {}
     }
-    // SQLite would fall back to reading, and leave a WAL behind.
-    let written = File::options().write(true).open(database);
-    written.map_err(|e| format!("{name} can't be written to: {e}; check its owner and mode"))?;
-    if read.is_err() {
-        let text = format!("{name} is empty; edgerepl will set WAL mode");
-        return Ok(Verdict::Works(text));
+    if !beginning.starts_with(b"SQLite format 3\0") {
+        let different: BTreeSet<_> = beginning.iter().collect();
+        return Err(match different.len() > RANDOM {
+            true => format!(
+                "{name} looks encrypted: all of its beginning is random; take it out of {key}, or \
+                 let its application encrypt values instead of the file"
+            ),
+            false => format!("{name} is not a SQLite database; check {key}"),
+        });
     }
-    if store::try_row(database, table)? == Tried::Locked {
-        let cause = format!("another writer locks {name}: a heartbeat row could not be tried");
-        return Ok(Verdict::Warns(cause, "make the application commit sooner"));
+    // The file format's write and read version.
+    match beginning.get(18..20) {
+        Some([write, read]) if *write.max(read) > NEWEST_FORMAT => Err(format!(
+            "{name} was written by a newer SQLite, in file format {}; update edgerepl and \
+             Litestream, or let the application use an older format",
+            write.max(read)
+        )),
+        Some([NEWEST_FORMAT, NEWEST_FORMAT]) => Ok(Kind::Wal),
+        Some(_) => Ok(Kind::Rollback),
+        None => Err(format!(
+            "{name} ends in its header; restore it, or remove it"
+        )),
     }
-    // Bytes 18 and 19: the file format's write and read version, 2 for WAL.
-    Ok(match header[18..] == [2, 2] {
-        true => Verdict::Works(format!("{name} is writable and in WAL mode")),
-        false => Verdict::Warns(
-            format!("{name} is not in WAL mode"),
-            "edgerepl will set WAL mode; keep the application from setting another mode",
-        ),
-    })
 }
 
 /// Tries it with a nameless file, which vanishes when it is closed: modes do not show a read-only

@@ -92,6 +92,55 @@ impl Node {
         elements.iter().map(|node| &**node)
     }
 
+    /// This mapping with another value of `key`.
+    pub(super) fn with(&self, key: &str, value: Self) -> Self {
+        let mut entries = match &self.content {
+            Content::Map(entries) => entries.clone(),
+            _ => BTreeMap::new(),
+        };
+        entries.insert(key.to_owned(), Rc::new(value));
+        Self::clone(&map(entries))
+    }
+
+    /// A text.
+    pub(super) fn of_text(text: &str) -> Self {
+        Self::clone(&scalar(text.to_owned(), false))
+    }
+
+    /// A list of one element.
+    pub(super) fn of_one(element: Self) -> Self {
+        Self::clone(&list(vec![Rc::new(element)]))
+    }
+
+    /// As YAML on one line, but for the keys `without`, wherever they are.
+    pub(super) fn print(&self, without: &[&str]) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        match &self.content {
+            Content::Scalar { text, is_plain } => {
+                // A number, a truth or a duration, and no text that looks like one.
+                let is_word = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_';
+                match *is_plain && text.chars().all(is_word) {
+                    true if text.is_empty() => "~".to_owned(),
+                    true => text.clone(),
+                    false => quoted(text),
+                }
+            }
+            Content::List(elements) => {
+                let elements: Vec<_> = elements.iter().map(|one| one.print(without)).collect();
+                format!("[{}]", elements.join(", "))
+            }
+            Content::Map(entries) => {
+                let kept = entries
+                    .iter()
+                    .filter(|(key, _)| !without.contains(&key.as_str()));
+                let kept: Vec<_> = kept
+                    .map(|(key, value)| format!("{}: {}", quoted(key), value.print(without)))
+                    .collect();
+                format!("{{{}}}", kept.join(", "))
+            }
+        }
+    }
+
     fn is_empty(&self) -> bool {
         matches!(&self.content, Content::Scalar { text, is_plain: true }
             if ["", "~", "null"].contains(&text.as_str()))

@@ -18,7 +18,7 @@ fn configuration(text: &str) -> Configuration {
 
 fn findings(text: &str, version: (u32, u32, u32)) -> Vec<Finding> {
     configuration(text).lint(Surroundings {
-        database: Path::new("/data/app.db"),
+        databases: &[Path::new("/data/app.db")],
         control_socket: Path::new("/run/edgerepl/litestream.sock"),
         thing_name: Some("thing-1"),
         version: Some(version),
@@ -232,6 +232,161 @@ fn names_the_databases_that_nobody_watches() {
         found[0].is_fault && found[0].cause.contains("/data/b.db"),
         "{found:?}"
     );
+}
+
+#[test]
+fn each_entry_has_its_kind() {
+    let text = "dbs:\n- path: //data/./a.db\n- path: $HERE/b.db\n- dir: /data/more\n  \
+                pattern: '*.db'\n  recursive: yes\n- dir: /data\n  pattern: $P\n  watch: true\n";
+    let open = Variables::open([]);
+    let read = Configuration::read(text, Some(&open)).expect("YAML");
+    let named: Vec<Named> = read.named().into_iter().map(|entry| entry.named).collect();
+    let wanted = [
+        Named::Database("/data/a.db".into()),
+        Named::Unknown("${HERE}/b.db".into()),
+        Named::Folder(Folder {
+            path: "/data/more".into(),
+            pattern: "*.db".into(),
+            is_recursive: true,
+            is_watched: false,
+        }),
+        Named::UnknownFolder("/data/${P}".into()),
+    ];
+    assert_eq!(named, wanted);
+    assert_eq!(read.named()[2].place, "dbs[2]");
+    assert!(read.names(Path::new("/data/more/x/y.db")));
+    assert!(!configuration(GOOD).names(Path::new("/data/more/x.db")));
+}
+
+#[test]
+fn folders_are_looked_through_within_bounds_and_each_database_is_there_once() {
+    let root = std::env::temp_dir().join(format!("edgerepl-named-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&root);
+    let deep = root.join(vec!["d"; 20].join("/"));
+    fs::create_dir_all(&deep).expect("folders");
+    fs::create_dir_all(root.join(".b.db-verify")).expect("a folder");
+    for name in ["b.db", "a.db", "d/c.db", ".b.db-verify/replica-1.db"] {
+        fs::write(root.join(name), "SQLite format 3\0 and more").expect("a file");
+    }
+    for (name, content) in [
+        ("e.db", ""),
+        ("t.db", "a text that is no header"),
+        ("a.db-wal", "x"),
+    ] {
+        fs::write(root.join(name), content).expect("a file");
+    }
+    std::os::unix::fs::symlink(root.join("a.db"), root.join("z.db")).expect("a link");
+    let look = |entries: &str| {
+        let text = format!("dbs:\n{}", entries.replace("ROOT", &root.to_string_lossy()));
+        configuration(&text).databases()
+    };
+    let names = |paths: &[PathBuf]| -> Vec<String> {
+        let inside = paths
+            .iter()
+            .map(|path| path.strip_prefix(&root).unwrap_or(path));
+        inside.map(|path| path.display().to_string()).collect()
+    };
+    let faults = |found: &Found| -> Vec<String> { found.faults().map(|f| f.cause).collect() };
+
+    let found = look("- { dir: ROOT, pattern: '*' }");
+    assert_eq!(names(&found.databases), ["a.db", "b.db"]);
+    assert_eq!(names(&found.passed_over), ["e.db", "t.db"]);
+    let twice = faults(&found);
+    assert!(twice[0].contains("/a.db and dbs[0] names ") && twice[0].contains("one file"));
+
+    let found = look("- { path: ROOT/x/../a.db }\n- { dir: ROOT, pattern: '?.db', recursive: on }");
+    assert_eq!(names(&found.databases), ["a.db", "b.db", "d/c.db"]);
+    let faults_of_both = faults(&found);
+    let named = format!(
+        "dbs[0] and dbs[1] both name {}",
+        root.join("a.db").display()
+    );
+    assert!(faults_of_both.contains(&named), "{faults_of_both:?}");
+    assert!(
+        faults_of_both
+            .iter()
+            .any(|f| f.contains("deeper than 16 folders"))
+    );
+
+    let missing = "- { path: ROOT/never.db }\n- { path: ROOT//never.db }";
+    let found = look(missing);
+    assert_eq!(names(&found.databases), ["never.db"]);
+    assert_eq!(faults(&found).len(), 1);
+    for (entry, says) in [
+        (
+            "- { dir: ROOT/none, pattern: '*' }",
+            "can't be read: No such file",
+        ),
+        ("- { dir: ROOT, pattern: '[' }", "is malformed"),
+        ("- { dir: ROOT/z.db, pattern: '*' }", "is a link"),
+    ] {
+        let found = look(entry);
+        assert!(faults(&found)[0].contains(says), "{found:?}");
+    }
+    for n in 0..1100 {
+        fs::write(deep.join(format!("{n}.db")), "SQLite format 3\0").expect("a file");
+    }
+    let many = format!("- {{ dir: {}, pattern: '*.db' }}", deep.display());
+    let found = look(&many);
+    assert_eq!(found.databases.len(), 1000);
+    assert!(
+        faults(&found)[0].contains("more than 1000 files"),
+        "{:?}",
+        found.unseen
+    );
+    fs::remove_dir_all(&root).expect("the folder");
+}
+
+#[test]
+fn a_database_of_a_folder_has_a_replica_and_a_state_of_its_own() {
+    let alone = |replica: &str| {
+        let text = format!(
+            "region: r\nsecret-access-key: S\ndbs:\n- dir: /data\n  pattern: '*.db'\n  \
+             recursive: true\n  replica: {replica}\n"
+        );
+        configuration(&text).alone(Path::new("/data/x/ö 1.db"))
+    };
+    for (replica, key, wanted) in [
+        ("{ bucket: b, path: p/q }", "path", "p/q/x/ö 1.db"),
+        ("{ bucket: b }", "path", "x/ö 1.db"),
+        ("{ type: file, path: /r/ }", "path", "/r/x/ö 1.db"),
+        (
+            "{ url: 's3://b/p?a=b' }",
+            "url",
+            "s3://b/p/x/%C3%B6%201.db?a=b",
+        ),
+        ("{ url: 's3://b' }", "url", "s3://b/x/%C3%B6%201.db"),
+        (
+            "{ url: 'file:///p%20%71[/#f' }",
+            "url",
+            "file:///p%20q%5B/x/%C3%B6%201.db#f",
+        ),
+        ("{ url: 'file:///' }", "url", "file:///x/%C3%B6%201.db"),
+    ] {
+        let text = alone(replica).expect(replica).expect(replica);
+        let read = Configuration::read(&text, None).expect("YAML");
+        let found = replicas(&read.root);
+        assert_eq!(found[0].1.text(key), Some(wanted), "{text}");
+        assert_eq!(read.root.text("region"), Some("r"));
+        assert_eq!(read.static_keys(), [""; 0], "{text}");
+        let named = read.databases().databases;
+        assert_eq!(named, [Path::new("/data/x/ö 1.db")]);
+    }
+    let own = configuration(GOOD).alone(Path::new("/data/app.db"));
+    assert_eq!(own, Ok(None));
+    let meta_path = |line: &str| {
+        let text = format!("dbs: [{{ dir: /data, pattern: '*', recursive: true, {line} }}]");
+        configuration(&text).meta_path(Path::new("/data/x/a.db"))
+    };
+    assert_eq!(
+        meta_path("meta-dir: /m"),
+        Some("/m/x/a.db-litestream".into())
+    );
+    assert_eq!(
+        meta_path("meta-path: /m"),
+        Some("/m/x/.a.db-litestream".into())
+    );
+    assert_eq!(meta_path(""), None);
 }
 
 #[test]
