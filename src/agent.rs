@@ -5,12 +5,11 @@
 //! from a seed) or holds a secret. It returns [`Action`]s and learns their results as [`Event`]s, so a
 //! simulation can run it through a thousand years.
 //!
-//! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life, one replica
-//! for each database), `proof` (what answers prove), `heartbeat` (the rows), `creation` (a missing
-//! database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`,
-//! `problems` and `report` (what it means for the operator).
+//! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life), `databases` (which
+//! are watched), `database` (one of them) and `replica` (its), `proof` (what answers prove), `heartbeat`
+//! (the rows), `creation` (a missing database), `guard` (the WAL guard's bounds), `clock_belief` (whether
+//! the clock is right), `glance`, `problems` and `report` (what it means for the operator).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::Level;
@@ -24,30 +23,34 @@ mod activity;
 mod backoff;
 mod clock_belief;
 mod creation;
+mod database;
+mod databases;
 mod glance;
 mod guard;
 mod heartbeat;
 mod problems;
 mod proof;
 mod renewal;
+mod replica;
 mod replicator;
 mod report;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use activity::Activity;
 use backoff::Jitter;
 use clock_belief::ClockBelief;
-use creation::Creation;
+use database::Watched;
+use databases::Databases;
 pub use glance::{Glance, Lag, Proven};
-use guard::Guard;
-use heartbeat::Heartbeat;
 pub use proof::BOUND;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
-use replicator::Replicator;
-pub use report::{Report, Sentences, State};
+use replicator::{Replicator, Turn};
+pub use report::{DatabaseReport, DatabaseState, Report, Sentences, State};
+pub use watch::{Database, Watch};
 
 /// The time of an event, on both clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,10 +87,17 @@ pub struct Policy {
     pub supervisor: SupervisorKind,
     /// How Litestream gets new credentials; `None` if a probe decides.
     pub rotation: Option<Rotation>,
-    /// The WAL guard is used while Litestream is down.
-    pub wal_guard: bool,
-    /// The database that is watched: a proof holds for one database only.
-    pub database: PathBuf,
+    /// The databases that edgerepl's own configuration names, in its order; one at least.
+    pub databases: Vec<Watch>,
+}
+
+/// The databases that Litestream's configuration names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Named {
+    /// Those that there are.
+    pub watches: Vec<Watch>,
+    /// Litestream watches a folder: they come and go while it runs.
+    pub change: bool,
 }
 
 /// The supervisor of Litestream: it determines the steps of a hand-over.
@@ -119,47 +129,47 @@ pub enum Event {
     Fetched(Result<Lease, FetchFailure>),
     /// How Litestream can get credentials, or why that is unknown.
     Probed(Result<Rotation, String>),
-    /// The state of Litestream's files and of the WAL before a start, or why it is unknown.
-    Surveyed(Result<Survey, String>),
+    /// The state of Litestream's files and of a WAL before a start, or why it is unknown.
+    Surveyed(Database, Result<Survey, String>),
     /// Litestream runs (or systemd reports the restart of its unit), or could not be started.
     Started(Result<(), String>),
     /// Litestream ended; how, in words.
     Exited(String),
     /// Litestream answered a sync, or did not.
-    Synced(Result<Answer, SyncFailure>),
+    Synced(Database, Result<Answer, SyncFailure>),
     /// Litestream answered who it is: it does not hang.
     Greeted,
-    /// Litestream listed what it replicates beside the watched database.
-    Listed(Vec<String>),
+    /// Litestream listed what it replicates.
+    Listed(Vec<Watch>),
     /// Litestream's local state was dropped, or could not be. `true` if the WAL is still the one that
     /// all of it was made from, so that Litestream may continue from its replica.
-    StateReset(Result<bool, String>),
+    StateReset(Database, Result<bool, String>),
     /// The WAL was emptied, or could not be.
-    WalEmptied(Result<(), String>),
+    WalEmptied(Database, Result<(), String>),
     /// A heartbeat row was committed (its id), or could not be.
-    Row(Result<i64, String>),
+    Row(Database, Result<i64, String>),
     /// A heartbeat row was due, and there is no database.
-    DatabaseMissing,
+    DatabaseMissing(Database),
+    /// The mark of the last commit in the WAL, if it can be read: it stays the same until the next commit.
+    LastCommit(Database, Option<u64>),
     /// Whether a replica of the missing database can be restored, or why that is unknown.
-    Looked(Result<bool, String>),
+    Looked(Database, Result<bool, String>),
     /// The guard holds the WAL, or could not take it.
-    GuardTaken(Result<(), String>),
+    GuardTaken(Database, Result<(), String>),
     /// The WAL has grown past the guard's limit.
-    WalTooLarge,
+    WalTooLarge(Database),
     /// An address or a link of this machine changed.
     NetworkChanged,
     /// The wall clock was set.
     ClockStepped,
-    /// Litestream's configuration was read, or could not be: what the next Litestream replicates beside
-    /// the watched database.
-    Understood(Result<Vec<String>, String>),
+    /// Litestream's configuration was read, or could not be: what the next Litestream replicates.
+    Understood(Result<Named, String>),
     /// The configuration was reloaded.
     Reloaded(Policy),
-    /// What an earlier run recorded of the watched database; sent at the start, and after a reload that
-    /// names another database.
-    Recalled(Earlier),
+    /// What an earlier run recorded of a database.
+    Recalled(Database, Earlier),
     /// An earlier run's row of this age is not known to be proved.
-    Inherited(Duration),
+    Inherited(Database, Duration),
     /// The daemon was asked to end.
     Terminate,
 }
@@ -204,8 +214,10 @@ pub enum Action {
     AbandonFetch,
     /// Find out how Litestream can get credentials; ends in [`Event::Probed`].
     Probe,
+    /// Read Litestream's configuration; ends in [`Event::Understood`].
+    Understand,
     /// Examine Litestream's files and the WAL before a start; ends in [`Event::Surveyed`].
-    Survey,
+    Survey(Database),
     /// Start Litestream, or have its unit restarted, with the newest credentials; ends in
     /// [`Event::Started`].
     Start(Rotation),
@@ -216,41 +228,48 @@ pub enum Action {
     /// End Litestream at once (SIGKILL).
     Kill,
     /// Ask Litestream to replicate now; ends in [`Event::Synced`], unless asked again before.
-    Sync,
+    Sync(Database),
     /// Ask Litestream who it is; ends in [`Event::Greeted`], unless it hangs.
     Greet,
     /// Ask Litestream what it replicates; ends in [`Event::Listed`], if it answers.
     List,
     /// Drop Litestream's useless local state; ends in [`Event::StateReset`].
-    ResetState,
+    ResetState(Database),
     /// Empty the WAL, so that Litestream does not recognize it and uploads the whole database; ends in
     /// [`Event::WalEmptied`].
-    EmptyWal,
+    EmptyWal(Database),
+    /// Find out what an earlier run recorded of this database; ends in [`Event::Recalled`].
+    Recall(Database),
     /// Record, for the next run, what it has to know of this database.
-    Remember(PathBuf, Legacy),
+    Remember(Database, Legacy),
     /// Write a heartbeat row; ends in [`Event::Row`] or [`Event::DatabaseMissing`].
-    WriteRow,
+    WriteRow(Database),
     /// Find the age of the row before this one; ends in [`Event::Inherited`], if there is one.
-    AskRowBefore(i64),
+    AskRowBefore(Database, i64),
+    /// Read the mark of the last commit; ends in [`Event::LastCommit`].
+    LookForCommit(Database),
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
-    LookForReplica,
+    LookForReplica(Database),
     /// Give up that look: it sends no event any more.
-    AbandonLook,
+    AbandonLook(Database),
     /// Create the database, and write a heartbeat row; ends in [`Event::Row`].
-    WriteFirstRow,
+    WriteFirstRow(Database),
     /// Delete some of the expired rows.
-    Prune,
+    Prune(Database),
     /// Hold the WAL; ends in [`Event::GuardTaken`].
-    TakeGuard,
+    TakeGuard(Database),
     /// Release the WAL: Litestream holds it.
-    ReleaseGuard,
+    ReleaseGuard(Database),
     /// Release the WAL before Litestream has read it, and empty it; ends in [`Event::WalEmptied`].
-    AbandonGuard,
+    AbandonGuard(Database),
     /// Write to the log.
     Log(Level, String),
     /// End the daemon: everything that had to stop has stopped.
     Exit,
 }
+
+/// What an application commits to a database without heartbeat rows is looked for so often.
+const LOOK_PACE: Duration = Duration::from_secs(30);
 
 /// The state machine.
 #[derive(Debug)]
@@ -259,44 +278,31 @@ pub struct Agent {
     jitter: Jitter,
     renewal: Renewal,
     replicator: Replicator,
-    heartbeat: Heartbeat,
-    creation: Creation,
-    guard: Guard,
+    databases: Databases,
     clock: ClockBelief,
-    /// The wall clock minus the boot clock, in seconds, when last seen.
+    /// The wall clock minus the boot clock, in seconds, at the last event.
     offset: i64,
-    /// Unwatched databases that Litestream replicates, from its configuration, and from its own list.
-    unwatched: Vec<String>,
-    listed: Option<Vec<String>>,
-    /// Why Litestream's configuration can't be read.
-    unreadable: Option<String>,
-    /// An earlier run left no record: the age of the row before this run's first one is asked for.
-    asks_row_before: bool,
-    /// What was last recorded for the next run; `None` until the earlier record was read.
-    remembered: Option<Legacy>,
-    recalled: bool,
+    look_due: BootTime,
+    /// Litestream's configuration names other databases since it was started.
+    names_others: bool,
+    begun: bool,
     stopping: bool,
     exited: bool,
 }
 
 impl Agent {
-    /// A new agent: its first event makes it fetch.
+    /// An agent that has done nothing yet: its first event makes it fetch.
     pub fn new(policy: Policy, seed: u64, now: Now) -> Self {
         Self {
             jitter: Jitter::new(seed),
             renewal: Renewal::new(now.boot),
             replicator: Replicator::new(&policy, now.boot),
-            heartbeat: Heartbeat::new(now.boot),
-            creation: Creation::new(),
-            guard: Guard::default(),
+            databases: Databases::new(&policy.databases, now.boot),
             clock: ClockBelief::default(),
             offset: now.offset(),
-            unwatched: Vec::new(),
-            listed: None,
-            unreadable: None,
-            asks_row_before: false,
-            remembered: None,
-            recalled: false,
+            look_due: now.boot,
+            names_others: false,
+            begun: false,
             stopping: false,
             exited: false,
             policy,
@@ -307,162 +313,203 @@ impl Agent {
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Actions::default();
         let out = &mut actions;
+        if !std::mem::replace(&mut self.begun, true) {
+            for watched in self.databases.iter() {
+                out.push(Action::Recall(watched.id()));
+            }
+        }
         if self.deadline() + SLEEP < now.boot {
-            self.replicator.replica.ledger.excuse(now.boot);
+            for watched in self.databases.iter_mut() {
+                watched.replica.ledger.excuse(now.boot);
+            }
         }
         let offset = std::mem::replace(&mut self.offset, now.offset());
         if offset.saturating_sub(self.offset) > STEP_BACK {
             self.replicator.process.clock_went_back();
         }
-        match event {
-            Event::Tick => {}
-            Event::Fetched(Ok(lease)) => {
-                self.clock.compare(now, lease.server_time);
-                if let Some(ends) = self.renewal.granted(&lease, &self.policy, now, out)
-                    && !self.stopping
-                {
-                    self.replicator.renewed(ends, now.boot, out);
-                }
-            }
-            Event::Fetched(Err(failure)) => {
-                self.renewal
-                    .failed(failure, &mut self.jitter, now.boot, out);
-            }
-            Event::Probed(result) => {
-                self.replicator.probed(result, now.boot, out);
-            }
-            Event::Surveyed(result) => {
-                self.replicator
-                    .surveyed(result, &mut self.jitter, now.boot, out);
-            }
-            Event::Started(result) => {
-                self.replicator
-                    .started(result, &mut self.jitter, now.boot, out);
-            }
-            Event::Exited(how) => {
-                self.replicator
-                    .exited(&how, &mut self.jitter, now.boot, out);
-                // A commit just before the guard is taken lets its read lock pin the newest WAL.
-                if self.policy.heartbeat.is_some() && !self.stopping {
-                    self.heartbeat.write(out);
-                }
-            }
-            Event::Synced(result) => {
-                if matches!(result, Err(SyncFailure::SessionEnded(_))) {
-                    self.renewal.ended_early(now.boot, out);
-                }
-                let heartbeat = self.policy.heartbeat.is_some();
-                self.replicator
-                    .synced(result, heartbeat, &mut self.jitter, now.boot, out);
-            }
-            Event::Greeted => self.replicator.greeted(),
-            Event::Listed(replicates) => {
-                self.replicator.listed();
-                self.listed = Some(replicates);
-            }
-            Event::StateReset(result) => self.replicator.reset(result, now.boot, out),
-            Event::WalEmptied(result) => {
-                self.replicator
-                    .emptied(result, &mut self.jitter, now.boot, out);
-            }
-            Event::Recalled(earlier) => {
-                self.recalled = true;
-                self.asks_row_before = earlier.debt == Debt::Unknown;
-                self.replicator.replica.recalls(earlier);
-            }
-            Event::Inherited(age) => self.replicator.replica.ledger.inherit(age),
-            Event::DatabaseMissing => {
-                self.replicator.replica.row(None, now.boot);
-                let cause = "the database does not exist yet".to_owned();
-                self.heartbeat
-                    .row(Err(cause), self.policy.heartbeat, now.boot, out);
-                self.creation.missing(now.boot);
-            }
-            Event::Looked(result) => {
-                self.creation
-                    .looked(result, &mut self.jitter, now.boot, out);
-            }
-            Event::Row(result) => {
-                if let Ok(id) = result {
-                    self.creation.there();
-                    if std::mem::take(&mut self.asks_row_before) {
-                        out.push(Action::AskRowBefore(id));
-                    }
-                }
-                self.replicator.replica.row(result.as_ref().ok(), now.boot);
-                self.heartbeat
-                    .row(result, self.policy.heartbeat, now.boot, out);
-            }
-            Event::GuardTaken(result) => self.guard.taken(result, now.boot, out),
-            Event::WalTooLarge => {
-                if self.guard.too_large(out) {
-                    self.replicator.replica.lets_go_of_wal();
-                }
-            }
-            Event::NetworkChanged => self.renewal.network_changed(&mut self.jitter, now.boot),
-            Event::ClockStepped => {
-                out.info(format!("the clock was set: it is {} now", now.wall));
-                self.renewal.clock_stepped(now.boot);
-                self.replicator.replica.hasten(now.boot);
-            }
-            Event::Understood(result) => {
-                // A running Litestream keeps the configuration that it read at its start.
-                if !self.replicator.process.runs() {
-                    self.unwatched.clear();
-                }
-                self.unreadable = result.as_ref().err().cloned();
-                self.unwatched.extend(result.unwrap_or_default());
-                self.unwatched.sort_unstable();
-                self.unwatched.dedup();
-            }
-            Event::Reloaded(policy) => {
-                let is_another = policy.database != self.policy.database;
-                if is_another {
-                    self.recalled = false;
-                    self.guard.moves(out);
-                    self.creation.moves(out);
-                }
-                self.replicator.reloaded(&policy, is_another, now.boot, out);
-                self.policy = policy;
-                self.renewal.hasten(now.boot);
-            }
-            Event::Terminate => {
-                self.stopping = true;
-                self.renewal.stop(out);
-                self.replicator.stop(now.boot, out);
-            }
-        }
+        self.take_in(event, now, out);
         self.advance(now, out);
-        if self.recalled {
-            let ledger = &self.replicator.replica.ledger;
-            let legacy = ledger.legacy(self.policy.heartbeat.is_some());
-            if self.remembered.replace(legacy) != Some(legacy) {
-                out.push(Action::Remember(self.policy.database.clone(), legacy));
-            }
+        let has_rows = self.policy.heartbeat.is_some();
+        for watched in self.databases.iter_mut() {
+            watched.remember(has_rows && watched.watch.rows, out);
         }
         actions.0
     }
 
-    /// When time alone changes something: [`Event::Tick`] is due then.
+    fn take_in(&mut self, event: Event, now: Now, out: &mut Actions) {
+        let interval = self.policy.heartbeat;
+        let mut turn = Turn {
+            databases: &mut self.databases,
+            has_rows: interval.is_some(),
+            jitter: &mut self.jitter,
+            now: now.boot,
+            out,
+        };
+        match event {
+            Event::Tick => {}
+            Event::Fetched(Ok(lease)) => {
+                self.clock.compare(now, lease.server_time);
+                let granted = self.renewal.granted(&lease, &self.policy, now, turn.out);
+                if let Some(term) = granted.filter(|_| !self.stopping) {
+                    self.replicator.renewed(term, &mut turn);
+                }
+            }
+            Event::Fetched(Err(failure)) => {
+                self.renewal
+                    .failed(failure, turn.jitter, turn.now, turn.out);
+            }
+            Event::Probed(result) => self.replicator.probed(result, &mut turn),
+            Event::Surveyed(database, result) => {
+                self.replicator.surveyed(database, result, &mut turn);
+            }
+            Event::Started(result) => self.replicator.started(result, &mut turn),
+            Event::Exited(how) => {
+                self.replicator.exited(&how, &mut turn);
+                // A guard pins only a WAL that was just written to.
+                if interval.is_some() && !self.stopping {
+                    for watched in turn.databases.iter().filter(|w| w.watch.rows) {
+                        turn.out.push(Action::WriteRow(watched.id()));
+                    }
+                }
+            }
+            Event::Synced(database, result) => {
+                if matches!(result, Err(SyncFailure::SessionEnded(_))) {
+                    self.renewal.ended_early(turn.now, turn.out);
+                }
+                self.replicator.synced(database, result, &mut turn);
+            }
+            Event::Greeted => self.replicator.greeted(),
+            Event::Listed(listed) => {
+                if self.replicator.process.runs() {
+                    turn.databases.listed(listed, turn.now, turn.out);
+                    self.replicator.listed(&mut turn);
+                }
+            }
+            Event::StateReset(database, result) => {
+                self.replicator.reset(database, result, &mut turn);
+            }
+            Event::WalEmptied(database, result) => {
+                self.replicator.emptied(database, result, &mut turn);
+            }
+            Event::Understood(named) => {
+                let runs = self.replicator.process.runs();
+                let are_others = turn.databases.named(named, runs, turn.now, turn.out);
+                self.names_others |= runs && are_others;
+                self.replicator.understood(&mut turn);
+            }
+            Event::Reloaded(policy) => {
+                let named = std::mem::take(&mut self.names_others);
+                let configured = &policy.databases;
+                let are_others = turn.databases.configured(configured, turn.now, turn.out);
+                turn.has_rows = policy.heartbeat.is_some();
+                self.replicator
+                    .reloaded(&policy, named || are_others, &mut turn);
+                self.policy = policy;
+                self.renewal.hasten(now.boot);
+            }
+            Event::NetworkChanged => self.renewal.network_changed(turn.jitter, turn.now),
+            Event::ClockStepped => {
+                turn.out
+                    .info(format!("the clock was set: it is {} now", now.wall));
+                self.renewal.clock_stepped(turn.now);
+                for watched in turn.databases.iter_mut() {
+                    watched.replica.hasten(turn.now);
+                }
+            }
+            Event::Terminate => {
+                self.stopping = true;
+                self.renewal.stop(turn.out);
+                self.replicator.stop(&mut turn);
+            }
+            Event::Recalled(database, earlier) => {
+                turn.of(database, |watched, _| watched.recalls(earlier));
+            }
+            Event::Inherited(database, age) => {
+                turn.of(database, |watched, _| watched.replica.ledger.inherit(age));
+            }
+            Event::Row(database, result) => {
+                let now = turn.now;
+                turn.of(database, |watched, out| {
+                    watched.row(result, interval, now, out);
+                });
+            }
+            Event::DatabaseMissing(database) => {
+                let now = turn.now;
+                turn.of(database, |watched, out| {
+                    watched.is_missing(interval, now, out)
+                });
+            }
+            Event::LastCommit(database, mark) => {
+                let now = turn.now;
+                turn.of(database, |watched, _| watched.replica.look(mark, now));
+            }
+            Event::Looked(database, result) => {
+                let now = turn.now;
+                if let Some(watched) = turn.databases.get_mut(database) {
+                    let mut out = watched.outbox(turn.out);
+                    watched.creation.looked(result, turn.jitter, now, &mut out);
+                }
+            }
+            Event::GuardTaken(database, result) => {
+                let now = turn.now;
+                if let Some(watched) = turn.databases.get_mut(database) {
+                    let mut out = watched.outbox(turn.out);
+                    watched.guard.taken(result, now, &mut out);
+                }
+            }
+            Event::WalTooLarge(database) => {
+                turn.of(database, |watched, out| watched.wal_is_too_large(out));
+            }
+        }
+    }
+
+    /// When the passing of time changes something: [`Event::Tick`] is due then.
     pub fn deadline(&self) -> BootTime {
         if self.exited {
             return BootTime::NEVER;
         }
-        let rows = if self.stopping {
-            BootTime::NEVER
-        } else {
-            self.heartbeat.deadline().min(self.creation.deadline())
-        };
+        let guards = self.databases.iter().map(|w| w.guard.deadline());
         self.renewal
             .deadline()
-            .min(self.replicator.deadline())
-            .min(self.guard.deadline())
-            .min(rows)
+            .min(self.replicator.deadline(&self.databases))
+            .min(guards.min().unwrap_or(BootTime::NEVER))
+            .min(self.rows_due())
     }
 
-    /// The last transaction in Litestream's answers.
-    pub fn last_seen(&self) -> Option<u64> {
-        self.replicator.replica.ledger.last_seen()
+    /// When something is due that concerns rows, and what is committed instead of them.
+    fn rows_due(&self) -> BootTime {
+        if self.stopping {
+            return BootTime::NEVER;
+        }
+        let rows = self.databases.iter().map(|watched| {
+            let own = match watched.watch.rows {
+                true => watched.heartbeat.deadline(),
+                false => BootTime::NEVER,
+            };
+            own.min(watched.creation.deadline())
+        });
+        let looks = match self.looks_for_commits().next() {
+            Some(_) => self.look_due,
+            None => BootTime::NEVER,
+        };
+        rows.min().unwrap_or(BootTime::NEVER).min(looks)
+    }
+
+    /// The databases that show only by their commits that they have something to replicate.
+    fn looks_for_commits(&self) -> impl Iterator<Item = Database> {
+        let rowless = self.databases.iter().filter(|w| !self.shows_rows(w));
+        let following = rowless.filter(|w| w.replica.follows());
+        following.map(|watched| watched.id())
+    }
+
+    /// Whether a database is watched.
+    pub fn watches(&self, database: Database) -> bool {
+        self.databases.get(database).is_some()
+    }
+
+    /// The last transaction in Litestream's answers about a database.
+    pub fn last_seen(&self, database: Database) -> Option<u64> {
+        self.databases.get(database)?.replica.ledger.last_seen()
     }
 
     /// The number of failed fetches since the last success.
@@ -470,47 +517,81 @@ impl Agent {
         self.renewal.failures_in_a_row()
     }
 
-    /// The figures of this moment, at almost no cost.
+    /// The figures of this moment, without allocation.
     pub fn glance(&self, now: Now) -> Glance {
         Glance::of(self, now)
     }
 
-    /// The state for `status` and the metrics.
+    /// The same as if this database were the only one; `None` if it is not watched.
+    pub fn glance_at(&self, database: Database, now: Now) -> Option<Glance> {
+        let watched = self.databases.get(database)?;
+        Some(Glance::of_one(self, watched, now))
+    }
+
+    /// The state for people and programs.
     pub fn report(&self, now: Now) -> Report {
         Report::of(self, now)
     }
 
-    /// Only the guard can keep the WAL from a reset, and it is wanted.
-    fn leaves_wal_open(&self) -> bool {
-        let goes_on = !self.stopping || self.replicator.is_leaving();
-        self.policy.wal_guard && goes_on && self.replicator.leaves_wal_open()
+    /// Heartbeat rows show what is replicated of it.
+    fn shows_rows(&self, watched: &Watched) -> bool {
+        self.policy.heartbeat.is_some() && watched.watch.rows
     }
 
-    fn advance_guard(&mut self, now: BootTime, out: &mut Actions) {
-        let wanted = self.leaves_wal_open();
-        if self.guard.advance(wanted, now, out) {
-            self.replicator.replica.lets_go_of_wal();
+    fn advance_guards(&mut self, now: BootTime, out: &mut Actions) {
+        let goes_on = !self.stopping || self.replicator.is_leaving();
+        for watched in self.databases.iter_mut() {
+            let is_open = self.replicator.leaves_wal_open(&watched.replica);
+            let wanted = watched.watch.wal_guard && goes_on && is_open;
+            watched.advance_guard(wanted, now, out);
         }
     }
 
-    /// Does everything that is due by now, so that no work is left for the next turn.
+    fn advance_rows(&mut self, is_believed: bool, now: BootTime, out: &mut Actions) {
+        if self.stopping {
+            return;
+        }
+        let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
+        let prune = self.policy.prune && is_believed;
+        for watched in self.databases.iter_mut() {
+            let mut outbox = watched.outbox(out);
+            watched
+                .creation
+                .advance(has_credentials, &mut self.jitter, now, &mut outbox);
+            if watched.watch.rows {
+                watched
+                    .heartbeat
+                    .advance(self.policy.heartbeat, prune, now, &mut outbox);
+            }
+        }
+        if self.look_due <= now {
+            let looks: Vec<_> = self
+                .looks_for_commits()
+                .map(Action::LookForCommit)
+                .collect();
+            if !looks.is_empty() {
+                self.look_due = now + LOOK_PACE;
+                looks.into_iter().for_each(|look| out.push(look));
+            }
+        }
+    }
+
+    /// Does everything that is due, repeatedly: a turn of the loop leaves nothing due behind.
     fn advance(&mut self, now: Now, out: &mut Actions) {
         let (is_believed, now) = (self.clock.is_believed(now), now.boot);
         loop {
-            self.advance_guard(now, out);
+            self.advance_guards(now, out);
             self.renewal.advance(now, out);
-            let (heartbeat, is_guarded) = (self.policy.heartbeat.is_some(), self.guard.may_hold());
-            self.replicator.advance(heartbeat, is_guarded, now, out);
-            if !self.stopping {
-                let has_credentials = self.renewal.term().is_some_and(|term| now < term.ends);
-                self.creation
-                    .advance(has_credentials, &mut self.jitter, now, out);
-                let prune = self.policy.prune && is_believed;
-                self.heartbeat
-                    .advance(self.policy.heartbeat, prune, now, out);
-            }
-            // A step above may have left the WAL open.
-            self.advance_guard(now, out);
+            self.replicator.advance(&mut Turn {
+                databases: &mut self.databases,
+                has_rows: self.policy.heartbeat.is_some(),
+                jitter: &mut self.jitter,
+                now,
+                out,
+            });
+            self.advance_rows(is_believed, now, out);
+            // A step that just ended may have left a WAL open.
+            self.advance_guards(now, out);
             if self.deadline() > now {
                 break;
             }

@@ -88,6 +88,9 @@ const WAL_GUARD: Bounds = Bounds {
     most: "64GiB",
 };
 
+/// How large the WAL of a database may grow that is not configured.
+pub const WAL_LIMIT: u64 = 64 << 20;
+
 /// Each row is a durable write.
 const INTERVAL: Bounds = Bounds {
     section: "heartbeat",

@@ -24,7 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::agent::{self, Action, Agent, Event, Lease, Now};
+use crate::agent::{self, Action, Agent, Database, Event, Lease, Now};
 use crate::clock::{BootTime, WallTime};
 use crate::config::{Rotation, RuntimeDirectory, Settings};
 use crate::credentials::delivery;
@@ -33,8 +33,8 @@ use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
 use crate::ipc::status::{self, StatusServer};
 use crate::litestream::control::Question;
+use crate::store;
 use crate::store::version::SqliteVersion;
-use crate::store::{Store, WalGuard};
 use crate::system::file;
 use crate::system::network::NetworkWatch;
 use crate::system::process::collect_adopted;
@@ -52,6 +52,8 @@ mod litestream;
 mod memory;
 mod metrics;
 mod notify;
+mod paths;
+mod stores;
 mod voice;
 
 use chore::Look;
@@ -61,6 +63,8 @@ use leftovers::Leftovers;
 use litestream::Litestream;
 use memory::Memory;
 use notify::Notifier;
+use paths::Paths;
+use stores::Stores;
 
 /// How often the WAL's size is checked while the guard holds it.
 const GUARD_PACE: Duration = Duration::from_secs(1);
@@ -80,7 +84,6 @@ pub(crate) fn run(
         warn!("processes that Litestream's wrapper leaves behind can't be adopted: {e}");
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
-    reactor.recall();
     reactor.understand();
     reactor.events.push_back(Event::Tick);
     reactor.notifier.ready();
@@ -92,8 +95,7 @@ struct Reactor {
     context: Context,
     started: WallTime,
     agent: Agent,
-    store: Option<Store>,
-    guard: Option<WalGuard>,
+    stores: Stores,
     litestream: Litestream,
     fetch: Option<FetchChild>,
     leftovers: Leftovers,
@@ -139,17 +141,17 @@ impl Reactor {
         let status = StatusServer::bind(&runtime).map_err(failed)?;
         let credentials = CredentialServer::bind(&runtime).map_err(failed)?;
         let (metrics, memory) = (Metrics::new(&runtime), Memory::new(&runtime));
-        let context = Context {
+        let mut context = Context {
             config: config.to_owned(),
             settings,
             runtime,
             grant: None,
+            paths: Paths::default(),
         };
         Ok(Self {
             started: now.wall,
             agent: Agent::new(context.policy(), seed(), now),
-            store: context.store(now.wall),
-            guard: None,
+            stores: Stores::new(now.wall),
             litestream: Litestream::default(),
             fetch: None,
             leftovers: Leftovers::default(),
@@ -170,11 +172,10 @@ impl Reactor {
     }
 
     fn run(&mut self) {
-        info!(
-            "edgerepl {} replicates {}",
-            env!("CARGO_PKG_VERSION"),
-            self.context.database().display()
-        );
+        let databases = self.context.settings.databases.iter();
+        let names: Vec<_> = databases.map(|d| d.path.display().to_string()).collect();
+        let version = env!("CARGO_PKG_VERSION");
+        info!("edgerepl {version} replicates {}", names.join(", "));
         loop {
             self.turn();
             if self.done {
@@ -200,8 +201,10 @@ impl Reactor {
         let now = now();
         let report = self.agent.report(now);
         let (grant, litestream) = (self.context.grant.as_ref(), self.litestream.id());
-        self.status
-            .answer(|| status::document(&report, grant, self.started, litestream));
+        self.status.answer(|| {
+            let wal_size = |of| store::wal_size(self.context.path(of));
+            status::document(&report, grant, self.started, litestream, wal_size)
+        });
         self.credentials
             .answer(|| credentials::document(&report, grant));
         self.metrics.show(&report, now.boot);
@@ -214,10 +217,10 @@ impl Reactor {
 
     /// Waits until something happens.
     fn wait(&mut self) {
-        let guarded = self
-            .guard
-            .as_ref()
-            .map_or(BootTime::NEVER, |_| BootTime::now() + GUARD_PACE);
+        let guarded = match self.stores.guard_any() {
+            true => BootTime::now() + GUARD_PACE,
+            false => BootTime::NEVER,
+        };
         let deadline = self
             .agent
             .deadline()
@@ -275,12 +278,7 @@ impl Reactor {
             self.events.push_back(Event::NetworkChanged);
         }
         self.gather_from_children();
-        let limit = self.context.settings.databases.first.wal_guard;
-        if let (Some(guard), Some(limit)) = (&self.guard, limit)
-            && guard.wal_size() > limit
-        {
-            self.events.push_back(Event::WalTooLarge);
-        }
+        self.events.extend(self.stores.too_large(&self.context));
         self.alarm.drain();
         self.events.push_back(Event::Tick);
     }
@@ -290,9 +288,11 @@ impl Reactor {
             self.abandon_fetch();
             self.fetched(outcome);
         }
-        let (own, seen) = (self.own_children(), self.agent.last_seen());
-        let leftovers = &mut self.leftovers;
-        let events = self.litestream.poll(&self.context, seen, &own, leftovers);
+        let (own, leftovers) = (self.own_children(), &mut self.leftovers);
+        let seen = |database| self.agent.last_seen(database);
+        let events = self
+            .litestream
+            .poll(&mut self.context, seen, &own, leftovers);
         self.events.extend(events);
         self.leftovers.reap();
         collect_adopted(&self.own_children());
@@ -319,35 +319,39 @@ impl Reactor {
     }
 
     fn perform(&mut self, action: Action) {
-        let (litestream, context) = (&mut self.litestream, &self.context);
-        let (leftovers, events) = (&mut self.leftovers, &mut self.events);
+        let (litestream, context) = (&mut self.litestream, &mut self.context);
+        let (stores, leftovers) = (&mut self.stores, &mut self.leftovers);
+        let events = &mut self.events;
         match action {
             Action::Fetch => self.start_fetch(),
             Action::KillFetch => self.fetch.iter_mut().for_each(FetchChild::kill),
             Action::AbandonFetch => self.abandon_fetch(),
             Action::Probe => events.extend(litestream.probe(context)),
-            Action::Survey => self.survey(),
-            Action::EmptyWal => events.extend(litestream.empty_wal(context)),
+            Action::Understand => self.understand(),
+            Action::Survey(of) => events.extend(litestream.survey(of, context)),
+            Action::EmptyWal(of) => events.extend(litestream.empty_wal(of, context)),
             Action::Start(rotation) => self.start(rotation),
             Action::AbandonStart => litestream.abandon_start(leftovers),
             Action::Terminate => self.litestream.terminate(&self.own_children()),
             Action::Kill => self.litestream.kill(&self.own_children()),
-            Action::Sync => events.extend(litestream.sync(context, leftovers)),
+            Action::Sync(of) => events.extend(litestream.sync(of, context, leftovers)),
             Action::Greet => litestream.ask(Question::Who, context),
             Action::List => litestream.ask(Question::What, context),
-            Action::ResetState => events.extend(litestream.reset_state(context)),
-            Action::Remember(database, legacy) => self.memory.keep(&database, legacy),
-            Action::WriteRow => self.write_row(),
-            Action::WriteFirstRow => self.write_first_row(),
-            Action::AskRowBefore(id) => self.ask_row_before(id),
-            Action::LookForReplica => events.extend(litestream.look(Look::Plan, context)),
-            Action::AbandonLook => litestream.abandon_look(leftovers),
-            Action::Prune => self.prune(),
-            Action::TakeGuard => self.take_guard(),
-            Action::ReleaseGuard => self.guard = None,
-            Action::AbandonGuard => {
-                self.guard = None;
-                events.extend(litestream.empty_wal(context));
+            Action::ResetState(of) => events.extend(litestream.reset_state(of, context)),
+            Action::Recall(of) => self.recall(of),
+            Action::Remember(of, legacy) => self.memory.keep(context.path(of), legacy),
+            Action::WriteRow(to) => events.extend(stores.write_row(to, context)),
+            Action::WriteFirstRow(to) => events.extend(stores.write_first_row(to, context)),
+            Action::AskRowBefore(of, id) => events.extend(stores.ask_row_before(of, id)),
+            Action::LookForCommit(of) => events.push_back(Stores::last_commit(of, context)),
+            Action::LookForReplica(of) => events.extend(litestream.look(of, Look::Plan, context)),
+            Action::AbandonLook(of) => litestream.abandon_look(of, leftovers),
+            Action::Prune(of) => stores.prune(of, context),
+            Action::TakeGuard(of) => events.push_back(stores.take_guard(of, context)),
+            Action::ReleaseGuard(of) => stores.release_guard(of),
+            Action::AbandonGuard(of) => {
+                stores.release_guard(of);
+                events.extend(litestream.empty_wal(of, context));
             }
             Action::Log(level, text) => log!(level, "{text}"),
             Action::Exit => self.done = true,
@@ -377,82 +381,37 @@ impl Reactor {
 
     /// Reads Litestream's configuration, which the next Litestream will use.
     fn understand(&mut self) {
-        let event = self.litestream.understand(&self.context);
-        self.events.push_back(event);
-    }
-
-    fn survey(&mut self) {
-        self.understand();
-        self.events.extend(self.litestream.survey(&self.context));
+        let event = self.litestream.understand(&mut self.context);
+        self.events.extend(event);
     }
 
     fn start(&mut self, rotation: Rotation) {
         self.understand();
         self.events
-            .extend(self.litestream.start(rotation, &self.context));
+            .extend(self.litestream.start(rotation, &mut self.context));
     }
 
-    fn write_row(&mut self) {
-        let row = self.store.as_mut().map(|store| match store.is_missing() {
-            true => Event::DatabaseMissing,
-            false => Event::Row(store.write_row()),
-        });
-        self.events.extend(row);
-    }
-
-    fn write_first_row(&mut self) {
-        let row = self.store.as_mut().map(Store::write_first_row);
-        self.events.extend(row.map(Event::Row));
-    }
-
-    fn ask_row_before(&mut self, id: i64) {
-        let store = self.store.as_ref();
-        let age = store.and_then(|store| store.age_of_row_before(id));
-        self.events.extend(age.map(Event::Inherited));
-    }
-
-    fn prune(&mut self) {
-        let heartbeat = self.context.settings.heartbeat.as_ref();
-        if let (Some(store), Some(keep)) = (&mut self.store, heartbeat.and_then(|h| h.keep))
-            && let Err(cause) = store.prune(keep)
-        {
-            warn!("old heartbeat rows could not be pruned: {cause}");
-        }
-    }
-
-    fn take_guard(&mut self) {
-        let taken = WalGuard::take(self.context.database());
-        let result = taken.map(|guard| self.guard = Some(guard));
-        self.events.push_back(Event::GuardTaken(result));
-    }
-
-    /// Reads what an earlier run recorded of the watched database.
-    fn recall(&mut self) {
-        let earlier = self.memory.recall(self.context.database());
-        self.events.push_back(Event::Recalled(earlier));
+    /// Reads what an earlier run recorded of a database.
+    fn recall(&mut self, database: Database) {
+        let earlier = self.memory.recall(self.context.path(database));
+        self.events.push_back(Event::Recalled(database, earlier));
     }
 
     /// Reloads the configuration; an invalid one changes nothing.
     fn reload(&mut self) {
         self.notifier.reloading();
-        let before = self.context.database().to_owned();
         match self.context.reload() {
             Err(cause) => error!(
                 "the configuration could not be reloaded, and the old one stays in force: {cause}"
             ),
             Ok(rows_move) => {
                 if rows_move {
-                    self.store = self.context.store(self.started);
+                    self.stores.forget_rows();
                 }
                 info!("the configuration was reloaded");
-                let understood = self.context.litestream_config();
-                let event = litestream::unwatched(&understood, self.context.database());
+                let understood = self.litestream.names(&mut self.context);
                 let reloaded = Event::Reloaded(self.context.policy());
-                self.events.extend([event, reloaded]);
-                // For the same database the agent knows more than the record.
-                if *self.context.database() != before {
-                    self.recall();
-                }
+                self.events.extend(understood.into_iter().chain([reloaded]));
             }
         }
         self.notifier.ready();

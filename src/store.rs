@@ -297,6 +297,15 @@ pub(crate) fn refuse_link(database: &Path) -> Result<(), String> {
     }
 }
 
+/// The size of a database's WAL in bytes; `None` if it can't be read.
+pub(crate) fn wal_size(database: &Path) -> Option<u64> {
+    match fs::metadata(wal_of(database)) {
+        Ok(wal) => Some(wal.len()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Some(0),
+        Err(_) => None,
+    }
+}
+
 /// Where SQLite has the WAL of `database`.
 pub(crate) fn wal_of(database: &Path) -> PathBuf {
     let mut wal = database.as_os_str().to_owned();

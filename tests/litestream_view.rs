@@ -252,7 +252,11 @@ fn databases(file: &Path) -> Outcome<Result<Vec<String>, String>> {
 
 /// The paths that edgerepl reads, in the environment that Litestream has.
 fn ours(file: &Path) -> Result<Vec<String>, String> {
-    let mut paths = configuration(file)?.unwatched("/nowhere".as_ref());
+    let entries = configuration(file)?.named();
+    let mut paths: Vec<_> = entries
+        .iter()
+        .map(|entry| entry.named.to_string())
+        .collect();
     paths.sort_unstable();
     Ok(paths)
 }

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use super::Action;
 use super::backoff::{Backoff, Jitter};
-use super::{Action, Actions};
+use super::watch::Outbox;
 use crate::clock::BootTime;
 
 /// A look takes a few requests; one that takes longer is given up.
@@ -64,10 +65,10 @@ impl Creation {
         *self = Self::new();
     }
 
-    /// A reload names another database.
-    pub(super) fn moves(&mut self, out: &mut Actions) {
+    /// The database is not watched any more.
+    pub(super) fn goes(&mut self, out: &mut Outbox<'_>) {
         if matches!(self.state, State::Looking(_)) {
-            out.push(Action::AbandonLook);
+            out.push(Action::AbandonLook(out.database));
         }
         *self = Self::new();
     }
@@ -77,14 +78,14 @@ impl Creation {
         has_credentials: bool,
         jitter: &mut Jitter,
         now: BootTime,
-        out: &mut Actions,
+        out: &mut Outbox<'_>,
     ) {
         match self.state {
             State::Blocked if has_credentials => self.look(now, out),
             State::Due(at) if at <= now && !has_credentials => self.state = State::Blocked,
             State::Due(at) if at <= now => self.look(now, out),
             State::Looking(limit) if limit <= now => {
-                out.push(Action::AbandonLook);
+                out.push(Action::AbandonLook(out.database));
                 self.looked(
                     Err("the request took too long".to_owned()),
                     jitter,
@@ -102,7 +103,7 @@ impl Creation {
         result: Result<bool, String>,
         jitter: &mut Jitter,
         now: BootTime,
-        out: &mut Actions,
+        out: &mut Outbox<'_>,
     ) {
         if !matches!(self.state, State::Looking(_)) {
             return;
@@ -114,7 +115,7 @@ impl Creation {
                         .to_owned(),
                 );
                 self.there();
-                return out.push(Action::WriteFirstRow);
+                return out.push(Action::WriteFirstRow(out.database));
             }
             Ok(true) => {
                 self.failures = 0;
@@ -149,8 +150,8 @@ impl Creation {
         self.trouble.as_deref()
     }
 
-    fn look(&mut self, now: BootTime, out: &mut Actions) {
+    fn look(&mut self, now: BootTime, out: &mut Outbox<'_>) {
         self.state = State::Looking(now + LOOK_LIMIT);
-        out.push(Action::LookForReplica);
+        out.push(Action::LookForReplica(out.database));
     }
 }

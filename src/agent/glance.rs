@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use super::activity::Activity;
-use super::problems::problems;
+use super::database::Watched;
+use super::problems::{problems, problems_of};
 use super::renewal::told_term;
 use super::{Agent, Now};
+use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 use crate::litestream::answer::Position;
 
@@ -38,29 +40,66 @@ pub struct Glance {
 }
 
 impl Glance {
+    /// Of all databases: the first one's proof and lag, and the worst of the rest.
     pub(super) fn of(agent: &Agent, time: Now) -> Self {
+        let all = || agent.databases.iter();
+        let is_proved = all().all(|watched| watched.replica.ledger.proof().is_some());
+        let is_healthy = !agent.stopping && is_proved && problems(agent, time).next().is_none();
+        let unproved = all().filter_map(|watched| unproved_for(agent, watched, time));
+        let figures = Self {
+            is_healthy,
+            unproved_for: unproved.max(),
+            is_broken: all().any(|watched| watched.replica.ledger.is_broken()),
+            ..Self::shared(agent, agent.databases.follow(), time)
+        };
+        match all().next() {
+            Some(first) => figures.with_proof(first, time.boot),
+            None => figures,
+        }
+    }
+
+    /// As if there were one database alone.
+    pub(super) fn of_one(agent: &Agent, watched: &Watched, time: Now) -> Self {
+        let ledger = &watched.replica.ledger;
+        let is_well = problems_of(agent, watched, time).next().is_none();
+        Self {
+            is_healthy: !agent.stopping && ledger.proof().is_some() && is_well,
+            unproved_for: unproved_for(agent, watched, time),
+            is_broken: ledger.is_broken(),
+            ..Self::shared(agent, watched.replica.follows(), time)
+        }
+        .with_proof(watched, time.boot)
+    }
+
+    fn shared(agent: &Agent, follow: bool, time: Now) -> Self {
         let now = time.boot;
         let renewal_in = agent.renewal.due().map(|due| due.since(now));
         let term = agent.renewal.term();
         let credentials_left = term
             .map(|term| term.ends.since(now))
             .filter(|left| !left.is_zero());
-        let ledger = &agent.replicator.replica.ledger;
-        let (replication, ..) = agent.replicator.activity();
+        let (replication, ..) = agent.replicator.activity(follow);
         Self {
-            is_healthy: !agent.stopping
-                && ledger.proof().is_some()
-                && problems(agent, time).next().is_none(),
+            is_healthy: false,
             credentials_left,
             renewal_in,
             told_term: credentials_left.map(|left| told_term(left, renewal_in.unwrap_or_default())),
             failure: agent.renewal.failure().map(|failure| failure.class),
             replication,
+            proof: None,
+            unproved_for: None,
+            lag: None,
+            is_broken: false,
+        }
+    }
+
+    fn with_proof(self, watched: &Watched, now: BootTime) -> Self {
+        let ledger = &watched.replica.ledger;
+        Self {
             proof: ledger.proof().map(|proof| Proven {
                 position: proof.position,
                 age: now.since(proof.at),
             }),
-            unproved_for: ledger.unproved_for(agent.policy.heartbeat.is_some(), now),
             lag: ledger.proof().and_then(|proof| {
                 let row = proof.row?;
                 let rows = ledger.rows() - row.number;
@@ -74,9 +113,15 @@ impl Glance {
                     time,
                 })
             }),
-            is_broken: ledger.is_broken(),
+            ..self
         }
     }
+}
+
+/// The age of what is unproved of a database.
+fn unproved_for(agent: &Agent, watched: &Watched, time: Now) -> Option<Duration> {
+    let ledger = &watched.replica.ledger;
+    ledger.unproved_for(agent.shows_rows(watched), time.boot)
 }
 
 /// What the replica was proved to hold.

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use super::{Action, Actions};
+use super::Action;
+use super::watch::Outbox;
 use crate::clock::BootTime;
 
 /// The longest hold: after this a full upload is cheaper than a WAL that grows without end.
@@ -34,7 +35,7 @@ pub(super) enum Guard {
 impl Guard {
     /// Takes or releases the guard as `wanted`. Returns whether it is released at a bound.
     #[must_use]
-    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Actions) -> bool {
+    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Outbox<'_>) -> bool {
         match (&*self, wanted) {
             (Self::Open, true) => self.ask(None, out),
             (Self::Failed { cause, retry }, true) if *retry <= now => {
@@ -45,7 +46,7 @@ impl Guard {
                 return true;
             }
             (Self::Held { .. }, false) => {
-                out.push(Action::ReleaseGuard);
+                out.push(Action::ReleaseGuard(out.database));
                 *self = Self::Open;
             }
             (Self::Failed { .. } | Self::Spent, false) => *self = Self::Open,
@@ -54,15 +55,20 @@ impl Guard {
         false
     }
 
-    /// A reload names another database: the guard holds the old one's WAL.
-    pub(super) fn moves(&mut self, out: &mut Actions) {
+    /// The database is not watched any more.
+    pub(super) fn goes(&mut self, out: &mut Outbox<'_>) {
         if self.may_hold() {
-            out.push(Action::ReleaseGuard);
+            out.push(Action::ReleaseGuard(out.database));
         }
         *self = Self::Open;
     }
 
-    pub(super) fn taken(&mut self, result: Result<(), String>, now: BootTime, out: &mut Actions) {
+    pub(super) fn taken(
+        &mut self,
+        result: Result<(), String>,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) {
         if let Self::Asked { failed } = self {
             *self = match result {
                 Ok(()) => Self::Held { since: now },
@@ -83,7 +89,7 @@ impl Guard {
 
     /// The WAL has grown past its limit. Returns whether the guard is released.
     #[must_use]
-    pub(super) fn too_large(&mut self, out: &mut Actions) -> bool {
+    pub(super) fn too_large(&mut self, out: &mut Outbox<'_>) -> bool {
         let is_held = matches!(self, Self::Held { .. });
         if is_held {
             self.spend("the WAL has reached [database] wal_guard", out);
@@ -112,16 +118,16 @@ impl Guard {
         }
     }
 
-    fn ask(&mut self, failed: Option<String>, out: &mut Actions) {
+    fn ask(&mut self, failed: Option<String>, out: &mut Outbox<'_>) {
         *self = Self::Asked { failed };
-        out.push(Action::TakeGuard);
+        out.push(Action::TakeGuard(out.database));
     }
 
     /// From now on the WAL may be reset without a trace, so it is emptied. Other readers, Litestream
     /// among them, prevent that, and hold the WAL meanwhile.
-    fn spend(&mut self, why: &str, out: &mut Actions) {
+    fn spend(&mut self, why: &str, out: &mut Outbox<'_>) {
         *self = Self::Spent;
-        out.push(Action::AbandonGuard);
+        out.push(Action::AbandonGuard(out.database));
         out.warn(format!(
             "the WAL is released, because {why}; Litestream may have to upload the whole database"
         ));

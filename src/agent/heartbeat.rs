@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{Action, Actions};
+use super::Action;
+use super::watch::Outbox;
 use crate::clock::BootTime;
 
 /// A refused row is retried after this, doubled by each refusal, up to the interval or 2 min: most
@@ -40,7 +41,7 @@ impl Heartbeat {
         interval: Option<Duration>,
         prune: bool,
         now: BootTime,
-        out: &mut Actions,
+        out: &mut Outbox<'_>,
     ) {
         let Some(interval) = interval else {
             self.due = BootTime::NEVER;
@@ -53,14 +54,14 @@ impl Heartbeat {
             self.write(out);
             if prune && self.prune_due <= now && self.trouble.is_none() {
                 self.prune_due = now + PRUNE_PACE;
-                out.push(Action::Prune);
+                out.push(Action::Prune(out.database));
             }
         }
     }
 
     /// Writes a row now, whatever the schedule.
-    pub(super) fn write(&mut self, out: &mut Actions) {
-        out.push(Action::WriteRow);
+    pub(super) fn write(&mut self, out: &mut Outbox<'_>) {
+        out.push(Action::WriteRow(out.database));
     }
 
     pub(super) fn row(
@@ -68,7 +69,7 @@ impl Heartbeat {
         result: Result<i64, String>,
         interval: Option<Duration>,
         now: BootTime,
-        out: &mut Actions,
+        out: &mut Outbox<'_>,
     ) {
         let interval = interval.unwrap_or(RETRY);
         match result {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::activity::Activity;
+use super::database::Watched;
 use super::proof::BOUND;
 use super::replicator::NO_REASON;
 use super::{Agent, Now};
@@ -18,14 +19,18 @@ const SHORT_TROUBLE: Duration = Duration::from_secs(10);
 
 /// A problem, before it is formatted: a caller that only asks whether there is one pays for no
 /// sentence.
-pub(super) enum Problem<'a> {
+pub(super) struct Problem<'a> {
+    /// The database that it is about, if it is about one of several.
+    of: Option<&'a Watched>,
+    what: What<'a>,
+}
+
+enum What<'a> {
     /// A problem that already has its sentence.
     Told(&'a str),
     /// No heartbeat row can be written.
     NoRows(&'a str),
-    /// Litestream replicates databases that edgerepl does not watch.
-    Unwatched(&'a Agent),
-    /// Litestream's configuration can't be read, so unwatched databases are unknown.
+    /// Litestream's configuration can't be read, and Litestream has not told what it replicates.
     Unreadable(&'a str),
     /// What has been unproved for too long, and why.
     Unproved(&'static str, &'a str),
@@ -33,21 +38,18 @@ pub(super) enum Problem<'a> {
 
 impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Told(sentence) => f.write_str(sentence),
-            Self::NoRows(trouble) => write!(f, "no heartbeat row can be written: {trouble}"),
-            Self::Unwatched(agent) => write!(
+        if let Some(watched) = self.of.filter(|watched| watched.has_siblings) {
+            write!(f, "{}: ", watched.watch.name)?;
+        }
+        match self.what {
+            What::Told(sentence) => f.write_str(sentence),
+            What::NoRows(trouble) => write!(f, "no heartbeat row can be written: {trouble}"),
+            What::Unreadable(cause) => write!(
                 f,
-                "Litestream replicates {} too, which edgerepl neither guards nor proves; leave only the \
-                 database of [database] path in Litestream's configuration",
-                unwatched(agent).collect::<Vec<_>>().join(" and ")
-            ),
-            Self::Unreadable(cause) => write!(
-                f,
-                "nobody can tell whether Litestream replicates other databases, too: {cause}"
+                "it is unknown whether Litestream replicates databases that edgerepl does not watch: {cause}"
             ),
             // The duration is reported elsewhere: this sentence stays the same, so it is logged once.
-            Self::Unproved(what, why) => {
+            What::Unproved(what, why) => {
                 write!(f, "for more than {} s {what}: {why}", BOUND.as_secs())
             }
         }
@@ -56,66 +58,93 @@ impl fmt::Display for Problem<'_> {
 
 /// All problems, the first cause first.
 pub(super) fn problems(agent: &Agent, now: Now) -> impl Iterator<Item = Problem<'_>> {
-    [
+    let own = agent
+        .databases
+        .iter()
+        .flat_map(move |watched| own(agent, watched, now));
+    shared(agent, now).chain(own)
+}
+
+/// Those that concern one database, alone or with others.
+pub(super) fn problems_of<'a>(
+    agent: &'a Agent,
+    watched: &'a Watched,
+    now: Now,
+) -> impl Iterator<Item = Problem<'a>> {
+    shared(agent, now).chain(own(agent, watched, now))
+}
+
+fn shared(agent: &Agent, now: Now) -> impl Iterator<Item = Problem<'_>> {
+    let is_wrong = agent.clock.is_wrong(now);
+    let shared = [
         without_credentials(agent, now.boot),
-        agent.clock.is_wrong(now).then_some(Problem::Told(
+        is_wrong.then_some(What::Told(
             "the clock is more than 5 min off the provider's, and S3 refuses requests that are \
              15 min off; check time synchronisation",
         )),
-        agent.creation.trouble().map(Problem::Told),
-        without_rows(agent, now.boot),
-        unwatched_or_unreadable(agent),
-        unproved(agent, now.boot),
-    ]
-    .into_iter()
-    .flatten()
+        unreadable(agent),
+        waits_to_restart(agent),
+    ];
+    let shared = shared.into_iter().flatten();
+    shared.map(|what| Problem { of: None, what })
 }
 
-fn without_credentials(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
-    let ledger = &agent.replicator.replica.ledger;
-    let is_young = ledger.proof().is_none() && ledger.age(now) <= BOUND;
+fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<Item = Problem<'a>> {
+    let own = [
+        watched.creation.trouble().map(What::Told),
+        without_rows(agent, watched, now.boot),
+        unproved(agent, watched, now.boot),
+    ];
+    let own = own.into_iter().flatten();
+    own.map(move |what| Problem {
+        of: Some(watched),
+        what,
+    })
+}
+
+fn without_credentials(agent: &Agent, now: BootTime) -> Option<What<'_>> {
+    let is_young = agent.databases.iter().all(|watched| {
+        let ledger = &watched.replica.ledger;
+        ledger.proof().is_none() && ledger.age(now) <= BOUND
+    });
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
         // With valid credentials, a network failure is no problem yet.
         Some(failure) if failure.class == FailureClass::Transient && !ended => None,
-        Some(failure) => Some(Problem::Told(&failure.message)),
-        None => (ended && !is_young).then_some(Problem::Told("there are no valid credentials")),
+        Some(failure) => Some(What::Told(&failure.message)),
+        None => (ended && !is_young).then_some(What::Told("there are no valid credentials")),
     }
 }
 
-fn without_rows(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
-    let interval = agent.policy.heartbeat?;
-    let (trouble, since) = agent.heartbeat.trouble()?;
+fn unreadable(agent: &Agent) -> Option<What<'_>> {
+    let cause = agent.databases.unreadable.as_deref()?;
+    let untold = !agent.databases.is_told && agent.replicator.process.starts > 0;
+    untold.then_some(What::Unreadable(cause))
+}
+
+fn waits_to_restart(agent: &Agent) -> Option<What<'_>> {
+    match agent.replicator.activity(false) {
+        (Activity::WaitingToRestart, _, Some(trouble)) => Some(What::Told(trouble)),
+        _ => None,
+    }
+}
+
+fn without_rows<'a>(agent: &Agent, watched: &'a Watched, now: BootTime) -> Option<What<'a>> {
+    let interval = agent.policy.heartbeat.filter(|_| watched.watch.rows)?;
+    let (trouble, since) = watched.heartbeat.trouble()?;
     let patience = interval
         .saturating_mul(3)
         .saturating_add(SHORT_TROUBLE)
         .min(BOUND);
-    (now.since(since) > patience).then_some(Problem::NoRows(trouble))
+    (now.since(since) > patience).then_some(What::NoRows(trouble))
 }
 
-fn unwatched_or_unreadable(agent: &Agent) -> Option<Problem<'_>> {
-    if unwatched(agent).next().is_some() {
-        return Some(Problem::Unwatched(agent));
+fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option<What<'a>> {
+    if waits_to_restart(agent).is_some() {
+        return None;
     }
-    let cause = agent.unreadable.as_deref()?;
-    let untold = agent.listed.is_none() && agent.replicator.process.starts > 0;
-    untold.then_some(Problem::Unreadable(cause))
-}
-
-/// Databases that Litestream replicates and edgerepl does not watch, by configuration and by its list.
-fn unwatched(agent: &Agent) -> impl Iterator<Item = &str> {
-    let listed = agent.listed.as_deref().unwrap_or_default();
-    let unlisted = listed.iter().filter(|name| !agent.unwatched.contains(name));
-    let others = agent.unwatched.iter().chain(unlisted);
-    others.map(String::as_str)
-}
-
-fn unproved(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
-    if let (Activity::WaitingToRestart, _, Some(trouble)) = agent.replicator.activity() {
-        return Some(Problem::Told(trouble));
-    }
-    let ledger = &agent.replicator.replica.ledger;
-    let rows = agent.policy.heartbeat.is_some();
+    let ledger = &watched.replica.ledger;
+    let rows = agent.shows_rows(watched);
     let is_late = |age: Duration| age > BOUND;
     let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
         "what was written is not proved to be on the replica"
@@ -124,12 +153,13 @@ fn unproved(agent: &Agent, now: BootTime) -> Option<Problem<'_>> {
     } else {
         return None;
     };
-    Some(Problem::Unproved(what, waits_for(agent)))
+    Some(What::Unproved(what, waits_for(agent, watched)))
 }
 
-/// What the next proof waits for.
-pub(super) fn waits_for(agent: &Agent) -> &str {
-    let (activity, _, trouble) = agent.replicator.activity();
+/// What the next proof of a database waits for.
+pub(super) fn waits_for<'a>(agent: &'a Agent, watched: &'a Watched) -> &'a str {
+    let (activity, _, trouble) = agent.replicator.activity(watched.replica.follows());
+    let trouble = watched.trouble.as_deref().or(trouble);
     match (activity, trouble) {
         (Activity::WaitingForCredentials, _) => "there are no credentials to start Litestream with",
         (_, Some(trouble)) => trouble,

@@ -73,6 +73,10 @@ pub(super) struct Ledger {
     begins_anew: bool,
     /// Everything that was committed before this time is proved.
     covered: Option<BootTime>,
+    /// The mark of the last commit at the last look, and at the last look before a request that was
+    /// answered by a proof.
+    looked: Option<u64>,
+    proved_look: Option<u64>,
     proof: Option<Proof>,
 }
 
@@ -89,6 +93,7 @@ pub(super) struct Row {
 struct Asked {
     at: BootTime,
     row: Option<Row>,
+    looked: Option<u64>,
 }
 
 /// An answer showed that the replica held everything.
@@ -133,6 +138,8 @@ impl Ledger {
             broken: None,
             begins_anew: false,
             covered: None,
+            looked: None,
+            proved_look: None,
             proof: None,
         }
     }
@@ -155,7 +162,12 @@ impl Ledger {
         self.after = None;
         self.waiting.get_or_insert(now);
         let row = self.row.map(|(row, _)| row);
-        self.asked = Some(Asked { at: now, row });
+        let looked = self.looked;
+        self.asked = Some(Asked {
+            at: now,
+            row,
+            looked,
+        });
     }
 
     /// Litestream is about to start, with its files in the folder of this mark, or in none. Returns
@@ -173,8 +185,20 @@ impl Ledger {
         is_same
     }
 
+    /// The mark of the last commit now, if it can be read. Returns whether something may have been
+    /// committed since the last proof; without rows only that shows that a database is idle.
+    pub(super) fn look(&mut self, mark: Option<u64>, now: BootTime) -> bool {
+        self.looked = mark;
+        let is_idle = mark.is_some() && mark == self.proved_look;
+        if is_idle {
+            self.covered = Some(now);
+        }
+        !is_idle
+    }
+
     /// Litestream is started.
     pub(super) fn started(&mut self) {
+        self.proved_look = None;
         self.asked = None;
         self.is_same_process = false;
     }
@@ -244,6 +268,7 @@ impl Ledger {
         if nothing_new {
             self.waiting = None;
             self.covered = Some(asked.at);
+            self.proved_look = asked.looked;
             return Finding::Proved;
         }
         // The old mark stays: the commit counts as new until Litestream reads it.
@@ -252,6 +277,11 @@ impl Ledger {
             ..answer
         });
         Finding::Unread
+    }
+
+    /// Nothing was committed since all was proved, as the last look showed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.looked.is_some() && self.looked == self.proved_look
     }
 
     /// The last transaction in any answer.
@@ -327,6 +357,7 @@ impl Ledger {
         self.waiting = None;
         self.oldest = self.after;
         self.covered = Some(asked.at);
+        self.proved_look = asked.looked;
         self.proof = Some(Proof {
             at: now,
             asked: asked.at,

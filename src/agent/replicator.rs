@@ -5,10 +5,9 @@
 //! refresh: Litestream asks for the new ones itself, so only the row and the sync remain. Never deals
 //! with how credentials are fetched, nor with how Litestream is run.
 //!
-//! Its parts: the `process`, with its `start` and `stop`; the `replica`, with its `preparation` (before
-//! a stop) and `catch_up` (after a start); the `rescue` of a Litestream that does not follow; the
-//! `introduction` of one that was started. None of them knows the others. `starting` decides what
-//! follows each step of a start.
+//! Its parts: the `process`, with its `start` and `stop`; the `rescue` of a Litestream that does not
+//! follow; the `introduction` of one that was started. None of them knows the others. `starting` decides
+//! what follows each step of a start.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -22,42 +21,39 @@ use std::time::Duration;
 
 use super::activity::Activity;
 use super::backoff::Jitter;
-use super::proof;
+use super::database::Watched;
+use super::databases::Databases;
 use super::renewal::Term;
+use super::replica::{Replica, Request, Socket, Verdict};
+use super::watch::Database;
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, SyncFailure};
 
-mod catch_up;
 mod introduction;
-mod preparation;
 mod process;
-mod replica;
 mod rescue;
 mod start;
 mod starting;
 mod stop;
 
-use catch_up::{Socket, Verdict};
 use introduction::Introduction;
-use preparation::Progress;
 use process::{LEAST_TERM, Phase, Process};
-use replica::Replica;
 use rescue::Rescue;
 use stop::Then;
 
-/// How long the row and the last sync may each delay a stop; and the row after a start.
-const PREPARATION_LIMIT: Duration = Duration::from_secs(2);
+/// How long after one database's turn in a hand-over the next one's comes, and after all of them.
+const STAGGER: Duration = Duration::from_millis(10);
+const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 
-/// The retry of a row in a hand-over, if a lock delayed it.
-const ROW_PACE: Duration = Duration::from_millis(100);
-
-/// A daemon that is asked to end during a hand-over finishes it first if only that can upload the last
-/// rows; this is the limit.
+/// A daemon that is told to end during a hand-over finishes it first, if only that can upload the last
+/// rows, and takes at most this long.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
-/// The problem of a Litestream that can't be asked.
-const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream 0.5 or later with `socket: {enabled: true, path: …}` in its configuration, and set [replication] control_socket to that path";
+/// The problem of a Litestream without a control socket.
+const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream \
+                         0.5 or later with `socket: {enabled: true, path: …}` in its configuration, and \
+                         set [replication] control_socket to that path";
 
 /// The problem of a Litestream that answers nothing.
 const HANGS: &str = "it hangs: its control socket does not answer";
@@ -65,13 +61,52 @@ const HANGS: &str = "it hangs: its control socket does not answer";
 /// The problem if Litestream gives no reason.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
+/// What an event is handled with: all that the process and its databases share.
+pub(super) struct Turn<'a> {
+    pub(super) databases: &'a mut Databases,
+    /// Whether heartbeat rows are written at all.
+    pub(super) has_rows: bool,
+    pub(super) jitter: &'a mut Jitter,
+    pub(super) now: BootTime,
+    pub(super) out: &'a mut Actions,
+}
+
+impl Turn<'_> {
+    /// Each has to show that it follows, one shortly after the other.
+    fn catch_up(&mut self) {
+        self.one_by_one(|watched, now| watched.replica.catch_up(now));
+    }
+
+    /// Litestream is stopped: no answer counts any more.
+    fn stop_all(&mut self) {
+        for watched in self.databases.iter_mut() {
+            watched.replica.stops();
+        }
+    }
+
+    /// Does something about a database, if it is watched still.
+    pub(super) fn of(&mut self, database: Database, act: impl FnOnce(&mut Watched, &mut Actions)) {
+        if let Some(watched) = self.databases.get_mut(database) {
+            act(watched, self.out);
+        }
+    }
+
+    fn one_by_one(&mut self, act: impl Fn(&mut Watched, BootTime)) {
+        let mut wait = Duration::ZERO;
+        for watched in self.databases.iter_mut() {
+            act(watched, self.now + wait);
+            wait = (wait + STAGGER).min(LONGEST_STAGGER);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Replicator {
     pub(super) process: Process,
-    pub(super) replica: Replica,
     rescue: Rescue,
     socket: Socket,
     introduction: Introduction,
+    /// What is wrong with the process, or with all databases.
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
     /// The daemon ends once Litestream has caught up, at this time at the latest.
@@ -83,7 +118,6 @@ impl Replicator {
     pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
             process: Process::new(policy, now),
-            replica: Replica::new(now),
             rescue: Rescue::new(now),
             socket: Socket::Unknown,
             introduction: Introduction::Unmet,
@@ -95,71 +129,59 @@ impl Replicator {
     }
 
     /// New credentials arrived, valid for `term`.
-    pub(super) fn renewed(&mut self, term: Term, now: BootTime, out: &mut Actions) {
+    pub(super) fn renewed(&mut self, term: Term, turn: &mut Turn<'_>) {
         self.process.renewed(term);
         match self.process.phase {
-            Phase::Idle if self.process.may_run_unheard() => self.prepare(now),
-            Phase::Idle | Phase::Waiting { .. } => self.start_or_idle(now, out),
+            Phase::Idle if self.process.may_run_unheard() => self.prepare(turn),
+            Phase::Idle | Phase::Waiting { .. } => self.start_or_idle(turn),
             Phase::Running if self.process.refreshes() => {
-                if !self.process.runs_with_credentials(now) {
-                    self.replica.ledger.excuse(now);
+                if !self.process.runs_with_credentials(turn.now) {
+                    for watched in turn.databases.iter_mut() {
+                        watched.replica.ledger.excuse(turn.now);
+                    }
                 }
-                self.process.refreshed(now);
+                self.process.refreshed(turn.now);
                 self.last_gap = None;
-                self.replica.catch_up(now);
+                turn.catch_up();
             }
-            Phase::Running => self.prepare(now),
+            Phase::Running => self.prepare(turn),
             // Every step that is under way leads to a start, and a start takes the newest credentials.
             Phase::Starting(_) | Phase::Preparing | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
         }
     }
 
-    /// The configuration was reloaded: it applies from the next hand-over on. Nothing is proved of
-    /// another database; Litestream reads its configuration only at a start, so it is restarted.
-    pub(super) fn reloaded(
-        &mut self,
-        policy: &Policy,
-        is_another: bool,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
+    /// The configuration was reloaded: it applies from the next hand-over on. If it names other databases
+    /// than before, Litestream is restarted, which reads its configuration only at a start.
+    pub(super) fn reloaded(&mut self, policy: &Policy, are_others: bool, turn: &mut Turn<'_>) {
         self.process.reloaded(policy.rotation);
-        if !is_another {
+        if !are_others {
             return;
         }
-        self.replica.is_another(now);
         match &self.process.phase {
-            Phase::Running if self.leaving.is_none() => self.prepare(now),
-            // The steps under way are about the previous database.
+            Phase::Running if self.leaving.is_none() => self.prepare(turn),
+            // The steps under way are about the previous databases.
             Phase::Starting(start) if !start.is_launched() => {
-                out.push(Action::AbandonStart);
-                self.start_or_idle(now, out);
+                turn.out.push(Action::AbandonStart);
+                turn.stop_all();
+                self.start_or_idle(turn);
             }
             _ => {}
         }
     }
 
-    pub(super) fn exited(
-        &mut self,
-        how: &str,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
+    pub(super) fn exited(&mut self, how: &str, turn: &mut Turn<'_>) {
         match &self.process.phase {
             Phase::Stopping(stop) => match stop.then {
-                Then::Start => self.start_or_idle(now, out),
-                Then::Reset => self.drop_state(now, out),
-                Then::Exit => self.process.enter(Phase::Down, now),
+                Then::Start => self.start_or_idle(turn),
+                Then::Reset => self.drop_state(turn),
+                Then::Exit => self.process.enter(Phase::Down, turn.now),
             },
-            Phase::Running if self.leaving.is_some() => self.process.enter(Phase::Down, now),
+            Phase::Running if self.leaving.is_some() => self.process.enter(Phase::Down, turn.now),
             Phase::Running | Phase::Preparing | Phase::Starting(_) => {
-                self.process.ended(now);
-                self.replica.stops();
-                self.stop_began = Some(now);
-                let cause = format!("Litestream exited ({how})");
-                self.wait_to_start(cause, jitter, now, out);
+                self.process.ended(turn.now);
+                self.stop_began = Some(turn.now);
+                self.wait_to_start(format!("Litestream exited ({how})"), turn);
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}
         }
@@ -167,38 +189,40 @@ impl Replicator {
 
     pub(super) fn synced(
         &mut self,
+        database: Database,
         result: Result<Answer, SyncFailure>,
-        heartbeat: bool,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
+        turn: &mut Turn<'_>,
     ) {
         let is_deaf = result == Err(SyncFailure::NoSocket);
-        self.rescue.answered(is_deaf, now);
+        self.rescue.answered(is_deaf, turn.now);
         if result.is_ok() {
-            self.introduction.meets(now);
+            self.introduction.meets(turn.now);
         }
-        let followed = self.replica.follows();
-        let age = now.since(self.process.since);
+        let followed = turn.databases.follow();
+        let age = turn.now.since(self.process.since);
+        let Some(watched) = turn.databases.get_mut(database) else {
+            return;
+        };
+        let rows = turn.has_rows && watched.watch.rows;
         let socket = &mut self.socket;
-        let verdict = self
+        let verdict = watched
             .replica
-            .answered(result, heartbeat, age, socket, jitter, now);
-        if self.replica.awaits_last_sync() {
-            let is_reset = self.replica.ledger.is_broken() && self.may_reset(now);
-            let then = match is_reset {
-                true => Then::Reset,
-                false => Then::Start,
-            };
-            self.stop_to(then, now, out);
-        } else if let Some(verdict) = verdict {
-            self.judge(verdict, followed, now, out);
+            .answered(result, rows, age, socket, turn.jitter, turn.now);
+        if let Some(verdict) = verdict {
+            self.judge(database, verdict, followed, turn);
         }
+        self.go_on_prepared(turn);
     }
 
     /// Litestream listed what it replicates.
-    pub(super) fn listed(&mut self) {
-        self.introduction = Introduction::Done;
+    pub(super) fn listed(&mut self, turn: &mut Turn<'_>) {
+        self.introduction.done(turn.databases.change, turn.now);
+        // What it has begun to replicate by itself has to show that it follows, too.
+        if matches!(self.process.phase, Phase::Running) {
+            for watched in turn.databases.iter_mut() {
+                watched.replica.joins(turn.now);
+            }
+        }
     }
 
     /// Litestream does not hang.
@@ -206,33 +230,45 @@ impl Replicator {
         self.rescue.hears();
     }
 
-    pub(super) fn reset(&mut self, result: Result<bool, String>, now: BootTime, out: &mut Actions) {
-        if matches!(self.process.phase, Phase::Resetting { .. }) {
+    /// The local state of a database was dropped, or could not be.
+    pub(super) fn reset(
+        &mut self,
+        database: Database,
+        result: Result<bool, String>,
+        turn: &mut Turn<'_>,
+    ) {
+        if !matches!(self.process.phase, Phase::Resetting { .. }) {
+            return;
+        }
+        if let Some(watched) = turn.databases.get_mut(database) {
             match result {
-                Ok(true) => {}
-                Ok(false) => self.replica.ledger.breaks(proof::LOST),
+                Ok(is_one_wal) => watched.replica.dropped(is_one_wal),
                 Err(cause) => {
+                    let mut out = watched.outbox(turn.out);
                     out.warn(format!(
                         "Litestream's local state could not be reset: {cause}"
                     ));
-                    self.replica.reset_failed(now);
+                    watched.replica.reset_failed(turn.now);
                 }
             }
-            self.start_or_idle(now, out);
+        }
+        if !turn.databases.iter().any(|w| w.replica.is_dropping()) {
+            self.start_or_idle(turn);
         }
     }
 
     /// The daemon ends; a second request shortens that.
-    pub(super) fn stop(&mut self, now: BootTime, out: &mut Actions) {
+    pub(super) fn stop(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
         let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
         let has_credentials = self.process.has_credentials(now);
         let rescue = !self.process.runs_with_credentials(now) && has_credentials;
         let since = self.process.since;
         match &mut self.process.phase {
-            // A Litestream that has not opened the database yet would end without a last sync.
+            // A Litestream that has not opened a database yet would end without a last sync of it.
             Phase::Running
-                if may_wait && !self.replica.follows() && now.since(since) < LEAVE_LIMIT =>
+                if may_wait && !turn.databases.follow() && now.since(since) < LEAVE_LIMIT =>
             {
                 self.leaving = Some(since + LEAVE_LIMIT);
             }
@@ -244,72 +280,71 @@ impl Replicator {
             // Only a start uploads what was written since the stop.
             Phase::Starting(start) if !start.is_launched() => match may_wait && has_credentials {
                 true => self.leaving = Some(now + LEAVE_LIMIT),
-                false => self.abandon_to_end(now, out),
+                false => self.abandon_to_end(turn),
             },
             Phase::Running | Phase::Preparing | Phase::Starting(_) if is_child => {
-                self.stop_to(Then::Exit, now, out);
+                self.stop_to(Then::Exit, turn);
             }
             Phase::Stopping(stop) => stop.leave(now),
             _ => self.process.enter(Phase::Down, now),
         }
     }
 
-    /// Does what is due. `is_guarded`: the guard holds the WAL, or is about to.
-    pub(super) fn advance(
-        &mut self,
-        heartbeat: bool,
-        is_guarded: bool,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        self.leave(now, out);
-        if self.rescue_at() <= now {
-            self.begin_rescue(now, out);
+    /// Does what is due.
+    pub(super) fn advance(&mut self, turn: &mut Turn<'_>) {
+        self.leave(turn);
+        if self.rescue_at(turn.databases) <= turn.now {
+            self.begin_rescue(turn);
         }
         if matches!(self.process.phase, Phase::Running) {
-            self.expire(now, out);
-            // Until it follows, Litestream has syncs to answer, and it answers one request at a time.
-            if self.replica.follows() {
-                out.extend(self.introduction.advance(now));
+            self.expire(turn);
+            if self.introduced_at(turn.databases) <= turn.now {
+                turn.out.extend(self.introduction.advance(turn.now));
             }
         }
         match &mut self.process.phase {
-            Phase::Waiting { until } if *until <= now => self.start_or_idle(now, out),
-            Phase::Starting(start) if start.deadline() <= now => {
-                let trouble = start.trouble();
-                let wait = self.process.start_was_late(now);
-                out.push(Action::AbandonStart);
-                out.warn(format!("{trouble}; retrying in {} s", wait.as_secs()));
-                self.last_trouble = Some(trouble);
+            Phase::Waiting { until } if *until <= turn.now => self.start_or_idle(turn),
+            Phase::Starting(start) if start.deadline() <= turn.now => self.start_is_late(turn),
+            Phase::Starting(_) => self.go_on_emptied(turn),
+            Phase::Running | Phase::Preparing => {
+                for watched in turn.databases.iter_mut() {
+                    let rows = turn.has_rows && watched.watch.rows;
+                    let request = watched.replica.advance(rows, turn.now);
+                    turn.out.extend(request.map(|request| match request {
+                        Request::Row => Action::WriteRow(watched.id()),
+                        Request::Sync => Action::Sync(watched.id()),
+                    }));
+                }
+                self.go_on_prepared(turn);
             }
-            Phase::Starting(start) => out.extend(start.advance(is_guarded)),
-            Phase::Running | Phase::Preparing => match self.replica.advance(heartbeat, now) {
-                Progress::Waits => {}
-                Progress::Does(action) => out.push(action),
-                Progress::Over => self.stop_to(Then::Start, now, out),
-            },
-            Phase::Stopping(stop) => out.extend(stop.advance(now)),
-            Phase::Resetting { deadline } if *deadline <= now => {
-                out.push(Action::AbandonStart);
-                self.replica.reset_failed(now);
-                self.start_or_idle(now, out);
+            Phase::Stopping(stop) => turn.out.extend(stop.advance(turn.now)),
+            Phase::Resetting { deadline } if *deadline <= turn.now => {
+                turn.out.push(Action::AbandonStart);
+                for watched in turn.databases.iter_mut() {
+                    if watched.replica.is_dropping() {
+                        watched.replica.reset_failed(turn.now);
+                    }
+                }
+                self.start_or_idle(turn);
             }
             _ => {}
         }
     }
 
-    pub(super) fn deadline(&self) -> BootTime {
+    pub(super) fn deadline(&self, databases: &Databases) -> BootTime {
         let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
+        let replicas = || {
+            let deadlines = databases.iter().map(|w| w.replica.deadline());
+            deadlines.min().unwrap_or(BootTime::NEVER)
+        };
         match &self.process.phase {
-            Phase::Running => self
-                .replica
-                .deadline()
-                .min(self.rescue_at())
+            Phase::Running => replicas()
+                .min(self.rescue_at(databases))
                 .min(self.rescue.deadline())
-                .min(self.introduced_at())
+                .min(self.introduced_at(databases))
                 .min(limit),
-            Phase::Preparing => self.replica.deadline(),
+            Phase::Preparing => replicas(),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) | Phase::Down => at,
@@ -317,10 +352,9 @@ impl Replicator {
     }
 
     /// Only the guard can keep the WAL from a reset before Litestream has read it.
-    pub(super) fn leaves_wal_open(&self) -> bool {
+    pub(super) fn leaves_wal_open(&self, replica: &Replica) -> bool {
         match &self.process.phase {
-            Phase::Running | Phase::Preparing => self.replica.leaves_wal_open(),
-            Phase::Starting(start) => !start.empties_wal(),
+            Phase::Running | Phase::Preparing | Phase::Starting(_) => replica.leaves_wal_open(),
             Phase::Down => false,
             _ => true,
         }
@@ -336,13 +370,13 @@ impl Replicator {
         self.leaving.is_some()
     }
 
-    /// The activity, since when, and its trouble.
-    pub(super) fn activity(&self) -> (Activity, BootTime, Option<&str>) {
+    /// The activity, beside the databases that it is judged by (`follow`), since when, and its trouble.
+    pub(super) fn activity(&self, follow: bool) -> (Activity, BootTime, Option<&str>) {
         let activity = match &self.process.phase {
             Phase::Idle => Activity::WaitingForCredentials,
             Phase::Waiting { .. } => Activity::WaitingToRestart,
             Phase::Starting(_) => Activity::Starting,
-            Phase::Running if self.replica.follows() => Activity::Replicating,
+            Phase::Running if follow => Activity::Replicating,
             Phase::Running => Activity::CatchingUp,
             Phase::Preparing | Phase::Stopping(_) => Activity::Stopping,
             Phase::Resetting { .. } => Activity::Resetting,
@@ -352,44 +386,61 @@ impl Replicator {
     }
 
     /// Ends the daemon as soon as Litestream has caught up, or when its last chance is over.
-    fn leave(&mut self, now: BootTime, out: &mut Actions) {
+    fn leave(&mut self, turn: &mut Turn<'_>) {
         let Some(limit) = self.leaving else { return };
-        match self.process.phase {
-            Phase::Running if self.replica.follows() || limit <= now => {
-                self.stop_to(Then::Exit, now, out);
+        match &self.process.phase {
+            Phase::Running if turn.databases.follow() || limit <= turn.now => {
+                self.stop_to(Then::Exit, turn);
             }
-            Phase::Idle | Phase::Waiting { .. } => self.process.enter(Phase::Down, now),
+            Phase::Idle | Phase::Waiting { .. } => self.process.enter(Phase::Down, turn.now),
             // A child that was launched has to be stopped first: its start is confirmed at once.
-            Phase::Starting(ref start) if self.process.is_child() && start.is_launched() => {}
-            Phase::Starting(_) | Phase::Resetting { .. } if limit <= now => {
-                self.abandon_to_end(now, out);
+            Phase::Starting(start) if self.process.is_child() && start.is_launched() => {}
+            Phase::Starting(_) | Phase::Resetting { .. } if limit <= turn.now => {
+                self.abandon_to_end(turn);
             }
             _ => {}
         }
     }
 
-    /// Handles a late answer.
-    fn expire(&mut self, now: BootTime, out: &mut Actions) {
-        let followed = self.replica.follows();
-        if let Some(verdict) = self.replica.expire(now) {
+    /// Handles late answers.
+    fn expire(&mut self, turn: &mut Turn<'_>) {
+        let followed = turn.databases.follow();
+        let late: Vec<_> = turn
+            .databases
+            .iter_mut()
+            .filter_map(|watched| Some((watched.id(), watched.replica.expire(turn.now)?)))
+            .collect();
+        let is_late = !late.is_empty();
+        for (database, verdict) in late {
             if !self.rescue.hangs() {
-                self.judge(verdict, followed, now, out);
+                self.judge(database, verdict, followed, turn);
             }
-            self.rescue.ask(now);
-            out.push(Action::Greet);
         }
-        if self.rescue.expire(now) {
-            self.troubled(HANGS.to_owned(), out);
+        if is_late {
+            self.rescue.ask(turn.now);
+            turn.out.push(Action::Greet);
         }
+        if self.rescue.expire(turn.now) {
+            troubled(&mut self.last_trouble, HANGS.to_owned(), |text| {
+                turn.out.warn(text);
+            });
+        }
+    }
+
+    /// The database that has waited longest for Litestream to follow, and since when.
+    fn waits<'a>(&self, databases: &'a Databases) -> Option<(&'a Watched, BootTime)> {
+        let behind = databases.iter().filter(|w| !w.replica.follows());
+        let since = behind.filter_map(|w| Some((w, w.replica.ledger.waits_since()?)));
+        since.min_by_key(|(_, since)| *since)
     }
 
     /// When a Litestream that does not follow is restarted; never, if the credentials would expire
     /// before the start is over.
-    fn rescue_at(&self) -> BootTime {
-        let is_due = matches!(self.process.phase, Phase::Running)
-            && !self.replica.follows()
-            && self.leaving.is_none();
-        let Some(since) = self.replica.ledger.waits_since().filter(|_| is_due) else {
+    fn rescue_at(&self, databases: &Databases) -> BootTime {
+        if !matches!(self.process.phase, Phase::Running) || self.leaving.is_some() {
+            return BootTime::NEVER;
+        }
+        let Some((_, since)) = self.waits(databases) else {
             return BootTime::NEVER;
         };
         let at = self.rescue.due(since.max(self.process.up_since));
@@ -399,126 +450,176 @@ impl Replicator {
         }
     }
 
-    /// When Litestream is asked what it replicates.
-    pub(super) fn introduced_at(&self) -> BootTime {
-        match self.replica.follows() {
+    /// When Litestream is asked what it replicates. It takes one such question at a time, and one that
+    /// hangs, perhaps, has another one to answer.
+    pub(super) fn introduced_at(&self, databases: &Databases) -> BootTime {
+        let may_ask = !self.rescue.asks() && databases.iter().any(|w| w.replica.follows());
+        match may_ask {
             true => self.introduction.deadline(),
             false => BootTime::NEVER,
         }
     }
 
-    fn begin_rescue(&mut self, now: BootTime, out: &mut Actions) {
-        if !self.process.has_credentials(now) {
+    fn begin_rescue(&mut self, turn: &mut Turn<'_>) {
+        if !self.process.has_credentials(turn.now) {
             // The device slept until they expired.
-            return self.rescue.put_off(now + LEAST_TERM);
+            return self.rescue.put_off(turn.now + LEAST_TERM);
         }
-        self.rescue.begin(now);
-        let waits = self.replica.ledger.waits_since().unwrap_or(now);
-        out.warn(format!(
+        let Some((watched, since)) = self.waits(turn.databases) else {
+            return;
+        };
+        let trouble = watched.trouble.as_deref().or(self.last_trouble.as_deref());
+        let text = format!(
             "Litestream has not confirmed for {} s that its replica follows; it is restarted once: {}",
-            now.since(waits).as_secs(),
-            self.last_trouble.as_deref().unwrap_or(NO_REASON)
-        ));
-        self.prepare(now);
+            turn.now.since(since).as_secs(),
+            trouble.unwrap_or(NO_REASON)
+        );
+        watched.outbox(turn.out).warn(text);
+        self.rescue.begin(turn.now);
+        self.prepare(turn);
     }
 
-    fn prepare(&mut self, now: BootTime) {
-        self.replica.prepare(now);
-        self.process.enter(Phase::Preparing, now);
+    fn prepare(&mut self, turn: &mut Turn<'_>) {
+        turn.one_by_one(|watched, now| watched.replica.prepare(now));
+        self.process.enter(Phase::Preparing, turn.now);
     }
 
-    fn stop_to(&mut self, then: Then, now: BootTime, out: &mut Actions) {
+    /// Stops Litestream once each database is prepared for that.
+    fn go_on_prepared(&mut self, turn: &mut Turn<'_>) {
+        let is_due = matches!(self.process.phase, Phase::Preparing)
+            && turn.databases.iter().all(|w| w.replica.is_prepared());
+        if !is_due {
+            return;
+        }
+        let may_reset = self.leaving.is_none();
+        for watched in turn.databases.iter_mut() {
+            if may_reset && watched.replica.ledger.is_broken() {
+                watched.replica.want_reset(turn.now);
+            }
+        }
+        let resets = turn.databases.iter().any(|w| w.replica.wants_reset());
+        let then = match resets && may_reset {
+            true => Then::Reset,
+            false => Then::Start,
+        };
+        self.stop_to(then, turn);
+    }
+
+    fn stop_to(&mut self, then: Then, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        turn.stop_all();
         if then == Then::Start && !self.process.has_credentials(now) {
             // The device slept until they expired.
             if !self.process.is_ours() {
-                self.replica.stops();
                 return self.process.enter(Phase::Idle, now);
             }
-            // A Litestream that runs is better than none.
+            // The running Litestream is better than none.
             self.process.phase = Phase::Running;
-            return self.replica.ask_now(now);
+            return turn.one_by_one(|watched, now| watched.replica.ask_now(now));
         }
-        self.replica.stops();
         self.stop_began = Some(now);
         match (self.process.is_child(), then) {
             (true, _) => {
                 self.process.stops(then, self.leaving.is_none(), now);
-                out.push(Action::Terminate);
+                turn.out.push(Action::Terminate);
             }
-            (false, Then::Start) => self.start(now, out),
-            (false, Then::Reset) => self.drop_state(now, out),
+            (false, Then::Start) => self.start(turn),
+            (false, Then::Reset) => self.drop_state(turn),
             (false, Then::Exit) => self.process.enter(Phase::Down, now),
         }
     }
 
-    fn drop_state(&mut self, now: BootTime, out: &mut Actions) {
-        self.process.resets(now);
-        self.replica.drops_state();
-        out.push(Action::ResetState);
+    /// Has the local state dropped that is useless.
+    fn drop_state(&mut self, turn: &mut Turn<'_>) {
+        self.process.resets(turn.now);
+        for watched in turn.databases.iter_mut() {
+            watched.replica.stops();
+            if watched.replica.wants_reset() {
+                watched.replica.drops_state();
+                turn.out.push(Action::ResetState(watched.id()));
+            }
+        }
     }
 
-    /// Ends the daemon: no process has to be stopped.
-    fn abandon_to_end(&mut self, now: BootTime, out: &mut Actions) {
-        out.push(Action::AbandonStart);
-        self.process.enter(Phase::Down, now);
+    /// The daemon ends, and no process has to be stopped.
+    fn abandon_to_end(&mut self, turn: &mut Turn<'_>) {
+        turn.out.push(Action::AbandonStart);
+        self.process.enter(Phase::Down, turn.now);
     }
 
-    /// Acts on a verdict; `followed`: the replica followed before it.
-    fn judge(&mut self, verdict: Verdict, followed: bool, now: BootTime, out: &mut Actions) {
+    /// Acts on a verdict about a replica, when all of them `followed` until now, or not.
+    fn judge(&mut self, database: Database, verdict: Verdict, followed: bool, turn: &mut Turn<'_>) {
         if followed && !matches!(verdict, Verdict::CaughtUp | Verdict::Unmeasured) {
-            self.process.since = now;
+            self.process.since = turn.now;
         }
         match verdict {
-            Verdict::CaughtUp => self.caught_up(now, out),
+            Verdict::CaughtUp => self.caught_up(database, turn),
             Verdict::Unmeasured => {
                 self.stop_began = None;
-                self.troubled(NO_SOCKET.to_owned(), out);
+                self.trouble(database, NO_SOCKET.to_owned(), turn);
             }
-            Verdict::StateUseless(cause) => self.useless(cause, now, out),
-            Verdict::Behind(Some(cause)) => self.troubled(cause, out),
+            Verdict::StateUseless(cause) => self.useless(database, cause, turn),
+            Verdict::Behind(Some(cause)) => self.trouble(database, cause, turn),
             Verdict::Behind(None) => {}
         }
     }
 
-    /// A daemon that ends leaves the reset to the next run: a reset may take too long.
-    fn may_reset(&self, now: BootTime) -> bool {
-        self.replica.may_be_reset(now) && self.leaving.is_none()
-    }
-
-    /// Drops the local state, unless a recent reset did not help.
-    fn useless(&mut self, cause: String, now: BootTime, out: &mut Actions) {
-        if !self.may_reset(now) {
-            return self.troubled(cause, out);
+    /// Drops the local state of one database, unless that was tried lately without success, or the daemon
+    /// ends: a reset may take longer than the end has. The others are prepared for the stop first.
+    fn useless(&mut self, database: Database, cause: String, turn: &mut Turn<'_>) {
+        let is_alone = turn.databases.has_one();
+        let Some(watched) = turn.databases.get_mut(database) else {
+            return;
+        };
+        if self.leaving.is_some() || !watched.replica.want_reset(turn.now) {
+            return self.trouble(database, cause, turn);
         }
-        out.warn(format!(
+        watched.outbox(turn.out).warn(format!(
             "{cause}; its local state is deleted, and replication continues from the replica"
         ));
-        self.last_trouble = Some(cause);
-        self.replica.begins_reset(now);
-        self.stop_to(Then::Reset, now, out);
+        watched.trouble = Some(cause);
+        match is_alone {
+            true => self.stop_to(Then::Reset, turn),
+            false => self.prepare(turn),
+        }
     }
 
-    fn troubled(&mut self, cause: String, out: &mut Actions) {
-        if self.last_trouble.as_ref() != Some(&cause) {
-            out.warn(format!("Litestream has not caught up: {cause}"));
+    fn trouble(&mut self, database: Database, cause: String, turn: &mut Turn<'_>) {
+        if let Some(watched) = turn.databases.get_mut(database) {
+            let mut out = watched.outbox(turn.out);
+            troubled(&mut watched.trouble, cause, |text| out.warn(text));
         }
-        self.last_trouble = Some(cause);
     }
 
     /// The replica was proved to hold everything.
-    fn caught_up(&mut self, now: BootTime, out: &mut Actions) {
-        let gap = self.stop_began.take().map(|began| now.since(began));
-        self.last_gap = gap.or(self.last_gap);
-        self.rescue.mended(now);
-        let mended = self.last_trouble.take().is_some();
-        if self.replica.caught_up(now) || mended {
+    fn caught_up(&mut self, database: Database, turn: &mut Turn<'_>) {
+        self.rescue.works(turn.now);
+        let mut gap = None;
+        if turn.databases.follow() {
+            gap = self.stop_began.take().map(|began| turn.now.since(began));
+            self.last_gap = gap.or(self.last_gap);
+            self.rescue.mended(turn.now);
+        }
+        let Some(watched) = turn.databases.get_mut(database) else {
+            return;
+        };
+        let mended = watched.trouble.take().is_some() | self.last_trouble.take().is_some();
+        if watched.replica.caught_up(turn.now) || mended {
             let gap = gap.map_or(String::new(), |gap| {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
-            let txid = self.replica.ledger.last_seen().unwrap_or_default();
-            out.info(format!(
+            let txid = watched.replica.ledger.last_seen().unwrap_or_default();
+            watched.outbox(turn.out).info(format!(
                 "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));
         }
     }
+}
+
+/// Keeps what is wrong, and tells it where it is news.
+fn troubled(known: &mut Option<String>, cause: String, mut tell: impl FnMut(String)) {
+    if known.as_ref() != Some(&cause) {
+        tell(format!("Litestream has not caught up: {cause}"));
+    }
+    *known = Some(cause);
 }

@@ -4,11 +4,15 @@
 //! than the bound is proved to be on the replica, and that no other problem is known; every other state
 //! gives its reason. Decides nothing.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::activity::Activity;
+use super::database::Watched;
 use super::glance::{Glance, Lag, Proven};
-use super::problems::{problems, waits_for};
+use super::problems::{problems, problems_of, waits_for};
+use super::replicator::NO_REASON;
+use super::watch::Database;
 use super::{Agent, Now, SupervisorKind};
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
@@ -47,19 +51,65 @@ pub struct Report {
     pub rotations: u64,
     /// From Litestream's last stop until its replica was proved to follow again.
     pub last_gap: Option<Duration>,
+    /// The age of the oldest row, of any database, that is not known to be on a replica; without rows, the
+    /// possible age of such a transaction. `None` if all are proved.
+    pub unproved_for: Option<Duration>,
+    /// The databases, the first one of the configuration first.
+    pub databases: Vec<DatabaseReport>,
+}
+
+/// What can be said of one database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseReport {
+    /// Its number.
+    pub database: Database,
+    /// Its path.
+    pub name: Rc<str>,
+    /// Its state.
+    pub state: DatabaseState,
     /// What the replica was last proved to hold.
     pub proof: Option<Proven>,
-    /// The age of the oldest row that is not known to be on a replica; without a heartbeat, the
-    /// possible age of such a transaction. `None` if all are proved.
+    /// The age of the oldest row that is not known to be on the replica; without rows, the possible age of
+    /// such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
     /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
-    /// Rows written since the start, or since a reload named another database.
+    /// Rows written since the start.
     pub rows: u64,
     /// The last row's id and age.
     pub last_row: Option<(i64, Duration)>,
-    /// How long the WAL guard has held, if it does.
+    /// How long the WAL guard has held, if it holds.
     pub guard_held: Option<Duration>,
+}
+
+/// The state of one database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DatabaseState {
+    /// Nothing is proved yet.
+    Starting,
+    /// Every old row is proved.
+    Healthy,
+    /// The application has written nothing since all was proved.
+    Idle,
+    /// Something is wrong with it, or with what it shares with the others.
+    Unhealthy,
+}
+
+impl DatabaseState {
+    /// All that was promised of it is so.
+    pub const fn is_well(self) -> bool {
+        matches!(self, Self::Healthy | Self::Idle)
+    }
+
+    /// The word for it in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => State::HEALTHY,
+            Self::Idle => "idle",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// The device's state. Healthy needs a proof, every other state a reason.
@@ -139,8 +189,7 @@ impl Report {
     pub(super) fn of(agent: &Agent, time: Now) -> Self {
         let now = time.boot;
         let glance = Glance::of(agent, time);
-        let (_, since, _) = agent.replicator.activity();
-        let ledger = &agent.replicator.replica.ledger;
+        let (_, since, _) = agent.replicator.activity(agent.databases.follow());
         Self {
             state: state(agent, &glance, time),
             credentials_left: glance.credentials_left,
@@ -165,12 +214,45 @@ impl Report {
             starts: agent.replicator.process.starts,
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
+            unproved_for: glance.unproved_for,
+            databases: agent
+                .databases
+                .iter()
+                .map(|watched| DatabaseReport::of(agent, watched, time))
+                .collect(),
+        }
+    }
+
+    /// The first database of the configuration.
+    pub fn first(&self) -> Option<&DatabaseReport> {
+        self.databases.first()
+    }
+}
+
+impl DatabaseReport {
+    fn of(agent: &Agent, watched: &Watched, time: Now) -> Self {
+        let now = time.boot;
+        let glance = Glance::of_one(agent, watched, time);
+        let ledger = &watched.replica.ledger;
+        let state = if glance.is_healthy && ledger.is_idle() {
+            DatabaseState::Idle
+        } else if glance.is_healthy {
+            DatabaseState::Healthy
+        } else if problems_of(agent, watched, time).next().is_some() {
+            DatabaseState::Unhealthy
+        } else {
+            DatabaseState::Starting
+        };
+        Self {
+            database: watched.id(),
+            name: Rc::clone(&watched.watch.name),
+            state,
             proof: glance.proof,
             unproved_for: glance.unproved_for,
             lag: glance.lag,
             rows: ledger.rows(),
             last_row: ledger.last_row().map(|(id, at)| (id, now.since(at))),
-            guard_held: agent.guard.held_since().map(|since| now.since(since)),
+            guard_held: watched.guard.held_since().map(|since| now.since(since)),
         }
     }
 }
@@ -185,9 +267,17 @@ fn state(agent: &Agent, glance: &Glance, now: Now) -> State {
     let sentences = problems(agent, now).map(|problem| problem.to_string());
     match Sentences::of(sentences.collect()) {
         Some(problems) => State::Unhealthy(problems),
-        None => State::Starting(Sentences::one(format!(
-            "edgerepl has just started, and nothing is proved yet: {}",
-            waits_for(agent)
-        ))),
+        None => State::Starting(Sentences::one(starting(agent))),
+    }
+}
+
+/// What is not proved yet, and why.
+fn starting(agent: &Agent) -> String {
+    let mut all = agent.databases.iter();
+    let unproved = all.find(|watched| watched.replica.ledger.proof().is_none());
+    let why = unproved.map_or(NO_REASON, |watched| waits_for(agent, watched));
+    match unproved.filter(|watched| watched.has_siblings) {
+        Some(watched) => format!("nothing is proved yet of {}: {why}", watched.watch.name),
+        None => format!("edgerepl has just started, and nothing is proved yet: {why}"),
     }
 }

@@ -20,6 +20,20 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// The first database of a device.
+const DB: Database = Database(0);
+const OTHER: Database = Database(1);
+
+/// How a database is watched; with heartbeat rows, or without.
+fn watch(database: Database, rows: bool) -> Watch {
+    Watch {
+        database,
+        name: format!("/data/{}.db", database.0).into(),
+        rows,
+        wal_guard: true,
+    }
+}
+
 /// What Litestream answers, again and again.
 type Says = Result<(), SyncFailure>;
 
@@ -48,8 +62,7 @@ impl Story {
             prune: false,
             supervisor,
             rotation,
-            wal_guard: true,
-            database: "/data/app.db".into(),
+            databases: vec![watch(DB, true)],
         };
         let now = Now {
             boot: BootTime::default(),
@@ -67,15 +80,15 @@ impl Story {
     fn started() -> Self {
         let mut story = Self::begin(SupervisorKind::Child);
         assert!(story.tell(Event::Tick).contains(&Action::Fetch));
-        story.tell(Event::Row(Ok(1)));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::Row(DB, Ok(1)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         assert!(
             story
                 .tell(granted(HOUR))
                 .contains(&Action::Start(Rotation::Restart))
         );
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Row(DB, Ok(2)));
         story
     }
 
@@ -89,16 +102,23 @@ impl Story {
     /// It answers for the first time, and for a second one, as it is asked with a new row.
     fn prove(&mut self) {
         self.follows();
-        assert_eq!(self.tell(Event::Row(Ok(3))), [Action::Sync]);
+        assert_eq!(self.tell(Event::Row(DB, Ok(3))), [Action::Sync(DB)]);
         self.follows();
         assert_eq!(self.report().replication, Activity::Replicating);
+    }
+
+    fn activity(&self) -> (Activity, BootTime, Option<&str>) {
+        let first = self.agent.databases.get(DB).expect("the database");
+        let follows = first.replica.follows();
+        let (activity, since, trouble) = self.agent.replicator.activity(follows);
+        (activity, since, first.trouble.as_deref().or(trouble))
     }
 
     /// What the agent does, its words to the log left out. Before a start it finds all in order.
     fn tell(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.tell_alone(event);
-        if let Some(survey) = actions.iter().position(|a| *a == Action::Survey) {
-            let start = self.tell_alone(Event::Surveyed(Ok(Survey::default())));
+        if let Some(survey) = actions.iter().position(|a| *a == Action::Survey(DB)) {
+            let start = self.tell_alone(Event::Surveyed(DB, Ok(Survey::default())));
             actions.splice(survey..=survey, start);
         }
         actions
@@ -109,7 +129,16 @@ impl Story {
         let boot = self.now.boot.since_boot().as_secs() as i64;
         self.now.wall = WallTime::from_unix(1_800_000_000 + boot + self.step);
         let mut actions = self.agent.handle(event, self.now);
-        actions.retain(|action| !matches!(action, Action::Log(..) | Action::Remember(..)));
+        if actions.contains(&Action::Understand) {
+            let named = Event::Understood(Ok(Named::default()));
+            actions.extend(self.agent.handle(named, self.now));
+        }
+        actions.retain(|action| {
+            !matches!(
+                action,
+                Action::Log(..) | Action::Recall(_) | Action::Remember(..) | Action::Understand
+            )
+        });
         actions
     }
 
@@ -123,8 +152,10 @@ impl Story {
             let mut actions = VecDeque::from(self.tell(Event::Tick));
             while let Some(action) = actions.pop_front() {
                 match action {
-                    Action::WriteRow => drop(self.tell(Event::Row(Ok(7)))),
-                    Action::EmptyWal => actions.extend(self.tell(Event::WalEmptied(Ok(())))),
+                    Action::WriteRow(DB) => drop(self.tell(Event::Row(DB, Ok(7)))),
+                    Action::EmptyWal(DB) => {
+                        actions.extend(self.tell(Event::WalEmptied(DB, Ok(()))))
+                    }
                     other => done.push((self.now.boot.since(begun), other)),
                 }
             }
@@ -146,7 +177,7 @@ impl Story {
     /// What Litestream says: where it follows, one transaction more each time.
     fn say(&mut self, answer: &Says) -> Event {
         self.transaction += 1;
-        Event::Synced(answer.clone().map(|()| position(self.transaction)))
+        Event::Synced(DB, answer.clone().map(|()| position(self.transaction)))
     }
 
     /// Lets time pass with a Litestream that answers each sync so, and ends and starts as it is told;
@@ -159,8 +190,8 @@ impl Story {
             let mut actions = VecDeque::from(self.tell(Event::Tick));
             while let Some(action) = actions.pop_front() {
                 let came_of_it = match action {
-                    Action::WriteRow => Event::Row(Ok(7)),
-                    Action::Sync => self.say(answer),
+                    Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+                    Action::Sync(DB) => self.say(answer),
                     Action::Terminate => Event::Exited("exit status: 0".to_owned()),
                     Action::Start(_) => {
                         restarts += 1;

@@ -129,7 +129,63 @@ fn table(document: &Value) -> String {
             None => "none written".to_owned(),
         },
     );
+    let databases = document["databases"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    if databases.len() > 1 {
+        text.push('\n');
+        text.push_str(&table_of(databases));
+    }
     text
+}
+
+/// A row for each of several databases.
+fn table_of(databases: &[Value]) -> String {
+    let heading = [
+        "database",
+        "state",
+        "unproved",
+        "transaction",
+        "wal",
+        "guard",
+    ];
+    let mut rows = vec![heading.map(str::to_owned)];
+    rows.extend(databases.iter().map(|database| {
+        let seconds = |key: &str| database[key].as_f64();
+        [
+            word(&database["path"]),
+            word(&database["state"]),
+            seconds("oldest_unproved_s").map_or("-".to_owned(), span),
+            match database["proof"]["transaction"].as_u64() {
+                Some(transaction) => transaction.to_string(),
+                None => "-".to_owned(),
+            },
+            database["wal_bytes"].as_u64().map_or("-".to_owned(), size),
+            seconds("wal_guard_held_s")
+                .map_or("-".to_owned(), |held| format!("{} held", span(held))),
+        ]
+    }));
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let widths = [0, 1, 2, 3, 4].map(width);
+    let mut text = String::new();
+    for row in &rows {
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(text, "{cell:<width$}  ");
+        }
+        let _ = writeln!(text, "{}", row[5]);
+    }
+    text
+}
+
+/// Bytes in a unit that is easy to read.
+fn size(bytes: u64) -> String {
+    match bytes {
+        b if b < 1 << 20 => format!("{} KiB", b >> 10),
+        b => format!("{:.1} MiB", b as f64 / f64::from(1 << 20)),
+    }
 }
 
 fn word(value: &Value) -> String {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::socket::{self, Door};
-use crate::agent::{BOUND, Report, SupervisorKind};
+use crate::agent::{BOUND, Database, DatabaseReport, Report, SupervisorKind};
 use crate::clock::WallTime;
 use crate::config::Rotation;
 use crate::config::RuntimeDirectory;
@@ -19,7 +19,7 @@ use crate::credentials::Grant;
 const SOCKET: &str = "status.sock";
 
 /// The document's form; a change that breaks a reader raises it.
-pub(crate) const FORM: u64 = 1;
+pub(crate) const FORM: u64 = 2;
 
 /// What `status --json` prints. Times to come and times past are in seconds from now.
 pub(crate) fn document(
@@ -27,8 +27,14 @@ pub(crate) fn document(
     grant: Option<&Grant>,
     started: WallTime,
     litestream: Option<u32>,
+    wal_size: impl Fn(Database) -> Option<u64>,
 ) -> Value {
-    let seconds = |d: Duration| d.as_millis() as f64 / 1000.0;
+    let databases = report.databases.iter();
+    let databases: Vec<Value> = databases
+        .map(|each| database(each, wal_size(each.database)))
+        .collect();
+    // Members of the first form are about the first database.
+    let first = databases.first().cloned().unwrap_or_default();
     let count = |n: &(_, u64)| n.1;
     let failures: serde_json::Map<String, Value> = report
         .failures
@@ -67,22 +73,41 @@ pub(crate) fn document(
             "starts": report.starts,
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
-            "proof": report.proof.map(|proof| {
-                json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
-            }),
+            "proof": first["proof"],
             "oldest_unproved_s": report.unproved_for.map(seconds),
             "bound_s": BOUND.as_secs(),
-            "lag": report.lag.map(|lag| {
-                json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
-            }),
+            "lag": first["lag"],
         },
+        "heartbeat": first["heartbeat"],
+        "wal_guard_held_s": first["wal_guard_held_s"],
+        "databases": databases,
+    })
+}
+
+/// What is said of one database.
+fn database(report: &DatabaseReport, wal_size: Option<u64>) -> Value {
+    json!({
+        "path": &*report.name,
+        "state": report.state.name(),
+        "proof": report.proof.map(|proof| {
+            json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
+        }),
+        "oldest_unproved_s": report.unproved_for.map(seconds),
+        "lag": report.lag.map(|lag| {
+            json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
+        }),
         "heartbeat": {
             "rows": report.rows,
             "last_id": report.last_row.map(|(id, _)| id),
             "last_age_s": report.last_row.map(|(_, age)| seconds(age)),
         },
+        "wal_bytes": wal_size,
         "wal_guard_held_s": report.guard_held.map(seconds),
     })
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1000.0
 }
 
 /// The daemon's end of the socket.

@@ -179,24 +179,6 @@ impl Configuration {
         (!bucket.is_empty() && !is_unknown(bucket)).then(|| bucket.to_owned())
     }
 
-    /// What Litestream replicates beside `database`, for people: nobody guards or proves it.
-    pub fn unwatched(&self, database: &Path) -> Vec<String> {
-        let wanted = absolute(&database.to_string_lossy());
-        let mut named = self.named();
-        let is_it =
-            |entry: &Entry| matches!(&entry.named, Named::Database(path) if *path == wanted);
-        // A path that only the environment tells may be this one.
-        let may_be = |entry: &Entry| matches!(&entry.named, Named::Unknown(_));
-        let own = named
-            .iter()
-            .position(is_it)
-            .or_else(|| named.iter().position(may_be));
-        if let Some(own) = own {
-            named.remove(own);
-        }
-        named.iter().map(|entry| entry.named.to_string()).collect()
-    }
-
     /// Whether the file names `database`, by its path or by a folder that would hold it.
     pub fn names(&self, database: &Path) -> bool {
         self.entry(database).is_some()
@@ -240,7 +222,6 @@ impl Configuration {
         let mut findings = Vec::new();
         findings.extend(self.credentials());
         findings.extend(self.database(around));
-        findings.extend(self.others(around));
         findings.extend(self.missing_variables());
         findings.extend(self.prefix(around));
         findings.extend(self.application());
@@ -293,22 +274,6 @@ impl Configuration {
             ),
             "set the same path there and in [database] path",
         ))
-    }
-
-    fn others(&self, around: Surroundings<'_>) -> Option<Finding> {
-        let watched = around.databases.first()?;
-        self.entry(watched)?;
-        let others = self.unwatched(watched);
-        (!others.is_empty()).then(|| {
-            fault(
-                format!(
-                    "it also replicates {}, which edgerepl does not guard or prove: its replica \
-                     may miss rows, and nothing shows that",
-                    others.join(" and ")
-                ),
-                "keep only the database of [database] path in it",
-            )
-        })
     }
 
     /// A variable without a value makes many devices write to one place.

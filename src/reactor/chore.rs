@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::leftovers::Leftovers;
 use super::notify;
 use super::voice::Voice;
+use crate::agent::Database;
 use crate::litestream::answer::Position;
 use crate::system::process::{Process, Streams};
 
@@ -21,14 +22,23 @@ use crate::system::process::{Process, Streams};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Errand {
     Probe,
-    Survey,
-    EmptyWal,
+    /// The search for the databases that Litestream's configuration names by a folder, where these may
+    /// come and go (`change`), or not.
+    Find {
+        change: bool,
+    },
+    Survey(Database),
+    EmptyWal(Database),
     RestartUnit,
-    ResetState,
-    /// Whether there is a replica.
-    Look(Look),
-    /// The state of Litestream's files, with its answer and the WAL's last commit at that time.
+    ResetState(Database),
+    /// The search for a replica of a missing database.
+    Look {
+        database: Database,
+        look: Look,
+    },
+    /// The examination of Litestream's files, with its answer and the WAL's last commit at that time.
     Examine {
+        database: Database,
         position: Position,
         last_commit: Option<u64>,
     },
@@ -44,46 +54,69 @@ pub(super) enum Look {
 /// The output of each command, or what failed.
 pub(super) type Outcome = Result<Vec<String>, String>;
 
-/// The chores that are under way, at most one for each errand.
+/// So many chores run at once: each is a process, and a device has few processors.
+const MOST: usize = 8;
+
+/// The chores, at most one for each errand; those that have to wait follow in their order.
 #[derive(Debug, Default)]
-pub(super) struct Chores(Vec<(Errand, Chore)>);
+pub(super) struct Chores {
+    running: Vec<(Errand, Chore)>,
+    waiting: VecDeque<(Errand, Vec<Step>)>,
+}
 
 impl Chores {
-    /// Starts a chore, unless one for the same errand is under way.
+    /// Starts a chore, or has it wait for its turn, unless there is one for the same errand.
     ///
     /// # Errors
     /// Why it can't be started.
     pub(super) fn begin(&mut self, errand: Errand, steps: Vec<Step>) -> Result<(), String> {
-        if self.0.iter().all(|(other, _)| *other != errand) {
-            self.0.push((errand, Chore::start(steps)?));
+        let running = self.running.iter().map(|(other, _)| other);
+        let mut all = running.chain(self.waiting.iter().map(|(other, _)| other));
+        if all.any(|other| *other == errand) {
+            return Ok(());
+        }
+        match self.running.len() < MOST {
+            true => self.running.push((errand, Chore::start(steps)?)),
+            false => self.waiting.push_back((errand, steps)),
         }
         Ok(())
     }
 
     /// The pipes to poll: the standard output and the standard error.
     pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().flat_map(|(_, chore)| chore.pipes()).flatten()
+        let pipes = self.running.iter().flat_map(|(_, chore)| chore.pipes());
+        pipes.flatten()
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().map(|(_, chore)| chore.running.process.id())
+        let chores = self.running.iter();
+        chores.map(|(_, chore)| chore.running.process.id())
     }
 
-    /// The chores that have ended.
+    /// The chores that have ended, or could not be started when it was their turn.
     pub(super) fn poll(&mut self) -> Vec<(Errand, Outcome)> {
         let mut ended = Vec::new();
-        self.0.retain_mut(|(errand, chore)| {
+        self.running.retain_mut(|(errand, chore)| {
             let outcome = chore.poll();
             let is_over = outcome.is_some();
             ended.extend(outcome.map(|outcome| (*errand, outcome)));
             !is_over
         });
+        while self.running.len() < MOST
+            && let Some((errand, steps)) = self.waiting.pop_front()
+        {
+            match Chore::start(steps) {
+                Ok(chore) => self.running.push((errand, chore)),
+                Err(cause) => ended.push((errand, Err(cause))),
+            }
+        }
         ended
     }
 
     /// Abandons the chores of `errands`: they report nothing any more.
     pub(super) fn abandon(&mut self, errands: impl Fn(&Errand) -> bool, leftovers: &mut Leftovers) {
-        for (_, chore) in self.0.extract_if(.., |(errand, _)| errands(errand)) {
+        self.waiting.retain(|(errand, _)| !errands(errand));
+        for (_, chore) in self.running.extract_if(.., |(errand, _)| errands(errand)) {
             leftovers.add(chore.running.process);
         }
     }

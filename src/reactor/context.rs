@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use log::warn;
 
-use crate::agent::{Policy, SupervisorKind};
-use crate::clock::WallTime;
-use crate::config::{Heartbeat, RuntimeDirectory, Settings, Supervisor, TableName};
+use super::paths::Paths;
+use crate::agent::{Database, Policy, SupervisorKind, Watch};
+use crate::config::{self, Heartbeat, RuntimeDirectory, Settings, Supervisor, TableName};
 use crate::credentials::Grant;
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::config_file::{Configuration, Variables};
-use crate::store::Store;
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -22,11 +21,33 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) runtime: RuntimeDirectory,
     pub(super) grant: Option<Grant>,
+    pub(super) paths: Paths,
 }
 
 impl Context {
-    pub(super) fn database(&self) -> &Path {
-        &self.settings.databases.first.path
+    pub(super) fn path(&self, database: Database) -> &Path {
+        self.paths.path(database)
+    }
+
+    /// How large the WAL of a database may grow, in bytes, while it is held.
+    pub(super) fn wal_limit(&self, database: Database) -> Option<u64> {
+        let path = self.path(database);
+        let mut configured = self.settings.databases.iter();
+        match configured.find(|configured| configured.path == path) {
+            Some(configured) => configured.wal_guard,
+            None => Some(config::WAL_LIMIT),
+        }
+    }
+
+    /// How a database is watched that Litestream names so, and edgerepl's configuration does not.
+    pub(super) fn watch_of_litestream(&mut self, path: &Path) -> Option<Watch> {
+        let database = self.paths.number_in_litestream(path)?;
+        Some(Watch {
+            database,
+            name: self.path(database).display().to_string().into(),
+            rows: false,
+            wal_guard: self.wal_limit(database).is_some(),
+        })
     }
 
     /// The configured command that runs Litestream.
@@ -38,11 +59,20 @@ impl Context {
         &self.settings.replication.supervisor
     }
 
+    /// The thing's name, once there are credentials.
+    pub(super) fn thing_name(&self) -> &str {
+        self.grant.as_ref().map_or("", |grant| &grant.thing_name)
+    }
+
+    /// Litestream is run by a unit of its own.
+    pub(super) fn has_unit(&self) -> bool {
+        matches!(self.supervisor(), Supervisor::Systemd { .. })
+    }
+
     /// Litestream's configuration, as a Litestream that starts now would read it.
     pub(super) fn litestream_config(&self) -> Result<Configuration, String> {
-        let thing_name = self.grant.as_ref().map_or("", |grant| &grant.thing_name);
-        let is_unit = matches!(self.supervisor(), Supervisor::Systemd { .. });
-        let variables = Variables::of_litestream(thing_name, &self.settings.region, is_unit);
+        let region = &self.settings.region;
+        let variables = Variables::of_litestream(self.thing_name(), region, self.has_unit());
         Configuration::of(self.command(), &variables)
     }
 
@@ -73,27 +103,28 @@ impl Context {
         secrets.into_iter().flatten().collect()
     }
 
-    pub(super) fn policy(&self) -> Policy {
+    pub(super) fn policy(&mut self) -> Policy {
         let settings = &self.settings;
         let heartbeat = settings.heartbeat.as_ref();
+        let databases = settings.databases.iter().filter_map(|configured| {
+            Some(Watch {
+                database: self.paths.number(&configured.path)?,
+                name: configured.path.display().to_string().into(),
+                rows: configured.heartbeat,
+                wal_guard: configured.wal_guard.is_some(),
+            })
+        });
         Policy {
+            databases: databases.collect(),
             renew_before: settings.renew_before,
             heartbeat: heartbeat.map(|heartbeat| heartbeat.interval),
             prune: heartbeat.is_some_and(|heartbeat| heartbeat.keep.is_some()),
-            supervisor: match self.supervisor() {
+            supervisor: match settings.replication.supervisor {
                 Supervisor::Child => SupervisorKind::Child,
                 Supervisor::Systemd { .. } => SupervisorKind::Systemd,
             },
             rotation: settings.replication.rotation,
-            wal_guard: settings.databases.first.wal_guard.is_some(),
-            database: settings.databases.first.path.clone(),
         }
-    }
-
-    /// The destination of heartbeat rows, for a daemon that started then.
-    pub(super) fn store(&self, started: WallTime) -> Option<Store> {
-        let heartbeat = self.settings.heartbeat.as_ref()?;
-        Some(Store::new(self.database(), &heartbeat.table, started))
     }
 
     /// Reloads the configuration; returns whether heartbeat rows have a new destination.
@@ -107,8 +138,7 @@ impl Context {
             warn!("[replication] supervisor changes when edgerepl is restarted, not before");
             settings.replication.supervisor = self.supervisor().clone();
         }
-        let rows_move = settings.databases.first.path != self.settings.databases.first.path
-            || table(&settings) != table(&self.settings);
+        let rows_move = table(&settings) != table(&self.settings);
         self.settings = settings;
         Ok(rows_move)
     }

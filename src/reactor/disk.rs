@@ -4,12 +4,14 @@
 //! of thousands, and a WAL gigabytes. The child also protects the database's locks: closing any
 //! descriptor of its files drops all of SQLite's locks on it in that process. Decides nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::chore::Step;
+use super::context::Context;
 use crate::litestream::answer::{Answer, Files, Position, Survey};
+use crate::litestream::config_file::{Configuration, Variables};
 use crate::litestream::lineage;
 use crate::store;
 use crate::system::this_program;
@@ -21,6 +23,7 @@ const SURVEY: &str = "survey";
 const EXAMINE: &str = "examine";
 const COMPARE: &str = "compare";
 const EMPTY_WAL: &str = "empty-wal";
+const FIND: &str = "find";
 
 /// The child that examines Litestream's files and the WAL while Litestream is down.
 pub(super) fn survey(database: &Path, state: &Path) -> Step {
@@ -46,6 +49,33 @@ pub(super) fn compare(database: &Path, state: &Path) -> Step {
 /// The child that checkpoints the WAL into the database, and leaves the WAL empty.
 pub(super) fn empty_wal(database: &Path) -> Step {
     step(EMPTY_WAL, database, &[])
+}
+
+/// The child that looks through the folders that Litestream's configuration names: it reads the beginnings
+/// of files there.
+pub(super) fn find(context: &Context) -> Step {
+    let asked = json!({
+        "command": context.command(),
+        "thing_name": context.thing_name(),
+        "region": context.settings.region,
+        "is_unit": context.has_unit(),
+    });
+    let mut command = this_program();
+    command.arg(COMMAND).arg(FIND).arg(asked.to_string());
+    Step::named("the look through Litestream's folders".to_owned(), command)
+}
+
+/// The result of [`find`].
+pub(super) fn found(printed: &str) -> Result<Vec<PathBuf>, String> {
+    let found = parse(printed)?;
+    if let Some(cause) = found["failed"].as_str() {
+        return Err(cause.to_owned());
+    }
+    let paths = found["databases"].as_array().ok_or(STRANGE)?.iter();
+    let paths = paths.map(|path| path.as_str().map(PathBuf::from));
+    paths
+        .collect::<Option<_>>()
+        .ok_or_else(|| STRANGE.to_owned())
 }
 
 /// The result of [`survey`].
@@ -118,10 +148,28 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
         [COMPARE, database, state] => {
             json!({"is_one_wal": lineage::is_of_one_wal(Path::new(database), Path::new(state))})
         }
+        [FIND, asked] => find_databases(&serde_json::from_str(asked).ok()?)?,
         [EMPTY_WAL, database] => json!({"failed": store::empty_wal(Path::new(database)).err()}),
         _ => return None,
     };
     Some(seen.to_string())
+}
+
+fn find_databases(asked: &Value) -> Option<Value> {
+    let words = asked["command"].as_array()?.iter();
+    let command: Option<Vec<String>> = words.map(|w| w.as_str().map(str::to_owned)).collect();
+    let (thing_name, region) = (asked["thing_name"].as_str()?, asked["region"].as_str()?);
+    let is_unit = asked["is_unit"].as_bool()?;
+    let variables = Variables::of_litestream(thing_name, region, is_unit);
+    Some(match Configuration::of(&command?, &variables) {
+        Ok(configuration) => {
+            let found = configuration.databases();
+            // One that can't be written as a text is left to Litestream's own list.
+            let paths = found.databases.iter().filter_map(|path| path.to_str());
+            json!({"databases": paths.collect::<Vec<_>>()})
+        }
+        Err(cause) => json!({"failed": cause}),
+    })
 }
 
 const STRANGE: &str = "the child that reads the disk printed something unexpected";

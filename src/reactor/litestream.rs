@@ -4,6 +4,7 @@
 //! it read at its start: an edit applies from the next start on. Each of the agent's actions is a
 //! method, which returns an event if the result is known at once. Decides nothing.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,13 +16,13 @@ use super::context::Context;
 use super::disk;
 use super::leftovers::Leftovers;
 use super::notify;
-use crate::agent::Event;
+use crate::agent::{Database, Event, Named};
 use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::answer::{Position, SyncFailure};
 use crate::litestream::command::{self, Replicate};
-use crate::litestream::config_file::Configuration;
+use crate::litestream::config_file::{self, Configuration};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};
 use crate::litestream::unit::{self, Restart};
 use crate::litestream::{leash, lineage};
@@ -41,7 +42,7 @@ pub(super) struct Litestream {
     unit_restarted: BootTime,
     /// Its configuration at the last start; `None` if it could not be read.
     read: Option<Configuration>,
-    sync: Option<SyncRequest>,
+    syncs: BTreeMap<Database, SyncRequest>,
     asked: Option<Asked>,
     chores: Chores,
 }
@@ -60,12 +61,10 @@ impl Litestream {
     /// The descriptors to poll.
     pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let said = self.family.as_ref().and_then(Family::pipe);
-        let questions = [
-            self.sync.as_ref().map(AsFd::as_fd),
-            self.asked.as_ref().map(AsFd::as_fd),
-        ];
-        let chores = self.chores.pipes();
-        questions.into_iter().chain([said]).flatten().chain(chores)
+        let asked = self.asked.as_ref().map(AsFd::as_fd);
+        let syncs = self.syncs.values().map(AsFd::as_fd);
+        let own = [said, asked].into_iter().flatten();
+        own.chain(syncs).chain(self.chores.pipes())
     }
 
     /// When a turn is needed if nothing else happens.
@@ -78,8 +77,8 @@ impl Litestream {
     /// What has happened. `own`: all children that this process started itself.
     pub(super) fn poll(
         &mut self,
-        context: &Context,
-        seen: Option<u64>,
+        context: &mut Context,
+        seen: impl Fn(Database) -> Option<u64>,
         own: &[u32],
         leftovers: &mut Leftovers,
     ) -> Vec<Event> {
@@ -90,24 +89,35 @@ impl Litestream {
             .and_then(|family| family.poll(own, &context.secrets()));
         if let Some(how) = ended {
             self.family = None;
-            self.forget_sync(leftovers);
+            self.syncs.clear();
+            self.chores
+                .abandon(|errand| matches!(errand, Errand::Examine { .. }), leftovers);
             events.push(Event::Exited(how));
         }
         for (errand, outcome) in self.chores.poll() {
             events.extend(self.came_of(errand, outcome, context));
         }
-        if let Some(answer) = self.sync.as_mut().and_then(SyncRequest::poll) {
-            self.sync = None;
+        let syncs = self.syncs.iter_mut();
+        let answers: Vec<_> = syncs
+            .filter_map(|(database, sync)| Some((*database, sync.poll()?)))
+            .collect();
+        for (database, answer) in answers {
+            self.syncs.remove(&database);
             events.extend(match answer {
-                Ok(position) => self.examine(position, seen, context),
-                Err(failure) => Some(Event::Synced(Err(failure))),
+                Ok(position) => self.examine(database, position, seen(database), context),
+                Err(failure) => Some(Event::Synced(database, Err(failure))),
             });
         }
         if let Some(told) = self.asked.as_mut().and_then(Asked::poll) {
             self.asked = None;
             events.extend(match told {
                 Told::Here => Some(Event::Greeted),
-                Told::Replicates(listed) => Some(Event::Listed(others(listed, context.database()))),
+                Told::Replicates(listed) => {
+                    let watches = listed
+                        .iter()
+                        .filter_map(|path| context.watch_of_litestream(path));
+                    Some(Event::Listed(watches.collect()))
+                }
                 Told::Nothing => None,
             });
         }
@@ -115,14 +125,61 @@ impl Litestream {
     }
 
     /// Reads the configuration that the next Litestream will use.
-    pub(super) fn understand(&mut self, context: &Context) -> Event {
+    /// Reads its configuration, which applies to the next one that is started.
+    pub(super) fn understand(&mut self, context: &mut Context) -> Option<Event> {
         let understood = context.litestream_config();
-        let event = unwatched(&understood, context.database());
+        let event = self.names_in(&understood, context);
         self.read = understood.ok();
         event
     }
 
-    pub(super) fn probe(&mut self, context: &Context) -> Option<Event> {
+    /// The same for what it names alone: the one that runs goes by what it has read.
+    pub(super) fn names(&mut self, context: &mut Context) -> Option<Event> {
+        self.names_in(&context.litestream_config(), context)
+    }
+
+    /// What a configuration names. Folders are looked through by a child: to close a database's file drops
+    /// the locks that this process has on it.
+    fn names_in(
+        &mut self,
+        understood: &Result<Configuration, String>,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let configuration = match understood {
+            Ok(configuration) => configuration,
+            Err(cause) => {
+                warn!(
+                    "Litestream is asked what it replicates, because its configuration can't be read: \
+                     {cause}"
+                );
+                return Some(Event::Understood(Err(cause.clone())));
+            }
+        };
+        let (mut watches, mut change, mut has_folders) = (Vec::new(), false, false);
+        for entry in configuration.named() {
+            match entry.named {
+                config_file::Named::Database(path) => {
+                    watches.extend(context.watch_of_litestream(&path));
+                }
+                config_file::Named::Folder(folder) => {
+                    has_folders = true;
+                    change |= folder.is_watched;
+                }
+                config_file::Named::UnknownFolder(_) => change = true,
+                // Litestream itself has to tell it, once.
+                config_file::Named::Unknown(_) => {}
+            }
+        }
+        match has_folders {
+            true => {
+                let step = disk::find(context);
+                self.begin(Errand::Find { change }, Ok(vec![step]), context)
+            }
+            false => Some(Event::Understood(Ok(Named { watches, change }))),
+        }
+    }
+
+    pub(super) fn probe(&mut self, context: &mut Context) -> Option<Event> {
         let litestream = Replicate::parse(context.command());
         let version = litestream.and_then(|litestream| litestream.version());
         let steps = version.map(|command| vec![command.into()]);
@@ -130,18 +187,18 @@ impl Litestream {
     }
 
     /// Examines the files of the last Litestream, and the WAL.
-    pub(super) fn survey(&mut self, context: &Context) -> Option<Event> {
-        let step = disk::survey(context.database(), &self.state(context));
-        self.begin(Errand::Survey, Ok(vec![step]), context)
+    pub(super) fn survey(&mut self, database: Database, context: &mut Context) -> Option<Event> {
+        let step = disk::survey(context.path(database), &self.state(database, context));
+        self.begin(Errand::Survey(database), Ok(vec![step]), context)
     }
 
-    pub(super) fn empty_wal(&mut self, context: &Context) -> Option<Event> {
-        let step = disk::empty_wal(context.database());
-        self.begin(Errand::EmptyWal, Ok(vec![step]), context)
+    pub(super) fn empty_wal(&mut self, database: Database, context: &mut Context) -> Option<Event> {
+        let step = disk::empty_wal(context.path(database));
+        self.begin(Errand::EmptyWal(database), Ok(vec![step]), context)
     }
 
     /// Starts Litestream, or has its unit restarted.
-    pub(super) fn start(&mut self, rotation: Rotation, context: &Context) -> Option<Event> {
+    pub(super) fn start(&mut self, rotation: Rotation, context: &mut Context) -> Option<Event> {
         match context.supervisor() {
             Supervisor::Child => Some(Event::Started(self.start_child(rotation, context))),
             Supervisor::Systemd {
@@ -156,15 +213,14 @@ impl Litestream {
 
     /// Abandons all steps of a start.
     pub(super) fn abandon_start(&mut self, leftovers: &mut Leftovers) {
-        let errands = [
-            Errand::Probe,
-            Errand::Survey,
-            Errand::EmptyWal,
-            Errand::RestartUnit,
-            Errand::ResetState,
-        ];
-        self.chores
-            .abandon(|errand| errands.contains(errand), leftovers);
+        let is_step = |errand: &Errand| match errand {
+            Errand::Probe | Errand::RestartUnit => true,
+            // It is news whatever becomes of a start.
+            Errand::Find { .. } => false,
+            Errand::Survey(_) | Errand::EmptyWal(_) | Errand::ResetState(_) => true,
+            Errand::Look { .. } | Errand::Examine { .. } => false,
+        };
+        self.chores.abandon(is_step, leftovers);
     }
 
     pub(super) fn terminate(&mut self, own: &[u32]) {
@@ -179,20 +235,25 @@ impl Litestream {
         }
     }
 
-    pub(super) fn sync(&mut self, context: &Context, leftovers: &mut Leftovers) -> Option<Event> {
-        self.forget_sync(leftovers);
-        let (socket, database) = (
-            &context.settings.replication.control_socket,
-            context.database(),
-        );
-        let request = SyncRequest::send(socket, database, |pid| self.may_answer(pid, context));
-        let bucket = self.read.as_ref().and_then(|read| read.bucket(database));
+    pub(super) fn sync(
+        &mut self,
+        database: Database,
+        context: &Context,
+        leftovers: &mut Leftovers,
+    ) -> Option<Event> {
+        self.syncs.remove(&database);
+        let is_of_it = |errand: &Errand| matches!(errand, Errand::Examine { database: examined, .. } if *examined == database);
+        self.chores.abandon(is_of_it, leftovers);
+        let socket = &context.settings.replication.control_socket;
+        let path = context.paths.in_litestream(database);
+        let request = SyncRequest::send(socket, path, |pid| self.may_answer(pid, context));
+        let bucket = self.read.as_ref().and_then(|read| read.bucket(path));
         match request {
             Ok(request) => {
-                self.sync = Some(request.to_bucket(bucket));
+                self.syncs.insert(database, request.to_bucket(bucket));
                 None
             }
-            Err(failure) => Some(Event::Synced(Err(failure))),
+            Err(failure) => Some(Event::Synced(database, Err(failure))),
         }
     }
 
@@ -202,31 +263,40 @@ impl Litestream {
         self.asked = Asked::send(question, socket, |pid| self.may_answer(pid, context)).ok();
     }
 
-    pub(super) fn reset_state(&mut self, context: &Context) -> Option<Event> {
-        let database = context.database();
+    pub(super) fn reset_state(
+        &mut self,
+        database: Database,
+        context: &mut Context,
+    ) -> Option<Event> {
         // Before its files are deleted.
-        let compare = disk::compare(database, &self.state(context));
+        let compare = disk::compare(context.path(database), &self.state(database, context));
         let steps = Replicate::parse(context.command()).map(|litestream| {
             let stop = match context.supervisor() {
                 Supervisor::Child => None,
                 Supervisor::Systemd { unit, .. } => unit::stop(unit),
             };
-            let reset = litestream.reset(database);
+            let reset = litestream.reset(context.paths.in_litestream(database));
             let steps = stop.into_iter().chain([reset]).map(Step::from);
             [compare].into_iter().chain(steps).collect()
         });
-        self.begin(Errand::ResetState, steps, context)
+        self.begin(Errand::ResetState(database), steps, context)
     }
 
     /// Finds out whether there is a replica of the missing database.
-    pub(super) fn look(&mut self, look: Look, context: &Context) -> Option<Event> {
-        let step = look_step(look, context);
-        self.begin(Errand::Look(look), step.map(|step| vec![step]), context)
+    pub(super) fn look(
+        &mut self,
+        database: Database,
+        look: Look,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let step = look_step(database, look, context);
+        let errand = Errand::Look { database, look };
+        self.begin(errand, step.map(|step| vec![step]), context)
     }
 
-    pub(super) fn abandon_look(&mut self, leftovers: &mut Leftovers) {
-        self.chores
-            .abandon(|errand| matches!(errand, Errand::Look(_)), leftovers);
+    pub(super) fn abandon_look(&mut self, database: Database, leftovers: &mut Leftovers) {
+        let is_of_it = |errand: &Errand| matches!(errand, Errand::Look { database: missing, .. } if *missing == database);
+        self.chores.abandon(is_of_it, leftovers);
     }
 
     /// The daemon ends, and waits for no chore.
@@ -271,29 +341,24 @@ impl Litestream {
         }
     }
 
-    /// Its claim is one thing; the proof is examined outside the loop. The last commit is read here:
-    /// the answer says nothing of later commits.
+    /// Examines beside the loop whether it replicated what it says. The last commit is read here: the
+    /// answer says nothing of later ones.
     fn examine(
         &mut self,
+        database: Database,
         position: Position,
         seen: Option<u64>,
-        context: &Context,
+        context: &mut Context,
     ) -> Option<Event> {
-        let (database, state) = (context.database(), self.state(context));
-        let step = disk::examine(database, &state, seen, position.local);
-        let last_commit = lineage::last_commit(database).ok();
+        let (path, state) = (context.path(database), self.state(database, context));
+        let step = disk::examine(path, &state, seen, position.local);
+        let last_commit = lineage::last_commit(path).ok();
         let errand = Errand::Examine {
+            database,
             position,
             last_commit,
         };
         self.begin(errand, Ok(vec![step]), context)
-    }
-
-    /// Forgets a sync, and the examination of its answer.
-    fn forget_sync(&mut self, leftovers: &mut Leftovers) {
-        self.sync = None;
-        self.chores
-            .abandon(|errand| matches!(errand, Errand::Examine { .. }), leftovers);
     }
 
     /// Starts a chore; returns the failure if it can't be started.
@@ -301,7 +366,7 @@ impl Litestream {
         &mut self,
         errand: Errand,
         steps: Result<Vec<Step>, String>,
-        context: &Context,
+        context: &mut Context,
     ) -> Option<Event> {
         match steps.and_then(|steps| self.chores.begin(errand, steps)) {
             Ok(()) => None,
@@ -310,7 +375,12 @@ impl Litestream {
     }
 
     /// The event for a chore's outcome.
-    fn came_of(&mut self, errand: Errand, outcome: Outcome, context: &Context) -> Option<Event> {
+    fn came_of(
+        &mut self,
+        errand: Errand,
+        outcome: Outcome,
+        context: &mut Context,
+    ) -> Option<Event> {
         let first = |outcome: Outcome| {
             outcome.map(|printed| printed.into_iter().next().unwrap_or_default())
         };
@@ -319,34 +389,47 @@ impl Litestream {
                 first(outcome)
                     .and_then(|printed| rotation_for(&printed, context.litestream_config())),
             ),
-            Errand::Survey => {
-                Event::Surveyed(first(outcome).and_then(|printed| disk::surveyed(&printed)))
+            Errand::Find { change } => {
+                let paths = first(outcome).and_then(|printed| disk::found(&printed));
+                Event::Understood(paths.map(|paths| {
+                    let watches = paths.iter().filter_map(|p| context.watch_of_litestream(p));
+                    let watches = watches.collect();
+                    Named { watches, change }
+                }))
             }
-            Errand::EmptyWal => {
-                Event::WalEmptied(first(outcome).and_then(|printed| disk::emptied(&printed)))
+            Errand::Survey(database) => {
+                let survey = first(outcome).and_then(|printed| disk::surveyed(&printed));
+                Event::Surveyed(database, survey)
+            }
+            Errand::EmptyWal(database) => {
+                let emptied = first(outcome).and_then(|printed| disk::emptied(&printed));
+                Event::WalEmptied(database, emptied)
             }
             Errand::RestartUnit => Event::Started(outcome.map(drop)),
-            Errand::ResetState => {
-                Event::StateReset(first(outcome).and_then(|printed| disk::compared(&printed)))
+            Errand::ResetState(database) => {
+                let compared = first(outcome).and_then(|printed| disk::compared(&printed));
+                Event::StateReset(database, compared)
             }
-            Errand::Look(look) => match found(look, first(outcome)) {
-                Some(found) => Event::Looked(found),
-                None => return self.look(Look::List, context),
+            Errand::Look { database, look } => match found(look, first(outcome)) {
+                Some(found) => Event::Looked(database, found),
+                None => return self.look(database, Look::List, context),
             },
             Errand::Examine {
+                database,
                 position,
                 last_commit,
             } => {
                 let answer = first(outcome)
                     .and_then(|printed| disk::examined(&printed, position, last_commit));
-                Event::Synced(answer.map_err(SyncFailure::Failed))
+                Event::Synced(database, answer.map_err(SyncFailure::Failed))
             }
         })
     }
 
     /// The local state of the Litestream that was last started.
-    fn state(&self, context: &Context) -> PathBuf {
-        lineage::state_of(context.database(), self.read.as_ref())
+    fn state(&self, database: Database, context: &Context) -> PathBuf {
+        let path = context.paths.in_litestream(database);
+        lineage::state_of(path, self.read.as_ref())
     }
 
     /// Whether the process that listens on the control socket is the Litestream that was started, and
@@ -361,27 +444,6 @@ impl Litestream {
                 .is_none_or(|started| started + CLOCK_TICK >= self.unit_restarted),
         }
     }
-}
-
-/// What its configuration replicates beside the watched database.
-pub(super) fn unwatched(understood: &Result<Configuration, String>, database: &Path) -> Event {
-    let unwatched = understood.as_ref().map(|known| known.unwatched(database));
-    for other in unwatched.iter().flatten() {
-        warn!("Litestream replicates {other}, too, which edgerepl neither guards nor proves");
-    }
-    Event::Understood(unwatched.map_err(|cause| {
-        warn!("Litestream is asked what it replicates, because its configuration can't be read: {cause}");
-        cause.clone()
-    }))
-}
-
-/// The paths of `listed` that are not the watched database, after symbolic links are resolved.
-fn others(mut listed: Vec<PathBuf>, database: &Path) -> Vec<String> {
-    let file = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let watched = file(database);
-    listed.retain(|path| file(path) != watched);
-    let names = listed.iter().map(|path| path.display().to_string());
-    names.collect()
 }
 
 /// The rotation that a Litestream of the printed version can do.
@@ -423,13 +485,16 @@ fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
     ))
 }
 
-fn look_step(look: Look, context: &Context) -> Result<Step, String> {
+fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, String> {
     let variables = context.variables()?;
     let litestream = Replicate::parse(context.command())?;
     let words = match look {
-        Look::List => litestream.snapshots(context.database()),
+        Look::List => litestream.snapshots(context.paths.in_litestream(database)),
         // Nothing is written there: the plan is not carried out.
-        Look::Plan => litestream.plan(context.database(), &context.runtime.file("no-copy")),
+        Look::Plan => {
+            let path = context.paths.in_litestream(database);
+            litestream.plan(path, &context.runtime.file("no-copy"))
+        }
     };
     let name = format!("`{}`", words.join(" "));
     let step = Step::named(name, leash::command(None, &words));

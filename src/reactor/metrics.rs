@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{BOUND, Report};
+use crate::agent::{BOUND, DatabaseReport, Report};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
@@ -74,7 +74,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 15] {
+fn families(report: &Report) -> [Family; 16] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -83,6 +83,13 @@ fn families(report: &Report) -> [Family; 15] {
         let label = format!("{{class=\"{}\"}}", class.name());
         (label, found.map_or(0.0, |(_, count)| *count as f64))
     });
+    let of_each = |value: &dyn Fn(&DatabaseReport) -> Option<f64>| {
+        let samples = report.databases.iter().filter_map(|database| {
+            let label = format!("{{database=\"{}\"}}", escaped(&database.name));
+            Some((label, value(database)?))
+        });
+        samples.collect::<Vec<_>>()
+    };
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     [
         Family::labelled(
@@ -132,37 +139,54 @@ fn families(report: &Report) -> [Family; 15] {
             "From Litestream's last stop until its replica was seen to follow again.",
             report.last_gap.map(seconds),
         ),
-        Family::gauge(
+        Family::labelled(
+            "edgerepl_database_healthy",
+            "gauge",
+            "Whether every old row of the database is proved to be on the replica, or nothing was written.",
+            of_each(&|database| flag(database.state.is_well())),
+        ),
+        Family::labelled(
             "edgerepl_oldest_unproved_seconds",
+            "gauge",
             "How old the oldest row is that no replica is known to hold; 0 where all are proved.",
-            Some(seconds(report.unproved_for.unwrap_or_default())),
+            of_each(&|database| Some(seconds(database.unproved_for.unwrap_or_default()))),
         ),
         Family::gauge(
             "edgerepl_unproved_bound_seconds",
             "How old it may be on a healthy device.",
             Some(seconds(BOUND)),
         ),
-        Family::gauge(
+        Family::labelled(
             "edgerepl_replica_lag_seconds",
+            "gauge",
             "The time since the replica was known to hold every row; 0 where it still does.",
-            report.lag.map(|lag| seconds(lag.time)),
+            of_each(&|database| database.lag.map(|lag| seconds(lag.time))),
         ),
-        Family::gauge(
+        Family::labelled(
             "edgerepl_replica_lag_rows",
+            "gauge",
             "Heartbeat rows that the replica is not known to hold.",
-            report.lag.map(|lag| lag.rows as f64),
+            of_each(&|database| database.lag.map(|lag| lag.rows as f64)),
         ),
-        Family::counter(
+        Family::labelled(
             "edgerepl_heartbeat_rows_total",
+            "counter",
             "Heartbeat rows written since the start.",
-            count(report.rows),
+            of_each(&|database| count(database.rows)),
         ),
-        Family::gauge(
+        Family::labelled(
             "edgerepl_wal_guard_held",
+            "gauge",
             "Whether the WAL is kept from being reset, as it is while Litestream is down.",
-            flag(report.guard_held.is_some()),
+            of_each(&|database| flag(database.guard_held.is_some())),
         ),
     ]
+}
+
+/// A label's value, as the text format has it.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
 }
 
 /// A metric, and its samples by their labels.

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::support::{
-    LIMIT, Result, assert_nothing_lost, has_problem, site, wait_until, wait_until_replicating,
+    LIMIT, Result, assert_nothing_lost, site, wait_until, wait_until_replicating, write_row,
 };
 use crate::unit::Unit;
 
@@ -77,42 +78,52 @@ fn nothing_in_the_environment_or_at_home_leads_litestream_elsewhere() -> Result 
 }
 
 #[test]
-fn a_database_that_nobody_watches_is_a_problem() -> Result {
-    let (lab, site) = site("thing-second", Duration::from_secs(900))?;
+fn a_database_that_litestream_alone_names_is_watched() -> Result {
+    let (lab, mut site) = site("thing-second", Duration::from_secs(900))?;
+    site.set("replication", "rotation", "\"refresh\"");
     let file = lab.litestream_config(&site.database(), &site.runtime_file("litestream.sock"))?;
     let one = fs::read_to_string(&file)?;
     let second = site.root().join("second.db");
     let replica = format!("{{ type: file, path: {:?} }}", site.root().join("replica"));
     let entry = format!("dbs:\n  - {{ path: {second:?}, replica: {replica} }}\n");
     fs::write(&file, one.replacen("dbs:\n", &entry, 1))?;
+    let application = Connection::open(&second)?;
+    application.pragma_update(None, "journal_mode", "wal")?;
+    application.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
     let checked = String::from_utf8(site.run(&["check"])?.stdout)?;
     assert!(
-        checked.contains("FAIL  litestream_config") && checked.contains("second.db"),
+        checked.contains("ok    litestream_config") && checked.contains("second.db"),
         "{checked}"
     );
     let mut daemon = site.start()?;
-    daemon.wait_for("the problem", LIMIT, |status| {
-        status["state"] == "unhealthy" && has_problem(status, "second.db")
+    let transaction = |status: &Value| status["databases"][1]["proof"]["transaction"].as_u64();
+    let before = daemon.wait_for("both", LIMIT, |status| {
+        status["state"] == "healthy"
+            && status["databases"]
+                .as_array()
+                .is_some_and(|all| all.len() == 2)
+            && status["databases"][1]["state"] == "idle"
     })?;
-    wait_until_replicating(&mut daemon)?;
-    let verified = site.run(&["verify"])?;
-    let verified = (
-        verified.status.code(),
-        String::from_utf8_lossy(&verified.stdout).into_owned(),
-    );
-    assert_eq!(verified.0, Some(1), "{}", verified.1);
-    assert!(verified.1.contains("NOT COMPARED"), "{}", verified.1);
-    assert!(verified.1.contains("second.db"), "{}", verified.1);
+    assert_eq!(before["databases"][1]["path"], second.display().to_string());
+    write_row(&application)?;
+    daemon.wait_for("the row's proof", LIMIT, |status| {
+        transaction(status) > transaction(&before)
+    })?;
     // The Litestream that runs goes on by the file that it read.
     fs::write(&file, &one)?;
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
     wait_until("the reload", || daemon.log().contains("was reloaded"))?;
     thread::sleep(Duration::from_secs(1));
     let status = daemon.status().ok_or("it does not answer")?;
-    assert!(has_problem(&status, "second.db"), "{status:#}");
+    assert_eq!(status["databases"].as_array().map(Vec::len), Some(2));
     assert!(daemon.terminate()?.success());
     let mut daemon = site.start()?;
-    daemon.wait_for("its end", LIMIT, |status| status["state"] == "healthy")?;
+    daemon.wait_for("its end", LIMIT, |status| {
+        status["state"] == "healthy"
+            && status["databases"]
+                .as_array()
+                .is_some_and(|all| all.len() == 1)
+    })?;
     assert!(daemon.terminate()?.success());
     Ok(())
 }
@@ -140,9 +151,13 @@ fn what_litestream_replicates_it_tells_itself_where_its_command_says_nothing() -
     let replica = format!("{{ type: file, path: {:?} }}", site.root().join("replica"));
     let entry = format!("dbs:\n  - {{ path: {second:?}, replica: {replica} }}\n");
     fs::write(&file, one.replacen("dbs:\n", &entry, 1))?;
+    Connection::open(&second)?.pragma_update(None, "journal_mode", "wal")?;
     let mut daemon = site.start()?;
-    daemon.wait_for("the problem", LIMIT, |status| {
-        status["state"] == "unhealthy" && has_problem(status, "second.db")
+    daemon.wait_for("both", LIMIT, |status| {
+        status["state"] == "healthy"
+            && status["databases"]
+                .as_array()
+                .is_some_and(|all| all.len() == 2)
     })?;
     assert!(daemon.terminate()?.success());
     Ok(())

@@ -6,7 +6,7 @@
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
 //! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`), what it is led by
-//! (`configured`), who is given credentials (`members`), a database that isn't there (`missing`).
+//! (`configured`), how many databases there are (`several`), who is given credentials (`members`), a database that isn't there (`missing`).
 
 mod configured;
 mod crash;
@@ -16,6 +16,7 @@ mod missing;
 mod refresh;
 mod rotation;
 mod s3;
+mod several;
 mod shutdown;
 mod store;
 mod support;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Activity, Event, Glance, Report};
+use edgerepl::agent::{Action, Activity, Database, Event, Glance, Report};
 
 use crate::world::Time;
 
@@ -48,6 +48,49 @@ pub(crate) enum Step<'a> {
     Look(Glance),
     /// And what it says in words.
     Report(&'a Report),
+    /// Litestream has listed the database, and the agent does not watch it.
+    Ignored,
+}
+
+impl Step<'_> {
+    /// The database that it is about, if it is about one alone.
+    pub(crate) fn about(&self) -> Option<Database> {
+        match self {
+            Self::Event(
+                Event::Surveyed(of, _)
+                | Event::Synced(of, _)
+                | Event::StateReset(of, _)
+                | Event::WalEmptied(of, _)
+                | Event::Row(of, _)
+                | Event::DatabaseMissing(of)
+                | Event::LastCommit(of, _)
+                | Event::Looked(of, _)
+                | Event::GuardTaken(of, _)
+                | Event::WalTooLarge(of)
+                | Event::Recalled(of, _)
+                | Event::Inherited(of, _),
+            )
+            | Self::Action(
+                Action::Survey(of)
+                | Action::Sync(of)
+                | Action::ResetState(of)
+                | Action::EmptyWal(of)
+                | Action::Recall(of)
+                | Action::Remember(of, _)
+                | Action::WriteRow(of)
+                | Action::AskRowBefore(of, _)
+                | Action::LookForCommit(of)
+                | Action::LookForReplica(of)
+                | Action::AbandonLook(of)
+                | Action::WriteFirstRow(of)
+                | Action::Prune(of)
+                | Action::TakeGuard(of)
+                | Action::ReleaseGuard(of)
+                | Action::AbandonGuard(of),
+            ) => Some(*of),
+            _ => None,
+        }
+    }
 }
 
 /// What a law says of a step.
@@ -157,7 +200,8 @@ laws! {
     large_wal: guard::LargeWal,
     healthy_is_true: proof::HealthyIsTrue,
     proved_is_true: proof::ProvedIsTrue,
-    unwatched: proof::Unwatched,
+    watched: proof::Watched,
+    each_is_well: proof::EachIsWell,
     words: proof::Words,
     debt_remembered: proof::DebtRemembered,
     damage_remembered: proof::DamageRemembered,

@@ -45,7 +45,7 @@ fn whatever_happens_the_laws_hold() {
         let faults = named.unwrap_or(Faults::of(seed));
         let life = World::new(seed, faults, true).live();
         println!("seed {seed}:\n{}", life.coverage);
-        let violation = life.laws.violation();
+        let violation = life.violation();
         assert!(violation.is_none(), "{violation:?}");
         return;
     }
@@ -128,7 +128,7 @@ fn look_into(broken: &Broken) -> String {
     for fault in all {
         let fewer = faults.without(fault);
         let law = match catch_life(broken.seed, fewer) {
-            Some(life) => life.laws.violation().map(|violation| violation.law),
+            Some(life) => life.violation().map(|violation| violation.law),
             None => Some(PANICS),
         };
         if law == Some(broken.law) {
@@ -166,10 +166,10 @@ impl Sum {
             });
         };
         self.lived += life.lived;
-        self.watched += life.laws.watched();
+        self.watched += life.watched();
         self.coverage += &life.coverage;
-        self.add_records(&life.laws.records());
-        self.violations.extend(life.laws.violation().map(|broken| {
+        self.add_records(&life.records());
+        self.violations.extend(life.violation().map(|broken| {
             let (law, time) = (broken.law, broken.time.as_secs_f64());
             let why = format!("at {time:.3} s, {}", broken.why);
             Broken { seed, law, why }

@@ -12,14 +12,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Event, Now, Policy, SupervisorKind};
+use edgerepl::agent::{Action, Agent, Database as Id, Event, Now, Policy, SupervisorKind, Watch};
 use edgerepl::clock::{BootTime, WallTime};
 use edgerepl::config::Rotation;
 
 use crate::chance::Chance;
 use crate::coverage::{Coverage, Happening};
 use crate::faults::{Fault, Faults};
-use crate::laws::{Laws, Sight, Step};
+use crate::laws::{Laws, Record, Sight, Step, Violation};
 
 mod cloud;
 mod database;
@@ -33,7 +33,6 @@ use cloud::Cloud;
 use database::Database;
 use device::Device;
 use litestream::Litestream;
-use operator::Configuration;
 use weather::{Part, Weather};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -65,11 +64,12 @@ enum Coming {
     Weather(Part),
     ClockStep,
     ClockMended,
-    Checkpoint,
-    /// The application commits something.
-    Write,
+    /// The application of the database of that number checkpoints,
+    Checkpoint(usize),
+    /// or commits something.
+    Write(usize),
     /// The guard's look at the WAL's size.
-    GuardLook,
+    GuardLook(usize),
     /// Something happens to Litestream's local state.
     Hurt,
     PowerCut,
@@ -89,7 +89,7 @@ enum Coming {
 pub(crate) struct Life {
     pub(crate) lived: Time,
     pub(crate) coverage: Coverage,
-    pub(crate) laws: Laws,
+    laws: Vec<Laws>,
 }
 
 pub(crate) struct World {
@@ -105,17 +105,16 @@ pub(crate) struct World {
     litestream: Litestream,
     /// What this device's Litestream understands, and what it is told.
     understands: Rotation,
-    configuration: Configuration,
-    /// A configuration named another database since Litestream was started.
-    may_have_neighbour: bool,
-    databases: [Database; 2],
-    /// The number of the one that edgerepl watches.
-    watched: usize,
-    guard: bool,
+    yaml_is_unreadable: bool,
+    /// The databases that the agent was told of by edgerepl's configuration.
+    told: Vec<Watch>,
+    databases: Vec<Database>,
+    /// When others were last named than before, by whatever configuration.
+    set_changed: Time,
+    /// The daemon starts, and is told of databases that are not new to it.
+    starts: bool,
     /// There is a folder in which edgerepl can leave something for the next boot.
     keeps_state: bool,
-    /// The WAL was to be emptied, and could not be.
-    wal_stays: bool,
     policy: Policy,
     agent: Agent,
     /// There is a daemon.
@@ -126,22 +125,56 @@ pub(crate) struct World {
     coming: BinaryHeap<Reverse<(Time, u64, Coming)>>,
     order: u64,
     looks: u64,
-    laws: Laws,
+    /// Of each database: each obeys them as if it were alone.
+    laws: Vec<Laws>,
     coverage: Coverage,
+}
+
+impl Life {
+    /// The first law that was broken.
+    pub(crate) fn violation(&self) -> Option<&Violation> {
+        self.laws.iter().find_map(Laws::violation)
+    }
+
+    /// For how long databases were watched, added up.
+    pub(crate) fn watched(&self) -> Time {
+        self.laws.iter().map(Laws::watched).sum()
+    }
+
+    /// Of each law, in their order.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let mut sum: Vec<Record> = Vec::new();
+        for records in self.laws.iter().map(Laws::records) {
+            match sum.is_empty() {
+                true => sum = records,
+                false => sum.iter_mut().zip(&records).for_each(|(sum, more)| {
+                    sum.applied += more.applied;
+                    sum.tests += more.tests;
+                }),
+            }
+        }
+        sum
+    }
+}
+
+/// The number of a database, for the agent.
+fn id(number: usize) -> Id {
+    Id(number as u16)
 }
 
 impl World {
     pub(crate) fn new(seed: u64, faults: Faults, loud: bool) -> Self {
         let mut chance = Chance::new(seed);
         let policy = operator::policy(&mut chance);
+        let count = chance.pick(&[1, 1, 1, 1, 2, 3, 4, 5]);
         let lives_briefly = operator::is_busy(&policy);
-        let days = match lives_briefly {
-            true => 1,
-            false => chance.pick(&[30, 100, 365, 1000]),
+        // Those without rows are looked at each half minute.
+        let days = match (lives_briefly, count) {
+            (true, _) => 1,
+            (false, 1) => chance.pick(&[30, 100, 365, 1000]),
+            (false, _) => chance.pick(&[1, 3, 10]),
         };
         let lifetime = chance.pick(&[900 * SECOND, HOUR, HOUR, 6 * HOUR, 12 * HOUR, 12 * HOUR]);
-        // A device that is new has none, and where nobody else makes it edgerepl does.
-        let is_there = policy.heartbeat.is_none() || chance.one_in(2);
         let mut world = Self {
             cloud: Cloud::new(lifetime, chance.next() as u16),
             understands: match policy.rotation {
@@ -160,13 +193,12 @@ impl World {
             },
             weather: Weather::FINE,
             litestream: Litestream::new(),
-            configuration: Configuration::Plain,
-            may_have_neighbour: false,
-            databases: [Database::new(is_there), Database::new(chance.one_in(2))],
-            watched: 0,
-            guard: false,
+            yaml_is_unreadable: false,
+            told: Vec::new(),
+            databases: (0..count).map(|_| Database::new(false)).collect(),
+            set_changed: Duration::ZERO,
+            starts: false,
             keeps_state: !chance.one_in(4),
-            wal_stays: false,
             agent: Agent::new(policy.clone(), 0, AT_FIRST),
             runs: false,
             news: VecDeque::new(),
@@ -174,11 +206,12 @@ impl World {
             coming: BinaryHeap::new(),
             order: 0,
             looks: 0,
-            laws: Laws::new(),
+            laws: (0..count).map(|_| Laws::new()).collect(),
             coverage: Coverage::new(),
             policy,
             chance,
         };
+        world.furnish();
         world.expect_faults();
         world.boot();
         world
@@ -201,14 +234,34 @@ impl World {
                 self.expect_sometime(coming, least, most);
             }
         }
-        self.expect_sometime(Coming::Checkpoint, SECOND, DAY);
-        self.expect_sometime(Coming::Write, SECOND, DAY);
+        for number in 0..self.databases.len() {
+            self.expect_sometime(Coming::Checkpoint(number), SECOND, DAY);
+            self.expect_sometime(Coming::Write(number), SECOND, DAY);
+        }
+    }
+
+    /// What there is on the device, and who knows of it.
+    fn furnish(&mut self) {
+        for number in 0..self.databases.len() {
+            let (is_first, is_listed) = (number == 0, self.chance.one_in(2));
+            let is_replicated = self.chance.one_in(4);
+            let is_there = self.chance.one_in(2);
+            let takes_rows = self.chance.one_in(4);
+            let database = &mut self.databases[number];
+            database.is_configured = is_first || is_listed;
+            database.is_in_yaml = database.is_configured || is_replicated;
+            database.takes_rows = is_first || takes_rows;
+            let rows = self.policy.heartbeat.is_some() && database.takes_rows;
+            // A device that is new has none, and where nobody else makes it edgerepl does.
+            self.databases[number].there = !rows || is_there;
+        }
+        self.configure();
     }
 
     /// Lives to the end, or until a law is broken.
     pub(crate) fn live(mut self) -> Life {
         while let Some(Reverse((time, _, coming))) = self.coming.pop() {
-            if time >= self.end || self.laws.violation().is_some() {
+            if time >= self.end || self.laws.iter().any(|laws| laws.violation().is_some()) {
                 break;
             }
             // What would have happened while the device slept happens when it wakes.
@@ -253,9 +306,9 @@ impl World {
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
             Coming::ClockMended => self.set_clock(0),
-            Coming::Checkpoint => self.checkpoint(),
-            Coming::Write => self.write(),
-            Coming::GuardLook => self.look_at_wal(),
+            Coming::Checkpoint(number) => self.checkpoint(number),
+            Coming::Write(number) => self.write(number),
+            Coming::GuardLook(number) => self.look_at_wal(number),
             Coming::Hurt => self.hurt(),
             Coming::PowerCut => self.cut_power(),
             Coming::Sleep => self.sleep(),
@@ -284,6 +337,9 @@ impl World {
                 println!("{:>14.3} {event:?}", self.time.as_secs_f64());
             }
             self.coverage.event(&event);
+            if let Event::Reloaded(policy) = &event {
+                self.told.clone_from(&policy.databases);
+            }
             self.observe(&Step::Event(&event));
             let actions = self.agent.handle(event, now);
             for action in actions {
@@ -291,7 +347,10 @@ impl World {
                     println!("{:>14.3}     {action:?}", self.time.as_secs_f64());
                 }
                 self.coverage.action(&action);
-                if !matches!(action, Action::Log(..) | Action::Remember(..)) {
+                if !matches!(
+                    action,
+                    Action::Log(..) | Action::Remember(..) | Action::Recall(_)
+                ) {
                     self.observe(&Step::Action(&action));
                 }
                 self.may_interrupt(&action);
@@ -313,74 +372,84 @@ impl World {
     }
 
     fn perform(&mut self, action: Action) {
+        let number = |id: Id| usize::from(id.0);
         match action {
             Action::Fetch => self.start_fetch(),
             Action::KillFetch => self.kill_fetch(),
             Action::AbandonFetch => self.cloud.fetch = None,
             Action::Probe => self.probe(),
+            Action::Understand => self.understand(),
             Action::Start(rotation) => self.start(rotation),
             Action::AbandonStart => {
                 self.litestream.process = self.new_process();
-                self.litestream.abandons_start();
+                self.litestream.restarts = false;
+                self.databases.iter_mut().for_each(Database::abandons_start);
             }
-            Action::Survey => self.start_survey(),
-            Action::AskRowBefore(_) => {
-                let before = self.row_before();
+            Action::Survey(of) => self.start_survey(number(of)),
+            Action::AskRowBefore(of, _) => {
+                let before = self.row_before(number(of));
                 self.news.extend(before);
             }
             Action::Terminate => self.terminate_litestream(),
             Action::Kill => self.kill_litestream(),
-            Action::Sync => self.start_sync(),
+            Action::Sync(of) => self.start_sync(number(of)),
             Action::Greet => self.greet(),
             Action::List => self.list(),
-            Action::EmptyWal => self.start_emptying(),
-            Action::ResetState => self.start_reset(),
-            Action::WriteRow => {
+            Action::EmptyWal(of) => self.start_emptying(number(of)),
+            Action::ResetState(of) => self.start_reset(number(of)),
+            Action::WriteRow(to) => {
                 let event = if !self.weather.disk {
-                    Event::Row(Err("it is locked".to_owned()))
-                } else if !self.watched().there {
-                    Event::DatabaseMissing
+                    Event::Row(to, Err("it is locked".to_owned()))
+                } else if !self.databases[number(to)].there {
+                    Event::DatabaseMissing(to)
                 } else {
-                    self.written()
+                    self.written(to)
                 };
                 self.news.push_back(event);
             }
-            Action::WriteFirstRow => {
+            Action::WriteFirstRow(to) => {
                 let event = if self.weather.disk {
-                    if !std::mem::replace(&mut self.watched_mut().there, true) {
+                    if !std::mem::replace(&mut self.databases[number(to)].there, true) {
                         self.coverage.happened(Happening::DatabaseMade);
                     }
-                    self.written()
+                    self.written(to)
                 } else {
-                    Event::Row(Err("it is locked".to_owned()))
+                    Event::Row(to, Err("it is locked".to_owned()))
                 };
                 self.news.push_back(event);
             }
-            Action::LookForReplica => self.start_look(),
-            Action::AbandonLook => self.cloud.look = None,
-            Action::TakeGuard => {
-                let there = self.watched().there;
+            Action::LookForCommit(of) => {
+                let commits = self.databases[number(of)].commits;
+                let is_read = self.weather.disk || self.chance.one_in(2);
+                self.news
+                    .push_back(Event::LastCommit(of, is_read.then_some(commits)));
+            }
+            Action::LookForReplica(of) => self.start_look(number(of)),
+            Action::AbandonLook(of) => self.databases[number(of)].look = None,
+            Action::TakeGuard(of) => {
+                let there = self.databases[number(of)].there;
                 let taken = there && (self.weather.disk || self.chance.one_in(2));
-                self.guard = taken;
+                self.databases[number(of)].guard = taken;
                 if taken {
-                    self.expect(Coming::GuardLook, SECOND);
+                    self.expect(Coming::GuardLook(number(of)), SECOND);
                 }
                 let result = taken.then_some(()).ok_or("the disk is gone".to_owned());
-                self.news.push_back(Event::GuardTaken(result));
+                self.news.push_back(Event::GuardTaken(of, result));
             }
-            Action::ReleaseGuard => self.guard = false,
-            Action::AbandonGuard => {
-                self.guard = false;
-                self.start_emptying();
+            Action::ReleaseGuard(of) => self.databases[number(of)].guard = false,
+            Action::AbandonGuard(of) => {
+                self.databases[number(of)].guard = false;
+                self.start_emptying(number(of));
             }
-            Action::Remember(path, legacy) => self.remember(&path, legacy),
+            Action::Recall(of) => self.recall(number(of)),
+            Action::Remember(of, legacy) => self.remember(number(of), legacy),
             Action::Exit => self.daemon_is_gone(),
-            Action::Prune | Action::Log(..) => {}
+            Action::Prune(_) | Action::Log(..) => {}
         }
     }
 
-    fn written(&mut self) -> Event {
-        Event::Row(Ok(self.write_row()))
+    fn written(&mut self, to: Id) -> Event {
+        Event::Row(to, Ok(self.write_row(usize::from(to.0))))
     }
 
     /// At any time, whether something happened or not.
@@ -389,53 +458,103 @@ impl World {
             return;
         }
         let now = self.now();
-        let glance = self.agent.glance(now);
-        self.observe(&Step::Look(glance));
+        let device_is_healthy = self.agent.glance(now).is_healthy;
+        for number in 0..self.databases.len() {
+            let step = match self.agent.glance_at(id(number), now) {
+                Some(glance) => Step::Look(glance),
+                None if self.databases[number].is_listed && self.litestream.up => Step::Ignored,
+                None => continue,
+            };
+            if let Step::Look(glance) = &step {
+                let proved = glance.proof.map(|proof| proof.age);
+                let shown = match self.shows_rows(number) {
+                    true => proved,
+                    false => proved.and(glance.unproved_for),
+                };
+                let followed = &mut self.databases[number].followed;
+                *followed = (*followed).max(self.time.saturating_sub(shown.unwrap_or(self.time)));
+            }
+            self.observe_at(number, &step, device_is_healthy);
+        }
         self.looks += 1;
         if self.looks.is_multiple_of(REPORTS) {
             let report = self.agent.report(now);
-            self.observe(&Step::Report(&report));
+            let first = report
+                .first()
+                .map_or(0, |first| usize::from(first.database.0));
+            self.observe_at(first, &Step::Report(&report), device_is_healthy);
         }
     }
 
+    /// Shows a step to the laws of each database that it concerns.
     fn observe(&mut self, step: &Step<'_>) {
-        let sight = self.sight();
-        self.laws.observe(step, sight, self.time);
+        let about = step.about();
+        for number in 0..self.databases.len() {
+            let concerns = about.is_none_or(|database| database == id(number));
+            let begins = matches!(step, Step::Begins);
+            if concerns && (begins || self.agent.watches(id(number))) {
+                // What the agent says of itself counts at a look alone.
+                self.observe_at(number, step, false);
+            }
+        }
+    }
+
+    fn observe_at(&mut self, number: usize, step: &Step<'_>, device_is_healthy: bool) {
+        let mut sight = self.sight(number, device_is_healthy);
+        if let Step::Action(Action::Terminate | Action::Survey(_)) = step {
+            // It is about to be stopped for what the agent alone knows.
+            sight.any_is_hurt |= self.agent.glance(self.now()).is_broken;
+        }
+        self.laws[number].observe(step, sight, self.time);
     }
 
     fn observe_begin(&mut self) {
         self.observe(&Step::Begins);
     }
 
-    fn observe_wal_reset(&mut self) {
-        self.observe(&Step::WalReset);
+    fn observe_wal_reset(&mut self, number: usize) {
+        if self.agent.watches(id(number)) {
+            self.observe_at(number, &Step::WalReset, false);
+        }
     }
 
-    fn sight(&self) -> Sight {
+    fn sight(&self, number: usize, device_is_healthy: bool) -> Sight {
         let litestream = &self.litestream;
-        let database = self.watched();
-        let rows = self.policy.heartbeat.is_some();
+        let database = &self.databases[number];
+        let rows = self.shows_rows(number);
         let is_there = database.there;
         let is_new = database.replica.is_empty();
+        let watched = || {
+            let all = self.databases.iter().enumerate();
+            all.filter(|(number, _)| self.agent.watches(id(*number)))
+        };
         Sight {
-            watched: self.watched,
-            heartbeat: self.policy.heartbeat,
-            wants_guard: self.policy.wal_guard,
+            generation: database.generation,
+            device_is_healthy,
+            heartbeat: self.policy.heartbeat.filter(|_| rows),
+            wants_guard: self
+                .told
+                .iter()
+                .find(|watch| watch.database == id(number))
+                .is_none_or(|watch| watch.wal_guard),
             litestream_is_child: self.policy.supervisor == SupervisorKind::Child,
             litestream_is_up: litestream.up,
             litestream_asks: litestream.asks() && self.policy.rotation != Some(Rotation::Restart),
             litestream_is_stuck: litestream.stuck,
-            litestream_serves_it: litestream.serves == self.watched,
-            litestream_has_neighbour: litestream.up && litestream.has_neighbour,
-            may_have_neighbour: self.may_have_neighbour,
+            litestream_serves_it: database.is_served,
             stop_was_asked: litestream.terminated > 0,
-            state_is_corrupt: litestream.corrupt,
-            wal_stays: self.wal_stays,
-            files_are_hurt: database.replica.is_hurt
-                || self.wal_stays
-                || self.litestream.empties_wal(),
-            wal_is_passed_over: litestream.serves == self.watched && database.replica.passes_over(),
-            guard_is_held: self.guard,
+            state_is_corrupt: database.corrupt,
+            wal_stays: database.wal_stays,
+            files_are_hurt: database.is_hurt(),
+            has_siblings: watched().count() > 1,
+            any_is_hurt: watched().any(|(_, other)| other.corrupt || other.is_hurt()),
+            least_followed: watched()
+                .map(|(_, other)| other.followed)
+                .min()
+                .unwrap_or_default(),
+            set_changed: self.set_changed,
+            wal_is_passed_over: database.is_in_yaml && database.replica.passes_over(),
+            guard_is_held: database.guard,
             disk_is_well: self.weather.disk && is_there,
             clock_is_right: self.device.wall_offset.unsigned_abs() < 300,
             clock_is_doubted: self.cloud.clock_is_doubted,
@@ -454,21 +573,15 @@ impl World {
         }
     }
 
-    fn watched(&self) -> &Database {
-        &self.databases[self.watched]
-    }
-
-    fn watched_mut(&mut self) -> &mut Database {
-        &mut self.databases[self.watched]
-    }
-
-    /// The database that Litestream replicates.
-    fn served(&self) -> &Database {
-        &self.databases[self.litestream.serves]
-    }
-
-    fn served_mut(&mut self) -> &mut Database {
-        &mut self.databases[self.litestream.serves]
+    /// The database for which `process` is under way, and not any more.
+    fn number_of(
+        &mut self,
+        field: impl Fn(&mut Database) -> &mut Option<u64>,
+        process: u64,
+    ) -> Option<usize> {
+        self.databases
+            .iter_mut()
+            .position(|database| field(database).take_if(|known| *known == process).is_some())
     }
 
     /// Whether a fault strikes that this life has.

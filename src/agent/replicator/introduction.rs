@@ -1,25 +1,28 @@
-//! What the running Litestream replicates, as far as it has answered.
+//! The question what the running Litestream replicates.
 //!
-//! Owns when it is asked, and the retries: an answer may get lost, and an older version gives none.
-//! Never judges the answer.
+//! Owns when it is asked, and asked again: an answer may get lost, an older version has none, and where
+//! Litestream watches a folder the answer changes. Never deals with the answer.
 
 use std::time::Duration;
 
 use crate::agent::Action;
 use crate::clock::BootTime;
 
-/// It is asked again after this, doubled each time.
+/// The retry, doubled each time.
 const FIRST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// How often it is asked if databases come and go.
+const PACE: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 pub(super) enum Introduction {
-    /// It was started, and has not answered anything yet.
+    /// Litestream was started, and has not answered any request yet.
     Unmet,
-    /// It is asked at this time, and again after `wait`.
+    /// It is asked at this time, and again after the wait.
     Due { at: BootTime, wait: Duration },
-    /// It has answered.
-    Done,
+    /// It has told; asked again at this time.
+    Done { again: BootTime },
 }
 
 impl Introduction {
@@ -33,11 +36,24 @@ impl Introduction {
         }
     }
 
+    /// It listed its databases, which may come and go (`changes`), or not.
+    pub(super) fn done(&mut self, changes: bool, now: BootTime) {
+        let again = match changes {
+            true => now + PACE,
+            false => BootTime::NEVER,
+        };
+        *self = Self::Done { again };
+    }
+
     pub(super) fn advance(&mut self, now: BootTime) -> Option<Action> {
         match self {
             Self::Due { at, wait } if *at <= now => {
                 *at = now + *wait;
                 *wait = wait.saturating_mul(2).min(LONGEST);
+                Some(Action::List)
+            }
+            Self::Done { again } if *again <= now => {
+                *again = now + PACE;
                 Some(Action::List)
             }
             _ => None,
@@ -46,8 +62,8 @@ impl Introduction {
 
     pub(super) fn deadline(&self) -> BootTime {
         match self {
-            Self::Due { at, .. } => *at,
-            Self::Unmet | Self::Done => BootTime::NEVER,
+            Self::Due { at, .. } | Self::Done { again: at } => *at,
+            Self::Unmet => BootTime::NEVER,
         }
     }
 }

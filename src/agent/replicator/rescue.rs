@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::catch_up::SOCKET_LIMIT;
+use crate::agent::replica::SOCKET_LIMIT;
 use crate::clock::BootTime;
 
 /// A Litestream that has shown nothing for this long, though asked repeatedly, is restarted. This is a
@@ -29,8 +29,32 @@ const LONGEST_PACE: Duration = Duration::from_secs(43_200);
 #[derive(Debug)]
 pub(super) struct Rescue {
     hearing: Hearing,
+    /// Of one that does not follow, and of one that hangs: a database that never follows does not put off
+    /// the end of a hang.
+    behind: Pace,
+    hung: Pace,
+}
+
+/// When the next restart for one reason is allowed.
+#[derive(Debug)]
+struct Pace {
     allowed: BootTime,
     tries: u32,
+}
+
+impl Pace {
+    fn free(now: BootTime) -> Self {
+        Self {
+            allowed: now,
+            tries: 0,
+        }
+    }
+
+    fn take(&mut self, now: BootTime) {
+        let pace = PACE.saturating_mul(2_u32.saturating_pow(self.tries));
+        self.allowed = now + pace.min(LONGEST_PACE);
+        self.tries = self.tries.saturating_add(1);
+    }
 }
 
 /// Whether the running Litestream answers requests.
@@ -50,8 +74,8 @@ impl Rescue {
     pub(super) fn new(now: BootTime) -> Self {
         Self {
             hearing: Hearing::Hears,
-            allowed: now,
-            tries: 0,
+            behind: Pace::free(now),
+            hung: Pace::free(now),
         }
     }
 
@@ -78,6 +102,11 @@ impl Rescue {
         }
     }
 
+    /// Whether it has not said yet who it is.
+    pub(super) fn asks(&self) -> bool {
+        matches!(self.hearing, Hearing::Asked { .. })
+    }
+
     /// Whether it was found to hang just now.
     pub(super) fn expire(&mut self, now: BootTime) -> bool {
         let is_late = matches!(self.hearing, Hearing::Asked { by } if by <= now);
@@ -101,28 +130,33 @@ impl Rescue {
 
     /// When a Litestream that has shown nothing `since` then is restarted.
     pub(super) fn due(&self, since: BootTime) -> BootTime {
-        let limit = match self.hangs() {
-            true => HUNG_LIMIT,
-            false => LIMIT,
-        };
-        (since + limit).max(self.allowed)
+        match self.hangs() {
+            true => (since + HUNG_LIMIT).max(self.hung.allowed),
+            false => (since + LIMIT).max(self.behind.allowed),
+        }
     }
 
     /// It is restarted.
     pub(super) fn begin(&mut self, now: BootTime) {
-        let pace = PACE.saturating_mul(2_u32.saturating_pow(self.tries));
-        self.allowed = now + pace.min(LONGEST_PACE);
-        self.tries = self.tries.saturating_add(1);
+        match self.hangs() {
+            true => self.hung.take(now),
+            false => self.behind.take(now),
+        }
     }
 
     /// It can't be restarted now.
     pub(super) fn put_off(&mut self, until: BootTime) {
-        self.allowed = until;
+        self.behind.allowed = until;
+        self.hung.allowed = until;
     }
 
-    /// It follows: the next trouble counts as the first.
+    /// A database follows: it does not hang, and the next hang counts as the first.
+    pub(super) fn works(&mut self, now: BootTime) {
+        self.hung = Pace::free(now);
+    }
+
+    /// All follow: the next trouble counts as the first.
     pub(super) fn mended(&mut self, now: BootTime) {
-        self.allowed = now;
-        self.tries = 0;
+        self.behind = Pace::free(now);
     }
 }

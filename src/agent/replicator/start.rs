@@ -1,76 +1,79 @@
 //! The steps of a start: a probe for how Litestream gets credentials, a survey of its files and the
-//! WAL, the WAL emptied if Litestream has to begin anew, and the launch.
+//! WALs, the WALs emptied where Litestream has to begin anew, and the launch.
 //!
 //! Owns the order of these steps, and their limits. Never decides what follows a step: `starting` does.
 
 use std::time::Duration;
 
-use crate::agent::Action;
 use crate::clock::BootTime;
 use crate::config::Rotation;
 
 /// The limit of each step: `systemctl restart` waits for the unit's own stop time-out.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
-/// The limit for emptying the WAL: 1 GiB, on flash that writes 2 MB/s.
+/// The limit for emptying the WAL of a database that is alone: 1 GiB, on flash that writes 2 MB/s.
 const EMPTY_LIMIT: Duration = Duration::from_secs(600);
+
+/// The same while other databases wait, which nobody replicates meanwhile.
+const EMPTY_LIMIT_OF_MANY: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Start {
     step: Step,
+    /// It is known which databases Litestream's configuration names, or that this can't be known.
+    is_understood: bool,
+    limit: Duration,
     deadline: BootTime,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Step {
+pub(super) enum Step {
     /// It is found out how Litestream can get credentials.
     Probe,
-    /// Its files and the WAL are examined.
+    /// Its configuration is read, and its files and the WALs are examined.
     Survey(Rotation),
-    /// The WAL is to be emptied, once our guard has released it.
-    Hold(Rotation, Because),
-    /// It is being emptied.
-    Empty(Rotation, Because),
+    /// WALs are being emptied.
+    Empty(Rotation),
     /// Litestream is being started.
     Launch,
 }
 
-/// Why Litestream has to begin anew.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Because {
-    /// The WAL was reset while it was down. Its replica is right until it is started.
-    WalWasReset,
-    /// Its replica is already wrong.
-    ReplicaIsBroken,
-}
-
 impl Start {
-    pub(super) fn probe(now: BootTime) -> (Self, Action) {
-        (Self::at(Step::Probe, STEP_LIMIT, now), Action::Probe)
+    pub(super) fn probe(now: BootTime) -> Self {
+        Self::at(Step::Probe, STEP_LIMIT, now)
     }
 
-    pub(super) fn survey(rotation: Rotation, now: BootTime) -> (Self, Action) {
-        let step = Step::Survey(rotation);
-        (Self::at(step, STEP_LIMIT, now), Action::Survey)
+    pub(super) fn survey(rotation: Rotation, now: BootTime) -> Self {
+        Self::at(Step::Survey(rotation), STEP_LIMIT, now)
     }
 
-    pub(super) fn empty_wal(rotation: Rotation, because: Because, now: BootTime) -> Self {
-        Self::at(Step::Hold(rotation, because), EMPTY_LIMIT, now)
+    pub(super) fn empty_wals(rotation: Rotation, is_alone: bool, now: BootTime) -> Self {
+        let limit = match is_alone {
+            true => EMPTY_LIMIT,
+            false => EMPTY_LIMIT_OF_MANY,
+        };
+        Self::at(Step::Empty(rotation), limit, now)
     }
 
     pub(super) fn launch(now: BootTime) -> Self {
         Self::at(Step::Launch, STEP_LIMIT, now)
     }
 
-    /// The next step, if only the guard was waited for.
-    pub(super) fn advance(&mut self, is_guarded: bool) -> Option<Action> {
-        match self.step {
-            Step::Hold(rotation, because) if !is_guarded => {
-                self.step = Step::Empty(rotation, because);
-                Some(Action::EmptyWal)
-            }
-            _ => None,
-        }
+    pub(super) fn step(&self) -> Step {
+        self.step
+    }
+
+    pub(super) fn understands(&mut self) {
+        self.is_understood = true;
+    }
+
+    pub(super) fn is_understood(&self) -> bool {
+        self.is_understood
+    }
+
+    /// Litestream or its unit was launched.
+    pub(super) fn is_launched(&self) -> bool {
+        self.step == Step::Launch
     }
 
     pub(super) fn deadline(&self) -> BootTime {
@@ -79,60 +82,26 @@ impl Start {
 
     /// The step that is late, and what to do about it.
     pub(super) fn trouble(&self) -> String {
-        let limit = match self.step {
-            Step::Hold(..) | Step::Empty(..) => EMPTY_LIMIT,
-            Step::Probe | Step::Survey(_) | Step::Launch => STEP_LIMIT,
-        };
+        let limit = self.limit.as_secs();
         let what = match self.step {
             Step::Probe => "Litestream did not print its version",
             Step::Survey(_) => "Litestream's files could not be read",
-            Step::Hold(..) | Step::Empty(..) => "the WAL could not be checkpointed",
+            Step::Empty(_) => "the WAL could not be checkpointed",
             Step::Launch => {
                 return format!(
-                    "systemd did not restart Litestream's unit within {} s; check it with `systemctl status`",
-                    limit.as_secs()
+                    "systemd did not restart Litestream's unit within {limit} s; check it with \
+                     `systemctl status`"
                 );
             }
         };
-        format!(
-            "{what} within {} s; check the disk in the kernel's log",
-            limit.as_secs()
-        )
-    }
-
-    pub(super) fn is_probe(&self) -> bool {
-        self.step == Step::Probe
-    }
-
-    /// The rotation of the survey that is under way.
-    pub(super) fn surveyed(&self) -> Option<Rotation> {
-        match self.step {
-            Step::Survey(rotation) => Some(rotation),
-            _ => None,
-        }
-    }
-
-    /// The rotation and the reason of the WAL's emptying that is under way.
-    pub(super) fn emptied(&self) -> Option<(Rotation, Because)> {
-        match self.step {
-            Step::Empty(rotation, because) => Some((rotation, because)),
-            _ => None,
-        }
-    }
-
-    /// Litestream or its unit was launched.
-    pub(super) fn is_launched(&self) -> bool {
-        self.step == Step::Launch
-    }
-
-    /// The WAL is being emptied, which any read lock prevents.
-    pub(super) fn empties_wal(&self) -> bool {
-        matches!(self.step, Step::Hold(..) | Step::Empty(..))
+        format!("{what} within {limit} s; check the disk in the kernel's log")
     }
 
     fn at(step: Step, limit: Duration, now: BootTime) -> Self {
         Self {
             step,
+            is_understood: false,
+            limit,
             deadline: now + limit,
         }
     }

@@ -1,15 +1,15 @@
 //! The transitions of the hand-over with each step of a start.
 //!
-//! Owns when Litestream begins anew. Never starts a Litestream that would make a good replica wrong:
-//! one that takes a WAL that was reset while it was down for the WAL that it knows.
+//! Owns when Litestream begins anew with a database. Never starts a Litestream that would make a good
+//! replica wrong: one that takes a WAL that was reset while it was down for the WAL that it knows. Only
+//! where other databases wait too long for that one is its replica given up, until it is uploaded anew.
 
-use super::Replicator;
-use super::introduction::Introduction;
 use super::process::Phase;
-use super::start::{Because, Start};
-use crate::agent::backoff::Jitter;
-use crate::agent::{Action, Actions};
-use crate::clock::BootTime;
+use super::start::{Start, Step};
+use super::{Introduction, Replicator, Turn};
+use crate::agent::Action;
+use crate::agent::replica::{Because, Emptied};
+use crate::agent::watch::Database;
 use crate::config::Rotation;
 use crate::litestream::answer::Survey;
 
@@ -22,10 +22,9 @@ impl Replicator {
     pub(in crate::agent) fn probed(
         &mut self,
         result: Result<Rotation, String>,
-        now: BootTime,
-        out: &mut Actions,
+        turn: &mut Turn<'_>,
     ) {
-        if !matches!(&self.process.phase, Phase::Starting(start) if start.is_probe()) {
+        if self.step() != Some(Step::Probe) {
             return;
         }
         let rotation = match result {
@@ -34,173 +33,253 @@ impl Replicator {
                 rotation
             }
             Err(cause) => {
-                out.warn(format!(
+                turn.out.warn(format!(
                     "Litestream is restarted at each rotation, because its version is unknown: {cause}"
                 ));
                 Rotation::Restart
             }
         };
-        self.survey(rotation, now, out);
+        self.survey(rotation, turn);
     }
 
-    /// The state of its files and the WAL is known, or not: then it is not started.
+    /// The state of Litestream's files and of a WAL is known, or not.
     pub(in crate::agent) fn surveyed(
         &mut self,
+        database: Database,
         result: Result<Survey, String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
+        turn: &mut Turn<'_>,
     ) {
-        let Phase::Starting(start) = &self.process.phase else {
+        let Some(Step::Survey(rotation)) = self.step() else {
             return;
         };
-        let Some(rotation) = start.surveyed() else {
+        let Some(watched) = turn.databases.get_mut(database) else {
             return;
         };
-        let survey = match result {
-            Ok(survey) => survey,
-            Err(cause) => return self.wait_to_start(cause, jitter, now, out),
-        };
-        if !self.replica.ledger.surveyed(survey.folder) && self.may_reset(now) {
-            self.replica.begins_reset(now);
-            return self.drop_state(now, out);
-        }
-        let is_broken = self.replica.ledger.is_broken();
-        let because = match survey.wal_was_reset {
-            true => Some(Because::WalWasReset),
-            false => is_broken.then_some(Because::ReplicaIsBroken),
-        };
-        match because {
-            Some(because) => {
-                let start = Start::empty_wal(rotation, because, now);
-                self.process.enter(Phase::Starting(start), now);
+        match result {
+            Ok(survey) => watched.replica.surveyed(survey, turn.now),
+            Err(cause) if !watched.replica.not_surveyed(watched.has_siblings) => {
+                return self.wait_to_start(cause, turn);
             }
-            None => self.launch(rotation, now, out),
+            Err(cause) => {
+                let mut out = watched.outbox(turn.out);
+                out.warn(format!(
+                    "Litestream starts for the other databases' sake: {cause}"
+                ));
+                watched.trouble = Some(cause);
+            }
         }
+        self.go_on_surveyed(rotation, turn);
     }
 
-    pub(in crate::agent) fn started(
-        &mut self,
-        result: Result<(), String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        if !matches!(&self.process.phase, Phase::Starting(start) if start.is_launched()) {
+    /// Nothing is left to examine, perhaps.
+    pub(super) fn go_on_surveyed(&mut self, rotation: Rotation, turn: &mut Turn<'_>) {
+        let is_understood = match &self.process.phase {
+            Phase::Starting(start) => start.is_understood(),
+            _ => false,
+        };
+        if !is_understood || !turn.databases.iter().all(|w| w.replica.is_surveyed()) {
+            return;
+        }
+        if turn.databases.iter().any(|w| w.replica.wants_reset()) {
+            return self.drop_state(turn);
+        }
+        for watched in turn.databases.iter_mut() {
+            watched.replica.goes_on();
+        }
+        if turn.databases.iter().any(|w| w.replica.empties_wal()) {
+            let start = Start::empty_wals(rotation, turn.databases.has_one(), turn.now);
+            return self.process.enter(Phase::Starting(start), turn.now);
+        }
+        self.launch(rotation, turn);
+    }
+
+    pub(in crate::agent) fn started(&mut self, result: Result<(), String>, turn: &mut Turn<'_>) {
+        if self.step() != Some(Step::Launch) {
             return;
         }
         match result {
             Ok(()) => {
                 // Answers since the stop came from the previous process.
                 self.introduction = Introduction::Unmet;
-                self.process.is_up(now);
-                self.replica.catch_up(now);
+                turn.databases.is_told = false;
+                self.process.is_up(turn.now);
+                turn.catch_up();
             }
-            Err(cause) => self.wait_to_start(cause, jitter, now, out),
+            Err(cause) => self.wait_to_start(cause, turn),
         }
     }
 
-    /// The WAL was emptied, or could not be. If not, a start that would make a good replica wrong
-    /// waits. A replica that already misses rows is better than none: it starts, and the next start
-    /// tries again.
+    /// A WAL was emptied, or could not be.
     pub(in crate::agent) fn emptied(
         &mut self,
+        database: Database,
         result: Result<(), String>,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
+        turn: &mut Turn<'_>,
     ) {
-        let start = match &self.process.phase {
-            Phase::Starting(start) => start.emptied(),
-            _ => None,
-        };
-        let Some((rotation, because)) = start else {
-            // It was emptied because the guard released it. No Litestream had the database open then.
-            if result.is_ok() {
-                self.replica.begins_anew();
-            }
+        let Some(watched) = turn.databases.get_mut(database) else {
             return;
         };
-        match (result, because) {
-            (Ok(()), _) => {
-                self.replica.begins_anew();
+        let has_siblings = watched.has_siblings;
+        let emptied = watched
+            .replica
+            .emptied(result.is_ok(), has_siblings, turn.now);
+        let cause = result.err().unwrap_or_default();
+        let mut out = watched.outbox(turn.out);
+        match emptied {
+            Emptied::Aside => return,
+            Emptied::Begins(because) => {
                 let why = match because {
                     Because::WalWasReset => WAL_WAS_RESET,
                     Because::ReplicaIsBroken => MUST_BEGIN_ANEW,
                 };
                 out.warn(format!(
-                    "{why}; the WAL was emptied, and Litestream uploads the whole database, so no row is lost"
+                    "{why}; the WAL was emptied, and Litestream uploads the whole database, so no row is \
+                     lost"
                 ));
-                self.launch(rotation, now, out);
             }
-            (Err(why), Because::WalWasReset) => {
-                let cause = format!(
-                    "{WAL_WAS_RESET}; the WAL has to be emptied before Litestream may start: {why}"
-                );
-                self.wait_to_start(cause, jitter, now, out);
-            }
-            (Err(why), Because::ReplicaIsBroken) => {
-                self.replica.stays_broken(now);
-                out.warn(format!(
-                    "{MUST_BEGIN_ANEW}, but the WAL could not be emptied: {why}"
+            Emptied::Later => out.warn(format!(
+                "{MUST_BEGIN_ANEW}, but the WAL could not be emptied: {cause}"
+            )),
+            Emptied::Blocked => {
+                let cause = out.named(format!(
+                    "{WAL_WAS_RESET}; the WAL has to be emptied before Litestream may start: {cause}"
                 ));
-                self.launch(rotation, now, out);
+                return self.wait_to_start(cause, turn);
+            }
+        }
+        self.go_on_emptied(turn);
+    }
+
+    /// Empties what nobody of ours holds any more, and launches Litestream once all is done.
+    pub(super) fn go_on_emptied(&mut self, turn: &mut Turn<'_>) {
+        let Some(Step::Empty(rotation)) = self.step() else {
+            return;
+        };
+        for watched in turn.databases.iter_mut() {
+            if !watched.guard.may_hold() && watched.replica.begin_emptying() {
+                turn.out.push(Action::EmptyWal(watched.id()));
+            }
+        }
+        if !turn.databases.iter().any(|w| w.replica.empties_wal()) {
+            self.launch(rotation, turn);
+        }
+    }
+
+    /// A step took too long. What a database with siblings holds up goes on without it, at last.
+    pub(super) fn start_is_late(&mut self, turn: &mut Turn<'_>) {
+        let Phase::Starting(start) = &mut self.process.phase else {
+            return;
+        };
+        start.understands();
+        let (trouble, step) = (start.trouble(), start.step());
+        turn.out.push(Action::AbandonStart);
+        let mut is_given_up = !turn.databases.has_one();
+        for watched in turn.databases.iter_mut().filter(|w| w.has_siblings) {
+            if !watched.replica.is_surveyed() || watched.replica.empties_wal() {
+                is_given_up &= watched.replica.gives_up(turn.now);
+            }
+        }
+        match step {
+            Step::Survey(rotation) if is_given_up => {
+                turn.out
+                    .warn(format!("{trouble}; Litestream starts all the same"));
+                self.go_on_surveyed(rotation, turn);
+            }
+            Step::Empty(rotation) if is_given_up => {
+                turn.out
+                    .warn(format!("{trouble}; Litestream starts all the same"));
+                self.launch(rotation, turn);
+            }
+            _ => {
+                turn.stop_all();
+                let wait = self.process.start_was_late(turn.now);
+                turn.out
+                    .warn(format!("{trouble}; retrying in {} s", wait.as_secs()));
+                self.last_trouble = Some(trouble);
             }
         }
     }
 
-    pub(super) fn start_or_idle(&mut self, now: BootTime, out: &mut Actions) {
-        if self.process.has_credentials(now) {
-            self.start(now, out);
+    pub(super) fn start_or_idle(&mut self, turn: &mut Turn<'_>) {
+        if self.process.has_credentials(turn.now) {
+            self.start(turn);
         } else {
-            self.process.enter(Phase::Idle, now);
+            self.process.enter(Phase::Idle, turn.now);
         }
     }
 
-    pub(super) fn start(&mut self, now: BootTime, out: &mut Actions) {
-        if self.replica.has_old_state() {
-            self.replica.begins_reset(now);
-            return self.drop_state(now, out);
+    pub(super) fn start(&mut self, turn: &mut Turn<'_>) {
+        if turn.databases.iter().any(|w| w.replica.wants_reset()) {
+            return self.drop_state(turn);
         }
         match self.process.next_rotation() {
-            Some(rotation) => self.survey(rotation, now, out),
-            None => self.begin_start(Start::probe(now), now, out),
+            Some(rotation) => self.survey(rotation, turn),
+            None => {
+                let start = Start::probe(turn.now);
+                self.process.enter(Phase::Starting(start), turn.now);
+                turn.out.push(Action::Probe);
+            }
         }
     }
 
-    fn survey(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
-        self.begin_start(Start::survey(rotation, now), now, out);
+    fn survey(&mut self, rotation: Rotation, turn: &mut Turn<'_>) {
+        let start = Start::survey(rotation, turn.now);
+        self.process.enter(Phase::Starting(start), turn.now);
+        turn.stop_all();
+        turn.out.push(Action::Understand);
+        Self::survey_all(turn);
     }
 
-    fn begin_start(&mut self, step: (Start, Action), now: BootTime, out: &mut Actions) {
-        let (start, action) = step;
-        self.process.enter(Phase::Starting(start), now);
-        out.push(action);
+    /// Has those examined that are not yet.
+    fn survey_all(turn: &mut Turn<'_>) {
+        for watched in turn.databases.iter_mut() {
+            if watched.replica.begin_survey() {
+                turn.out.push(Action::Survey(watched.id()));
+            }
+        }
+    }
+
+    /// What Litestream's configuration names is known: others may have to be examined than before.
+    pub(in crate::agent) fn understood(&mut self, turn: &mut Turn<'_>) {
+        if let Phase::Starting(start) = &mut self.process.phase
+            && let Step::Survey(rotation) = start.step()
+        {
+            start.understands();
+            Self::survey_all(turn);
+            self.go_on_surveyed(rotation, turn);
+        }
     }
 
     /// Launches Litestream with the newest credentials, which may have expired meanwhile.
-    fn launch(&mut self, rotation: Rotation, now: BootTime, out: &mut Actions) {
-        if !self.process.has_credentials(now) || self.leaving.is_some_and(|limit| limit <= now) {
-            return self.process.enter(Phase::Idle, now);
+    fn launch(&mut self, rotation: Rotation, turn: &mut Turn<'_>) {
+        let is_late = self.leaving.is_some_and(|limit| limit <= turn.now);
+        if !self.process.has_credentials(turn.now) || is_late {
+            turn.stop_all();
+            return self.process.enter(Phase::Idle, turn.now);
         }
         self.rescue.hears();
-        self.replica.starts();
-        self.process.launched(rotation, now);
-        out.push(Action::Start(rotation));
+        for watched in turn.databases.iter_mut() {
+            watched.replica.starts();
+        }
+        self.process.launched(rotation, turn.now);
+        turn.out.push(Action::Start(rotation));
     }
 
-    pub(super) fn wait_to_start(
-        &mut self,
-        cause: String,
-        jitter: &mut Jitter,
-        now: BootTime,
-        out: &mut Actions,
-    ) {
-        let wait = self.process.wait_to_start(jitter, now);
-        out.warn(format!(
+    pub(super) fn wait_to_start(&mut self, cause: String, turn: &mut Turn<'_>) {
+        turn.stop_all();
+        let wait = self.process.wait_to_start(turn.jitter, turn.now);
+        turn.out.warn(format!(
             "{cause}; restarting in {:.1} s",
             wait.as_secs_f32()
         ));
         self.last_trouble = Some(cause);
+    }
+
+    /// The step of a start that is under way.
+    fn step(&self) -> Option<Step> {
+        match &self.process.phase {
+            Phase::Starting(start) => Some(start.step()),
+            _ => None,
+        }
     }
 }

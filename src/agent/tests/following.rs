@@ -6,7 +6,7 @@ use super::*;
 fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
     let mut story = Story::replicating();
     story.pass_answering(10 * MINUTE, &FOLLOWS);
-    let lag = story.report().lag.expect("it was measured");
+    let lag = story.report().databases[0].lag.expect("it was measured");
     assert!(lag.time <= 31 * SECOND && lag.rows <= 7, "{lag:?}");
     assert!(story.report().state.is_healthy());
 
@@ -15,7 +15,7 @@ fn a_replica_that_follows_is_asked_again_and_one_that_stops_is_noticed() {
     let report = story.report();
     assert!(is_unhealthy(&report), "{report:?}");
     assert!(has_problem(&report, "SlowDown"), "{report:?}");
-    let lag = report.lag.expect("it was measured");
+    let lag = report.databases[0].lag.expect("it was measured");
     assert!(lag.time >= 3 * MINUTE && lag.rows >= 30, "{lag:?}");
 
     story.pass_answering(MINUTE, &FOLLOWS);
@@ -28,17 +28,17 @@ fn what_is_proved_of_a_database_says_nothing_of_another() {
     let mut policy = story.agent.policy.clone();
     story.tell(Event::Reloaded(policy.clone()));
     assert!(story.report().state.is_healthy());
-    policy.database = "/data/other.db".into();
+    policy.databases = vec![watch(OTHER, true)];
     // What was asked of the one before is asked anew of this one, whose WAL nobody holds yet.
     let done = story.tell(Event::Reloaded(policy));
-    assert!(done.contains(&Action::TakeGuard), "{done:?}");
-    assert!(done.contains(&Action::WriteRow), "{done:?}");
+    assert!(done.contains(&Action::TakeGuard(OTHER)), "{done:?}");
+    assert!(done.contains(&Action::WriteRow(OTHER)), "{done:?}");
     let report = story.report();
     assert!(
-        !report.state.is_healthy() && report.proof.is_none(),
+        !report.state.is_healthy() && report.databases[0].proof.is_none(),
         "{report:?}"
     );
-    assert_eq!(story.agent.last_seen(), None);
+    assert_eq!(story.agent.last_seen(OTHER), None);
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
     let mut story = Story::started();
     let done = story.pass(21 * SECOND);
     assert_eq!(done, [(20 * SECOND, Action::Greet)], "it was asked before");
-    let (activity, _, trouble) = story.agent.replicator.activity();
+    let (activity, _, trouble) = story.activity();
     assert_eq!(activity, Activity::CatchingUp);
     let trouble = trouble.expect("it is late");
     assert!(trouble.contains("more than 20 s"), "{trouble}");
@@ -54,7 +54,7 @@ fn a_sync_that_is_late_is_named_asked_again_and_still_believed() {
     story.tell(Event::Greeted);
     assert_eq!(story.pass(3 * MINUTE - 2 * SECOND), []);
     let done = story.pass(2 * SECOND);
-    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+    assert!(done.iter().any(|(_, a)| *a == Action::Sync(DB)), "{done:?}");
     story.prove();
 
     // What was asked for once more is answered before it is asked once more again.
@@ -71,7 +71,7 @@ fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() 
         story.tell(Event::Tick);
         story.tell(granted(12 * HOUR));
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Row(DB, Ok(2)));
         story.pass_answering(10 * MINUTE, &FOLLOWS);
         let begun = story.now.boot;
         while story.agent.deadline() <= begun + HOUR {
@@ -79,14 +79,14 @@ fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() 
             let mut actions = VecDeque::from(story.tell(Event::Tick));
             while let Some(action) = actions.pop_front() {
                 match action {
-                    Action::WriteRow => actions.extend(story.tell(Event::Row(Ok(7)))),
+                    Action::WriteRow(DB) => actions.extend(story.tell(Event::Row(DB, Ok(7)))),
                     Action::Greet if !hangs => {
                         actions.extend(story.tell(Event::Greeted));
                     }
                     _ => {}
                 }
             }
-            if matches!(story.agent.replicator.activity().0, Activity::Stopping) {
+            if matches!(story.activity().0, Activity::Stopping) {
                 break;
             }
         }
@@ -97,11 +97,38 @@ fn a_litestream_that_hangs_is_restarted_sooner_than_one_that_s3_keeps_waiting() 
 }
 
 #[test]
-fn without_a_heartbeat_the_replica_is_asked_all_the_same() {
+fn without_a_heartbeat_the_replica_is_asked_about_what_the_application_committed() {
     let mut story = Story::replicating();
     story.reload_without_heartbeat();
-    let done = story.pass(31 * SECOND);
-    assert!(done.iter().any(|(_, a)| *a == Action::Sync), "{done:?}");
+    let mut asked = Vec::new();
+    for (mark, is_asked) in [
+        // Nobody has looked before the last proof.
+        (Some(7), true),
+        (Some(7), false),
+        (Some(7), false),
+        (Some(8), true),
+        (Some(8), false),
+        // What can't be read shows nothing.
+        (None, true),
+        (None, true),
+        (Some(8), true),
+        (Some(8), false),
+    ] {
+        let mut done: Vec<_> = story.pass(30 * SECOND);
+        assert!(done.iter().any(|(_, a)| *a == Action::LookForCommit(DB)));
+        let more = story.tell(Event::LastCommit(DB, mark));
+        done.extend(more.into_iter().map(|action| (SECOND, action)));
+        asked.push(is_asked);
+        let syncs = done.iter().filter(|(_, a)| *a == Action::Sync(DB)).count();
+        assert_eq!(syncs, usize::from(is_asked), "{asked:?}: {done:?}");
+        if is_asked {
+            story.follows();
+        }
+        let unproved = story.report().databases[0].unproved_for;
+        assert!(unproved <= Some(30 * SECOND), "{asked:?}: {unproved:?}");
+    }
+    let database = story.agent.databases.get(DB).expect("the database");
+    assert!(database.replica.ledger.is_idle());
 }
 
 #[test]
@@ -112,7 +139,7 @@ fn a_litestream_that_does_not_follow_is_restarted_once_before_it_is_only_reporte
         story.tell(Event::Tick);
         story.tell(granted(12 * HOUR));
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Row(DB, Ok(2)));
         story.pass_answering(10 * MINUTE, &FOLLOWS);
         assert_eq!(story.report().replication, Activity::Replicating);
 
@@ -141,28 +168,31 @@ const NO_SOCKET: Says = Err(SyncFailure::NoSocket);
 #[test]
 fn a_litestream_that_is_slow_to_start_is_not_taken_for_one_without_a_control_socket() {
     let mut story = Story::started();
-    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
     story.pass_answering(30 * SECOND, &NO_SOCKET);
     let report = story.report();
     assert_eq!(report.replication, Activity::CatchingUp);
     assert!(!report.state.is_healthy());
-    assert!(report.guard_held.is_some(), "the WAL is open to everybody");
+    assert!(
+        report.databases[0].guard_held.is_some(),
+        "the WAL is open to everybody"
+    );
     story.pass_answering(2 * SECOND, &FOLLOWS);
     let report = story.report();
     assert!(report.state.is_healthy());
-    assert!(report.proof.is_some());
+    assert!(report.databases[0].proof.is_some());
 }
 
 #[test]
 fn a_litestream_without_a_control_socket_is_asked_again_all_the_same() {
     let mut story = Story::started();
-    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
     story.pass_answering(MINUTE, &NO_SOCKET);
     let report = story.report();
     assert_eq!(report.replication, Activity::Replicating);
-    assert_eq!(report.proof, None);
+    assert_eq!(report.databases[0].proof, None);
     story.pass_answering(MINUTE, &FOLLOWS);
-    assert!(story.report().proof.is_some());
+    assert!(story.report().databases[0].proof.is_some());
 }
 
 #[test]
@@ -185,24 +215,24 @@ fn a_control_socket_that_is_gone_is_a_fault() {
 #[test]
 fn a_sync_of_an_idle_database_proves_no_row() {
     let mut story = Story::replicating();
-    let idle = |story: &mut Story| story.tell(Event::Synced(Ok(position(2))));
+    let idle = |story: &mut Story| story.tell(Event::Synced(DB, Ok(position(2))));
     let mut rows = 0;
     for _ in 0..60 {
         story.now.boot = story.agent.deadline();
         let mut actions = VecDeque::from(story.tell(Event::Tick));
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::WriteRow => {
+                Action::WriteRow(DB) => {
                     rows += 1;
-                    actions.extend(story.tell(Event::Row(Ok(10 + rows))));
+                    actions.extend(story.tell(Event::Row(DB, Ok(10 + rows))));
                 }
-                Action::Sync => actions.extend(idle(&mut story)),
+                Action::Sync(DB) => actions.extend(idle(&mut story)),
                 _ => {}
             }
         }
     }
     let report = story.report();
-    let lag = report.lag.expect("it was measured");
+    let lag = report.databases[0].lag.expect("it was measured");
     assert_eq!(
         lag.row, 3,
         "the last one that a transaction was taken after"
@@ -218,16 +248,23 @@ fn without_a_heartbeat_an_idle_database_is_healthy_and_one_that_nobody_reads_is_
     story.tell(granted(12 * HOUR));
     story.tell(Event::Started(Ok(())));
     let says = |local, last_commit| {
-        Event::Synced(Ok(Answer {
-            last_commit,
-            ..position(local)
-        }))
+        Event::Synced(
+            DB,
+            Ok(Answer {
+                last_commit,
+                ..position(local)
+            }),
+        )
     };
     let pass = |story: &mut Story, local, last_commit| {
         let end = story.now.boot + 5 * MINUTE;
         while story.agent.deadline() <= end {
             story.now.boot = story.agent.deadline();
-            if story.tell(Event::Tick).contains(&Action::Sync) {
+            let mut done = story.tell(Event::Tick);
+            if done.contains(&Action::LookForCommit(DB)) {
+                done.extend(story.tell(Event::LastCommit(DB, last_commit)));
+            }
+            if done.contains(&Action::Sync(DB)) {
                 story.tell(says(local, last_commit));
             }
         }
@@ -236,7 +273,7 @@ fn without_a_heartbeat_an_idle_database_is_healthy_and_one_that_nobody_reads_is_
     pass(&mut story, 5, Some(1));
     let report = story.report();
     assert!(
-        report.state.is_healthy() && report.proof.is_some(),
+        report.state.is_healthy() && report.databases[0].proof.is_some(),
         "{report:?}"
     );
     pass(&mut story, 5, Some(2));
@@ -248,20 +285,26 @@ fn without_a_heartbeat_an_idle_database_is_healthy_and_one_that_nobody_reads_is_
 #[test]
 fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
     let mut story = Story::begin(SupervisorKind::Child);
-    story.tell(Event::Recalled(Earlier {
-        debt: Debt::Unknown,
-        begins_anew: false,
-    }));
-    assert_eq!(story.tell(Event::Row(Ok(7))), [Action::AskRowBefore(7)]);
-    story.tell(Event::Inherited(HOUR));
-    assert!(story.tell(Event::Row(Ok(8))).is_empty(), "once");
+    story.tell(Event::Recalled(
+        DB,
+        Earlier {
+            debt: Debt::Unknown,
+            begins_anew: false,
+        },
+    ));
+    assert_eq!(
+        story.tell(Event::Row(DB, Ok(7))),
+        [Action::AskRowBefore(DB, 7)]
+    );
+    story.tell(Event::Inherited(DB, HOUR));
+    assert!(story.tell(Event::Row(DB, Ok(8))).is_empty(), "once");
     assert!(story.report().unproved_for >= Some(HOUR));
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
     assert!(
         !story
-            .tell(Event::Row(Ok(7)))
-            .contains(&Action::AskRowBefore(7))
+            .tell(Event::Row(DB, Ok(7)))
+            .contains(&Action::AskRowBefore(DB, 7))
     );
 }
 
@@ -272,10 +315,10 @@ fn what_litestream_replicates_is_asked_until_it_tells() {
     for second in 0..300 {
         let mut done: Vec<_> = story.pass(SECOND).into_iter().map(|(_, a)| a).collect();
         // It answers each sync, and nothing else before the fifth minute.
-        if second < 2 || done.contains(&Action::Sync) {
+        if second < 2 || done.contains(&Action::Sync(DB)) {
             let said = story.say(&FOLLOWS);
             done.extend(story.tell(said));
-            done.extend(story.tell(Event::Row(Ok(8))));
+            done.extend(story.tell(Event::Row(DB, Ok(8))));
         }
         if done.contains(&Action::List) {
             asked.push(second);
@@ -285,7 +328,10 @@ fn what_litestream_replicates_is_asked_until_it_tells() {
     assert_eq!(waits, [30, 60, 120], "{asked:?}");
     story.tell(Event::Listed(Vec::new()));
     assert_eq!(story.pass_answering(HOUR, &FOLLOWS), 0);
-    assert_eq!(story.agent.replicator.introduced_at(), BootTime::NEVER);
+    assert_eq!(
+        story.agent.replicator.introduced_at(&story.agent.databases),
+        BootTime::NEVER
+    );
 }
 
 /// Litestream reads its configuration at a start alone, and the guard and the look are about one database.
@@ -293,33 +339,48 @@ fn what_litestream_replicates_is_asked_until_it_tells() {
 fn another_database_in_the_configuration_gets_a_litestream_a_guard_and_a_look_of_its_own() {
     let other = |story: &Story| {
         let mut policy = story.agent.policy.clone();
-        policy.database = "/data/other.db".into();
+        policy.databases = vec![watch(OTHER, true)];
         Event::Reloaded(policy)
     };
     let mut story = Story::replicating();
     let reloaded = other(&story);
-    assert_eq!(story.tell(reloaded), [Action::TakeGuard, Action::WriteRow]);
-    story.tell(Event::GuardTaken(Ok(())));
-    assert_eq!(story.tell(Event::Row(Ok(1))), [Action::Sync]);
+    assert_eq!(
+        story.tell(reloaded),
+        // The second one is due anyway.
+        [
+            Action::TakeGuard(OTHER),
+            Action::WriteRow(OTHER),
+            Action::WriteRow(OTHER)
+        ]
+    );
+    story.tell(Event::GuardTaken(OTHER, Ok(())));
+    assert_eq!(story.tell(Event::Row(OTHER, Ok(1))), [Action::Sync(OTHER)]);
     let unknown = SyncFailure::Failed("no such database".to_owned());
-    let done = story.tell(Event::Synced(Err(unknown)));
+    let done = story.tell(Event::Synced(OTHER, Err(unknown)));
     assert_eq!(done, [Action::Terminate], "one that is asked for it");
 
     // On the way to a start what was looked at is the one before.
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
-    story.tell(Event::Row(Ok(1)));
-    story.tell(Event::GuardTaken(Ok(())));
-    assert!(story.tell_alone(granted(HOUR)).contains(&Action::Survey));
+    story.tell(Event::Row(DB, Ok(1)));
+    story.tell(Event::GuardTaken(DB, Ok(())));
+    assert!(
+        story
+            .tell_alone(granted(HOUR))
+            .contains(&Action::Survey(DB))
+    );
     let reloaded = other(&story);
-    assert_eq!(
-        story.tell_alone(reloaded),
-        [
-            Action::ReleaseGuard,
-            Action::AbandonStart,
-            Action::Survey,
-            Action::TakeGuard
-        ]
+    let done = story.tell_alone(reloaded);
+    let wanted = [
+        Action::ReleaseGuard(DB),
+        Action::AbandonStart,
+        Action::Survey(OTHER),
+        Action::TakeGuard(OTHER),
+    ];
+    let mut of_start = done.iter().filter(|a| wanted.contains(a));
+    assert!(
+        wanted.iter().all(|w| of_start.next() == Some(w)),
+        "{done:?}"
     );
 
     // So is what was looked for.
@@ -328,13 +389,13 @@ fn another_database_in_the_configuration_gets_a_litestream_a_guard_and_a_look_of
     story.tell(granted(HOUR));
     assert!(
         story
-            .tell(Event::DatabaseMissing)
-            .contains(&Action::LookForReplica)
+            .tell(Event::DatabaseMissing(DB))
+            .contains(&Action::LookForReplica(DB))
     );
     let reloaded = other(&story);
-    assert!(story.tell(reloaded).contains(&Action::AbandonLook));
-    let done = story.tell(Event::Looked(Ok(false)));
-    assert!(!done.contains(&Action::WriteFirstRow), "{done:?}");
+    assert!(story.tell(reloaded).contains(&Action::AbandonLook(DB)));
+    let done = story.tell(Event::Looked(DB, Ok(false)));
+    assert!(!done.contains(&Action::WriteFirstRow(DB)), "{done:?}");
 }
 
 /// systemd may stop what it runs for the reset of the local state: nothing runs then, whatever was before.
@@ -342,22 +403,22 @@ fn another_database_in_the_configuration_gets_a_litestream_a_guard_and_a_look_of
 fn a_unit_that_was_stopped_is_not_taken_for_one_that_runs() {
     let mut story = Story::begin(SupervisorKind::Systemd);
     story.tell(Event::Tick);
-    story.tell(Event::Row(Ok(1)));
-    story.tell(Event::GuardTaken(Ok(())));
+    story.tell(Event::Row(DB, Ok(1)));
+    story.tell(Event::GuardTaken(DB, Ok(())));
     story.tell(granted(MINUTE));
-    story.tell(Event::Row(Ok(2)));
+    story.tell(Event::Row(DB, Ok(2)));
     story.follows();
     story.tell(Event::Started(Ok(())));
-    story.tell(Event::Row(Ok(3)));
+    story.tell(Event::Row(DB, Ok(3)));
     let corrupt = SyncFailure::StateCorrupt("ltx".to_owned());
-    let done = story.tell(Event::Synced(Err(corrupt)));
-    assert!(done.contains(&Action::ResetState), "{done:?}");
+    let done = story.tell(Event::Synced(DB, Err(corrupt)));
+    assert!(done.contains(&Action::ResetState(DB)), "{done:?}");
     // The credentials end while it is being dropped, and the next ones are not worth a start.
     story.pass(MINUTE);
-    story.tell(Event::StateReset(Ok(true)));
+    story.tell(Event::StateReset(DB, Ok(true)));
     story.tell(granted(SECOND));
     for _ in 0..10 {
-        let (activity, ..) = story.agent.replicator.activity();
+        let (activity, ..) = story.activity();
         assert_eq!(activity, Activity::WaitingForCredentials);
         story.pass(SECOND);
     }

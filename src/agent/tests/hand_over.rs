@@ -7,30 +7,32 @@ fn a_hand_over_has_its_order() {
     let mut story = Story::replicating();
     story.pass_answering(55 * MINUTE, &FOLLOWS);
     let mut done = story.tell(granted(HOUR));
-    done.extend(story.tell(Event::Row(Ok(3))));
-    done.extend(story.tell(Event::GuardTaken(Ok(()))));
+    done.extend(story.tell(Event::Row(DB, Ok(3))));
+    done.extend(story.tell(Event::GuardTaken(DB, Ok(()))));
     done.extend(story.follows());
     done.extend(story.tell(Event::Exited("exit status: 0".to_owned())));
     done.extend(story.tell(Event::Started(Ok(()))));
-    done.extend(story.tell(Event::Row(Ok(4))));
+    done.extend(story.tell(Event::Row(DB, Ok(4))));
     done.extend(story.follows());
     done.dedup();
     let wanted = [
-        Action::WriteRow,
-        Action::TakeGuard,
-        Action::Sync,
+        Action::WriteRow(DB),
+        Action::TakeGuard(DB),
+        Action::Sync(DB),
         Action::Terminate,
         Action::Start(Rotation::Restart),
-        Action::WriteRow,
-        Action::Sync,
-        Action::ReleaseGuard,
+        Action::WriteRow(DB),
+        Action::Sync(DB),
+        Action::ReleaseGuard(DB),
         Action::List,
     ];
     assert_eq!(done, wanted);
     let report = story.report();
     assert_eq!((report.rotations, report.starts), (1, 2));
     assert_eq!(
-        report.proof.map(|proof| proof.position.replicated),
+        report.databases[0]
+            .proof
+            .map(|proof| proof.position.replicated),
         Some(story.transaction)
     );
 }
@@ -40,25 +42,31 @@ fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
     for supervisor in [SupervisorKind::Child, SupervisorKind::Systemd] {
         let mut story = Story::rotating(supervisor, Some(Rotation::Refresh));
         story.tell(Event::Tick);
-        story.tell(Event::Row(Ok(1)));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::Row(DB, Ok(1)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         story.tell(granted(HOUR));
-        story.tell(Event::Row(Ok(2)));
-        story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+        story.tell(Event::Row(DB, Ok(2)));
+        story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
         assert_eq!(story.report().rotation, Some(Rotation::Refresh));
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(3)));
+        story.tell(Event::Row(DB, Ok(3)));
         story.prove();
 
         story.pass_answering(55 * MINUTE, &FOLLOWS);
         let mut done = story.tell(granted(HOUR));
-        done.extend(story.tell(Event::Row(Ok(8))));
-        assert_eq!(done, [Action::WriteRow, Action::Sync]);
+        done.extend(story.tell(Event::Row(DB, Ok(8))));
+        assert_eq!(done, [Action::WriteRow(DB), Action::Sync(DB)]);
         story.follows();
         let report = story.report();
         assert_eq!((report.rotations, report.starts), (1, 1));
-        assert_eq!((report.last_gap, report.guard_held), (None, None));
-        assert_eq!(report.lag.map(|lag| (lag.row, lag.rows)), Some((8, 0)));
+        assert_eq!(
+            (report.last_gap, report.databases[0].guard_held),
+            (None, None)
+        );
+        assert_eq!(
+            report.databases[0].lag.map(|lag| (lag.row, lag.rows)),
+            Some((8, 0))
+        );
     }
 }
 
@@ -69,7 +77,7 @@ fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
         story.tell(Event::Tick);
         story.tell(granted(HOUR));
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Row(DB, Ok(2)));
         story.follows();
         story.pass_answering(MINUTE, &FOLLOWS);
         story.step = step;
@@ -77,8 +85,8 @@ fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
         assert!(!story.tell(Event::ClockStepped).contains(&Action::Terminate));
         story.pass_answering(54 * MINUTE, &FOLLOWS);
         story.tell(granted(HOUR));
-        story.tell(Event::Row(Ok(8)));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::Row(DB, Ok(8)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         let done = story.follows();
         assert_eq!(done.contains(&Action::Terminate), restarts, "{done:?}");
     }
@@ -92,9 +100,9 @@ fn a_locked_database_holds_a_hand_over_up_for_two_seconds_at_most() {
     let begun = story.now.boot;
     let mut taken = None;
     while taken.is_none() && story.now.boot.since(begun) < MINUTE {
-        story.tell(Event::Row(Err("it is locked".to_owned())));
+        story.tell(Event::Row(DB, Err("it is locked".to_owned())));
         story.now.boot = story.agent.deadline();
-        if story.tell(Event::Tick).contains(&Action::TakeGuard) {
+        if story.tell(Event::Tick).contains(&Action::TakeGuard(DB)) {
             taken = Some(story.now.boot.since(begun));
         }
     }
@@ -112,11 +120,11 @@ fn a_last_sync_that_cannot_succeed_is_cut_short() {
             story.tell(Event::Tick);
         }
         story.tell(granted(HOUR));
-        story.tell(Event::Row(Ok(3)));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::Row(DB, Ok(3)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         assert!(
             story
-                .tell(Event::Synced(Err(SyncFailure::NoSocket)))
+                .tell(Event::Synced(DB, Err(SyncFailure::NoSocket)))
                 .contains(&Action::Terminate)
         );
         let done = story.pass(30 * SECOND);
@@ -157,9 +165,9 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
         is_unhealthy(&story.report()),
         "healthy before the replica followed"
     );
-    story.tell(Event::Row(Ok(3)));
-    story.tell(Event::GuardTaken(Ok(())));
-    story.tell(Event::Synced(Err(SyncFailure::NoSocket)));
+    story.tell(Event::Row(DB, Ok(3)));
+    story.tell(Event::GuardTaken(DB, Ok(())));
+    story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
     assert_eq!(story.tell(Event::Terminate), []);
     assert!(
         story
@@ -167,7 +175,7 @@ fn an_end_in_a_hand_over_after_an_outage_still_brings_the_last_rows_out() {
             .contains(&Action::Start(Rotation::Restart))
     );
     story.tell(Event::Started(Ok(())));
-    story.tell(Event::Row(Ok(4)));
+    story.tell(Event::Row(DB, Ok(4)));
     assert!(story.follows().contains(&Action::Terminate));
     assert!(
         story

@@ -211,8 +211,8 @@ fn a_session_that_s3_says_has_ended_is_fetched_anew_and_not_in_a_storm() {
             let mut actions = VecDeque::from(story.tell(Event::Tick));
             while let Some(action) = actions.pop_front() {
                 let came_of_it = match action {
-                    Action::WriteRow => Event::Row(Ok(7)),
-                    Action::Sync => story.say(answer),
+                    Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+                    Action::Sync(DB) => story.say(answer),
                     Action::Terminate => Event::Exited("exit status: 0".to_owned()),
                     Action::Start(_) => Event::Started(Ok(())),
                     Action::Fetch => {

@@ -41,7 +41,7 @@ fn litestream_dying_again_and_again_is_started_ever_less_often() {
     let mut waits = Vec::new();
     for _ in 0..12 {
         story.tell(Event::Exited("signal: 9 (SIGKILL)".to_owned()));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         let done = story.pass(2 * MINUTE);
         let start = done
             .iter()
@@ -65,27 +65,27 @@ fn useless_local_state_is_reset_once_an_hour_at_most() {
 
 fn reset_once_an_hour(useless: &SyncFailure) {
     let begins_anew = *useless == SyncFailure::BeginningMissed;
-    let useless = || Event::Synced(Err(useless.clone()));
+    let useless = || Event::Synced(DB, Err(useless.clone()));
     let mut story = Story::begin(SupervisorKind::Child);
     story.tell(Event::Tick);
     story.tell(granted(6 * HOUR));
     story.tell(Event::Started(Ok(())));
-    story.tell(Event::Row(Ok(2)));
+    story.tell(Event::Row(DB, Ok(2)));
     assert!(story.tell(useless()).contains(&Action::Terminate));
     assert!(
         story
             .tell(Event::Exited("exit status: 0".to_owned()))
-            .contains(&Action::ResetState)
+            .contains(&Action::ResetState(DB))
     );
-    let mut done = story.tell(Event::StateReset(Ok(true)));
+    let mut done = story.tell(Event::StateReset(DB, Ok(true)));
     if begins_anew {
-        done = story.tell(Event::GuardTaken(Ok(())));
-        assert_eq!(done, [Action::ReleaseGuard, Action::EmptyWal]);
-        done = story.tell(Event::WalEmptied(Ok(())));
+        done = story.tell(Event::GuardTaken(DB, Ok(())));
+        assert_eq!(done, [Action::ReleaseGuard(DB), Action::EmptyWal(DB)]);
+        done = story.tell(Event::WalEmptied(DB, Ok(())));
     }
     assert!(done.contains(&Action::Start(Rotation::Restart)));
     story.tell(Event::Started(Ok(())));
-    story.tell(Event::Row(Ok(3)));
+    story.tell(Event::Row(DB, Ok(3)));
     assert!(!story.tell(useless()).contains(&Action::Terminate));
 }
 
@@ -93,12 +93,12 @@ fn reset_once_an_hour(useless: &SyncFailure) {
 fn surveyed(survey: Survey) -> (Story, Vec<Action>) {
     let mut story = Story::replicating();
     story.tell_alone(Event::Exited("signal: 9".to_owned()));
-    story.tell_alone(Event::Row(Ok(4)));
-    story.tell_alone(Event::GuardTaken(Ok(())));
+    story.tell_alone(Event::Row(DB, Ok(4)));
+    story.tell_alone(Event::GuardTaken(DB, Ok(())));
     story.now.boot = story.now.boot + 3 * SECOND;
     let started = story.tell_alone(Event::Tick);
-    assert!(started.contains(&Action::Survey), "{started:?}");
-    let done = story.tell_alone(Event::Surveyed(Ok(survey)));
+    assert!(started.contains(&Action::Survey(DB)), "{started:?}");
+    let done = story.tell_alone(Event::Surveyed(DB, Ok(survey)));
     (story, done)
 }
 
@@ -113,25 +113,28 @@ fn a_start_on_a_wal_that_was_reset_begins_anew_with_nobody_holding_it() {
     let (_, done) = surveyed(Survey::default());
     assert_eq!(done, std::slice::from_ref(&start));
     let (mut story, done) = surveyed(RESET);
-    assert_eq!(done, [Action::ReleaseGuard, Action::EmptyWal]);
-    let done = story.tell_alone(Event::WalEmptied(Ok(())));
-    assert_eq!(done, [start, Action::TakeGuard]);
+    assert_eq!(done, [Action::ReleaseGuard(DB), Action::EmptyWal(DB)]);
+    let done = story.tell_alone(Event::WalEmptied(DB, Ok(())));
+    assert_eq!(done, [start, Action::TakeGuard(DB)]);
     // What it says then is compared with nothing that was said before.
-    assert_eq!(story.agent.last_seen(), None);
+    assert_eq!(story.agent.last_seen(DB), None);
 }
 
 #[test]
 fn a_start_that_would_make_a_good_replica_wrong_is_put_off() {
     let (mut story, _) = surveyed(RESET);
-    let done = story.tell_alone(Event::WalEmptied(Err("it is in use by others".to_owned())));
-    assert_eq!(done, [Action::TakeGuard]);
+    let done = story.tell_alone(Event::WalEmptied(
+        DB,
+        Err("it is in use by others".to_owned()),
+    ));
+    assert_eq!(done, [Action::TakeGuard(DB)]);
     let report = story.report();
     assert_eq!(report.replication, Activity::WaitingToRestart);
     assert!(has_problem(&report, "it is in use by others"), "{report:?}");
     story.now.boot = story.agent.deadline() + MINUTE;
-    assert!(story.tell_alone(Event::Tick).contains(&Action::Survey));
+    assert!(story.tell_alone(Event::Tick).contains(&Action::Survey(DB)));
     // Nobody knows how its files look: it is not started either.
-    let done = story.tell_alone(Event::Surveyed(Err("it was killed".to_owned())));
+    let done = story.tell_alone(Event::Surveyed(DB, Err("it was killed".to_owned())));
     assert_eq!(done, []);
     assert_eq!(story.report().replication, Activity::WaitingToRestart);
 }
@@ -147,9 +150,12 @@ fn a_disk_that_shows_nothing_is_given_up_and_looked_at_again() {
         "{done:?}"
     );
     let done = story.pass(MINUTE);
-    assert!(done.iter().all(|(_, a)| *a != Action::EmptyWal), "{done:?}");
+    assert!(
+        done.iter().all(|(_, a)| *a != Action::EmptyWal(DB)),
+        "{done:?}"
+    );
     let (mut story, done) = surveyed(RESET);
-    assert!(done.contains(&Action::EmptyWal));
+    assert!(done.contains(&Action::EmptyWal(DB)));
     // The daemon is to end: the emptying gets no longer than a hand-over would.
     assert_eq!(story.tell_alone(Event::Terminate), []);
     let done = story.pass(MINUTE);
@@ -176,14 +182,14 @@ fn a_guard_that_is_let_go_at_a_bound_has_the_wal_emptied() {
     let in_use = Err("it is in use by others".to_owned());
     for (emptied, begins_anew) in [(Some(Ok(())), false), (Some(in_use), true), (None, true)] {
         let mut story = Story::started();
-        let done = story.tell(Event::WalTooLarge);
-        assert_eq!(done, [Action::AbandonGuard]);
+        let done = story.tell(Event::WalTooLarge(DB));
+        assert_eq!(done, [Action::AbandonGuard(DB)]);
         if let Some(emptied) = emptied.clone() {
-            assert_eq!(story.tell(Event::WalEmptied(emptied)), []);
+            assert_eq!(story.tell(Event::WalEmptied(DB, emptied)), []);
         }
         // Whether Litestream has read all of it before it was reset nobody can tell.
-        story.tell(Event::Row(Ok(5)));
-        let done = story.tell(Event::Synced(Ok(position(99))));
+        story.tell(Event::Row(DB, Ok(5)));
+        let done = story.tell(Event::Synced(DB, Ok(position(99))));
         assert_eq!(
             done.contains(&Action::Terminate),
             begins_anew,
@@ -216,14 +222,14 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
         };
         let (mut story, _) = surveyed(survey);
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(5)));
-        let done = story.tell(Event::Synced(Ok(said)));
+        story.tell(Event::Row(DB, Ok(5)));
+        let done = story.tell(Event::Synced(DB, Ok(said)));
         assert_eq!(
             done.contains(&Action::Terminate),
             is_dropped,
             "{what}: {done:?}"
         );
-        let (_, _, trouble) = story.agent.replicator.activity();
+        let (_, _, trouble) = story.activity();
         assert_eq!(
             trouble.is_some_and(|t| t.contains(BEGINNING_MISSED)),
             is_dropped,
@@ -245,11 +251,11 @@ fn files_that_were_replaced_since_the_last_answer_are_dropped_before_a_start() {
     };
     for (found, is_dropped) in [(Some(1), false), (Some(2), true), (None, true)] {
         let mut story = Story::started();
-        story.tell(Event::Synced(Ok(answer(1))));
+        story.tell(Event::Synced(DB, Ok(answer(1))));
         story.tell_alone(Event::Exited("signal: 9".to_owned()));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         let mut done = VecDeque::new();
-        while !done.contains(&Action::Survey) {
+        while !done.contains(&Action::Survey(DB)) {
             story.now.boot = story.agent.deadline();
             done.extend(story.tell_alone(Event::Tick));
         }
@@ -257,8 +263,12 @@ fn files_that_were_replaced_since_the_last_answer_are_dropped_before_a_start() {
             wal_was_reset: false,
             folder: found,
         };
-        let done = story.tell_alone(Event::Surveyed(Ok(survey)));
-        assert_eq!(done.contains(&Action::ResetState), is_dropped, "{done:?}");
+        let done = story.tell_alone(Event::Surveyed(DB, Ok(survey)));
+        assert_eq!(
+            done.contains(&Action::ResetState(DB)),
+            is_dropped,
+            "{done:?}"
+        );
         assert_eq!(
             done.contains(&Action::Start(Rotation::Restart)),
             !is_dropped
@@ -272,9 +282,10 @@ fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
     for begins_anew in [false, true] {
         let mut story = Story::begin(SupervisorKind::Child);
         let debt = Debt::Nothing;
-        let told = story
-            .agent
-            .handle(Event::Recalled(Earlier { debt, begins_anew }), story.now);
+        let told = story.agent.handle(
+            Event::Recalled(DB, Earlier { debt, begins_anew }),
+            story.now,
+        );
         let kept = |actions: &[Action]| {
             actions.iter().rev().find_map(|action| match action {
                 Action::Remember(_, legacy) => Some(legacy.begins_anew),
@@ -282,21 +293,25 @@ fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
             })
         };
         assert_eq!(kept(&told), Some(begins_anew));
-        story.tell(Event::Row(Ok(1)));
-        story.tell(Event::GuardTaken(Ok(())));
+        story.tell(Event::Row(DB, Ok(1)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
         let done = story.tell(granted(HOUR));
-        assert_eq!(done.contains(&Action::ResetState), begins_anew, "{done:?}");
+        assert_eq!(
+            done.contains(&Action::ResetState(DB)),
+            begins_anew,
+            "{done:?}"
+        );
         if !begins_anew {
             continue;
         }
-        let done = story.tell(Event::StateReset(Ok(true)));
-        assert!(done.contains(&Action::EmptyWal), "{done:?}");
-        let done = story.tell(Event::WalEmptied(Ok(())));
+        let done = story.tell(Event::StateReset(DB, Ok(true)));
+        assert!(done.contains(&Action::EmptyWal(DB)), "{done:?}");
+        let done = story.tell(Event::WalEmptied(DB, Ok(())));
         assert!(done.contains(&Action::Start(Rotation::Restart)), "{done:?}");
         story.tell(Event::Started(Ok(())));
-        story.tell(Event::Row(Ok(2)));
+        story.tell(Event::Row(DB, Ok(2)));
         story.follows();
-        story.tell(Event::Row(Ok(3)));
+        story.tell(Event::Row(DB, Ok(3)));
         // Nothing but a proof says that it is mended.
         let said = story.say(&FOLLOWS);
         assert_eq!(kept(&story.agent.handle(said, story.now)), Some(false));

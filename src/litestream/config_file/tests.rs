@@ -221,17 +221,15 @@ fn a_prefix_from_a_variable_that_is_unset_is_a_fault_that_names_it() {
 }
 
 #[test]
-fn names_the_databases_that_nobody_watches() {
-    let database = Path::new("/data/app.db");
-    assert_eq!(configuration(GOOD).unwatched(database), [""; 0]);
-    let two = format!("{GOOD}  - path: /data/b.db\n  - dir: /data/more\n    pattern: '*'\n");
-    let others = ["/data/b.db", "the databases in /data/more"];
-    assert_eq!(configuration(&two).unwatched(database), others);
-    let found = findings(&two, (0, 5, 17));
-    assert!(
-        found[0].is_fault && found[0].cause.contains("/data/b.db"),
-        "{found:?}"
-    );
+fn names_each_database_in_words() {
+    let named = |text: &str| -> Vec<String> {
+        let entries = configuration(text).named().into_iter();
+        entries.map(|entry| entry.named.to_string()).collect()
+    };
+    assert_eq!(named(GOOD), ["/data/app.db"]);
+    let more = format!("{GOOD}  - path: /data/b.db\n  - dir: /data/more\n    pattern: '*'\n");
+    let all = ["/data/app.db", "/data/b.db", "the databases in /data/more"];
+    assert_eq!(named(&more), all);
 }
 
 #[test]

@@ -20,7 +20,7 @@ impl Law for Wanted {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Action(Action::TakeGuard) => {
+            Step::Action(Action::TakeGuard(_)) => {
                 let is_right = past.sight.wants_guard && !past.sight.guard_is_held;
                 Verdict::of(is_right, || format!("{:?}", past.sight))
             }
@@ -90,8 +90,8 @@ impl Law for NotAbandoned {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Event(event) => self.was_too_large = matches!(event, Event::WalTooLarge),
-            Step::Action(Action::AbandonGuard) => {
+            Step::Event(event) => self.was_too_large = matches!(event, Event::WalTooLarge(_)),
+            Step::Action(Action::AbandonGuard(_)) => {
                 let held = past.guard_since.map(|since| past.time - since);
                 let is_late = held.is_some_and(|held| held >= GUARD_LIMIT);
                 return Verdict::of(is_late || self.was_too_large, || {
@@ -120,8 +120,8 @@ impl Law for LargeWal {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Event(event) => self.is_told |= matches!(event, Event::WalTooLarge),
-            Step::Action(Action::TakeGuard) => self.is_told = false,
+            Step::Event(event) => self.is_told |= matches!(event, Event::WalTooLarge(_)),
+            Step::Action(Action::TakeGuard(_)) => self.is_told = false,
             Step::Look(_) if self.is_told => {
                 return Verdict::is_kept(!past.sight.guard_is_held, "the guard holds on to it");
             }

@@ -15,8 +15,11 @@ pub(super) const GUARD_LIMIT: Duration = Duration::from_secs(300);
 /// What the laws are told of how things are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sight {
-    /// What the configuration says, and which database it names.
-    pub(crate) watched: usize,
+    /// How often edgerepl began to watch the database.
+    pub(crate) generation: u32,
+    /// What the agent says of all of them.
+    pub(crate) device_is_healthy: bool,
+    /// What the configuration says; rows are written to this database.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) wants_guard: bool,
     pub(crate) litestream_is_child: bool,
@@ -24,16 +27,20 @@ pub(crate) struct Sight {
     /// It gets newer credentials without a restart, and is to.
     pub(crate) litestream_asks: bool,
     pub(crate) litestream_is_stuck: bool,
-    /// It replicates the database that is watched, and another one.
     pub(crate) litestream_serves_it: bool,
-    pub(crate) litestream_has_neighbour: bool,
-    /// Its configuration named another one since its start.
-    pub(crate) may_have_neighbour: bool,
     pub(crate) stop_was_asked: bool,
     pub(crate) state_is_corrupt: bool,
     /// The WAL could not be emptied, when that was the way to begin anew.
     pub(crate) wal_stays: bool,
     pub(crate) files_are_hurt: bool,
+    /// Others are watched, too.
+    pub(crate) has_siblings: bool,
+    /// The same of any database that is watched, or what is corrupt of it.
+    pub(crate) any_is_hurt: bool,
+    /// Up to when all of them were shown to be followed.
+    pub(crate) least_followed: Time,
+    /// When others were last named than before.
+    pub(crate) set_changed: Time,
     /// A Litestream that starts now takes another WAL for the one that it knows.
     pub(crate) wal_is_passed_over: bool,
     pub(crate) guard_is_held: bool,
@@ -122,7 +129,7 @@ impl Past {
     /// What a law may know of a step that it judges.
     pub(super) fn before(&mut self, step: &Step<'_>, sight: Sight, time: Time) {
         self.time = time;
-        if sight.watched != self.sight.watched {
+        if sight.generation != self.sight.generation {
             self.database_changed = time;
             self.is_new_database = true;
         }
@@ -138,7 +145,11 @@ impl Past {
             Step::Begins => self.begin(),
             Step::Event(event) => self.hear(event),
             Step::Look(glance) => self.look(glance),
-            Step::Action(_) | Step::Turned { .. } | Step::WalReset | Step::Report(_) => {}
+            Step::Action(_)
+            | Step::Turned { .. }
+            | Step::WalReset
+            | Step::Report(_)
+            | Step::Ignored => {}
         }
     }
 
@@ -146,13 +157,13 @@ impl Past {
     pub(super) fn after(&mut self, step: &Step<'_>) {
         match step {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
-            Step::Action(Action::Survey) => self.is_about_to_stop |= self.sight.litestream_is_up,
-            Step::Action(Action::TakeGuard) => self.guard_since = Some(self.time),
-            Step::Action(Action::AbandonGuard) => {
+            Step::Action(Action::Survey(_)) => self.is_about_to_stop |= self.sight.litestream_is_up,
+            Step::Action(Action::TakeGuard(_)) => self.guard_since = Some(self.time),
+            Step::Action(Action::AbandonGuard(_)) => {
                 self.guard_since = None;
                 self.guard_is_spent = true;
             }
-            Step::Action(Action::ReleaseGuard) => {
+            Step::Action(Action::ReleaseGuard(_)) => {
                 let held = self.guard_since.take().map(|since| self.time - since);
                 self.guard_is_spent = held.is_some_and(|held| held >= GUARD_LIMIT);
             }
@@ -203,7 +214,7 @@ impl Past {
                 self.last_fetch_failed = false;
             }
             Event::Fetched(Err(_)) => self.last_fetch_failed = true,
-            Event::GuardTaken(Err(_)) => {
+            Event::GuardTaken(_, Err(_)) => {
                 self.guard_since = None;
                 self.guard_failed = Some(self.time);
             }

@@ -1,6 +1,6 @@
 //! Laws of what is said to be proved, and of what is lost.
 
-use edgerepl::agent::{Action, BOUND, Event};
+use edgerepl::agent::{Action, BOUND};
 
 use super::{Law, Past, Step, Time, Verdict};
 
@@ -61,30 +61,46 @@ impl Law for ProvedIsTrue {
     }
 }
 
-/// A device on which Litestream replicates what nobody watches is not healthy, once that was told.
+/// What Litestream has listed is watched.
 #[derive(Debug, Default)]
-pub(super) struct Unwatched {
-    is_told: bool,
-}
+pub(super) struct Watched;
 
-impl Law for Unwatched {
-    const NAME: &'static str = "what nobody watches is told of";
+impl Law for Watched {
+    const NAME: &'static str = "what Litestream lists is watched";
 
     fn applies(&self, past: &Past) -> bool {
-        self.is_told && past.sight.litestream_has_neighbour
+        past.sight.litestream_serves_it
     }
 
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Event(Event::Listed(others)) => self.is_told = !others.is_empty(),
-            Step::Look(glance) if self.applies(past) => {
-                return Verdict::of(!glance.is_healthy, || format!("{glance:?}"));
-            }
-            Step::Look(_) => self.is_told &= past.sight.litestream_has_neighbour,
-            _ => {}
+            Step::Ignored => Verdict::Broken("nobody watches it".to_owned()),
+            Step::Look(_) if self.applies(past) => Verdict::Kept,
+            _ => Verdict::Silent,
         }
-        Verdict::Silent
+    }
+}
+
+/// A device is healthy only if each of its databases is.
+#[derive(Debug, Default)]
+pub(super) struct EachIsWell;
+
+impl Law for EachIsWell {
+    const NAME: &'static str = "a healthy device has no database that is not";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.sight.device_is_healthy
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if self.applies(past) => {
+                Verdict::of(glance.is_healthy, || format!("{glance:?}"))
+            }
+            _ => Verdict::Silent,
+        }
     }
 }
 
@@ -106,8 +122,8 @@ impl Law for Words {
             Step::Report(report) => {
                 let is_healthy = report.state.is_healthy();
                 let has_reason = report.state.problems().count() > 0;
-                let is_glance = past.glance.is_some_and(|g| g.is_healthy == is_healthy);
-                let is_proved = report.proof.is_some();
+                let is_glance = past.sight.device_is_healthy == is_healthy;
+                let is_proved = report.databases.iter().all(|d| d.proof.is_some());
                 let is_right = is_glance && is_healthy != has_reason && (!is_healthy || is_proved);
                 Verdict::of(is_right, || format!("{report:?}"))
             }
@@ -212,7 +228,7 @@ impl Law for LostIsKept {
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
             Step::Look(_) if self.applies(past) => Verdict::Kept,
-            Step::Action(Action::WriteFirstRow) if self.applies(past) => {
+            Step::Action(Action::WriteFirstRow(_)) if self.applies(past) => {
                 Verdict::Broken("a new one is made, and the lost one can be restored".to_owned())
             }
             _ => Verdict::Silent,

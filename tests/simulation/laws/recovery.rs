@@ -34,7 +34,7 @@ impl Law for Rows {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match (step, past.sight.heartbeat, past.disk_well_since) {
-            (Step::Event(Event::Row(Ok(_))), ..) => self.last = past.time,
+            (Step::Event(Event::Row(_, Ok(_))), ..) => self.last = past.time,
             (Step::Look(_), Some(interval), Some(disk)) if self.applies(past) => {
                 let since = self
                     .last
@@ -103,7 +103,7 @@ impl Law for Replication {
             self.last_hurt = past.time;
         }
         // What somebody has to mend, who is told of it.
-        let is_told = sight.clock_is_doubted || sight.may_have_neighbour;
+        let is_told = sight.clock_is_doubted;
         let is_proved = glance.unproved_for.unwrap_or_default() <= BOUND;
         let is_well = (glance.is_healthy || is_told && is_proved) && sight.litestream_is_up;
         // Between two looks nothing changes.
@@ -188,7 +188,7 @@ impl Law for BrokenState {
         };
         match past.fair_since() {
             Some(since) if self.applies(past) => {
-                let broken = past.time - self.last_sound.max(since);
+                let broken = past.time - self.last_sound.max(since).max(past.database_changed);
                 Verdict::of(broken < RESET_RECOVERY, || {
                     format!("it is broken for {broken:?}: {glance:?}")
                 })

@@ -67,22 +67,22 @@ pub(super) struct ReasonToStop {
     stopped_for: u64,
     /// What runs before was started by an earlier run of edgerepl, and gets a start of this one.
     started: Option<Time>,
-    /// When it was last restarted for it did not follow.
-    rescued: Option<Time>,
+    /// When it was last restarted for it did not follow, and for it hung.
+    rescued: [Option<Time>; 2],
 }
 
 impl Law for ReasonToStop {
     const NAME: &'static str = "one restart a rotation, none where it asks";
 
     fn applies(&self, past: &Past) -> bool {
-        past.end_asked.is_none() && !past.sight.state_is_corrupt && !past.sight.files_are_hurt
+        past.end_asked.is_none() && !past.sight.any_is_hurt
     }
 
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
             Step::Event(Event::Started(Ok(()))) => self.started = Some(past.time),
-            Step::Look(glance) if follows(glance) => self.rescued = None,
+            Step::Look(glance) if follows(glance) => self.rescued = [None; 2],
             Step::Action(action) if self.applies(past) && stops(action, past) => {
                 return self.stopped(past);
             }
@@ -98,21 +98,22 @@ impl ReasonToStop {
             self.stopped_for = past.grants;
             return Verdict::Kept;
         };
-        let rescued = self.rescued.map_or(Duration::ZERO, |at| at + RESCUE_PACE);
+        let kind = usize::from(past.sight.litestream_is_stuck);
+        let rescued = self.rescued[kind].map_or(Duration::ZERO, |at| at + RESCUE_PACE);
         let limit = match past.sight.litestream_is_stuck {
             true => HUNG_RESCUE_LIMIT,
             false => RESCUE_LIMIT,
         };
-        let seen = started.max(past.followed) + limit;
+        let seen = started.max(past.sight.least_followed) + limit;
         let is_rescue = past.time >= rescued.max(seen);
         // It reads its configuration at a start alone.
-        let serves_another = past.database_changed >= started;
+        let serves_another = past.sight.set_changed >= started;
         let asks = past.sight.litestream_asks;
         let is_again = past.grants == self.stopped_for;
         if is_rescue && (asks || is_again) {
             // It was decided before a sleep, perhaps, from which the hour counts.
             let awake = past.slept_until + Duration::from_secs(60);
-            self.rescued = (past.time > awake).then_some(past.time);
+            self.rescued[kind] = (past.time > awake).then_some(past.time);
         }
         self.stopped_for = past.grants;
         Verdict::of(
@@ -133,7 +134,7 @@ impl Law for CanStartAgain {
     const NAME: &'static str = "no stop with nothing to start again with";
 
     fn applies(&self, past: &Past) -> bool {
-        past.end_asked.is_none() && !past.sight.state_is_corrupt && !past.sight.files_are_hurt
+        past.end_asked.is_none() && !past.sight.any_is_hurt
     }
 
     #[inline]
@@ -150,8 +151,11 @@ impl Law for CanStartAgain {
 
 /// Litestream is not started on a WAL that was begun anew while it was down, which it takes for the one
 /// that it knows: what was in the old one would be on no replica.
+/// Where other databases would wait for ever, it is; and what comes of that is known to be wrong.
 #[derive(Debug, Default)]
-pub(super) struct KnownWal;
+pub(super) struct KnownWal {
+    is_given_up: bool,
+}
 
 impl Law for KnownWal {
     const NAME: &'static str = "no start on a WAL that it passes over";
@@ -163,19 +167,27 @@ impl Law for KnownWal {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Action(Action::Start(_)) => Verdict::is_kept(
-                !past.sight.wal_is_passed_over,
-                "Litestream takes the WAL for the one that it knows",
-            ),
+            Step::Action(Action::Start(_)) => {
+                self.is_given_up = past.sight.wal_is_passed_over;
+                match self.is_given_up && past.sight.has_siblings {
+                    true => Verdict::Silent,
+                    false => Verdict::is_kept(!self.is_given_up, PASSES_OVER),
+                }
+            }
+            Step::Look(glance) if std::mem::take(&mut self.is_given_up) => {
+                Verdict::is_kept(glance.is_broken, PASSES_OVER)
+            }
             _ => Verdict::Silent,
         }
     }
 }
 
+const PASSES_OVER: &str = "Litestream takes the WAL for the one that it knows";
+
 /// Litestream is about to be stopped by us: systemd stops it with the start that comes after a look.
 pub(super) fn stops(action: &Action, past: &Past) -> bool {
     match action {
-        Action::Survey => past.sight.litestream_is_up && !past.is_about_to_stop,
+        Action::Survey(_) => past.sight.litestream_is_up && !past.is_about_to_stop,
         Action::Terminate => past.end_asked.is_none() && !past.sight.stop_was_asked,
         _ => false,
     }

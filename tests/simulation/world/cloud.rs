@@ -11,15 +11,13 @@ use edgerepl::credentials::{FailureClass, FetchFailure};
 
 use super::device::BEGAN;
 use super::weather::{Key, Provider};
-use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World};
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World, id};
 
 /// What the device has of AWS.
 pub(super) struct Cloud {
     /// The fetch in flight, and whether it was killed.
     pub(super) fetch: Option<u64>,
     fetch_is_killed: bool,
-    /// A look for a replica, of the database of that number.
-    pub(super) look: Option<(u64, usize)>,
     lifetime: Duration,
     phase: u16,
     /// When the credentials that the reactor holds end.
@@ -33,7 +31,6 @@ impl Cloud {
         Self {
             fetch: None,
             fetch_is_killed: false,
-            look: None,
             lifetime,
             phase,
             granted_until: Duration::ZERO,
@@ -126,9 +123,9 @@ impl World {
         }
     }
 
-    pub(super) fn start_look(&mut self) {
+    pub(super) fn start_look(&mut self, number: usize) {
         let process = self.new_process();
-        self.cloud.look = Some((process, self.watched));
+        self.databases[number].look = Some(process);
         if !self.chance.one_in(20) {
             let wait = self.chance.scale(SECOND / 10, MINUTE);
             self.expect(Coming::LookEnds(process), wait);
@@ -137,7 +134,7 @@ impl World {
 
     /// Where a replica is found, somebody restores it sooner or later.
     pub(super) fn end_look(&mut self, process: u64) {
-        let Some((_, number)) = self.cloud.look.take_if(|(look, _)| *look == process) else {
+        let Some(number) = self.number_of(|database| &mut database.look, process) else {
             return;
         };
         let asked = self.weather.s3 && self.weather.network;
@@ -146,6 +143,7 @@ impl World {
             self.expect_sometime(Coming::Restored(number), MINUTE, 2 * DAY);
         }
         let found = asked.then_some(is_there);
-        self.tell(Event::Looked(found.ok_or("S3 is away".to_owned())));
+        let found = found.ok_or("S3 is away".to_owned());
+        self.tell(Event::Looked(id(number), found));
     }
 }

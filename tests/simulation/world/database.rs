@@ -4,12 +4,13 @@
 //! the WAL is reset. Never knows who replicates it, or with what.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use edgerepl::agent::{Debt, Earlier, Event};
 use edgerepl::clock::BootTime;
 
 use super::replica::{Replica, Wound};
-use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World};
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World, id};
 use crate::coverage::Happening;
 use crate::faults::Fault;
 
@@ -17,6 +18,36 @@ use crate::faults::Fault;
 const WAL_LIMIT: u64 = 64 << 20;
 
 pub(super) struct Database {
+    /// edgerepl's configuration names it, and Litestream's does.
+    pub(super) is_configured: bool,
+    pub(super) is_in_yaml: bool,
+    /// edgerepl's configuration has heartbeat rows written to it, and the guard hold its WAL.
+    pub(super) takes_rows: bool,
+    pub(super) wants_guard: bool,
+    /// The Litestream that runs replicates it, and has listed it.
+    pub(super) is_served: bool,
+    pub(super) is_listed: bool,
+    /// From then on its own lock keeps the WAL from being reset.
+    pub(super) holds_wal_from: Time,
+    /// Litestream's files were looked at since it is down: what happens after that is not seen any more.
+    pub(super) was_surveyed: bool,
+    /// edgerepl's guard holds the WAL.
+    pub(super) guard: bool,
+    /// The WAL was to be emptied, and could not be.
+    pub(super) wal_stays: bool,
+    pub(super) corrupt: bool,
+    /// The control socket took no question about it the last time.
+    pub(super) was_busy: bool,
+    /// What is under way.
+    pub(super) sync: Option<u64>,
+    pub(super) reset: Option<u64>,
+    pub(super) survey: Option<u64>,
+    pub(super) emptying: Option<u64>,
+    pub(super) look: Option<u64>,
+    /// How often edgerepl began to watch it.
+    pub(super) generation: u32,
+    /// Up to when it was shown to be followed.
+    pub(super) followed: Time,
     /// It is there.
     pub(super) there: bool,
     pub(super) replica: Replica,
@@ -41,6 +72,25 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn new(there: bool) -> Self {
         Self {
+            is_configured: false,
+            is_in_yaml: false,
+            takes_rows: false,
+            wants_guard: true,
+            is_served: false,
+            is_listed: false,
+            holds_wal_from: Duration::ZERO,
+            was_surveyed: false,
+            guard: false,
+            wal_stays: false,
+            corrupt: false,
+            was_busy: false,
+            sync: None,
+            reset: None,
+            survey: None,
+            emptying: None,
+            look: None,
+            generation: 0,
+            followed: Duration::ZERO,
             there,
             replica: Replica::new(),
             rows: 0,
@@ -73,6 +123,18 @@ impl Database {
             },
             begins_anew: self.begins_anew,
         }
+    }
+
+    /// Nothing more is heard of what prepares a start.
+    pub(super) fn abandons_start(&mut self) {
+        self.reset = None;
+        self.survey = None;
+        self.emptying = None;
+    }
+
+    /// The WAL was emptied in vain, or Litestream's files are not what they were.
+    pub(super) fn is_hurt(&self) -> bool {
+        self.replica.is_hurt || self.wal_stays || self.emptying.is_some()
     }
 
     /// The disk is lost.
@@ -143,85 +205,91 @@ impl Database {
 
 impl World {
     /// The application commits something; it makes its database, where nobody else does.
-    pub(super) fn write(&mut self) {
-        let has_rows = self.policy.heartbeat.is_some();
-        let database = self.watched_mut();
+    pub(super) fn write(&mut self, number: usize) {
+        let has_rows = self.shows_rows(number);
+        let database = &mut self.databases[number];
         if !database.there && !has_rows && database.replica.is_empty() {
             database.there = true;
         }
         if database.there {
-            self.commit(None);
+            self.commit(number, None);
             self.look_in();
         }
         let most = self.chance.pick(&[MINUTE, HOUR, DAY]);
-        self.expect_sometime(Coming::Write, SECOND, most);
+        self.expect_sometime(Coming::Write(number), SECOND, most);
     }
 
-    pub(super) fn write_row(&mut self) -> i64 {
+    pub(super) fn write_row(&mut self, number: usize) -> i64 {
         let time = self.time;
-        let database = self.watched_mut();
+        let database = &mut self.databases[number];
         database.rows += 1;
         database.row_before = database.last_row.replace(time);
         let row = database.rows;
-        self.commit(Some(row));
+        self.commit(number, Some(row));
         row
     }
 
     /// Something is committed, and Litestream takes it before it is asked to, perhaps.
-    fn commit(&mut self, row: Option<i64>) {
+    fn commit(&mut self, number: usize, row: Option<i64>) {
         let bytes = match row {
             None if self.faults.has(Fault::BigWrites) => 1 << (12 + self.chance.below(17)),
             _ => 8192,
         };
         let time = self.time;
-        self.watched_mut().commit(row, bytes, time);
-        let runs = self.litestream.up && self.litestream.serves == self.watched;
-        if runs && self.watched().replica.is_open() && self.can_replicate() && self.chance.one_in(2)
-        {
-            self.replicate();
+        self.databases[number].commit(row, bytes, time);
+        let database = &self.databases[number];
+        let runs = self.litestream.up && database.is_served && database.replica.is_open();
+        if runs && self.can_replicate(number) && self.chance.one_in(2) {
+            self.replicate(number);
         }
     }
 
     /// The application checkpoints.
-    pub(super) fn checkpoint(&mut self) {
-        self.checkpoint_now();
+    pub(super) fn checkpoint(&mut self, number: usize) {
+        self.checkpoint_now(number);
         self.look_in();
-        self.expect_sometime(Coming::Checkpoint, SECOND, DAY);
+        self.expect_sometime(Coming::Checkpoint(number), SECOND, DAY);
     }
 
     /// What nobody holds is reset, and Litestream has to start over.
-    pub(super) fn checkpoint_now(&mut self) {
-        if !self.guard && !self.litestream_holds_wal() {
-            self.coverage.happened(Happening::WalReset);
-            // While systemd restarts it, or once it is about to be started, nobody can look any more.
-            let litestream = &self.litestream;
-            let is_seen = litestream.up || litestream.restarts || litestream.was_surveyed;
-            let is_shorter = !is_seen && self.chance.one_in(2);
-            if is_shorter {
-                self.coverage.happened(Happening::WalPassedOver);
-            }
-            self.watched_mut().reset_wal(is_shorter);
-            // A Litestream that never saw this database has nothing to lose; what is emptied is let go.
-            let sees = self.litestream.serves == self.watched;
-            if self.runs && sees && !self.litestream.empties_wal() {
-                self.observe_wal_reset();
-            }
+    pub(super) fn checkpoint_now(&mut self, number: usize) {
+        if self.databases[number].guard || self.litestream_holds_wal(number) {
+            return;
+        }
+        self.coverage.happened(Happening::WalReset);
+        // While systemd restarts it, or once it is about to be started, nobody can look any more.
+        let (litestream, database) = (&self.litestream, &self.databases[number]);
+        let is_seen = litestream.up || litestream.restarts || database.was_surveyed;
+        let is_shorter = !is_seen && self.chance.one_in(2);
+        if is_shorter {
+            self.coverage.happened(Happening::WalPassedOver);
+        }
+        let database = &mut self.databases[number];
+        database.reset_wal(is_shorter);
+        // A Litestream that never saw this database has nothing to lose; what is emptied is let go.
+        if self.runs && database.is_served && database.emptying.is_none() {
+            self.observe_wal_reset(number);
         }
     }
 
     /// The guard looks at the WAL's size.
-    pub(super) fn look_at_wal(&mut self) {
-        if self.guard {
-            self.expect(Coming::GuardLook, SECOND);
-            if self.watched().wal_is_too_large() {
-                self.tell(Event::WalTooLarge);
+    pub(super) fn look_at_wal(&mut self, number: usize) {
+        if self.databases[number].guard {
+            self.expect(Coming::GuardLook(number), SECOND);
+            if self.databases[number].wal_is_too_large() {
+                self.tell(Event::WalTooLarge(id(number)));
             }
         }
     }
 
-    pub(super) fn litestream_holds_wal(&self) -> bool {
-        let litestream = &self.litestream;
-        let watches = litestream.serves == self.watched;
-        litestream.up && watches && litestream.holds_wal_from <= self.time
+    pub(super) fn litestream_holds_wal(&self, number: usize) -> bool {
+        let database = &self.databases[number];
+        self.litestream.up && database.is_served && database.holds_wal_from <= self.time
+    }
+
+    /// Heartbeat rows show what is replicated of it.
+    pub(super) fn shows_rows(&self, number: usize) -> bool {
+        let database = &self.databases[number];
+        self.policy.heartbeat.is_some() && database.is_configured && database.takes_rows
     }
 }

@@ -30,16 +30,22 @@ impl World {
         }
         self.litestream.process = self.new_process();
         self.litestream.up = false;
-        if self.faults.has(Fault::LostDisks) && self.chance.one_in(5) {
+        let is_lost = self.faults.has(Fault::LostDisks) && self.chance.one_in(5);
+        if is_lost {
             self.coverage.happened(Happening::LostDisk);
-            self.watched_mut().lose();
         }
-        // The application was there first.
-        if self.chance.one_in(8) {
-            let is_shorter = self.chance.one_in(2);
-            self.watched_mut().reset_wal(is_shorter);
+        let corrupts = self.faults.has(Fault::Corruption);
+        for database in &mut self.databases {
+            if is_lost {
+                database.lose();
+            }
+            // The application was there first.
+            if self.chance.one_in(8) {
+                let is_shorter = self.chance.one_in(2);
+                database.reset_wal(is_shorter);
+            }
+            database.corrupt |= corrupts && self.chance.one_in(4);
         }
-        self.litestream.corrupt |= self.faults.has(Fault::Corruption) && self.chance.one_in(4);
         if self.faults.has(Fault::NoClock) && self.chance.one_in(2) {
             self.device.wall_offset = -self.true_wall().unix();
             let wait = self.chance.between(SECOND, 5 * MINUTE);
@@ -58,7 +64,9 @@ impl World {
     pub(super) fn sleep(&mut self) {
         self.coverage.happened(Happening::Sleep);
         self.device.awake_at = self.time + self.chance.scale(SECOND, 2 * DAY);
-        self.laws.sleeps_until(self.device.awake_at);
+        for laws in &mut self.laws {
+            laws.sleeps_until(self.device.awake_at);
+        }
         self.expect_sometime(Coming::Sleep, HOUR, 60 * DAY);
     }
 

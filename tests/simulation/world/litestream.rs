@@ -5,28 +5,19 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Event, SupervisorKind};
+use edgerepl::agent::{Event, Named, SupervisorKind, Watch};
 use edgerepl::config::Rotation;
 use edgerepl::litestream::answer::{Answer, Position, SyncFailure};
 
-use super::operator::Configuration;
-use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World};
+use super::database::Database;
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World, id};
 use crate::coverage::Happening;
 use crate::faults::Fault;
-
-/// The database beside the one that is watched.
-const NEIGHBOUR: &str = "/data/other.db";
 
 #[derive(Debug)]
 pub(super) struct Litestream {
     pub(super) process: u64,
     pub(super) up: bool,
-    /// The number of the database that it replicates.
-    pub(super) serves: usize,
-    /// It replicates another one, too.
-    pub(super) has_neighbour: bool,
-    /// From then on its own lock keeps the WAL from being reset.
-    pub(super) holds_wal_from: Time,
     pub(super) terminated: u32,
     credentials_end: Time,
     rotation: Rotation,
@@ -34,20 +25,10 @@ pub(super) struct Litestream {
     is_deaf: bool,
     /// The clock went back at all since the start was asked for.
     clock_went_back: bool,
-    pub(super) corrupt: bool,
     /// It runs, and does nothing any more.
     pub(super) stuck: bool,
-    /// The sync under way, and whose it is.
-    sync: Option<(u64, usize)>,
-    reset: Option<u64>,
-    survey: Option<u64>,
-    emptying: Option<u64>,
     /// systemd restarts it.
     pub(super) restarts: bool,
-    /// Its files were looked at since it is down: what happens after that is not seen any more.
-    pub(super) was_surveyed: bool,
-    /// The control socket took no question the last time.
-    was_busy: bool,
 }
 
 impl Litestream {
@@ -55,23 +36,13 @@ impl Litestream {
         Self {
             process: 0,
             up: false,
-            serves: 0,
-            has_neighbour: false,
-            holds_wal_from: Duration::ZERO,
             terminated: 0,
             credentials_end: Duration::ZERO,
             rotation: Rotation::Restart,
             is_deaf: false,
             clock_went_back: false,
-            corrupt: false,
             stuck: false,
-            sync: None,
-            reset: None,
-            survey: None,
-            emptying: None,
             restarts: false,
-            was_surveyed: false,
-            was_busy: false,
         }
     }
 
@@ -85,22 +56,7 @@ impl Litestream {
         if self.rotation == Rotation::Refresh && !self.is_deaf {
             self.credentials_end = granted_until;
         }
-        self.sync = None;
-        self.abandons_start();
-        self.was_surveyed = false;
-    }
-
-    /// Nothing more is heard of what prepares a start.
-    pub(super) fn abandons_start(&mut self) {
         self.restarts = false;
-        self.reset = None;
-        self.survey = None;
-        self.emptying = None;
-    }
-
-    /// The WAL is being emptied.
-    pub(super) fn empties_wal(&self) -> bool {
-        self.emptying.is_some()
     }
 }
 
@@ -150,24 +106,22 @@ impl World {
     }
 
     fn litestream_starts(&mut self) {
-        let has_neighbour = match self.configuration {
-            Configuration::Plain => false,
-            Configuration::Neighbour => true,
-            Configuration::Unreadable => self.chance.one_in(2),
-        };
         let litestream = &mut self.litestream;
         litestream.up = true;
-        litestream.serves = self.watched;
-        litestream.has_neighbour = has_neighbour;
-        // Its monitor's first tick.
-        litestream.holds_wal_from = self.time + SECOND;
         litestream.terminated = 0;
         litestream.credentials_end = self.cloud.granted_until;
         litestream.is_deaf = false;
         litestream.stuck = false;
         let process = litestream.process;
-        self.may_have_neighbour = has_neighbour;
-        self.watched_mut().replica.starts();
+        for database in &mut self.databases {
+            database.is_served = database.is_in_yaml;
+            database.is_listed = false;
+            // Its monitor's first tick.
+            database.holds_wal_from = self.time + SECOND;
+            if database.is_served {
+                database.replica.starts();
+            }
+        }
         if self.strikes(Fault::Deaths, 20) {
             let wait = self.chance.scale(SECOND / 100, 10 * DAY);
             self.expect(Coming::LitestreamDies(process), wait);
@@ -180,9 +134,16 @@ impl World {
 
     pub(super) fn terminate_litestream(&mut self) {
         self.litestream.terminated += 1;
-        let can_sync = self.can_replicate();
-        if can_sync && self.served().replica.is_open() {
-            self.replicate();
+        let mut can_sync = true;
+        for number in 0..self.databases.len() {
+            if !self.databases[number].is_served {
+                continue;
+            }
+            let can_replicate = self.can_replicate(number);
+            can_sync &= can_replicate;
+            if can_replicate && self.databases[number].replica.is_open() {
+                self.replicate(number);
+            }
         }
         let wait = match self.litestream.terminated {
             1 if can_sync => Duration::from_millis(20),
@@ -204,29 +165,34 @@ impl World {
 
     pub(super) fn litestream_exits(&mut self) {
         self.litestream.up = false;
-        self.litestream.was_surveyed = false;
-        self.litestream.sync = None;
+        for database in &mut self.databases {
+            database.was_surveyed = false;
+            database.sync = None;
+        }
         self.tell(Event::Exited("it ended".to_owned()));
         // The worst moment for it.
-        self.checkpoint_now();
+        for number in 0..self.databases.len() {
+            self.checkpoint_now(number);
+        }
     }
 
-    pub(super) fn start_sync(&mut self) {
+    pub(super) fn start_sync(&mut self, number: usize) {
         // A queue that is full for a moment; not twice.
-        let is_busy = !self.litestream.was_busy && self.strikes(Fault::Busy, 50);
-        self.litestream.was_busy = is_busy;
+        let was_busy = self.databases[number].was_busy;
+        let is_busy = !was_busy && self.strikes(Fault::Busy, 50);
+        self.databases[number].was_busy = is_busy;
         if !self.litestream.up || is_busy {
-            self.litestream.sync = None;
-            let failure = SyncFailure::NoSocket;
-            return self.news.push_back(Event::Synced(Err(failure)));
+            self.databases[number].sync = None;
+            let failure = Err(SyncFailure::NoSocket);
+            return self.news.push_back(Event::Synced(id(number), failure));
         }
         let request = self.new_process();
-        self.litestream.sync = Some((request, self.watched));
-        let wait = if self.litestream.serves != self.watched {
+        self.databases[number].sync = Some(request);
+        let wait = if !self.databases[number].is_served {
             SECOND / 10
-        } else if self.can_replicate() {
+        } else if self.can_replicate(number) {
             // It opens the database for it, where it has not yet.
-            let opened = &mut self.litestream.holds_wal_from;
+            let opened = &mut self.databases[number].holds_wal_from;
             *opened = (*opened).min(self.time);
             SECOND / 10
         } else {
@@ -239,29 +205,28 @@ impl World {
     }
 
     pub(super) fn end_sync(&mut self, request: u64) {
-        let sync = &mut self.litestream.sync;
-        let Some((_, asked)) = sync.take_if(|(sync, _)| *sync == request) else {
+        let Some(number) = self.number_of(|database| &mut database.sync, request) else {
             return;
         };
-        let answer = if asked != self.litestream.serves {
+        let answer = if !self.databases[number].is_served {
             Err(SyncFailure::Failed("it knows no such database".to_owned()))
-        } else if self.litestream.corrupt {
+        } else if self.databases[number].corrupt {
             Err(SyncFailure::StateCorrupt("ltx file corrupted".to_owned()))
-        } else if self.can_replicate() && self.strikes(Fault::KilledWriters, 4000) {
+        } else if self.can_replicate(number) && self.strikes(Fault::KilledWriters, 4000) {
             // Litestream took the WAL up after a writer that was killed in the middle of a commit.
-            self.replicate();
-            self.served_mut().replica.spoil();
+            self.replicate(number);
+            self.databases[number].replica.spoil();
             // It says so, or its files show it.
             match self.chance.one_in(2) {
                 true => Err(SyncFailure::BeginningMissed),
                 false => Ok(Answer {
                     lacks_beginning: true,
-                    ..self.answer()
+                    ..self.answer(number)
                 }),
             }
-        } else if self.can_replicate() {
-            match self.replicate() {
-                true => Ok(self.answer()),
+        } else if self.can_replicate(number) {
+            match self.replicate(number) {
+                true => Ok(self.answer(number)),
                 // A file is missing.
                 false => Err(SyncFailure::StateCorrupt("open ltx file".to_owned())),
             }
@@ -273,13 +238,13 @@ impl World {
                 false => Err(SyncFailure::Failed("it is away".to_owned())),
             }
         };
-        self.tell(Event::Synced(answer));
+        self.tell(Event::Synced(id(number), answer));
     }
 
     /// What is answered is true, as a rule.
-    fn answer(&mut self) -> Answer {
-        let seen = self.agent.last_seen();
-        let database = self.served();
+    fn answer(&mut self, number: usize) -> Answer {
+        let seen = self.agent.last_seen(id(number));
+        let database = &self.databases[number];
         let answer = database.replica.answer(seen, database.commits);
         if !self.faults.has(Fault::Lies) {
             return answer;
@@ -304,7 +269,7 @@ impl World {
             _ => return answer,
         };
         self.coverage.happened(Happening::Lie);
-        self.served_mut().replica.is_hurt = true;
+        self.databases[number].replica.is_hurt = true;
         Answer { position, ..answer }
     }
 
@@ -319,57 +284,71 @@ impl World {
     pub(super) fn list(&mut self) {
         let listens = self.litestream.up && !self.litestream.stuck;
         if listens && !self.strikes(Fault::Busy, 50) {
-            let others = self.litestream.has_neighbour.then(|| NEIGHBOUR.to_owned());
-            self.news
-                .push_back(Event::Listed(others.into_iter().collect()));
+            let served = self.watches(|database| database.is_served);
+            for database in &mut self.databases {
+                database.is_listed = database.is_served;
+            }
+            self.news.push_back(Event::Listed(served));
         }
     }
 
     /// What its configuration says, as far as it can be read.
     pub(super) fn understand(&mut self) {
-        let understood = match self.configuration {
-            Configuration::Plain => Ok(Vec::new()),
-            Configuration::Neighbour => Ok(vec![NEIGHBOUR.to_owned()]),
-            Configuration::Unreadable => Err("it can't be parsed".to_owned()),
+        let understood = match self.yaml_is_unreadable {
+            true => Err("it can't be parsed".to_owned()),
+            false => Ok(Named {
+                watches: self.watches(|database| database.is_in_yaml),
+                change: false,
+            }),
         };
         self.news.push_back(Event::Understood(understood));
     }
 
-    pub(super) fn start_reset(&mut self) {
+    fn watches(&self, which: impl Fn(&Database) -> bool) -> Vec<Watch> {
+        let all = self.databases.iter().enumerate();
+        let chosen = all.filter(|(_, database)| which(database));
+        chosen
+            .map(|(number, _)| Watch {
+                database: id(number),
+                name: format!("/data/{number}.db").into(),
+                rows: false,
+                wal_guard: true,
+            })
+            .collect()
+    }
+
+    pub(super) fn start_reset(&mut self, number: usize) {
         self.litestream.up = false;
         let process = self.new_process();
-        self.litestream.reset = Some(process);
+        self.databases[number].reset = Some(process);
         if !self.strikes(Fault::BadStarts, 20) {
             self.expect(Coming::ResetEnds(process), SECOND);
         }
     }
 
     pub(super) fn end_reset(&mut self, process: u64) {
-        if self
-            .litestream
-            .reset
-            .take_if(|reset| *reset == process)
-            .is_none()
-        {
+        let Some(number) = self.number_of(|database| &mut database.reset, process) else {
             return;
-        }
+        };
         if self.strikes(Fault::BadStarts, 5) {
             let why = "it failed".to_owned();
-            return self.tell(Event::StateReset(Err(why)));
+            return self.tell(Event::StateReset(id(number), Err(why)));
         }
-        self.litestream.corrupt = false;
-        let was_reset = self.watched().replica.survey().wal_was_reset;
-        self.watched_mut().replica.drop_files();
+        let database = &mut self.databases[number];
+        database.corrupt = false;
+        let was_reset = database.replica.survey().wal_was_reset;
+        database.replica.drop_files();
         let continues = !was_reset && self.chance.one_in(2);
-        self.tell(Event::StateReset(Ok(continues)));
+        self.tell(Event::StateReset(id(number), Ok(continues)));
     }
 
-    pub(super) fn start_survey(&mut self) {
-        self.litestream.was_surveyed = false;
-        // It has to be emptied once more, or not.
-        self.wal_stays = false;
+    pub(super) fn start_survey(&mut self, number: usize) {
         let process = self.new_process();
-        self.litestream.survey = Some(process);
+        let database = &mut self.databases[number];
+        database.was_surveyed = false;
+        // It has to be emptied once more, or not.
+        database.wal_stays = false;
+        database.survey = Some(process);
         if !self.strikes(Fault::BadStarts, 200) {
             let wait = self.chance.scale(SECOND / 200, 10 * SECOND);
             self.expect(Coming::SurveyEnds(process), wait);
@@ -377,21 +356,20 @@ impl World {
     }
 
     pub(super) fn end_survey(&mut self, process: u64) {
-        let survey = &mut self.litestream.survey;
-        if survey.take_if(|survey| *survey == process).is_none() {
+        let Some(number) = self.number_of(|database| &mut database.survey, process) else {
             return;
-        }
-        self.litestream.was_surveyed = true;
+        };
+        self.databases[number].was_surveyed = true;
         let survey = match self.strikes(Fault::BadStarts, 50) {
             true => Err("it was killed".to_owned()),
-            false => Ok(self.watched().replica.survey()),
+            false => Ok(self.databases[number].replica.survey()),
         };
-        self.tell(Event::Surveyed(survey));
+        self.tell(Event::Surveyed(id(number), survey));
     }
 
-    pub(super) fn start_emptying(&mut self) {
+    pub(super) fn start_emptying(&mut self, number: usize) {
         let process = self.new_process();
-        self.litestream.emptying = Some(process);
+        self.databases[number].emptying = Some(process);
         if !self.strikes(Fault::BadStarts, 50) {
             let wait = self.chance.scale(SECOND / 100, 5 * MINUTE);
             self.expect(Coming::EmptyingEnds(process), wait);
@@ -400,43 +378,41 @@ impl World {
 
     /// It can be emptied where no Litestream has the database open.
     pub(super) fn end_emptying(&mut self, process: u64) {
-        let emptying = &mut self.litestream.emptying;
-        if emptying.take_if(|emptying| *emptying == process).is_none() {
+        let Some(number) = self.number_of(|database| &mut database.emptying, process) else {
             return;
-        }
-        let is_held = self.guard || self.litestream_holds_wal();
-        self.wal_stays = is_held || !self.weather.disk || self.strikes(Fault::Busy, 20);
-        let emptied = match self.wal_stays {
+        };
+        let is_held = self.databases[number].guard || self.litestream_holds_wal(number);
+        let stays = is_held || !self.weather.disk || self.strikes(Fault::Busy, 20);
+        self.databases[number].wal_stays = stays;
+        let emptied = match stays {
             true => Err("it is read".to_owned()),
             false => {
-                self.watched_mut().empty_wal();
+                self.databases[number].empty_wal();
                 Ok(())
             }
         };
-        self.tell(Event::WalEmptied(emptied));
+        self.tell(Event::WalEmptied(id(number), emptied));
     }
 
     /// Takes and uploads what there is; false where it can't.
-    pub(super) fn replicate(&mut self) -> bool {
-        let is_guarded = self.guard;
-        let database = self.served_mut();
+    pub(super) fn replicate(&mut self, number: usize) -> bool {
+        let database = &mut self.databases[number];
         let was_sound = database.replica.is_sound;
         let done = database.replicate();
-        let is_sound = database.replica.is_sound;
-        if done && !is_guarded {
+        if done && !database.guard {
             database.checkpoint_by_litestream();
         }
-        if was_sound && !is_sound {
+        if was_sound && !database.replica.is_sound {
             self.coverage.happened(Happening::WrongReplica);
         }
         done
     }
 
-    pub(super) fn can_replicate(&self) -> bool {
+    pub(super) fn can_replicate(&self, number: usize) -> bool {
         let skewed = self.device.wall_offset.unsigned_abs() > 15 * 60;
-        let weather = &self.weather;
-        let able = !self.litestream.corrupt && !self.litestream.stuck;
-        weather.s3 && weather.network && self.lives() && !skewed && able && self.served().there
+        let (weather, database) = (&self.weather, &self.databases[number]);
+        let able = !database.corrupt && !self.litestream.stuck;
+        weather.s3 && weather.network && self.lives() && !skewed && able && database.there
     }
 
     /// The session that Litestream has did not end yet.

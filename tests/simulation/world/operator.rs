@@ -3,27 +3,16 @@
 //! Owns the policies, Litestream's configuration, and the daemon's comings and goings. Never touches what
 //! the daemon decides by itself.
 
-use std::path::Path;
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Event, Legacy, Policy, SupervisorKind};
+use edgerepl::agent::{Action, Agent, Event, Legacy, Policy, SupervisorKind, Watch};
 use edgerepl::config::Rotation;
 
 use super::replica::Wound;
-use super::{Coming, DAY, HOUR, MINUTE, SECOND, World};
+use super::{Coming, DAY, HOUR, MINUTE, SECOND, World, id};
 use crate::chance::Chance;
 use crate::coverage::Happening;
 use crate::faults::Fault;
-
-/// What somebody wrote into Litestream's own configuration.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Configuration {
-    /// The database that is watched.
-    Plain,
-    /// Another one, too.
-    Neighbour,
-    Unreadable,
-}
 
 /// How often rows are written. A life is short where that costs many events: see [`is_busy`].
 const INTERVALS: [Option<Duration>; 6] = [
@@ -34,8 +23,6 @@ const INTERVALS: [Option<Duration>; 6] = [
     Some(Duration::from_secs(3600)),
     Some(Duration::from_secs(6 * 3600)),
 ];
-
-const DATABASES: [&str; 2] = ["/data/app.db", "/data/measurements.db"];
 
 pub(super) fn policy(chance: &mut Chance) -> Policy {
     Policy {
@@ -48,8 +35,8 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
             SupervisorKind::Systemd,
         ]),
         rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
-        wal_guard: !chance.one_in(5),
-        database: DATABASES[0].into(),
+        // Who is watched is the world's affair.
+        databases: Vec::new(),
     }
 }
 
@@ -64,35 +51,26 @@ impl World {
         if self.faults.has(Fault::OtherPolicies) && self.chance.one_in(2) {
             self.change_policy();
         }
-        let is_another = self.strikes(Fault::OtherDatabases, 8);
-        if is_another {
+        if self.strikes(Fault::OtherDatabases, 8) {
             self.coverage.happened(Happening::OtherDatabase);
-            self.watched = 1 - self.watched;
-            self.policy.database = DATABASES[self.watched].into();
-            let is_held = self.litestream.up && self.litestream.serves == self.watched;
-            let database = self.watched_mut();
-            database.begins_to_be_watched();
-            if !is_held {
-                database.reset_wal(false);
-            }
+            let number = self.chance.below(self.databases.len() as u64) as usize;
+            let database = &mut self.databases[number];
+            database.is_configured = !database.is_configured;
+            database.is_in_yaml = database.is_configured;
+            self.configure();
         }
         if self.strikes(Fault::OtherConfigurations, 4) {
-            let known = [
-                Configuration::Plain,
-                Configuration::Neighbour,
-                Configuration::Unreadable,
-            ];
-            self.configuration = self.chance.pick(&known);
-            self.may_have_neighbour |= self.configuration == Configuration::Neighbour;
-            if self.configuration == Configuration::Neighbour {
-                self.coverage.happened(Happening::Unwatched);
+            self.yaml_is_unreadable = self.chance.one_in(3);
+            let number = self.chance.below(self.databases.len() as u64) as usize;
+            let database = &mut self.databases[number];
+            if !database.is_configured {
+                database.is_in_yaml = !database.is_in_yaml;
+                self.set_changed = self.time;
+                self.coverage.happened(Happening::Unlisted);
             }
         }
         self.understand();
         self.news.push_back(Event::Reloaded(self.policy.clone()));
-        if is_another {
-            self.recall();
-        }
         self.tell(Event::Tick);
         if is_busy(&self.policy) && !self.lives_briefly {
             // Nobody bears that for long.
@@ -100,17 +78,42 @@ impl World {
         }
     }
 
-    /// What an earlier run left of the database that is watched now.
-    fn recall(&mut self) {
+    /// edgerepl's configuration names one database at least, the first one with rows unless said otherwise.
+    pub(super) fn configure(&mut self) {
+        if self
+            .databases
+            .iter()
+            .all(|database| !database.is_configured)
+        {
+            self.databases[0].is_configured = true;
+            self.databases[0].is_in_yaml = true;
+        }
+        self.set_changed = self.time;
+        let all = self.databases.iter().enumerate();
+        let configured = all.filter(|(_, database)| database.is_configured);
+        self.policy.databases = configured
+            .map(|(number, database)| Watch {
+                database: id(number),
+                name: format!("/data/{number}.db").into(),
+                rows: database.takes_rows,
+                wal_guard: database.wants_guard,
+            })
+            .collect();
+    }
+
+    /// edgerepl begins to watch a database: what an earlier run left of it.
+    pub(super) fn recall(&mut self, number: usize) {
         let boot = self.now().boot;
-        let earlier = self.watched().recall(boot);
-        self.news.push_back(Event::Recalled(earlier));
+        let database = &mut self.databases[number];
+        // To a daemon that starts none is new.
+        database.generation += u32::from(!self.starts);
+        database.begins_to_be_watched();
+        let earlier = database.recall(boot);
+        self.news.push_back(Event::Recalled(id(number), earlier));
     }
 
     /// What a run leaves of a database.
-    pub(super) fn remember(&mut self, path: &Path, legacy: Legacy) {
-        let number = DATABASES.iter().position(|known| Path::new(known) == path);
-        let number = number.expect("a database of this world");
+    pub(super) fn remember(&mut self, number: usize, legacy: Legacy) {
         self.databases[number].remembered = Some(legacy.unproved_since);
         self.databases[number].begins_anew = legacy.begins_anew;
     }
@@ -120,7 +123,7 @@ impl World {
         let policy = Policy {
             // It changes with a restart of edgerepl, not before.
             supervisor: self.policy.supervisor,
-            database: self.policy.database.clone(),
+            databases: self.policy.databases.clone(),
             // A Litestream that can't ask for credentials is not told to.
             rotation: match (policy.rotation, self.understands) {
                 (Some(Rotation::Refresh), Rotation::Restart) => None,
@@ -139,6 +142,11 @@ impl World {
             self.coverage.happened(Happening::OtherRotation);
         }
         self.policy = policy;
+        if self.chance.one_in(3) {
+            let number = self.chance.below(self.databases.len() as u64) as usize;
+            self.databases[number].wants_guard = !self.chance.one_in(5);
+            self.configure();
+        }
     }
 
     pub(super) fn reload_by_plan(&mut self) {
@@ -170,7 +178,8 @@ impl World {
             Wound::Another(some),
         ];
         let wound = self.chance.pick(&wounds);
-        self.watched_mut().replica.hurt(wound);
+        let number = self.chance.below(self.databases.len() as u64) as usize;
+        self.databases[number].replica.hurt(wound);
         self.expect_sometime(Coming::Hurt, HOUR, 60 * DAY);
     }
 
@@ -178,7 +187,10 @@ impl World {
     pub(super) fn may_interrupt(&mut self, action: &Action) {
         let one_in = match action {
             Action::Log(..) | Action::Remember(..) | Action::Exit => return,
-            Action::Probe | Action::ResetState | Action::EmptyWal | Action::LookForReplica => 10,
+            Action::Probe
+            | Action::ResetState(_)
+            | Action::EmptyWal(_)
+            | Action::LookForReplica(_) => 10,
             _ => 3000,
         };
         for (fault, coming) in [
@@ -198,7 +210,11 @@ impl World {
         if self.cloud.fetch.is_some() {
             self.coverage.happened(Happening::EndedWhileFetching);
         }
-        if self.cloud.look.is_some() {
+        if self
+            .databases
+            .iter()
+            .any(|database| database.look.is_some())
+        {
             self.coverage.happened(Happening::EndedWhileLooking);
         }
         let activity = self.agent.glance(self.now()).replication;
@@ -230,7 +246,14 @@ impl World {
         self.news.clear();
         self.litestream.loses_daemon(self.cloud.granted_until);
         self.cloud.forget();
-        self.guard = false;
+        for database in &mut self.databases {
+            database.abandons_start();
+            database.sync = None;
+            database.look = None;
+            database.was_surveyed = false;
+            database.is_listed = false;
+            database.guard = false;
+        }
         if self.policy.supervisor == SupervisorKind::Child {
             self.litestream.up = false;
         }
@@ -250,21 +273,24 @@ impl World {
     /// edgerepl starts, with nothing but what is on tmpfs and on the disk.
     pub(super) fn start_daemon(&mut self) {
         self.runs = true;
-        self.wal_stays = false;
-        self.watched_mut().begins_to_be_watched();
+        for database in &mut self.databases {
+            database.wal_stays = false;
+        }
         let now = self.now();
+        self.told.clone_from(&self.policy.databases);
         self.agent = Agent::new(self.policy.clone(), self.chance.next(), now);
         self.observe_begin();
-        self.recall();
         self.understand();
+        self.starts = true;
         self.tell(Event::Tick);
+        self.starts = false;
     }
 
     /// The age of the row before the first one of this run, by the wall clock.
-    pub(super) fn row_before(&mut self) -> Option<Event> {
-        let written = self.watched().row_before?;
+    pub(super) fn row_before(&mut self, number: usize) -> Option<Event> {
+        let written = self.databases[number].row_before?;
         let age = (self.time - written).as_secs() as i64 + self.device.wall_offset;
         let age = u64::try_from(age).ok()?;
-        Some(Event::Inherited(Duration::from_secs(age)))
+        Some(Event::Inherited(id(number), Duration::from_secs(age)))
     }
 }

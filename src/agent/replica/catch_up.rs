@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::preparation::Request;
 use super::{PREPARATION_LIMIT, ROW_PACE};
-use crate::agent::Action;
 use crate::agent::backoff::{Backoff, Jitter};
 use crate::agent::proof::Finding;
 use crate::clock::BootTime;
@@ -14,7 +14,7 @@ use crate::litestream::answer::{BEGINNING_MISSED, SyncFailure};
 
 /// A Litestream without a control socket after this time has none; a slow or busy device takes long to
 /// start a program of 36 MB.
-pub(super) const SOCKET_LIMIT: Duration = Duration::from_secs(45);
+pub(in crate::agent) const SOCKET_LIMIT: Duration = Duration::from_secs(45);
 
 /// The same, if the last one had none either.
 const NO_SOCKET_LIMIT: Duration = Duration::from_secs(10);
@@ -57,8 +57,7 @@ pub(super) enum CatchUp {
     Asked { deadline: BootTime, failures: u32 },
     /// Its answer is late. It may still come, with the reason, until this time.
     Late { until: BootTime, failures: u32 },
-    /// It has caught up. The next sync comes after the first row `from` then on, once that is `wanted`;
-    /// without a heartbeat no rows are known, and it comes anyway.
+    /// It has caught up. The next sync comes `from` then on, once something was committed (`wanted`).
     Done { from: BootTime, wanted: bool },
     /// It had caught up, and is asked whether it still follows.
     Confirming { deadline: BootTime },
@@ -68,7 +67,7 @@ pub(super) enum CatchUp {
 
 /// Whether this device's Litestream has a control socket, as far as seen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Socket {
+pub(in crate::agent) enum Socket {
     Unknown,
     Seen,
     Absent,
@@ -87,7 +86,7 @@ pub(super) struct Asker {
 
 /// What an answer to a sync says about the replica.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(in crate::agent) enum Verdict {
     /// Not caught up; it is asked again. With the reason, if there is one to report.
     Behind(Option<String>),
     /// The replica holds everything.
@@ -130,6 +129,13 @@ impl CatchUp {
             Self::Row { retry, .. } => *retry = now + ROW_PACE,
             Self::Done { wanted, .. } => *wanted |= committed,
             _ => {}
+        }
+    }
+
+    /// The application has committed something, perhaps.
+    pub(super) fn want(&mut self) {
+        if let Self::Done { wanted, .. } = self {
+            *wanted = true;
         }
     }
 
@@ -243,10 +249,7 @@ impl CatchUp {
     }
 
     /// The next step, if it is due.
-    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Action> {
-        if let (Self::Done { wanted, .. }, false) = (&mut *self, heartbeat) {
-            *wanted = true;
-        }
+    pub(super) fn advance(&mut self, heartbeat: bool, now: BootTime) -> Option<Request> {
         match self {
             // A database that can't be written to can still be replicated.
             Self::Row {
@@ -267,7 +270,7 @@ impl CatchUp {
             }
             Self::Row { retry, .. } if *retry <= now => {
                 *retry = BootTime::NEVER;
-                return Some(Action::WriteRow);
+                return Some(Request::Row);
             }
             Self::Due { at, failures }
             | Self::Late {
@@ -278,17 +281,17 @@ impl CatchUp {
                     deadline: now + SYNC_LIMIT,
                     failures: *failures,
                 };
-                return Some(Action::Sync);
+                return Some(Request::Sync);
             }
             Self::Done { from, wanted: true } if *from <= now => {
                 *self = Self::Confirming {
                     deadline: now + SYNC_LIMIT,
                 };
-                return Some(Action::Sync);
+                return Some(Request::Sync);
             }
             Self::Unmeasured { look } if *look <= now => {
                 *look = now + LOOK_PACE;
-                return Some(Action::Sync);
+                return Some(Request::Sync);
             }
             _ => {}
         }

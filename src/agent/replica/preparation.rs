@@ -4,7 +4,6 @@
 //! rotation too long. Never stops anything itself.
 
 use super::{PREPARATION_LIMIT, ROW_PACE};
-use crate::agent::Action;
 use crate::clock::BootTime;
 
 #[derive(Debug)]
@@ -24,13 +23,22 @@ enum Step {
     Sync,
 }
 
+/// What a replica needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::agent) enum Request {
+    /// A heartbeat row.
+    Row,
+    /// An answer of Litestream.
+    Sync,
+}
+
 /// The next thing to do.
 #[derive(Debug)]
 pub(super) enum Progress {
     /// Nothing is due, or only a step without an action.
     Waits,
     /// Do this.
-    Does(Action),
+    Does(Request),
     /// Litestream may be stopped.
     Over,
 }
@@ -59,13 +67,13 @@ impl Preparation {
             Step::Row { .. } if !heartbeat || late => self.turn_to_guard(now),
             Step::Row { retry, .. } if *retry <= now => {
                 *retry = BootTime::NEVER;
-                return Progress::Does(Action::WriteRow);
+                return Progress::Does(Request::Row);
             }
             // The guard was taken when this step began: see `holds_wal`.
             Step::Guard => {
                 self.step = Step::Sync;
                 self.deadline = now + PREPARATION_LIMIT;
-                return Progress::Does(Action::Sync);
+                return Progress::Does(Request::Sync);
             }
             Step::Sync if late => return Progress::Over,
             Step::Row { .. } | Step::Sync => {}

@@ -1,0 +1,135 @@
+//! One database that is watched, with all that is decided about it alone.
+//!
+//! Owns its parts: the replica, the rows' schedule, the creation, the WAL guard, and what the next run of
+//! edgerepl has to know. Never starts or stops Litestream: that concerns all databases.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::creation::Creation;
+use super::guard::Guard;
+use super::heartbeat::Heartbeat;
+use super::replica::Replica;
+use super::watch::{Database, Outbox, Watch};
+use super::{Action, Actions, Debt, Earlier, Legacy};
+use crate::clock::BootTime;
+
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) watch: Watch,
+    pub(super) replica: Replica,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) creation: Creation,
+    pub(super) guard: Guard,
+    /// Why the replica does not follow.
+    pub(super) trouble: Option<String>,
+    /// It is one of several: what is said of it names it.
+    pub(super) has_siblings: bool,
+    /// It is unknown what an earlier run left: the row before the first one of this run shows it.
+    asks_row_before: bool,
+    /// What an earlier run left is known.
+    recalled: bool,
+    /// What the next run will be told.
+    remembered: Option<Legacy>,
+}
+
+impl Watched {
+    pub(super) fn new(watch: Watch, now: BootTime) -> Self {
+        Self {
+            watch,
+            replica: Replica::new(now),
+            heartbeat: Heartbeat::new(now),
+            creation: Creation::new(),
+            guard: Guard::default(),
+            trouble: None,
+            has_siblings: false,
+            asks_row_before: false,
+            recalled: false,
+            remembered: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> Database {
+        self.watch.database
+    }
+
+    /// The place for what is to be done about it, or said of it.
+    pub(super) fn outbox<'a>(&self, actions: &'a mut Actions) -> Outbox<'a> {
+        let name = self.has_siblings.then(|| Rc::clone(&self.watch.name));
+        Outbox::new(self.id(), name, actions)
+    }
+
+    /// What an earlier run left.
+    pub(super) fn recalls(&mut self, earlier: Earlier) {
+        self.recalled = true;
+        self.asks_row_before = earlier.debt == Debt::Unknown;
+        self.replica.recalls(earlier);
+    }
+
+    /// A heartbeat row was committed, or could not be.
+    pub(super) fn row(
+        &mut self,
+        result: Result<i64, String>,
+        interval: Option<Duration>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let mut out = self.outbox(out);
+        if let Ok(id) = result {
+            self.creation.there();
+            if std::mem::take(&mut self.asks_row_before) {
+                out.push(Action::AskRowBefore(out.database, id));
+            }
+        }
+        self.replica.row(result.as_ref().ok(), now);
+        self.heartbeat.row(result, interval, now, &mut out);
+    }
+
+    /// A heartbeat row is due, and there is no database.
+    pub(super) fn is_missing(
+        &mut self,
+        interval: Option<Duration>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        let mut out = self.outbox(out);
+        self.replica.row(None, now);
+        let cause = "the database does not exist yet".to_owned();
+        self.heartbeat.row(Err(cause), interval, now, &mut out);
+        self.creation.missing(now);
+    }
+
+    /// The guard is wanted, or is not.
+    pub(super) fn advance_guard(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
+        let mut out = self.outbox(out);
+        if self.guard.advance(wanted, now, &mut out) {
+            self.replica.lets_go_of_wal();
+        }
+    }
+
+    /// The WAL has grown past what the guard may cost.
+    pub(super) fn wal_is_too_large(&mut self, out: &mut Actions) {
+        let mut out = self.outbox(out);
+        if self.guard.too_large(&mut out) {
+            self.replica.lets_go_of_wal();
+        }
+    }
+
+    /// It is not watched any more.
+    pub(super) fn goes(&mut self, out: &mut Actions) {
+        let mut out = self.outbox(out);
+        self.guard.goes(&mut out);
+        self.creation.goes(&mut out);
+    }
+
+    /// Tells what the next run has to know, if that is news.
+    pub(super) fn remember(&mut self, rows: bool, out: &mut Actions) {
+        if !self.recalled {
+            return;
+        }
+        let legacy = self.replica.ledger.legacy(rows);
+        if self.remembered.replace(legacy) != Some(legacy) {
+            out.push(Action::Remember(self.id(), legacy));
+        }
+    }
+}
