@@ -10,6 +10,7 @@
 //! EDGEREPL_SEED=7 cargo xtask test simulation                             # replays one device, with its log
 //! EDGEREPL_SEED=7 EDGEREPL_FAULTS=Network,S3 cargo xtask test simulation  # with those faults alone
 //! EDGEREPL_YEARS=5000 cargo xtask test simulation                         # more of them
+//! EDGEREPL_SEVERAL=20 cargo xtask test simulation                         # more with several databases
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,10 +29,13 @@ mod world;
 use coverage::Coverage;
 use faults::Faults;
 use laws::Record;
-use world::{Life, World};
+use world::{Crowd, Life, World};
 
 /// What an ordinary run simulates.
-const YEARS: u64 = 1000;
+const YEARS: u64 = 300;
+
+/// And of devices with several databases, each of which costs as many events as one of the others.
+const YEARS_OF_SEVERAL: u64 = 1;
 
 /// So many years meet all that there is; of fewer nobody can ask that.
 const ENOUGH_YEARS: u64 = 250;
@@ -43,7 +47,11 @@ fn whatever_happens_the_laws_hold() {
     if let Some(seed) = number("EDGEREPL_SEED") {
         let named = env::var("EDGEREPL_FAULTS").map(|names| Faults::named(&names));
         let faults = named.unwrap_or(Faults::of(seed));
-        let life = World::new(seed, faults, true).live();
+        let crowd = match env::var_os("EDGEREPL_SEVERAL") {
+            Some(_) => Crowd::Several,
+            None => Crowd::One,
+        };
+        let life = World::new(seed, faults, crowd, true).live();
         println!("seed {seed}:\n{}", life.coverage);
         let violation = life.violation();
         assert!(violation.is_none(), "{violation:?}");
@@ -51,10 +59,10 @@ fn whatever_happens_the_laws_hold() {
     }
     let years = number("EDGEREPL_YEARS").unwrap_or(YEARS);
     let first = number("EDGEREPL_FIRST_SEED").unwrap_or(1);
-    let sum = live(
-        first,
-        YEAR.saturating_mul(years.try_into().unwrap_or(u32::MAX)),
-    );
+    let span = |years: u64| YEAR.saturating_mul(years.try_into().unwrap_or(u32::MAX));
+    let mut sum = live(first, span(years), Crowd::One);
+    let several = number("EDGEREPL_SEVERAL").unwrap_or(YEARS_OF_SEVERAL);
+    sum.merge(live(first, span(several), Crowd::Several));
     let lived = sum.lived.as_secs() / YEAR.as_secs();
     println!(
         "seeds from {first}: {lived} device-years, {} events\n{}",
@@ -83,6 +91,7 @@ struct Sum {
 #[derive(Clone)]
 struct Broken {
     seed: u64,
+    crowd: Crowd,
     law: &'static str,
     why: String,
 }
@@ -93,7 +102,7 @@ const MANY: usize = 20;
 const PANICS: &str = "nothing panics";
 
 /// Lives lives until they add up to `span`, on all processors.
-fn live(first: u64, span: Duration) -> Sum {
+fn live(first: u64, span: Duration, crowd: Crowd) -> Sum {
     let next = AtomicU64::new(first);
     let lived = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(2, usize::from);
@@ -103,7 +112,7 @@ fn live(first: u64, span: Duration) -> Sum {
             while lived.load(Ordering::Relaxed) < span.as_secs() && sum.violations.len() < MANY {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 let before = sum.lived;
-                sum.add(seed, catch_life(seed, Faults::of(seed)));
+                sum.add(seed, crowd, catch_life(seed, Faults::of(seed), crowd));
                 let more = sum.lived - before;
                 lived.fetch_add(more.as_secs().max(1), Ordering::Relaxed);
             }
@@ -117,8 +126,9 @@ fn live(first: u64, span: Duration) -> Sum {
     })
 }
 
-fn catch_life(seed: u64, faults: Faults) -> Option<Life> {
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, faults, false).live())).ok()
+fn catch_life(seed: u64, faults: Faults, crowd: Crowd) -> Option<Life> {
+    let live = || World::new(seed, faults, crowd, false).live();
+    catch_unwind(AssertUnwindSafe(live)).ok()
 }
 
 /// Why a seed breaks a law, and the faults without which it does not.
@@ -127,7 +137,7 @@ fn look_into(broken: &Broken) -> String {
     let all: Vec<_> = faults.each().collect();
     for fault in all {
         let fewer = faults.without(fault);
-        let law = match catch_life(broken.seed, fewer) {
+        let law = match catch_life(broken.seed, fewer, broken.crowd) {
             Some(life) => life.violation().map(|violation| violation.law),
             None => Some(PANICS),
         };
@@ -137,9 +147,13 @@ fn look_into(broken: &Broken) -> String {
     }
     let names: Vec<String> = faults.each().map(|fault| format!("{fault:?}")).collect();
     format!(
-        "{}: {}\n  replay it with EDGEREPL_SEED={} EDGEREPL_FAULTS={}",
+        "{}: {}\n  replay it with {}EDGEREPL_SEED={} EDGEREPL_FAULTS={}",
         broken.law,
         broken.why,
+        match broken.crowd {
+            Crowd::One => "",
+            Crowd::Several => "EDGEREPL_SEVERAL=1 ",
+        },
         broken.seed,
         names.join(",")
     )
@@ -156,11 +170,12 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, seed: u64, life: Option<Life>) {
+    fn add(&mut self, seed: u64, crowd: Crowd, life: Option<Life>) {
         let Some(life) = life else {
             let why = "see above".to_owned();
             return self.violations.push(Broken {
                 seed,
+                crowd,
                 law: PANICS,
                 why,
             });
@@ -172,7 +187,12 @@ impl Sum {
         self.violations.extend(life.violation().map(|broken| {
             let (law, time) = (broken.law, broken.time.as_secs_f64());
             let why = format!("at {time:.3} s, {}", broken.why);
-            Broken { seed, law, why }
+            Broken {
+                seed,
+                crowd,
+                law,
+                why,
+            }
         }));
     }
 

@@ -85,6 +85,13 @@ enum Coming {
     DaemonStarts,
 }
 
+/// How many databases a device has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Crowd {
+    One,
+    Several,
+}
+
 /// What came of a life.
 pub(crate) struct Life {
     pub(crate) lived: Time,
@@ -163,16 +170,19 @@ fn id(number: usize) -> Id {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, faults: Faults, loud: bool) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults, crowd: Crowd, loud: bool) -> Self {
         let mut chance = Chance::new(seed);
         let policy = operator::policy(&mut chance);
-        let count = chance.pick(&[1, 1, 1, 1, 2, 3, 4, 5]);
+        let count = match crowd {
+            Crowd::One => 1,
+            Crowd::Several => chance.pick(&[2, 3, 4, 5]),
+        };
         let lives_briefly = operator::is_busy(&policy);
         // Those without rows are looked at each half minute.
         let days = match (lives_briefly, count) {
             (true, _) => 1,
             (false, 1) => chance.pick(&[30, 100, 365, 1000]),
-            (false, _) => chance.pick(&[1, 3, 10]),
+            (false, _) => chance.pick(&[1, 3]),
         };
         let lifetime = chance.pick(&[900 * SECOND, HOUR, HOUR, 6 * HOUR, 12 * HOUR, 12 * HOUR]);
         let mut world = Self {
