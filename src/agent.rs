@@ -331,7 +331,7 @@ impl Agent {
         self.advance(now, out);
         let has_rows = self.policy.heartbeat.is_some();
         for watched in self.databases.iter_mut() {
-            watched.remember(has_rows && watched.watch.rows, out);
+            watched.remember(watched.shows_rows(has_rows), out);
         }
         actions.0
     }
@@ -366,10 +366,12 @@ impl Agent {
             Event::Exited(how) => {
                 self.replicator.exited(&how, &mut turn);
                 // A guard pins only a WAL that was just written to.
-                if interval.is_some() && !self.stopping {
-                    for watched in turn.databases.iter().filter(|w| w.watch.rows) {
-                        turn.out.push(Action::WriteRow(watched.id()));
-                    }
+                let rowful = turn
+                    .databases
+                    .iter()
+                    .filter(|w| w.shows_rows(turn.has_rows));
+                for watched in rowful.filter(|_| !self.stopping) {
+                    turn.out.push(Action::WriteRow(watched.id()));
                 }
             }
             Event::Synced(database, result) => {
@@ -452,10 +454,10 @@ impl Agent {
             }
             Event::GuardTaken(database, result) => {
                 let now = turn.now;
-                if let Some(watched) = turn.databases.get_mut(database) {
-                    let mut out = watched.outbox(turn.out);
+                turn.of(database, |watched, out| {
+                    let mut out = watched.outbox(out);
                     watched.guard.taken(result, now, &mut out);
-                }
+                });
             }
             Event::WalTooLarge(database) => {
                 turn.of(database, |watched, out| watched.wal_is_too_large(out));
@@ -535,7 +537,7 @@ impl Agent {
 
     /// Heartbeat rows show what is replicated of it.
     fn shows_rows(&self, watched: &Watched) -> bool {
-        self.policy.heartbeat.is_some() && watched.watch.rows
+        watched.shows_rows(self.policy.heartbeat.is_some())
     }
 
     fn advance_guards(&mut self, now: BootTime, out: &mut Actions) {

@@ -88,7 +88,7 @@ const WAL_GUARD: Bounds = Bounds {
     most: "64GiB",
 };
 
-/// How large the WAL of a database may grow that is not configured.
+/// The default of `wal_guard`, in bytes: how large the WAL of a database may grow of which nothing is said.
 pub const WAL_LIMIT: u64 = 64 << 20;
 
 /// Each row is a durable write.
@@ -277,6 +277,11 @@ pub struct Replication {
 }
 
 impl Replication {
+    /// Litestream is run by a unit of its own.
+    pub fn has_unit(&self) -> bool {
+        matches!(self.supervisor, Supervisor::Systemd { .. })
+    }
+
     fn read(section: &Section<'_>, runtime: &RuntimeDirectory) -> Result<Self, ConfigError> {
         let default = ["litestream", "replicate", "-config", "/etc/litestream.yml"];
         let supervisor = match section.choice("supervisor", "child", &["child", "systemd"])? {

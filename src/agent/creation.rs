@@ -120,15 +120,17 @@ impl Creation {
             Ok(true) => {
                 self.failures = 0;
                 self.state = State::Due(now + PACE);
-                "the database does not exist, but S3 holds a replica of it, which a new database would replace: restore it with `edgerepl restore` (edgerepl-restore.service does so before \
-                 the start), or give the device another prefix"
+                "the database does not exist, but S3 holds a replica of it, which a new database \
+                 would replace: restore it with `edgerepl restore` (edgerepl-restore.service does so \
+                 before the start), or give the device another prefix"
                     .to_owned()
             }
             Err(cause) => {
                 self.failures = self.failures.saturating_add(1);
                 self.state = State::Due(now + RETRY.wait(self.failures, jitter));
                 format!(
-                    "the database does not exist, and is not created until edgerepl knows whether S3 holds a replica of it: {cause}"
+                    "the database does not exist, and is not created until edgerepl knows whether S3 \
+                     holds a replica of it: {cause}"
                 )
             }
         };

@@ -59,6 +59,11 @@ impl Watched {
         Outbox::new(self.id(), name, actions)
     }
 
+    /// Heartbeat rows show what is replicated of it, where any are written at all.
+    pub(super) fn shows_rows(&self, are_written: bool) -> bool {
+        are_written && self.watch.rows
+    }
+
     /// What an earlier run left.
     pub(super) fn recalls(&mut self, earlier: Earlier) {
         self.recalled = true;

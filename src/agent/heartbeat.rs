@@ -51,17 +51,12 @@ impl Heartbeat {
         self.due = self.due.min(now + interval);
         if self.due <= now {
             self.due = now + interval;
-            self.write(out);
+            out.push(Action::WriteRow(out.database));
             if prune && self.prune_due <= now && self.trouble.is_none() {
                 self.prune_due = now + PRUNE_PACE;
                 out.push(Action::Prune(out.database));
             }
         }
-    }
-
-    /// Writes a row now, whatever the schedule.
-    pub(super) fn write(&mut self, out: &mut Outbox<'_>) {
-        out.push(Action::WriteRow(out.database));
     }
 
     pub(super) fn row(

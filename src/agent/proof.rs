@@ -42,9 +42,12 @@ mod tests;
 pub const BOUND: Duration = Duration::from_secs(120);
 
 /// The reasons for a broken history.
-const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `litestream reset` does, so its uploads do not continue the replica";
-const IS_AHEAD: &str = "the replica is ahead of Litestream: Litestream's local state was removed or is an older copy, or another device writes to the same prefix";
-const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while Litestream ran, so its uploads do not continue the replica";
+const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `litestream reset` does, so its \
+                         uploads do not continue the replica";
+const IS_AHEAD: &str = "the replica is ahead of Litestream: Litestream's local state was removed or is an \
+                        older copy, or another device writes to the same prefix";
+const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while Litestream ran, so its \
+                          uploads do not continue the replica";
 pub(super) const LOST: &str =
     "Litestream's local state was lost, and the WAL may not continue the replica";
 

@@ -218,13 +218,10 @@ impl Replica {
             self.begins_anew();
             return Emptied::Begins(because);
         }
-        if because == Because::WalWasReset {
-            if !self.holds_up_too_long(has_siblings) {
-                return Emptied::Blocked;
-            }
-            self.ledger.breaks(BEGINNING_MISSED);
+        if because == Because::WalWasReset && !self.holds_up_too_long(has_siblings) {
+            return Emptied::Blocked;
         }
-        self.stays_broken(now);
+        self.stays_broken(because, now);
         Emptied::Later
     }
 
@@ -235,11 +232,8 @@ impl Replica {
             return false;
         }
         match self.stage {
-            Stage::Surveying => self.ledger.breaks(NOT_SURVEYED),
-            _ => {
-                self.ledger.breaks(BEGINNING_MISSED);
-                self.stays_broken(now);
-            }
+            Stage::Holding(because) | Stage::Emptying(because) => self.stays_broken(because, now),
+            _ => self.ledger.breaks(NOT_SURVEYED),
         }
         self.stage = Stage::Ready;
         true
@@ -464,7 +458,11 @@ impl Replica {
     }
 
     /// The WAL could not be emptied.
-    fn stays_broken(&mut self, now: BootTime) {
+    fn stays_broken(&mut self, because: Because, now: BootTime) {
+        // The start makes a replica wrong that was right.
+        if because == Because::WalWasReset {
+            self.ledger.breaks(BEGINNING_MISSED);
+        }
         let wait = RESET_RETRY.saturating_mul(2_u32.saturating_pow(self.unemptied));
         self.unemptied = self.unemptied.saturating_add(1);
         self.reset_allowed = now + wait.min(LONGEST_RESET_RETRY);

@@ -203,7 +203,7 @@ impl Replicator {
         let Some(watched) = turn.databases.get_mut(database) else {
             return;
         };
-        let rows = turn.has_rows && watched.watch.rows;
+        let rows = watched.shows_rows(turn.has_rows);
         let socket = &mut self.socket;
         let verdict = watched
             .replica
@@ -308,7 +308,7 @@ impl Replicator {
             Phase::Starting(_) => self.go_on_emptied(turn),
             Phase::Running | Phase::Preparing => {
                 for watched in turn.databases.iter_mut() {
-                    let rows = turn.has_rows && watched.watch.rows;
+                    let rows = watched.shows_rows(turn.has_rows);
                     let request = watched.replica.advance(rows, turn.now);
                     turn.out.extend(request.map(|request| match request {
                         Request::Row => Action::WriteRow(watched.id()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::patience::patiently;
 use crate::agent::told_term;
-use crate::config::{RuntimeDirectory, Settings, Supervisor};
+use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::certificate::Certificate;
 use crate::credentials::delivery::{self, Variable};
 use crate::credentials::fetch;
@@ -101,7 +101,7 @@ pub(crate) fn litestream_config(settings: &Settings) -> Result<Configuration, St
     let certificate = Certificate::read(&identity.certificate).map_err(|f| f.message)?;
     let thing_name = fetch::thing_name(identity, &certificate).map_err(|f| f.message)?;
     let replication = &settings.replication;
-    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let is_unit = replication.has_unit();
     let variables = Variables::of_litestream(&thing_name, &settings.region, is_unit);
     Configuration::of(&replication.command, &variables)
 }

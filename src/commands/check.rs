@@ -359,7 +359,7 @@ fn configuration(
     version: Option<(u32, u32, u32)>,
 ) -> Result<Configuration, String> {
     let replication = &settings.replication;
-    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let is_unit = replication.has_unit();
     let named = thing_name.unwrap_or(UNKNOWN_THING);
     let mut variables = Variables::of_litestream(named, &settings.region, is_unit);
     if replication.rotation == Some(Rotation::Restart)
@@ -380,7 +380,7 @@ fn litestream_config(
     version: Option<(u32, u32, u32)>,
 ) -> Outcome {
     let replication = &settings.replication;
-    let is_unit = matches!(replication.supervisor, Supervisor::Systemd { .. });
+    let is_unit = replication.has_unit();
     let named = thing_name.unwrap_or(UNKNOWN_THING);
     let faults: Vec<Finding> = found.faults().collect();
     // The unit's environment is not known here, nor is what Litestream expands with it.

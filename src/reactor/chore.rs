@@ -44,6 +44,24 @@ pub(super) enum Errand {
     },
 }
 
+impl Errand {
+    /// The database whose answer it examines.
+    pub(super) fn examines(&self) -> Option<Database> {
+        match self {
+            Self::Examine { database, .. } => Some(*database),
+            _ => None,
+        }
+    }
+
+    /// The missing database whose replica it looks for.
+    pub(super) fn looks_for(&self) -> Option<Database> {
+        match self {
+            Self::Look { database, .. } => Some(*database),
+            _ => None,
+        }
+    }
+}
+
 /// The way to find out whether there is a replica.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Look {

@@ -64,15 +64,11 @@ impl Context {
         self.grant.as_ref().map_or("", |grant| &grant.thing_name)
     }
 
-    /// Litestream is run by a unit of its own.
-    pub(super) fn has_unit(&self) -> bool {
-        matches!(self.supervisor(), Supervisor::Systemd { .. })
-    }
-
     /// Litestream's configuration, as a Litestream that starts now would read it.
     pub(super) fn litestream_config(&self) -> Result<Configuration, String> {
         let region = &self.settings.region;
-        let variables = Variables::of_litestream(self.thing_name(), region, self.has_unit());
+        let is_unit = self.settings.replication.has_unit();
+        let variables = Variables::of_litestream(self.thing_name(), region, is_unit);
         Configuration::of(self.command(), &variables)
     }
 

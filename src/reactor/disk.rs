@@ -58,7 +58,7 @@ pub(super) fn find(context: &Context) -> Step {
         "command": context.command(),
         "thing_name": context.thing_name(),
         "region": context.settings.region,
-        "is_unit": context.has_unit(),
+        "is_unit": context.settings.replication.has_unit(),
     });
     let mut command = this_program();
     command.arg(COMMAND).arg(FIND).arg(asked.to_string());

@@ -91,7 +91,7 @@ impl Litestream {
             self.family = None;
             self.syncs.clear();
             self.chores
-                .abandon(|errand| matches!(errand, Errand::Examine { .. }), leftovers);
+                .abandon(|errand| errand.examines().is_some(), leftovers);
             events.push(Event::Exited(how));
         }
         for (errand, outcome) in self.chores.poll() {
@@ -124,7 +124,6 @@ impl Litestream {
         events
     }
 
-    /// Reads the configuration that the next Litestream will use.
     /// Reads its configuration, which applies to the next one that is started.
     pub(super) fn understand(&mut self, context: &mut Context) -> Option<Event> {
         let understood = context.litestream_config();
@@ -242,8 +241,8 @@ impl Litestream {
         leftovers: &mut Leftovers,
     ) -> Option<Event> {
         self.syncs.remove(&database);
-        let is_of_it = |errand: &Errand| matches!(errand, Errand::Examine { database: examined, .. } if *examined == database);
-        self.chores.abandon(is_of_it, leftovers);
+        let is_examination = |errand: &Errand| errand.examines() == Some(database);
+        self.chores.abandon(is_examination, leftovers);
         let socket = &context.settings.replication.control_socket;
         let path = context.paths.in_litestream(database);
         let request = SyncRequest::send(socket, path, |pid| self.may_answer(pid, context));
@@ -295,8 +294,8 @@ impl Litestream {
     }
 
     pub(super) fn abandon_look(&mut self, database: Database, leftovers: &mut Leftovers) {
-        let is_of_it = |errand: &Errand| matches!(errand, Errand::Look { database: missing, .. } if *missing == database);
-        self.chores.abandon(is_of_it, leftovers);
+        let is_look = |errand: &Errand| errand.looks_for() == Some(database);
+        self.chores.abandon(is_look, leftovers);
     }
 
     /// The daemon ends, and waits for no chore.

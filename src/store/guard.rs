@@ -4,18 +4,17 @@
 //! database file when the transaction begins, so the caller writes a row first. Reports the size of
 //! the WAL; never decides when that is too large: the agent does.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{Failure, connect, explain, wal_of};
+use super::{Failure, connect, explain, wal_size};
 
 /// The WAL can't be reset as long as this lives.
 #[derive(Debug)]
 pub struct WalGuard {
     _transaction: Connection,
-    wal: PathBuf,
+    database: PathBuf,
 }
 
 impl WalGuard {
@@ -33,12 +32,12 @@ impl WalGuard {
         let transaction = begin().map_err(|e| explain(database, &e))?;
         Ok(Self {
             _transaction: transaction,
-            wal: wal_of(database),
+            database: database.to_owned(),
         })
     }
 
     /// The size of the WAL in bytes.
     pub fn wal_size(&self) -> u64 {
-        fs::metadata(&self.wal).map_or(0, |m| m.len())
+        wal_size(&self.database).unwrap_or_default()
     }
 }

@@ -332,7 +332,8 @@ fn has_none(socket: Socket, age: Duration) -> bool {
 const NO_ANSWER: &str = "its sync has taken more than 20 s; S3 may be slow or unreachable";
 
 /// The problem of a Litestream that reads nothing of what was written.
-const UNREAD: &str = "it reports success, but has not read the newest rows; another file may have taken the database's place";
+const UNREAD: &str = "it reports success, but has not read the newest rows; another file may have taken \
+                      the database's place";
 
 /// The problem of a missing socket.
 const NO_SOCKET: &str = "nothing listens on its control socket any more; see Litestream's log";

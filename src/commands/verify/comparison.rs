@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::verdict::{Table, Verdict};
 use crate::commands::access::Accesses;
 use crate::commands::databases::Subject;
-use crate::config::{Heartbeat, Settings};
+use crate::config::{self, Heartbeat, Settings};
 use crate::litestream::answer::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::litestream::command::Upto;
 use crate::litestream::config_file::Configuration;
@@ -27,9 +27,6 @@ use crate::litestream::restore::{Aside, Turn, has_room, size_of};
 use crate::store::compare::{Pages, Rows, Snapshot, Soundness};
 use crate::store::structure::{Structure, named_tables};
 use crate::system::priority;
-
-/// How much the WAL may grow while the live database is read, if `wal_guard` is off.
-const WAL_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// How long writers may have to wait for the sync.
 const SYNC_LIMIT: Duration = Duration::from_secs(4);
@@ -63,7 +60,8 @@ pub(super) fn compare(
     let environment = accesses.environment()?;
     let aside = Aside::make(database, "verify", Turn::OrNever)?;
 
-    let wal_limit = subject.database.wal_guard.unwrap_or(WAL_LIMIT);
+    // Also where `wal_guard` is off the WAL may not grow for ever while the live database is read.
+    let wal_limit = subject.database.wal_guard.unwrap_or(config::WAL_LIMIT);
     let synced = || sync(settings, &subject.in_litestream);
     let (live, synced) = Snapshot::of_live(database, wal_limit, synced)?;
     let transaction = match synced {
