@@ -31,9 +31,8 @@ impl Context {
 
     /// How large the WAL of a database may grow, in bytes, while it is held.
     pub(super) fn wal_limit(&self, database: Database) -> Option<u64> {
-        let path = self.path(database);
         let mut configured = self.settings.databases.iter();
-        match configured.find(|configured| configured.path == path) {
+        match configured.find(|configured| self.paths.find(&configured.path) == Some(database)) {
             Some(configured) => configured.wal_guard,
             None => Some(config::WAL_LIMIT),
         }

@@ -50,7 +50,8 @@ impl Paths {
         known.in_litestream.as_ref().unwrap_or(&known.path)
     }
 
-    fn find(&self, path: &Path) -> Option<Database> {
+    /// The number that a database has already.
+    pub(super) fn find(&self, path: &Path) -> Option<Database> {
         let same =
             |known: &Known| known.path == path || known.in_litestream.as_deref() == Some(path);
         let position = self.0.iter().position(same).or_else(|| {
