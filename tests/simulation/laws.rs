@@ -245,6 +245,12 @@ impl Laws {
         self.past.after(step);
     }
 
+    /// A step of the process while the database is not watched: it may be in the middle of it.
+    pub(crate) fn overhear(&mut self, step: &Step<'_>, sight: Sight, time: Time) {
+        self.past.before(step, sight, time);
+        self.past.after(step);
+    }
+
     /// The first law that was broken.
     pub(crate) fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()

@@ -32,10 +32,10 @@ use laws::Record;
 use world::{Crowd, Life, World};
 
 /// What an ordinary run simulates.
-const YEARS: u64 = 300;
+const YEARS: u64 = 1000;
 
 /// And of devices with several databases, each of which costs as many events as one of the others.
-const YEARS_OF_SEVERAL: u64 = 1;
+const YEARS_OF_SEVERAL: u64 = 3;
 
 /// So many years meet all that there is; of fewer nobody can ask that.
 const ENOUGH_YEARS: u64 = 250;

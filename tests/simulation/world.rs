@@ -505,6 +505,9 @@ impl World {
             if concerns && (begins || self.agent.watches(id(number))) {
                 // What the agent says of itself counts at a look alone.
                 self.observe_at(number, step, false);
+            } else if concerns {
+                let sight = self.sight(number, false);
+                self.laws[number].overhear(step, sight, self.time);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use edgerepl::agent::{Action, Event};
+use edgerepl::litestream::answer::SyncFailure;
 
 use super::{Law, Past, Step, Time, Verdict, follows};
 
@@ -11,6 +12,9 @@ use super::{Law, Past, Step, Time, Verdict, follows};
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
 const HUNG_RESCUE_LIMIT: Duration = Duration::from_secs(90);
 const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
+
+/// It hangs if it does not answer within this.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// No two Litestreams of ours write to one replica.
 #[derive(Debug, Default)]
@@ -61,13 +65,17 @@ impl Law for LiveCredentials {
 
 /// One restart a rotation, and none where Litestream asks by itself; but one that does not follow is
 /// restarted after a while, and seldom again, and one for which there is another database at once.
+/// What does not follow and what hangs have an hour each: which of them a restart was for, the agent alone
+/// knows, and two in an hour are one of each at the most.
 #[derive(Debug, Default)]
 pub(super) struct ReasonToStop {
     /// The grant that Litestream was last stopped for.
     stopped_for: u64,
     /// What runs before was started by an earlier run of edgerepl, and gets a start of this one.
     started: Option<Time>,
-    /// When it was last restarted for it did not follow, and for it hung.
+    /// When it was last asked for an answer that it owes still.
+    owes: Option<Time>,
+    /// When it was restarted the last but one time, and the last, because it did not follow.
     rescued: [Option<Time>; 2],
 }
 
@@ -81,7 +89,15 @@ impl Law for ReasonToStop {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Event(Event::Started(Ok(()))) => self.started = Some(past.time),
+            Step::Event(Event::Started(Ok(()))) => {
+                self.started = Some(past.time);
+                self.owes = None;
+            }
+            Step::Action(Action::Greet)
+            | Step::Event(Event::Synced(_, Err(SyncFailure::NoSocket))) => {
+                self.owes = self.owes.or(Some(past.time));
+            }
+            Step::Event(Event::Greeted) => self.owes = None,
             Step::Look(glance) if follows(glance) => self.rescued = [None; 2],
             Step::Action(action) if self.applies(past) && stops(action, past) => {
                 return self.stopped(past);
@@ -98,9 +114,12 @@ impl ReasonToStop {
             self.stopped_for = past.grants;
             return Verdict::Kept;
         };
-        let kind = usize::from(past.sight.litestream_is_stuck);
-        let rescued = self.rescued[kind].map_or(Duration::ZERO, |at| at + RESCUE_PACE);
-        let limit = match past.sight.litestream_is_stuck {
+        let [last_but_one, last] = self.rescued;
+        let rescued = last_but_one.map_or(Duration::ZERO, |at| at + RESCUE_PACE);
+        let limit = match self
+            .owes
+            .is_some_and(|asked| past.time - asked >= GREETING_LIMIT)
+        {
             true => HUNG_RESCUE_LIMIT,
             false => RESCUE_LIMIT,
         };
@@ -113,7 +132,10 @@ impl ReasonToStop {
         if is_rescue && (asks || is_again) {
             // It was decided before a sleep, perhaps, from which the hour counts.
             let awake = past.slept_until + Duration::from_secs(60);
-            self.rescued[kind] = (past.time > awake).then_some(past.time);
+            self.rescued = match past.time > awake {
+                true => [last, Some(past.time)],
+                false => [None; 2],
+            };
         }
         self.stopped_for = past.grants;
         Verdict::of(
