@@ -148,7 +148,7 @@ pub enum Event {
     WalEmptied(Database, Result<(), String>),
     /// A heartbeat row was committed (its id), or could not be.
     Row(Database, Result<i64, String>),
-    /// A heartbeat row was due, and there is no database.
+    /// A heartbeat row was due, or a commit looked for, and there is no database.
     DatabaseMissing(Database),
     /// The mark of the last commit in the WAL, if it can be read: it stays the same until the next commit.
     LastCommit(Database, Option<u64>),
@@ -246,7 +246,7 @@ pub enum Action {
     WriteRow(Database),
     /// Find the age of the row before this one; ends in [`Event::Inherited`], if there is one.
     AskRowBefore(Database, i64),
-    /// Read the mark of the last commit; ends in [`Event::LastCommit`].
+    /// Read the mark of the last commit; ends in [`Event::LastCommit`] or [`Event::DatabaseMissing`].
     LookForCommit(Database),
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
     LookForReplica(Database),
@@ -404,6 +404,9 @@ impl Agent {
                 let configured = &policy.databases;
                 let are_others = turn.databases.configured(configured, turn.now, turn.out);
                 turn.has_rows = policy.heartbeat.is_some();
+                for watched in turn.databases.iter_mut() {
+                    watched.reloaded(turn.has_rows, turn.now);
+                }
                 self.replicator
                     .reloaded(&policy, named || are_others, &mut turn);
                 self.policy = policy;
@@ -443,7 +446,7 @@ impl Agent {
             }
             Event::LastCommit(database, mark) => {
                 let now = turn.now;
-                turn.of(database, |watched, _| watched.replica.look(mark, now));
+                turn.of(database, |watched, out| watched.looked(mark, now, out));
             }
             Event::Looked(database, result) => {
                 let now = turn.now;
@@ -497,11 +500,12 @@ impl Agent {
         rows.min().unwrap_or(BootTime::NEVER).min(looks)
     }
 
-    /// The databases that show only by their commits that they have something to replicate.
+    /// The databases that show only by their commits that they have something to replicate, and which may
+    /// not be there at all.
     fn looks_for_commits(&self) -> impl Iterator<Item = Database> {
         let rowless = self.databases.iter().filter(|w| !self.shows_rows(w));
-        let following = rowless.filter(|w| w.replica.follows());
-        following.map(|watched| watched.id())
+        let looked = rowless.filter(|w| w.follows() || w.replica.ledger.proof().is_none());
+        looked.map(|watched| watched.id())
     }
 
     /// Whether a database is watched.

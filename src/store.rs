@@ -84,13 +84,6 @@ impl Store {
         }
     }
 
-    /// Whether the database is missing in an existing folder. The caller creates one only when it
-    /// knows that no replica of it can be restored.
-    pub fn is_missing(&self) -> bool {
-        let folder = self.database.parent();
-        is_absent(&self.database) && folder.is_some_and(Path::is_dir)
-    }
-
     /// Commits one row, durably, and answers with its id. Makes no database.
     ///
     /// # Errors
@@ -342,6 +335,12 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
 enum Absent {
     IsRefused,
     IsMade,
+}
+
+/// Whether the database is missing in an existing folder. The caller creates one only when it
+/// knows that no replica of it can be restored.
+pub fn is_missing(database: &Path) -> bool {
+    is_absent(database) && database.parent().is_some_and(Path::is_dir)
 }
 
 fn is_absent(database: &Path) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Owns one rule: a database is created only if no replica of it can be restored. Otherwise the new one
 //! would be replicated over the replica's newest state, and a Litestream that restores missing
-//! databases would find it present. Never looks for a replica itself.
+//! databases would find it present. One without heartbeat rows is its application's to create. Never
+//! looks for a replica itself.
 
 use std::time::Duration;
 
@@ -24,10 +25,17 @@ const RETRY: Backoff = Backoff {
 /// If there is a replica, the operator restores or removes it: the next look comes after this.
 const PACE: Duration = Duration::from_secs(300);
 
+/// What is said of a missing database, before a look for its replica and after it.
+const MISSING: &str = "the database does not exist";
+const AWAITED: &str = "the database does not exist yet, and neither does a replica: its application has to \
+                       create it, or its path in the configuration has to be corrected";
+
 #[derive(Debug)]
 pub(super) struct Creation {
     state: State,
     failures: u32,
+    /// Its application creates it, or somebody restores it: it takes no heartbeat rows.
+    by_others: bool,
     /// Why no database is created, if known.
     trouble: Option<String>,
 }
@@ -42,6 +50,8 @@ enum State {
     Due(BootTime),
     /// A look is under way, and late from this time on.
     Looking(BootTime),
+    /// There is no replica, and it is for others to create the database.
+    Awaited,
 }
 
 impl Creation {
@@ -49,24 +59,26 @@ impl Creation {
         Self {
             state: State::There,
             failures: 0,
+            by_others: false,
             trouble: None,
         }
     }
 
-    /// A row was due, and there is no database for it.
-    pub(super) fn missing(&mut self, now: BootTime) {
-        if matches!(self.state, State::There) {
+    /// There is no database; whether it is for others to create it.
+    pub(super) fn missing(&mut self, by_others: bool, now: BootTime) {
+        self.by_others = by_others;
+        let is_news = match self.state {
+            State::There => true,
+            State::Awaited => !by_others,
+            State::Blocked | State::Due(_) | State::Looking(_) => false,
+        };
+        if is_news {
             self.state = State::Due(now);
         }
     }
 
-    /// A row was committed.
-    pub(super) fn there(&mut self) {
-        *self = Self::new();
-    }
-
-    /// The database is not watched any more.
-    pub(super) fn goes(&mut self, out: &mut Outbox<'_>) {
+    /// It is there, or not watched any more.
+    pub(super) fn over(&mut self, out: &mut Outbox<'_>) {
         if matches!(self.state, State::Looking(_)) {
             out.push(Action::AbandonLook(out.database));
         }
@@ -109,12 +121,19 @@ impl Creation {
             return;
         }
         let trouble = match result {
+            Ok(false) if self.by_others => {
+                out.info(AWAITED.to_owned());
+                self.state = State::Awaited;
+                self.failures = 0;
+                self.trouble = None;
+                return;
+            }
             Ok(false) => {
                 out.info(
                     "the database does not exist, and neither does a replica: it is created"
                         .to_owned(),
                 );
-                self.there();
+                *self = Self::new();
                 return out.push(Action::WriteFirstRow(out.database));
             }
             Ok(true) => {
@@ -129,8 +148,8 @@ impl Creation {
                 self.failures = self.failures.saturating_add(1);
                 self.state = State::Due(now + RETRY.wait(self.failures, jitter));
                 format!(
-                    "the database does not exist, and is not created until edgerepl knows whether S3 \
-                     holds a replica of it: {cause}"
+                    "the database does not exist, and it is not known whether S3 holds a replica of it, \
+                     which a new database would replace: {cause}"
                 )
             }
         };
@@ -142,7 +161,7 @@ impl Creation {
 
     pub(super) fn deadline(&self) -> BootTime {
         match self.state {
-            State::There | State::Blocked => BootTime::NEVER,
+            State::There | State::Blocked | State::Awaited => BootTime::NEVER,
             State::Due(at) | State::Looking(at) => at,
         }
     }
@@ -150,6 +169,20 @@ impl Creation {
     /// Why there is no database, and what the operator can do.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
+    }
+
+    /// There is none, as far as known.
+    pub(super) fn is_missing(&self) -> bool {
+        !matches!(self.state, State::There)
+    }
+
+    /// There is none, and others have to create it, for this reason: until then nothing is replicated.
+    pub(super) fn awaits_others(&self) -> Option<&str> {
+        let why = self.trouble().unwrap_or(match self.state {
+            State::Awaited => AWAITED,
+            _ => MISSING,
+        });
+        (self.by_others && self.is_missing()).then_some(why)
     }
 
     fn look(&mut self, now: BootTime, out: &mut Outbox<'_>) {

@@ -81,7 +81,7 @@ impl Watched {
     ) {
         let mut out = self.outbox(out);
         if let Ok(id) = result {
-            self.creation.there();
+            self.creation.over(&mut out);
             if std::mem::take(&mut self.asks_row_before) {
                 out.push(Action::AskRowBefore(out.database, id));
             }
@@ -90,22 +90,62 @@ impl Watched {
         self.heartbeat.row(result, interval, now, &mut out);
     }
 
-    /// A heartbeat row is due, and there is no database.
+    /// There is no database: none for a row that is due, or none at all.
     pub(super) fn is_missing(
         &mut self,
         interval: Option<Duration>,
         now: BootTime,
         out: &mut Actions,
     ) {
-        let mut out = self.outbox(out);
-        self.replica.row(None, now);
-        let cause = "the database does not exist yet".to_owned();
-        self.heartbeat.row(Err(cause), interval, now, &mut out);
-        self.creation.missing(now);
+        let shows_rows = self.shows_rows(interval.is_some());
+        if shows_rows {
+            let mut out = self.outbox(out);
+            self.replica.row(None, now);
+            let cause = "the database does not exist yet".to_owned();
+            self.heartbeat.row(Err(cause), interval, now, &mut out);
+        }
+        self.creation.missing(!shows_rows, now);
+    }
+
+    /// Rows are written to it from now on, or are not: who creates one that is missing?
+    pub(super) fn reloaded(&mut self, has_rows: bool, now: BootTime) {
+        if self.creation.is_missing() {
+            self.creation.missing(!self.shows_rows(has_rows), now);
+        }
+    }
+
+    /// Others have to create it: Litestream has nothing to follow, and nothing has to be held.
+    pub(super) fn is_away(&self) -> bool {
+        self.creation.awaits_others().is_some()
+    }
+
+    /// It was looked at, and is there; the mark of its last commit, if it can be read.
+    pub(super) fn looked(&mut self, mark: Option<u64>, now: BootTime, out: &mut Actions) {
+        if self.is_away() {
+            let mut out = self.outbox(out);
+            out.info("the database is there".to_owned());
+            self.creation.over(&mut out);
+            self.replica.appears(now);
+        }
+        self.replica.look(mark, now);
+    }
+
+    /// It needs nothing, or Litestream followed at its last answer.
+    pub(super) fn follows(&self) -> bool {
+        self.is_away() || self.replica.follows()
+    }
+
+    /// Litestream is about to be stopped.
+    pub(super) fn prepare(&mut self, now: BootTime) {
+        match self.is_away() {
+            true => self.replica.is_ready_for_stop(),
+            false => self.replica.prepare(now),
+        }
     }
 
     /// The guard is wanted, or is not.
     pub(super) fn advance_guard(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
+        let wanted = wanted && !self.is_away();
         let mut out = self.outbox(out);
         if self.guard.advance(wanted, now, &mut out) {
             self.replica.lets_go_of_wal();
@@ -124,7 +164,7 @@ impl Watched {
     pub(super) fn goes(&mut self, out: &mut Actions) {
         let mut out = self.outbox(out);
         self.guard.goes(&mut out);
-        self.creation.goes(&mut out);
+        self.creation.over(&mut out);
     }
 
     /// Tells what the next run has to know, if that is news.

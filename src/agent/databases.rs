@@ -60,9 +60,14 @@ impl Databases {
         self.all.len() == 1
     }
 
-    /// Each of them followed at its last answer.
+    /// Each of them followed at its last answer, or needs nothing.
     pub(super) fn follow(&self) -> bool {
-        self.all.iter().all(|watched| watched.replica.follows())
+        self.all.iter().all(Watched::follows)
+    }
+
+    /// The same, and there is one that Litestream followed.
+    pub(super) fn are_replicated(&self) -> bool {
+        self.follow() && self.all.iter().any(|watched| watched.replica.follows())
     }
 
     /// edgerepl's configuration names these now. Returns whether others are watched than before.

@@ -50,7 +50,7 @@ impl Glance {
             is_healthy,
             unproved_for: unproved.max(),
             is_broken: all().any(|watched| watched.replica.ledger.is_broken()),
-            ..Self::shared(agent, agent.databases.follow(), time)
+            ..Self::shared(agent, agent.databases.are_replicated(), time)
         };
         match all().next() {
             Some(first) => figures.with_proof(first, time.boot),

@@ -158,6 +158,9 @@ fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option
 
 /// What the next proof of a database waits for.
 pub(super) fn waits_for<'a>(agent: &'a Agent, watched: &'a Watched) -> &'a str {
+    if let Some(why) = watched.creation.awaits_others() {
+        return why;
+    }
     let (activity, _, trouble) = agent.replicator.activity(watched.replica.follows());
     let trouble = watched.trouble.as_deref().or(trouble);
     match (activity, trouble) {

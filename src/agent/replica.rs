@@ -270,6 +270,11 @@ impl Replica {
         self.stage = Stage::Preparing(Preparation::begin(self.holds_wal, now));
     }
 
+    /// The same of a database that is not there, which nothing can be prepared for.
+    pub(super) fn is_ready_for_stop(&mut self) {
+        self.stage = Stage::Prepared;
+    }
+
     /// It may be stopped.
     pub(super) fn is_prepared(&self) -> bool {
         matches!(self.stage, Stage::Prepared | Stage::Idle)
@@ -298,6 +303,16 @@ impl Replica {
             && let Stage::CatchingUp(catch_up) = &mut self.stage
         {
             catch_up.want();
+        }
+    }
+
+    /// The database was not there, and is now: Litestream could not follow before.
+    pub(super) fn appears(&mut self, now: BootTime) {
+        self.ledger.excuse(now);
+        match self.stage {
+            Stage::CatchingUp(_) => self.ask_now(now),
+            Stage::Prepared => self.prepare(now),
+            _ => {}
         }
     }
 

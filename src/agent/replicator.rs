@@ -306,8 +306,10 @@ impl Replicator {
             Phase::Waiting { until } if *until <= turn.now => self.start_or_idle(turn),
             Phase::Starting(start) if start.deadline() <= turn.now => self.start_is_late(turn),
             Phase::Starting(_) => self.go_on_emptied(turn),
-            Phase::Running | Phase::Preparing => {
-                for watched in turn.databases.iter_mut() {
+            phase @ (Phase::Running | Phase::Preparing) => {
+                let is_running = matches!(phase, Phase::Running);
+                let asked = turn.databases.iter_mut();
+                for watched in asked.filter(|w| !(is_running && w.is_away())) {
                     let rows = watched.shows_rows(turn.has_rows);
                     let request = watched.replica.advance(rows, turn.now);
                     turn.out.extend(request.map(|request| match request {
@@ -334,17 +336,17 @@ impl Replicator {
     pub(super) fn deadline(&self, databases: &Databases) -> BootTime {
         let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
-        let replicas = || {
-            let deadlines = databases.iter().map(|w| w.replica.deadline());
+        let earliest = |of: &dyn Fn(&&Watched) -> bool| {
+            let deadlines = databases.iter().filter(of).map(|w| w.replica.deadline());
             deadlines.min().unwrap_or(BootTime::NEVER)
         };
         match &self.process.phase {
-            Phase::Running => replicas()
+            Phase::Running => earliest(&|w| !w.is_away())
                 .min(self.rescue_at(databases))
                 .min(self.rescue.deadline())
                 .min(self.introduced_at(databases))
                 .min(limit),
-            Phase::Preparing => replicas(),
+            Phase::Preparing => earliest(&|_| true),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) | Phase::Down => at,
@@ -408,6 +410,7 @@ impl Replicator {
         let late: Vec<_> = turn
             .databases
             .iter_mut()
+            .filter(|watched| !watched.is_away())
             .filter_map(|watched| Some((watched.id(), watched.replica.expire(turn.now)?)))
             .collect();
         let is_late = !late.is_empty();
@@ -429,7 +432,7 @@ impl Replicator {
 
     /// The database that has waited longest for Litestream to follow, and since when.
     fn waits<'a>(&self, databases: &'a Databases) -> Option<(&'a Watched, BootTime)> {
-        let behind = databases.iter().filter(|w| !w.replica.follows());
+        let behind = databases.iter().filter(|w| !w.follows());
         let since = behind.filter_map(|w| Some((w, w.replica.ledger.waits_since()?)));
         since.min_by_key(|(_, since)| *since)
     }
@@ -480,7 +483,11 @@ impl Replicator {
     }
 
     fn prepare(&mut self, turn: &mut Turn<'_>) {
-        turn.one_by_one(|watched, now| watched.replica.prepare(now));
+        turn.one_by_one(Watched::prepare);
+        // What has come since the last look is to be held, too.
+        for watched in turn.databases.iter().filter(|w| w.is_away()) {
+            turn.out.push(Action::LookForCommit(watched.id()));
+        }
         self.process.enter(Phase::Preparing, turn.now);
     }
 

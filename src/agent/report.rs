@@ -91,6 +91,8 @@ pub enum DatabaseState {
     Healthy,
     /// The application has written nothing since all was proved.
     Idle,
+    /// There is none: its application has to create it, or somebody to restore it.
+    Absent,
     /// Something is wrong with it, or with what it shares with the others.
     Unhealthy,
 }
@@ -107,6 +109,7 @@ impl DatabaseState {
             Self::Starting => "starting",
             Self::Healthy => State::HEALTHY,
             Self::Idle => "idle",
+            Self::Absent => "absent",
             Self::Unhealthy => "unhealthy",
         }
     }
@@ -189,7 +192,7 @@ impl Report {
     pub(super) fn of(agent: &Agent, time: Now) -> Self {
         let now = time.boot;
         let glance = Glance::of(agent, time);
-        let (_, since, _) = agent.replicator.activity(agent.databases.follow());
+        let (_, since, _) = agent.replicator.activity(agent.databases.are_replicated());
         Self {
             state: state(agent, &glance, time),
             credentials_left: glance.credentials_left,
@@ -234,7 +237,9 @@ impl DatabaseReport {
         let now = time.boot;
         let glance = Glance::of_one(agent, watched, time);
         let ledger = &watched.replica.ledger;
-        let state = if glance.is_healthy && ledger.is_idle() {
+        let state = if watched.is_away() {
+            DatabaseState::Absent
+        } else if glance.is_healthy && ledger.is_idle() {
             DatabaseState::Idle
         } else if glance.is_healthy {
             DatabaseState::Healthy

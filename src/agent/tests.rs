@@ -56,13 +56,22 @@ impl Story {
     }
 
     fn rotating(supervisor: SupervisorKind, rotation: Option<Rotation>) -> Self {
+        Self::of(supervisor, rotation, vec![watch(DB, true)])
+    }
+
+    /// A device with these databases.
+    fn with(databases: Vec<Watch>) -> Self {
+        Self::of(SupervisorKind::Child, Some(Rotation::Restart), databases)
+    }
+
+    fn of(supervisor: SupervisorKind, rotation: Option<Rotation>, databases: Vec<Watch>) -> Self {
         let policy = Policy {
             renew_before: 5 * MINUTE,
             heartbeat: Some(5 * SECOND),
             prune: false,
             supervisor,
             rotation,
-            databases: vec![watch(DB, true)],
+            databases,
         };
         let now = Now {
             boot: BootTime::default(),

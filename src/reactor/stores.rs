@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::agent::{Database, Event};
 use crate::clock::WallTime;
 use crate::litestream::lineage;
-use crate::store::{Store, WalGuard};
+use crate::store::{self, Store, WalGuard};
 
 #[derive(Debug)]
 pub(super) struct Stores {
@@ -37,7 +37,7 @@ impl Stores {
 
     pub(super) fn write_row(&mut self, database: Database, context: &Context) -> Option<Event> {
         let store = self.store(database, context)?;
-        Some(match store.is_missing() {
+        Some(match store::is_missing(context.path(database)) {
             true => Event::DatabaseMissing(database),
             false => Event::Row(database, store.write_row()),
         })
@@ -67,10 +67,13 @@ impl Stores {
         }
     }
 
-    /// The mark of the last commit in the WAL.
+    /// The mark of the last commit in the WAL, where there is a database.
     pub(super) fn last_commit(database: Database, context: &Context) -> Event {
-        let mark = lineage::last_commit(context.path(database)).ok();
-        Event::LastCommit(database, mark)
+        let path = context.path(database);
+        match store::is_missing(path) {
+            true => Event::DatabaseMissing(database),
+            false => Event::LastCommit(database, lineage::last_commit(path).ok()),
+        }
     }
 
     pub(super) fn take_guard(&mut self, database: Database, context: &Context) -> Event {

@@ -261,9 +261,8 @@ impl World {
             database.is_configured = is_first || is_listed;
             database.is_in_yaml = database.is_configured || is_replicated;
             database.takes_rows = is_first || takes_rows;
-            let rows = self.policy.heartbeat.is_some() && database.takes_rows;
-            // A device that is new has none, and where nobody else makes it edgerepl does.
-            self.databases[number].there = !rows || is_there;
+            // A device that is new has none: edgerepl makes it where it takes rows, or its application.
+            database.there = is_there;
         }
         self.configure();
     }
@@ -431,8 +430,10 @@ impl World {
             Action::LookForCommit(of) => {
                 let commits = self.databases[number(of)].commits;
                 let is_read = self.weather.disk || self.chance.one_in(2);
-                self.news
-                    .push_back(Event::LastCommit(of, is_read.then_some(commits)));
+                self.news.push_back(match self.databases[number(of)].there {
+                    false if self.weather.disk => Event::DatabaseMissing(of),
+                    _ => Event::LastCommit(of, is_read.then_some(commits)),
+                });
             }
             Action::LookForReplica(of) => self.start_look(number(of)),
             Action::AbandonLook(of) => self.databases[number(of)].look = None,

@@ -139,7 +139,7 @@ impl Law for AtStop {
     const NAME: &'static str = "no stop with nothing to hold the WAL";
 
     fn applies(&self, past: &Past) -> bool {
-        let excused = past.guard_is_spent || past.guard_failed_lately();
+        let excused = past.guard_is_spent || past.guard_failed_lately() || past.came_lately();
         past.end_asked.is_none()
             && past.sight.wants_guard
             && !excused
@@ -168,7 +168,10 @@ impl Law for WhileDown {
     const NAME: &'static str = "the WAL is held while Litestream is down";
 
     fn applies(&self, past: &Past) -> bool {
-        let excused = past.guard_is_spent || past.guard_failed_lately() || past.is_new_database;
+        let excused = past.guard_is_spent
+            || past.guard_failed_lately()
+            || past.is_new_database
+            || past.came_lately();
         past.end_asked.is_none()
             && past.sight.wants_guard
             && !excused

@@ -82,6 +82,8 @@ pub(crate) struct Past {
     /// The database changed, and Litestream has not followed since.
     pub(super) is_new_database: bool,
     pub(super) slept_until: Time,
+    /// When the database came that was not there.
+    came: Time,
     pub(super) fine_since: Option<Time>,
     pub(super) disk_well_since: Option<Time>,
     pub(super) last_wrong_clock: Time,
@@ -112,6 +114,7 @@ impl Past {
             database_changed: Duration::ZERO,
             is_new_database: false,
             slept_until: Duration::ZERO,
+            came: Duration::ZERO,
             fine_since: None,
             disk_well_since: None,
             last_wrong_clock: Duration::ZERO,
@@ -132,6 +135,9 @@ impl Past {
         if sight.generation != self.sight.generation {
             self.database_changed = time;
             self.is_new_database = true;
+        }
+        if sight.database_is_there && !self.sight.database_is_there {
+            self.came = time;
         }
         self.sight = sight;
         self.fine_since = sight.is_fine.then(|| self.fine_since.unwrap_or(time));
@@ -186,6 +192,12 @@ impl Past {
         self.end_asked.is_none().then_some(fair)
     }
 
+    /// One without rows, which edgerepl looks for each half minute.
+    pub(super) fn came_lately(&self) -> bool {
+        let looked_for = self.came.max(self.slept_until) + Duration::from_secs(31);
+        self.sight.heartbeat.is_none() && self.time <= looked_for
+    }
+
     /// It is tried again a second later.
     pub(super) fn guard_failed_lately(&self) -> bool {
         let limit = |failed: Time| failed.max(self.slept_until) + Duration::from_secs(1);
@@ -201,6 +213,7 @@ impl Past {
             last_look: self.time,
             began: self.time,
             slept_until: self.slept_until,
+            came: self.came,
             fine_since: self.sight.is_fine.then_some(self.time),
             last_wrong_clock: self.last_wrong_clock,
             ..Self::new()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Event};
+use edgerepl::agent::{Action, Activity, Event};
 use edgerepl::litestream::answer::SyncFailure;
 
 use super::{Law, Past, Step, Time, Verdict, follows};
@@ -75,6 +75,8 @@ pub(super) struct ReasonToStop {
     started: Option<Time>,
     /// When it was last asked for an answer that it owes still.
     owes: Option<Time>,
+    /// Up to when all were shown to be followed, as of before the last row and sync.
+    followed: Time,
     /// When it was restarted the last but one time, and the last, because it did not follow.
     rescued: [Option<Time>; 2],
 }
@@ -98,7 +100,14 @@ impl Law for ReasonToStop {
                 self.owes = self.owes.or(Some(past.time));
             }
             Step::Event(Event::Greeted) => self.owes = None,
-            Step::Look(glance) if follows(glance) => self.rescued = [None; 2],
+            Step::Look(glance) => {
+                if follows(glance) {
+                    self.rescued = [None; 2];
+                }
+                if glance.replication != Activity::Stopping {
+                    self.followed = past.sight.least_followed;
+                }
+            }
             Step::Action(action) if self.applies(past) && stops(action, past) => {
                 return self.stopped(past);
             }
@@ -123,7 +132,7 @@ impl ReasonToStop {
             true => HUNG_RESCUE_LIMIT,
             false => RESCUE_LIMIT,
         };
-        let seen = started.max(past.sight.least_followed) + limit;
+        let seen = started.max(self.followed) + limit;
         let is_rescue = past.time >= rescued.max(seen);
         // It reads its configuration at a start alone.
         let serves_another = past.sight.set_changed >= started;

@@ -253,7 +253,8 @@ impl World {
 
     /// What nobody holds is reset, and Litestream has to start over.
     pub(super) fn checkpoint_now(&mut self, number: usize) {
-        if self.databases[number].guard || self.litestream_holds_wal(number) {
+        let database = &self.databases[number];
+        if !database.there || database.guard || self.litestream_holds_wal(number) {
             return;
         }
         self.coverage.happened(Happening::WalReset);
