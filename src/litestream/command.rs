@@ -168,9 +168,13 @@ impl Replicate {
     }
 
     /// The words of the command that says what it would restore of `database`, and restores
-    /// nothing: 0.5 and later. `output` is a path where nothing is.
-    pub fn plan(&self, database: &Path, output: &Path) -> Vec<String> {
-        let mut words = self.part("restore");
+    /// nothing: 0.5 and later. `output` is a path where nothing is. By this configuration, or by the file
+    /// `own`, in which nothing is to be expanded.
+    pub fn plan(&self, database: &Path, output: &Path, own: Option<&Path>) -> Vec<String> {
+        let mut words = match own {
+            Some(file) => self.part_by("restore", file, true),
+            None => self.part("restore"),
+        };
         let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
         words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
         words

@@ -27,6 +27,7 @@ use crate::litestream::control::{Asked, Question, SyncRequest, Told};
 use crate::litestream::unit::{self, Restart};
 use crate::litestream::{leash, lineage};
 use crate::system::family::Seen;
+use crate::system::file;
 
 mod family;
 
@@ -492,12 +493,30 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
         // Nothing is written there: the plan is not carried out.
         Look::Plan => {
             let path = context.paths.in_litestream(database);
-            litestream.plan(path, &context.runtime.file("no-copy"))
+            let own = own_configuration(database, context)?;
+            litestream.plan(path, &context.runtime.file("no-copy"), own.as_deref())
         }
     };
     let name = format!("`{}`", words.join(" "));
     let step = Step::named(name, leash::command(None, &words));
     Ok(step.told(delivery::lines(&variables)))
+}
+
+/// A configuration that names a database of a folder alone, which no restore knows otherwise.
+fn own_configuration(database: Database, context: &Context) -> Result<Option<PathBuf>, String> {
+    let Ok(configuration) = context.litestream_config() else {
+        // Litestream says why it can't be read.
+        return Ok(None);
+    };
+    let Some(text) = configuration.alone(context.paths.in_litestream(database))? else {
+        return Ok(None);
+    };
+    let path = context
+        .runtime
+        .file(&format!("litestream-{}.yml", database.0));
+    file::replace(&path, 0o600, text.as_bytes())
+        .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
+    Ok(Some(path))
 }
 
 /// Whether the output tells of a replica; `None` if it has to be asked in the older way.

@@ -12,6 +12,12 @@ const LIFETIME: Duration = Duration::from_secs(900);
 
 /// Replicates a thousand rows, and then loses the database and all that was beside it.
 fn lose_a_thousand_rows(lab: &Lab, site: &Site) -> Result {
+    replicate_a_thousand_rows(site)?;
+    assert!(site.compare(lab)?.is_equal());
+    lose(site)
+}
+
+fn replicate_a_thousand_rows(site: &Site) -> Result {
     let database = site.connect()?;
     database.execute_batch(
         "CREATE TABLE measurement (id INTEGER PRIMARY KEY, value TEXT);
@@ -21,8 +27,10 @@ fn lose_a_thousand_rows(lab: &Lab, site: &Site) -> Result {
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;
     assert!(daemon.terminate()?.success());
-    drop(database);
-    assert!(site.compare(lab)?.is_equal());
+    Ok(())
+}
+
+fn lose(site: &Site) -> Result {
     for name in ["app.db", "app.db-wal", "app.db-shm"] {
         let _ = fs::remove_file(site.root().join(name));
     }
@@ -86,10 +94,7 @@ fn where_there_is_a_replica_no_new_database_takes_its_place() -> Result {
             })?;
             assert!(daemon.terminate()?.success());
             drop(database);
-            for name in ["app.db", "app.db-wal", "app.db-shm"] {
-                let _ = fs::remove_file(site.root().join(name));
-            }
-            let _ = fs::remove_dir_all(site.root().join(".app.db-litestream"));
+            lose(&site)?;
         } else {
             lose_a_thousand_rows(&lab, &site)?;
         }
@@ -109,13 +114,39 @@ fn where_there_is_a_replica_no_new_database_takes_its_place() -> Result {
     Ok(())
 }
 
+/// Litestream's own restore knows no database of a folder.
+#[test]
+fn no_new_database_takes_the_place_of_a_lost_one_of_a_folder() -> Result {
+    let (_lab, site) = site("thing-folder", LIFETIME)?;
+    let config = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&config)?;
+    let path = format!("- path: {}", site.database().display());
+    assert!(text.contains(&path), "{text}");
+    let folder = format!("- dir: {}\n    pattern: app.db", site.root().display());
+    fs::write(&config, text.replace(&path, &folder))?;
+    replicate_a_thousand_rows(&site)?;
+    lose(&site)?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "S3 holds a replica of it")
+    })?;
+    assert!(!site.database().exists(), "it was made");
+    let restored = site.run(&["restore"])?;
+    let why = String::from_utf8_lossy(&restored.stderr).into_owned();
+    assert!(restored.status.success(), "{why}");
+    wait_until("the rows", || measurements(&site) == Some(1000))?;
+    daemon.wait_for("health", LIMIT * 4, |status| status["state"] == "healthy")?;
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
 #[test]
 fn where_s3_can_not_be_asked_nothing_is_made_and_where_it_holds_nothing_it_is() -> Result {
     let (lab, site) = site("thing-begins", LIFETIME)?;
     lab.s3().set_fault(S3Fault::Refuse)?;
     let mut daemon = site.start()?;
     daemon.wait_for("problem", LIMIT * 2, |status| {
-        has_problem(status, "is not created until edgerepl knows")
+        has_problem(status, "it is not known whether S3 holds")
     })?;
     assert!(!site.database().exists());
     lab.s3().set_fault(S3Fault::None)?;
