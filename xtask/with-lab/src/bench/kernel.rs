@@ -60,17 +60,22 @@ impl Starts {
     /// Those from now on.
     pub(super) fn of(program: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // The kernel opens a program to start it.
-        inotify.add_watch(program, AddWatchFlags::IN_OPEN)?;
+        // The kernel opens a program to start it, and makes one event of two that are alike: so it tells
+        // of the ends, too.
+        let events = AddWatchFlags::IN_OPEN | AddWatchFlags::IN_CLOSE_NOWRITE;
+        inotify.add_watch(program, events)?;
         Ok(Self(inotify))
     }
 
-    /// How many there were since the last question.
+    /// How many there were since the last question; of two at one moment one.
     pub(super) fn count(&self) -> io::Result<u64> {
         let mut count = 0;
         loop {
             match self.0.read_events() {
-                Ok(events) => count += events.len() as u64,
+                Ok(events) => {
+                    let is_start = |mask: AddWatchFlags| mask.contains(AddWatchFlags::IN_OPEN);
+                    count += events.iter().filter(|event| is_start(event.mask)).count() as u64;
+                }
                 Err(nix::errno::Errno::EAGAIN) => return Ok(count),
                 Err(e) => return Err(e.into()),
             }
