@@ -574,6 +574,8 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
         return output::answer(format_args!("{document}\n"), code);
     }
     let mut text = String::new();
+    let longest = checks.iter().map(|check| check.name.chars().count()).max();
+    let width = longest.unwrap_or_default();
     for Check { name, outcome } in checks {
         let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", Paint::Green, text, None),
@@ -582,9 +584,9 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
             Outcome::Skip(text) => ("skip", Paint::Yellow, text, None),
         };
         let word = paint.on_terminal(&format!("{word:<5}"));
-        let _ = writeln!(text, "{word} {name:<16} {said}");
+        let _ = writeln!(text, "{word} {name:<width$} {said}");
         if let Some(next) = next {
-            let _ = writeln!(text, "      {:<16} next: {next}", "");
+            let _ = writeln!(text, "      {:<width$} next: {next}", "");
         }
     }
     output::answer(text, code)

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use super::answer::{Position, SyncFailure};
 use super::trouble;
 
-/// No valid answer is longer, in bytes.
-const ANSWER_LIMIT: usize = 64 * 1024;
+/// No valid answer is longer, in bytes: a list of a thousand databases is some hundred thousand long.
+const ANSWER_LIMIT: usize = 1 << 20;
 
 /// One per microsecond for 285 years; JSON readers are exact up to here.
 const LAST_TRANSACTION: u64 = 1 << 53;
@@ -340,6 +340,36 @@ mod tests {
             Told::Here
         );
         assert_eq!(told(Question::Who, ""), Told::Nothing);
+    }
+
+    #[test]
+    fn a_list_of_many_databases_is_read_to_its_end() {
+        let path = std::env::temp_dir().join(format!("edgerepl-list-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let names: Vec<_> = (0..1000).map(|n| format!("/data/{n:0200}.db")).collect();
+        let entries: Vec<_> = names.iter().map(|name| json!({"path": name})).collect();
+        let body = json!({"databases": entries});
+        let litestream = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            let _ = client.read(&mut [0; 256]).expect("a request");
+            let answer = format!("HTTP/1.0 200 OK\r\n\r\n{body}");
+            client.write_all(answer.as_bytes()).expect("it is read");
+        });
+        let mut asked = Asked::send(Question::What, &path, |_| true).expect("it listens");
+        let told = loop {
+            match asked.poll() {
+                Some(told) => break told,
+                None => std::thread::yield_now(),
+            }
+        };
+        drop(asked);
+        litestream.join().expect("it wrote all");
+        assert_eq!(
+            told,
+            Told::Replicates(names.iter().map(PathBuf::from).collect())
+        );
+        std::fs::remove_file(&path).expect("the socket's file");
     }
 
     #[test]

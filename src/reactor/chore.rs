@@ -233,8 +233,8 @@ struct Running {
 }
 
 impl Running {
-    /// How much of a command's output is kept, in bytes.
-    const KEPT: usize = 4096;
+    /// How much of a command's output is kept, in bytes: more than the paths of a thousand databases.
+    const KEPT: usize = 1 << 20;
 
     fn start(step: Step) -> Result<Self, String> {
         let Step {
@@ -286,5 +286,31 @@ impl Running {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn the_paths_of_many_databases_are_heard_to_the_last() {
+        const LENGTH: usize = 300_000;
+        let mut command = Command::new("head");
+        command.args(["-c", &LENGTH.to_string(), "/dev/zero"]);
+        let step = Step::named("head".to_owned(), command);
+        let mut chores = Chores::default();
+        chores.begin(Errand::Probe, vec![step]).expect("it starts");
+        let outcome = loop {
+            let pipes = chores.pipes().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            poll(&mut pipes.collect::<Vec<_>>(), PollTimeout::from(10u8)).expect("a wait");
+            if let Some((_, outcome)) = chores.poll().pop() {
+                break outcome;
+            }
+        };
+        let printed = outcome.expect("it succeeds");
+        assert_eq!(printed.concat().len(), LENGTH);
     }
 }

@@ -40,8 +40,10 @@ pub(super) struct Memory {
     boot: String,
     /// For each database since when a row is unproved, in whole seconds of this boot.
     unproved: BTreeMap<String, Option<u64>>,
+    /// Its file is out of date: it is written at the end of the turn, once for all databases.
+    is_newer: bool,
     begin_anew: BTreeSet<String>,
-    /// The file is out of date: it is written at this time.
+    /// Its file is out of date: it is written at this time.
     due: BootTime,
 }
 
@@ -70,6 +72,7 @@ impl Memory {
         let begin_anew = begin_anew.as_array().into_iter().flatten();
         Self {
             unproved: unproved.collect(),
+            is_newer: false,
             begin_anew: begin_anew
                 .filter_map(|path| path.as_str().map(str::to_owned))
                 .collect(),
@@ -107,17 +110,23 @@ impl Memory {
             self.write_begin_anew();
         }
         let since = legacy.unproved_since.map(|t| t.since_boot().as_secs());
-        self.unproved.insert(database, since);
-        let text = json!({"boot": self.boot, "databases": self.unproved}).to_string();
-        if let Err(e) = file::replace(&self.unproved_file, 0o600, text.as_bytes()) {
-            log::debug!("{} can't be written: {e}", self.unproved_file.display());
+        self.is_newer |= self.unproved.insert(database, since) != Some(since);
+    }
+
+    /// Writes what a turn has changed, and retries a failed write if it is due.
+    pub(super) fn settle(&mut self, now: BootTime) {
+        if std::mem::take(&mut self.is_newer) {
+            self.write_unproved();
+        }
+        if self.due <= now {
+            self.write_begin_anew();
         }
     }
 
-    /// Retries a failed write, if it is due.
-    pub(super) fn settle(&mut self, now: BootTime) {
-        if self.due <= now {
-            self.write_begin_anew();
+    fn write_unproved(&self) {
+        let text = json!({"boot": self.boot, "databases": self.unproved}).to_string();
+        if let Err(e) = file::replace(&self.unproved_file, 0o600, text.as_bytes()) {
+            log::debug!("{} can't be written: {e}", self.unproved_file.display());
         }
     }
 
@@ -173,6 +182,7 @@ mod tests {
         let mut this = memory("this");
         this.keep(Path::new(DATABASE), legacy(Some(0), true));
         this.keep(Path::new("/data/other.db"), legacy(None, false));
+        this.settle(BootTime::default());
         let up = BootTime::now().since_boot();
         for earlier in [recalled("this", DATABASE), this.recall(Path::new(DATABASE))] {
             assert!(matches!(earlier.debt, Debt::Row(age) if age >= up));
@@ -184,6 +194,7 @@ mod tests {
         assert_eq!((later.debt, later.begins_anew), (Debt::Unknown, true));
 
         this.keep(Path::new(DATABASE), legacy(None, false));
+        this.settle(BootTime::default());
         let mended = recalled("this", DATABASE);
         assert_eq!((mended.debt, mended.begins_anew), (Debt::Nothing, false));
         fs::remove_dir_all(folder).expect("the folder");
@@ -212,6 +223,34 @@ mod tests {
             let nothing = (Debt::Unknown, false);
             assert_eq!((earlier.debt, earlier.begins_anew), nothing, "{odd}");
         }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn a_turn_writes_once_however_many_databases_it_is_about() {
+        use std::os::unix::fs::MetadataExt;
+
+        let folder = std::env::temp_dir().join(format!("edgerepl-once-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
+        let mut memory = Memory::of(unproved.clone(), anew, "b".to_owned());
+        let legacy = Legacy {
+            unproved_since: None,
+            begins_anew: false,
+        };
+        for number in 0..100 {
+            memory.keep(Path::new(&format!("/data/{number}.db")), legacy);
+            assert!(!unproved.exists(), "the turn is not over");
+        }
+        memory.settle(BootTime::default());
+        let text = fs::read_to_string(&unproved).expect("it was written");
+        assert_eq!(text.matches("/data/").count(), 100);
+        // Nothing new is no reason to write.
+        let file = || fs::metadata(&unproved).expect("a file").ino();
+        let before = file();
+        memory.keep(Path::new("/data/7.db"), legacy);
+        memory.settle(BootTime::default());
+        assert_eq!(file(), before);
         fs::remove_dir_all(folder).expect("the folder");
     }
 

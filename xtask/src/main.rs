@@ -17,6 +17,8 @@ const HELP: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
+  bench [NAME...]     what edgerepl costs on this machine, in a release build: all benchmarks, or
+                      these
   demo [--real-time]  shows the main job on real parts: six rotations by refresh and by restart,
                       side by side, what each has cost, and that no row is lost
   test [SUITE...]     all tests, or these suites of them
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["cross", arguments @ ..] => cross::cross(arguments),
         ["deb", arguments @ ..] => deb::deb(arguments),
-        ["demo"] | ["demo", "--real-time"] | ["qemu", ..] => with_lab::run(&words),
+        ["bench", ..] | ["demo"] | ["demo", "--real-time"] | ["qemu", ..] => with_lab::run(&words),
         ["image", arguments @ ..] => image::image(arguments),
         ["layers", arguments @ ..] => layers::layers(arguments),
         ["setup"] => setup::setup().map(|()| true).map_err(Into::into),

@@ -56,6 +56,10 @@ const SUITES: &[Suite] = &[
         "litestream-view",
         &["--package=edgerepl-tests", "--test=litestream_view"],
     ),
+    with_lab(
+        "documented",
+        &["--package=edgerepl-tests", "--test=documented"],
+    ),
     with_lab("output", &["--package=edgerepl-tests", "--test=output"]),
     with_lab("csr", &["--package=edgerepl-tests", "--test=csr"]),
     with_lab("notify", &["--package=edgerepl-tests", "--test=notify"]),

@@ -23,6 +23,14 @@ pub fn edgerepl() -> Result<PathBuf> {
     named("edgerepl", built)
 }
 
+/// edgerepl as it ships: a release build, stripped.
+pub fn edgerepl_as_shipped() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<Vec<PathBuf>>> = OnceLock::new();
+    let what = ["--release", "--locked", "--bin", "edgerepl"];
+    let built = BUILT.get_or_init(|| build(Workspace::Shipped, &what));
+    named("edgerepl", built)
+}
+
 /// The `lab` command: `EDGEREPL_LAB_BIN`, or the one that cargo builds.
 pub fn lab_command() -> Result<PathBuf> {
     match env::var_os("EDGEREPL_LAB_BIN") {

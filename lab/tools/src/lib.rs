@@ -10,7 +10,7 @@ mod built;
 mod missing;
 mod workspace;
 
-pub use built::{edgerepl, faulty_module, i2c_shim, lab_command};
+pub use built::{edgerepl, edgerepl_as_shipped, faulty_module, i2c_shim, lab_command};
 pub use missing::{Missing, Result};
 pub use workspace::{Workspace, as_if_by_hand, root, show_progress_to_people};
 

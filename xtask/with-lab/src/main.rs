@@ -5,6 +5,7 @@
 use std::env;
 use std::process::ExitCode;
 
+mod bench;
 mod demo;
 mod qemu;
 mod supervised;
@@ -13,6 +14,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
+        ["bench", names @ ..] => bench::bench(names),
+        [bench::count::COMMAND, paths @ ..] => bench::count::run(paths),
         ["demo"] => demo::demo(&demo::Pace::SHORT),
         ["demo", "--real-time"] => demo::demo(&demo::Pace::REAL),
         ["qemu", arguments @ ..] => qemu::qemu(arguments),

@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: what edgerepl costs, as it ships, on this machine.
+//!
+//! Owns which benchmarks there are. One prints what it measured. It fails where what does not depend on
+//! the machine's speed is over its budget, and never for a time.
+
+use std::path::Path;
+
+use edgerepl_tools as tools;
+use xtask::{Outcome, setup};
+
+pub(crate) mod count;
+mod databases;
+mod kernel;
+
+/// A benchmark, and what it runs with: edgerepl in a release build.
+struct Benchmark {
+    name: &'static str,
+    measures: &'static str,
+    run: fn(&Path) -> Outcome,
+}
+
+const BENCHMARKS: &[Benchmark] = &[Benchmark {
+    name: "databases",
+    measures: "what each database more costs, idle and at a restart of Litestream",
+    run: databases::databases,
+}];
+
+/// Those of these names, or all. True where each is within its budget.
+pub(crate) fn bench(names: &[&str]) -> Outcome {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| BENCHMARKS.iter().all(|b| b.name != **name))
+    {
+        let known: Vec<&str> = BENCHMARKS.iter().map(|b| b.name).collect();
+        let known = known.join(", ");
+        return Err(format!("there is no benchmark {unknown:?}; there are {known}").into());
+    }
+    setup::setup()?;
+    let program = tools::edgerepl_as_shipped()?;
+    println!("edgerepl as it ships: {} bytes", program.metadata()?.len());
+    let is_chosen = |b: &&Benchmark| names.is_empty() || names.contains(&b.name);
+    let mut is_within = true;
+    for benchmark in BENCHMARKS.iter().filter(is_chosen) {
+        println!("\n{}: {}", benchmark.name, benchmark.measures);
+        is_within &= (benchmark.run)(&program)?;
+    }
+    Ok(is_within)
+}
