@@ -306,6 +306,10 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
+/// How long an emptying waits for those who write and read; a commit may have to wait as long for it. Under
+/// an application that commits all the time a moment is too short to find a place between two commits.
+const EMPTYING_LIMIT: Duration = Duration::from_secs(1);
+
 /// Moves the contents of the WAL to the database, and leaves the WAL empty. Takes as long as the disk
 /// does: no loop may do it. Most of it is done while writers go on.
 ///
@@ -313,6 +317,7 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
 /// Why not, in words: usually another process reads or writes.
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
     let checkpoint = |connection: Connection| {
+        connection.busy_timeout(EMPTYING_LIMIT)?;
         let busy = |mode| {
             let sql = format!("PRAGMA wal_checkpoint({mode})");
             connection.query_row(&sql, [], |row| row.get::<_, bool>(0))
@@ -354,6 +359,18 @@ fn connect(database: &Path) -> Result<Connection, Failure> {
 }
 
 fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
+    let connection = open(database, absent)?;
+    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        connection.pragma_update(None, "journal_mode", "wal")?;
+    }
+    // A committed row outlives a power cut.
+    connection.pragma_update(None, "synchronous", "full")?;
+    Ok(connection)
+}
+
+/// A connection that has not read the schema, of which a large one takes as much memory each time.
+fn open(database: &Path, absent: Absent) -> Result<Connection, Failure> {
     if let Some(target) = link(database) {
         return Err(Failure::Link(target));
     }
@@ -367,12 +384,6 @@ fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
     // The last connection to close deletes the WAL otherwise, and with it what Litestream needs to
     // go on without a new snapshot.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    if mode != "wal" {
-        connection.pragma_update(None, "journal_mode", "wal")?;
-    }
-    // A committed row outlives a power cut.
-    connection.pragma_update(None, "synchronous", "full")?;
     Ok(connection)
 }
 

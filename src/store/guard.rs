@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::{Failure, connect, explain, wal_size};
+use super::{Absent, Failure, connect, explain, open, wal_of, wal_size};
 
 /// The WAL can't be reset as long as this lives.
 #[derive(Debug)]
@@ -23,13 +23,17 @@ impl WalGuard {
     /// # Errors
     /// Why it could not, in words.
     pub fn take(database: &Path) -> Result<Self, String> {
-        let begin = || -> Result<_, Failure> {
-            let connection = connect(database)?;
-            // A transaction begins with its first read, not with BEGIN.
-            connection.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;")?;
-            Ok(connection)
+        let hold = || -> Result<_, Failure> {
+            let held = begin(open(database, Absent::IsRefused)?)?;
+            if wal_of(database).exists() {
+                return Ok(held);
+            }
+            // The application has set the journal mode back: there is no WAL, and a reader would hold up
+            // its commits.
+            drop(held);
+            begin(connect(database)?)
         };
-        let transaction = begin().map_err(|e| explain(database, &e))?;
+        let transaction = hold().map_err(|e| explain(database, &e))?;
         Ok(Self {
             _transaction: transaction,
             database: database.to_owned(),
@@ -40,4 +44,10 @@ impl WalGuard {
     pub fn wal_size(&self) -> u64 {
         wal_size(&self.database).unwrap_or_default()
     }
+}
+
+/// A transaction begins with its first read, not with BEGIN; this one needs no schema.
+fn begin(connection: Connection) -> Result<Connection, Failure> {
+    connection.execute_batch("BEGIN; PRAGMA schema_version;")?;
+    Ok(connection)
 }

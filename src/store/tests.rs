@@ -527,3 +527,55 @@ fn closing_leaves_the_wal_to_litestream() {
     let wal = fs::metadata(folder.0.join("app.db-wal")).expect("the WAL");
     assert!(wal.len() > 0);
 }
+
+/// A reader of a database that has no WAL would hold up each commit.
+#[test]
+fn the_guard_holds_up_no_commit_where_the_application_set_the_journal_mode_back() {
+    let folder = Folder::new("set-back");
+    let writer = Connection::open(folder.database()).expect("a connection");
+    writer
+        .execute_batch("PRAGMA journal_mode = delete; CREATE TABLE app (id INTEGER PRIMARY KEY)")
+        .expect("a table");
+    drop(writer);
+    let _guard = WalGuard::take(&folder.database()).expect("the guard");
+    let writer = Connection::open(folder.database()).expect("a connection");
+    let mode: String = writer
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .expect("a mode");
+    assert_eq!(mode, "wal");
+    writer
+        .execute_batch("INSERT INTO app DEFAULT VALUES")
+        .expect("a commit is not held up");
+}
+
+/// Under an application that commits all the time there is a place between two commits.
+#[test]
+fn a_wal_is_emptied_beside_a_writer_that_does_not_rest() {
+    let folder = Folder::new("restless");
+    let database = folder.database();
+    let writer = Connection::open(&database).expect("a connection");
+    writer
+        .execute_batch("PRAGMA journal_mode = wal; CREATE TABLE app (data BLOB)")
+        .expect("a table");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        scope.spawn(move || {
+            writer
+                .busy_timeout(Duration::from_secs(10))
+                .expect("a limit");
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                // Longer in a commit than in between.
+                writer
+                    .execute_batch("BEGIN IMMEDIATE; INSERT INTO app VALUES (zeroblob(9999))")
+                    .expect("a row");
+                std::thread::sleep(Duration::from_millis(50));
+                writer.execute_batch("COMMIT").expect("a commit");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let emptied: Vec<_> = (0..5).map(|_| empty_wal(&database)).collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(emptied.iter().all(Result::is_ok), "{emptied:?}");
+    });
+}
