@@ -306,16 +306,21 @@ impl Lab {
 
     /// Restores what S3 holds of a thing's database to `output`, which must not exist yet.
     pub fn restore(&self, thing_name: &str, output: &Path) -> Result<()> {
-        litestream::restore(&self.s3, thing_name, output)
+        litestream::restore(&self.s3, &format!("{thing_name}/app.db"), output)
     }
 
     /// Restores the replica of a thing aside and compares every row of every table with its live
     /// database.
     pub fn compare(&self, thing_name: &str, live: &Path) -> Result<Comparison> {
+        self.compare_with(&format!("{thing_name}/app.db"), live)
+    }
+
+    /// The same with the replica under `prefix`, such as that of a thing's second database.
+    pub fn compare_with(&self, prefix: &str, live: &Path) -> Result<Comparison> {
         let aside = TempDir::with_prefix_in("restored-", &self.root)
             .map_err(Error::doing("a folder to restore to"))?;
         let restored = aside.path().join("app.db");
-        self.restore(thing_name, &restored)?;
+        litestream::restore(&self.s3, prefix, &restored)?;
         Comparison::of(live, &restored).map_err(Error::doing("comparing the databases"))
     }
 

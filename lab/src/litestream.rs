@@ -73,10 +73,10 @@ dbs:
     write(database, "litestream-0.3.yml", &text)
 }
 
-/// Restores the replica of `thing_name` to `output`, which must not exist.
-pub(crate) fn restore(s3: &S3, thing_name: &str, output: &Path) -> Result<()> {
+/// Restores the replica under `prefix` to `output`, which must not exist.
+pub(crate) fn restore(s3: &S3, prefix: &str, output: &Path) -> Result<()> {
     let url = format!(
-        "s3://{}/{thing_name}/app.db?endpoint={}&region={REGION}&forcePathStyle=true",
+        "s3://{}/{prefix}?endpoint={}&region={REGION}&forcePathStyle=true",
         s3.bucket(),
         s3.endpoint(),
     );
@@ -95,7 +95,7 @@ pub(crate) fn restore(s3: &S3, thing_name: &str, output: &Path) -> Result<()> {
     let reason = String::from_utf8_lossy(&restored.stderr);
     let said = String::from_utf8_lossy(&restored.stdout);
     Err(Error::new(format!(
-        "the replica of {thing_name} was not restored: {} {}",
+        "the replica {prefix} was not restored: {} {}",
         reason.trim(),
         said.trim()
     )))

@@ -15,7 +15,7 @@
 //! 1. **the replica is where Litestream is**: `replicated` equals `local`. If it is less, something is
 //!    missing; if it is more, it is not the replica of these files;
 //! 2. **the history is one**: since the last answer, `local` did not go back, the folder of the files
-//!    is the same, the file of the last number is there, and the file of the number before is
+//!    and the database's file are the same, the file of the last number is there, and the file of the number before is
 //!    unchanged, unless retention has removed it;
 //! 3. **Litestream reads this database**: `local` has grown since an earlier answer. An idle database
 //!    syncs without an error, also with an expired session, or after another file replaced the
@@ -46,8 +46,8 @@ const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `lites
                          uploads do not continue the replica";
 const IS_AHEAD: &str = "the replica is ahead of Litestream: Litestream's local state was removed or is an \
                         older copy, or another device writes to the same prefix";
-const IS_ANOTHER: &str = "Litestream's local state was removed or replaced while Litestream ran, so its \
-                          uploads do not continue the replica";
+const IS_ANOTHER: &str = "the database's file or Litestream's local state was removed or replaced while \
+                          Litestream ran, so its uploads do not continue the replica";
 pub(super) const LOST: &str =
     "Litestream's local state was lost, and the WAL may not continue the replica";
 

@@ -54,7 +54,7 @@ pub struct Answer {
 pub struct Survey {
     /// The WAL is not the one that it read last.
     pub wal_was_reset: bool,
-    /// The mark of the folder of its files; `None` if it can't be seen.
+    /// The mark of the folder of its files, and of the database's file; `None` if it can't be seen.
     pub folder: Option<u64>,
 }
 
@@ -64,7 +64,7 @@ pub const NO_COMMIT: u64 = 0;
 /// The state of the files in which Litestream records what it took. Equal marks mean equal things.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// The folder's mark.
+    /// The mark of the folder, and of the database's file.
     pub folder: u64,
     /// The mark of the last transaction's file, if it exists.
     pub last: Option<u64>,

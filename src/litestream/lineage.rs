@@ -22,7 +22,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::{Files, NO_COMMIT};
 use super::config_file::Configuration;
@@ -99,20 +99,33 @@ pub(crate) fn passed_a_wal_over(state: &Path) -> Option<bool> {
     )
 }
 
-/// The mark of the folder of its files; `None` if there is none.
-pub(crate) fn folder(state: &Path) -> Option<u64> {
-    let folder = fs::metadata(state.join("ltx/0")).ok()?;
+/// The mark of the folder of its files, and of the database's file: a Litestream that has opened another
+/// one takes the WAL of the file that is there now, and the rest of the database from the one that it has
+/// open. `None` if there is no folder.
+pub(crate) fn folder(database: &Path, state: &Path) -> Option<u64> {
+    let folder = identity(&state.join("ltx/0"))?;
+    Some(mark(&(folder, identity(database))))
+}
+
+/// What tells a file, or a folder, from another one that takes its place.
+fn identity(path: &Path) -> Option<(u64, u64, Option<Duration>)> {
+    let found = fs::metadata(path).ok()?;
     // The inode's number alone is soon reused; the time of its creation differs.
-    let born = folder.created().ok();
+    let born = found.created().ok();
     let born = born.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Some(mark(&(folder.dev(), folder.ino(), born)))
+    Some((found.dev(), found.ino(), born))
 }
 
 /// The state of Litestream's files in `state`: `last` is the newest transaction, and `before` an
 /// earlier one. `None` if there is no folder.
-pub(crate) fn files(state: &Path, last: u64, before: Option<u64>) -> Option<Files> {
+pub(crate) fn files(
+    database: &Path,
+    state: &Path,
+    last: u64,
+    before: Option<u64>,
+) -> Option<Files> {
     Some(Files {
-        folder: folder(state)?,
+        folder: folder(database, state)?,
         last: file_mark(&file_of(state, last)),
         before: before.and_then(|before| file_mark(&file_of(state, before))),
     })
@@ -416,26 +429,32 @@ mod tests {
     fn files_are_known_by_what_they_are_and_a_wal_by_its_last_commit() {
         let folder = std::env::temp_dir().join(format!("edgerepl-marks-{}", std::process::id()));
         let (database, state) = (folder.join("app.db"), folder.join("state"));
-        assert_eq!(files(&state, 1, None), None, "there is nothing");
+        let files = |last, before| files(&database, &state, last, before);
+        assert_eq!(files(1, None), None, "there is nothing");
         assert_eq!(last_commit(&database).ok(), Some(NO_COMMIT), "no WAL");
         fs::create_dir_all(state.join("ltx/0")).expect("a folder");
         let write = |id: u64, byte: u8| fs::write(file_of(&state, id), [byte; 100]).expect("it");
         write(1, 1);
         write(2, 2);
-        let first = files(&state, 2, Some(1)).expect("a folder");
+        let first = files(2, Some(1)).expect("a folder");
         assert!(first.last.is_some() && first.before.is_some() && first.last != first.before);
-        assert_eq!(files(&state, 2, Some(1)), Some(first), "nothing happened");
+        assert_eq!(files(2, Some(1)), Some(first), "nothing happened");
         write(1, 3);
-        assert_ne!(files(&state, 2, Some(1)).expect("it").before, first.before);
+        assert_ne!(files(2, Some(1)).expect("it").before, first.before);
         fs::remove_file(file_of(&state, 2)).expect("it was there");
-        assert_eq!(files(&state, 2, None).expect("a folder").last, None);
+        assert_eq!(files(2, None).expect("a folder").last, None);
         // The same name, and another folder, though its number is used again.
         fs::remove_dir_all(&state).expect("the folder");
         fs::create_dir_all(state.join("ltx/0")).expect("a folder");
-        assert_ne!(
-            files(&state, 2, None).expect("a folder").folder,
-            first.folder
-        );
+        let second = files(2, None).expect("a folder").folder;
+        assert_ne!(second, first.folder);
+        let other = folder.join("other.db");
+        fs::write(&database, "one").expect("a database");
+        fs::write(&other, "another").expect("another one");
+        let third = files(2, None).expect("a folder").folder;
+        assert_ne!(third, second, "a database that was missing");
+        fs::rename(&other, &database).expect("its place");
+        assert_ne!(files(2, None).expect("a folder").folder, third);
 
         let mut wal = vec![0; 32];
         wal[..4].copy_from_slice(&[0x37, 0x7f, 6, 0x82]);

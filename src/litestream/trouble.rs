@@ -149,6 +149,14 @@ fn of_disk(words: &Words) -> Option<String> {
              check the disk"
         ));
     }
+    // SQLite's codes where it can't find the file's state, or finds less in it than a page.
+    if words.has(&["disk I/O error (1802)", "disk I/O error (522)"]) {
+        return Some(
+            "the database's file is missing or too short, or another one took its place while \
+             Litestream had it open; restore it if it is missing, and restart Litestream"
+                .to_owned(),
+        );
+    }
     if words.has(&[
         "input/output error",
         "structure needs cleaning",

@@ -130,13 +130,13 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
             let (database, state) = (Path::new(database), Path::new(state));
             json!({
                 "wal_was_reset": lineage::wal_was_reset(database, state),
-                "folder": lineage::folder(state),
+                "folder": lineage::folder(database, state),
             })
         }
         [EXAMINE, database, state, seen, last] => {
             let (database, state) = (Path::new(database), Path::new(state));
             let (seen, last) = (seen.parse().ok()?, last.parse().ok()?);
-            let files = lineage::files(state, last, (seen > 0).then_some(seen));
+            let files = lineage::files(database, state, last, (seen > 0).then_some(seen));
             json!({
                 "folder": files.map(|files| files.folder),
                 "last": files.and_then(|files| files.last),

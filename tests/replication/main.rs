@@ -6,7 +6,8 @@
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
 //! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`), what it is led by
-//! (`configured`), how many databases there are (`several`), who is given credentials (`members`), a database that isn't there (`missing`).
+//! (`configured`), how many databases there are (`several`) and what becomes of the others where one is hurt (`wounds`), who is given credentials
+//! (`members`), a database that isn't there (`missing`).
 
 mod configured;
 mod crash;
@@ -22,5 +23,6 @@ mod store;
 mod support;
 mod unit;
 mod wal_guard;
+mod wounds;
 mod wrapper;
 mod writer;

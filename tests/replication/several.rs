@@ -10,7 +10,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    LIMIT, Result, SHORT, fill, lengthen_wal, litestreams, reset_wal, site, wait_until, write_row,
+    LIMIT, Result, SHORT, add_databases, create, fill, lengthen_wal, litestreams, open, reset_wal,
+    site, wait_until, write_row,
 };
 
 /// What Litestream alone names, beside the database of edgerepl's configuration.
@@ -118,33 +119,16 @@ fn databases_that_come_and_go_in_a_folder_are_watched_while_they_are_there() -> 
 /// A site whose Litestream replicates [`OTHERS`], too.
 fn device(thing_name: &str, seconds: u64) -> Result<(Lab, Site)> {
     let (lab, site) = site(thing_name, Duration::from_secs(seconds))?;
-    let file = site.root().join("litestream.yml");
-    let text = fs::read_to_string(&file)?;
-    let at = text.find("  - path:").ok_or("no entry")?;
-    let entries = OTHERS.map(|name| text[at..].replace("app.db", name));
-    fs::write(&file, text.clone() + &entries.concat())?;
     fill(&site)?;
-    for name in OTHERS {
-        create(&site.root().join(name))?;
-    }
+    add_databases(&site, &OTHERS)?;
     Ok((lab, site))
-}
-
-fn create(path: &std::path::Path) -> Result {
-    let database = Connection::open(path)?;
-    database.pragma_update(None, "journal_mode", "wal")?;
-    database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
-    write_row(&database)?;
-    Ok(())
 }
 
 /// A connection of the application to each.
 fn open_all(site: &Site) -> Result<Vec<Connection>> {
     let mut all = vec![site.connect()?];
     for name in OTHERS {
-        let database = Connection::open(site.root().join(name))?;
-        database.busy_timeout(Duration::from_secs(10))?;
-        all.push(database);
+        all.push(open(&site.root().join(name))?);
     }
     Ok(all)
 }

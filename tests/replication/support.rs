@@ -6,7 +6,7 @@ use std::{
     error::Error,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +52,55 @@ pub(crate) fn fill(site: &Site) -> Result {
         FILLING / 4096
     ))?;
     Ok(())
+}
+
+/// Has Litestream replicate these databases beside the site's, each to a prefix of its own, and makes
+/// them with the application's table.
+pub(crate) fn add_databases(site: &Site, names: &[&str]) -> Result {
+    let file = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    let at = text.find("  - path:").ok_or("no entry")?;
+    let entries = names.iter().map(|name| text[at..].replace("app.db", name));
+    fs::write(&file, text.clone() + &entries.collect::<String>())?;
+    names
+        .iter()
+        .try_for_each(|name| create(&site.root().join(name)))
+}
+
+/// Has edgerepl's configuration name these databases, with heartbeat rows or without. It watches what
+/// Litestream replicates beside them all the same.
+pub(crate) fn configure_databases(site: &Site, databases: &[(&str, bool)]) -> Result {
+    let folder = PathBuf::from(format!("{}.d", site.config().display()));
+    fs::create_dir_all(&folder)?;
+    let table = |(name, rows): &(&str, bool)| {
+        let path = site.root().join(name);
+        format!("[[database]]\npath = {path:?}\nheartbeat = {rows}\n")
+    };
+    let tables: String = databases.iter().map(table).collect();
+    fs::write(folder.join("databases.toml"), tables)?;
+    Ok(())
+}
+
+/// Makes a database with the application's table and a row.
+pub(crate) fn create(path: &Path) -> Result {
+    let database = open(path)?;
+    database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
+    write_row(&database)?;
+    Ok(())
+}
+
+/// A connection of the application's to one of several databases.
+pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let database = Connection::open(path)?;
+    database.busy_timeout(Duration::from_secs(10))?;
+    database.pragma_update(None, "journal_mode", "wal")?;
+    Ok(database)
+}
+
+/// Where Litestream keeps what it knows of a database.
+pub(crate) fn local_state(database: &Path) -> PathBuf {
+    let name = database.file_name().unwrap_or_default();
+    database.with_file_name(format!(".{}-litestream", name.display()))
 }
 
 /// One row of the application's.
@@ -183,7 +232,7 @@ pub(crate) fn script(site: &Site, name: &str, text: &str) -> Result<PathBuf> {
 }
 
 /// Has edgerepl run `script` for Litestream, with Litestream's own words after it.
-pub(crate) fn use_script(site: &mut Site, script: &std::path::Path) {
+pub(crate) fn use_script(site: &mut Site, script: &Path) {
     let config = site.root().join("litestream.yml");
     let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
     site.set("replication", "command", command);
@@ -205,24 +254,33 @@ impl Application {
     pub(crate) fn doing(
         site: &Site,
         pace: Duration,
-        mut what: impl FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+        what: impl FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<Self> {
-        let database = site.connect()?;
+        Ok(Self::with(site.connect()?, pace, what))
+    }
+
+    /// The same with a connection that it is given.
+    pub(crate) fn with(
+        database: Connection,
+        pace: Duration,
+        mut what: impl FnMut(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = thread::spawn(move || {
             let mut times = 0;
             while !stopped.load(Ordering::Relaxed) {
+                let next = Instant::now() + pace;
                 what(&database)?;
                 times += 1;
-                thread::sleep(pace);
+                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
             Ok(times)
         });
-        Ok(Self {
+        Self {
             stop,
             thread: Some(thread),
-        })
+        }
     }
 
     /// Ends it; how often it did what it does.

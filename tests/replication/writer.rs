@@ -3,13 +3,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use edgerepl_lab::{Daemon, Lab, Site};
 use rusqlite::Connection;
 
 use crate::support::{
-    LIMIT, Result, SHORT, assert_nothing_lost, fill, full_uploads, number, site, wait_until,
-    wait_until_replicating,
+    LIMIT, Result, SHORT, assert_nothing_lost, fill, full_uploads, local_state, number, site,
+    wait_until, wait_until_replicating,
 };
 
 /// The two copies of the WAL-index's header and what is known of checkpoints: with it, a commit is
@@ -66,9 +67,10 @@ impl Story {
         for id in 1..=50 {
             self.update(id)?;
         }
-        self.wait_until_read()?;
-        self.update_and_be_killed(51)?;
-        self.wait_until_read()?;
+        let path = self.site.database();
+        wait_until_read(&path)?;
+        be_killed_in(&path, || self.update(51))?;
+        wait_until_read(&path)?;
         let next: String = next.iter().map(|id| update(*id)).collect();
         self.site
             .connect()?
@@ -83,44 +85,6 @@ impl Story {
         Ok(self.database.execute_batch(&update(id))?)
     }
 
-    /// Writes all of a commit to the WAL, and takes back that it was published.
-    fn update_and_be_killed(&self, id: u32) -> Result {
-        let mut index = self.site.database().into_os_string();
-        index.push("-shm");
-        let index = File::options().read(true).write(true).open(index)?;
-        let mut header = [0; INDEX_HEADER];
-        index.read_exact_at(&mut header, 0)?;
-        self.update(id)?;
-        index.write_all_at(&header, 0)?;
-        Ok(())
-    }
-
-    /// Waits until Litestream has read all that is in the WAL, which nobody has reset.
-    fn wait_until_read(&self) -> Result {
-        let mut wal = self.site.database().into_os_string();
-        wal.push("-wal");
-        let end = fs::metadata(wal)?.len();
-        wait_until("Litestream's reading of the WAL", || {
-            self.end_of_newest_file() == Some(end)
-        })
-    }
-
-    /// Where in the WAL the part ends that Litestream read last, by the header of its newest file.
-    fn end_of_newest_file(&self) -> Option<u64> {
-        let folder = self.site.root().join(".app.db-litestream/ltx/0");
-        let files = fs::read_dir(folder).ok()?.flatten().map(|file| file.path());
-        // Their names are numbers that grow.
-        let newest = files
-            .filter(|file| file.extension().is_some_and(|e| e == "ltx"))
-            .max()?;
-        let mut range = [[0; 8]; 2];
-        File::open(newest)
-            .ok()?
-            .read_exact_at(range.as_flattened_mut(), 48)
-            .ok()?;
-        Some(range.into_iter().map(u64::from_be_bytes).sum())
-    }
-
     fn wait_until_begun_anew(&self, daemon: &mut Daemon) -> Result {
         daemon.wait_for("a new beginning", LIMIT, |status| {
             number(status, "replication", "starts") == 2
@@ -132,7 +96,45 @@ impl Story {
     }
 }
 
+/// Writes all of a commit to the WAL, and takes back that it was published.
+pub(crate) fn be_killed_in(database: &Path, commit: impl FnOnce() -> Result) -> Result {
+    let mut index = database.as_os_str().to_owned();
+    index.push("-shm");
+    let index = File::options().read(true).write(true).open(index)?;
+    let mut header = [0; INDEX_HEADER];
+    index.read_exact_at(&mut header, 0)?;
+    commit()?;
+    index.write_all_at(&header, 0)?;
+    Ok(())
+}
+
+/// Waits until Litestream has read all that is in the WAL, which nobody has reset.
+pub(crate) fn wait_until_read(database: &Path) -> Result {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    let end = fs::metadata(wal)?.len();
+    wait_until("Litestream's reading of the WAL", || {
+        end_of_newest_file(database) == Some(end)
+    })
+}
+
+/// Where in the WAL the part ends that Litestream read last, by the header of its newest file.
+fn end_of_newest_file(database: &Path) -> Option<u64> {
+    let folder = local_state(database).join("ltx/0");
+    let files = fs::read_dir(folder).ok()?.flatten().map(|file| file.path());
+    // Their names are numbers that grow.
+    let newest = files
+        .filter(|file| file.extension().is_some_and(|e| e == "ltx"))
+        .max()?;
+    let mut range = [[0; 8]; 2];
+    File::open(newest)
+        .ok()?
+        .read_exact_at(range.as_flattened_mut(), 48)
+        .ok()?;
+    Some(range.into_iter().map(u64::from_be_bytes).sum())
+}
+
 /// One page of the filling, at the same size.
-fn update(id: u32) -> String {
+pub(crate) fn update(id: u32) -> String {
     format!("UPDATE filling SET data = randomblob(4096) WHERE id = {id};")
 }

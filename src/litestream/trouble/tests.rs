@@ -286,3 +286,19 @@ fn believes_no_name_of_a_file_and_leaves_the_unknown_alone() {
     let host = "Put \"http://a(b)\": dial tcp: connection refused";
     assert!(meaning(host).starts_with("S3 can't be reached: the connection is refused; "));
 }
+
+/// What Litestream 0.5.17 said of a database that was deleted, and of one that was made anew.
+#[test]
+fn names_a_database_that_is_not_there_any_more() {
+    let said = "sync database: db sync: ensure wal exists: disk I/O error";
+    for code in ["1802", "522"] {
+        let meaning = meaning(&format!("{said} ({code})"));
+        assert!(
+            meaning.starts_with("the database's file is missing or too short"),
+            "{code}: {meaning}"
+        );
+    }
+    // The disk could not read what is there.
+    let failed = meaning(&format!("{said} (266)"));
+    assert!(failed.contains("the disk fails"), "{failed}");
+}
