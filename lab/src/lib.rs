@@ -294,9 +294,10 @@ impl Lab {
         litestream::write_config(&proxy.endpoint(), database, socket)
     }
 
-    /// What that configuration says, for a device with another file system than the lab's.
-    pub fn litestream_config_text(&self, database: &Path, socket: &Path) -> String {
-        litestream::config(&self.s3.endpoint(), database, socket)
+    /// What that configuration says, for a device with another file system than the lab's, or with
+    /// more databases: each but the first has its replica under its own file name.
+    pub fn litestream_config_text(&self, databases: &[&Path], socket: &Path) -> String {
+        litestream::config(&self.s3.endpoint(), databases, socket)
     }
 
     /// Writes `litestream-0.3.yml` beside `database`: Litestream 0.3, which has no control socket.
@@ -306,16 +307,21 @@ impl Lab {
 
     /// Restores what S3 holds of a thing's database to `output`, which must not exist yet.
     pub fn restore(&self, thing_name: &str, output: &Path) -> Result<()> {
-        litestream::restore(&self.s3, thing_name, output)
+        litestream::restore(&self.s3, &format!("{thing_name}/app.db"), output)
     }
 
     /// Restores the replica of a thing aside and compares every row of every table with its live
     /// database.
     pub fn compare(&self, thing_name: &str, live: &Path) -> Result<Comparison> {
+        self.compare_with(&format!("{thing_name}/app.db"), live)
+    }
+
+    /// The same with the replica under `prefix`, such as that of a thing's second database.
+    pub fn compare_with(&self, prefix: &str, live: &Path) -> Result<Comparison> {
         let aside = TempDir::with_prefix_in("restored-", &self.root)
             .map_err(Error::doing("a folder to restore to"))?;
         let restored = aside.path().join("app.db");
-        self.restore(thing_name, &restored)?;
+        litestream::restore(&self.s3, prefix, &restored)?;
         Comparison::of(live, &restored).map_err(Error::doing("comparing the databases"))
     }
 

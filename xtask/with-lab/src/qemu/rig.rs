@@ -127,7 +127,7 @@ impl<'a> Rig<'a> {
             fs::write(own.join("softhsm2.conf"), softhsm)?;
         }
         let litestream = self.lab.litestream_config_text(
-            Path::new("/data/app/app.db"),
+            &[Path::new("/data/app/app.db")],
             Path::new("/run/edgerepl/litestream.sock"),
         );
         let litestream = litestream.replace("127.0.0.1", LAB_ADDRESS);
