@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::Failure;
-use super::rig::Running;
+use super::rig::{LIMIT, Running};
 
 /// A small one, which it makes itself. Of all configurations litestream.yml alone names it.
 pub(crate) const SETTINGS: &str = "settings.db";
@@ -69,6 +71,18 @@ pub(crate) fn start(device: &mut Running) -> Result<(), Failure> {
          sh -c '{PROGRAM}' >/dev/null 2>&1 & application=$!"
     );
     device.shell.run(&command).map(drop)
+}
+
+/// Waits until it has committed a row in each of its databases.
+pub(crate) fn wait_for_rows(device: &mut Running) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while committed(device)?.len() < DATABASES.len() {
+        if begun.elapsed() > LIMIT {
+            return Err("the application does not write".into());
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    Ok(())
 }
 
 /// Ends it, when it has written what it was about to.

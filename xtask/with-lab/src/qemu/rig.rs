@@ -254,34 +254,52 @@ impl<'a> Rig<'a> {
     /// Compares each database on the data partition of a device that is off with its replica. The copy
     /// that was compared is kept until the next time.
     pub(crate) fn compare(&self) -> Result<Vec<(&'static str, Comparison)>, Failure> {
-        let _ = fs::remove_dir_all(self.live());
-        fs::create_dir(self.live())?;
+        self.copy_databases(&self.data())?;
         let compare = |name: &'static str| {
-            let live = self.live().join(name);
-            self.copy_out(&format!("/app/{name}"), &live)?;
-            // Not every device ends with an empty WAL.
-            let wal = format!("{name}-wal");
-            let _ = self.copy_out(&format!("/app/{wal}"), &live.with_file_name(&wal));
             let replica = format!("{}/{name}", self.device.thing_name);
-            Ok((name, self.lab.compare_with(&replica, &live)?))
+            let compared = self.lab.compare_with(&replica, &self.live().join(name))?;
+            Ok((name, compared))
         };
         self.databases().into_iter().map(compare).collect()
     }
 
-    /// Where the databases are that were [compared](Self::compare) last.
-    pub(crate) fn live(&self) -> PathBuf {
-        self.folder.join("live")
+    /// The databases of a device whose power was cut, as it will find them: in [`live`](Self::live), from
+    /// a copy of the data partition whose journal was replayed. It is an emulated machine's work of
+    /// minutes to look at each page of a large one.
+    pub(crate) fn copy_after_cut(&self) -> Result<(), Failure> {
+        let copy = self.folder.join("after-cut.ext4");
+        let mut command = Command::new("cp");
+        command.args(["--sparse=always", "--reflink=auto"]);
+        process::output(command.arg(self.data()).arg(&copy))?;
+        let checked = Command::new("/sbin/e2fsck")
+            .arg("-fp")
+            .arg(&copy)
+            .output()?;
+        // 1: the journal was replayed, and what a cut leaves was put in order.
+        if !matches!(checked.status.code(), Some(0 | 1)) {
+            let said = String::from_utf8_lossy(&checked.stdout);
+            return Err(format!("the data partition is damaged: {said}").into());
+        }
+        self.copy_databases(&copy)?;
+        Ok(fs::remove_file(copy)?)
     }
 
-    /// Copies a file from the data partition of a device that is off.
-    fn copy_out(&self, inside: &str, to: &Path) -> Result<(), Failure> {
-        let order = format!("dump {inside} {}", to.display());
-        let mut debugfs = Command::new("/sbin/debugfs");
-        process::output(debugfs.args(["-R", &order]).arg(self.data()))?;
-        if !to.is_file() {
-            return Err(format!("there is no {inside} on the data partition").into());
+    fn copy_databases(&self, data: &Path) -> Result<(), Failure> {
+        let _ = fs::remove_dir_all(self.live());
+        fs::create_dir(self.live())?;
+        for name in self.databases() {
+            let live = self.live().join(name);
+            copy_out(data, &format!("/app/{name}"), &live)?;
+            // Not every device ends with an empty WAL.
+            let wal = format!("{name}-wal");
+            let _ = copy_out(data, &format!("/app/{wal}"), &live.with_file_name(&wal));
         }
         Ok(())
+    }
+
+    /// Where the databases are that were copied last.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.folder.join("live")
     }
 
     /// The data partition's raw bytes.
@@ -315,6 +333,17 @@ fn begin(folder: &Path, lifetime: Duration) -> Result<Lab, Failure> {
         server_name: LAB_NAME.to_owned(),
         ..LabOptions::default()
     })?)
+}
+
+/// Copies a file from the data partition of a device that is off.
+fn copy_out(data: &Path, inside: &str, to: &Path) -> Result<(), Failure> {
+    let order = format!("dump {inside} {}", to.display());
+    let mut debugfs = Command::new("/sbin/debugfs");
+    process::output(debugfs.args(["-R", &order]).arg(data))?;
+    if !to.is_file() {
+        return Err(format!("there is no {inside} on the data partition").into());
+    }
+    Ok(())
 }
 
 /// Where a device has a database.

@@ -92,6 +92,7 @@ pub(super) fn rotations(bench: &Bench) -> Result<Figures, Failure> {
     application::start(&mut device)?;
     let status = device.wait_for_rotations(6)?;
     let gap = status["replication"]["last_gap_s"].to_string();
+    application::wait_for_rows(&mut device)?;
     device.wait_for_proofs(rig.databases().len())?;
     application::end(&mut device)?;
     device.shut_down()?;

@@ -21,6 +21,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     rig.share_with_application(LARGE_MIB)?;
     let mut device = rig.first_boot()?;
     application::start(&mut device)?;
+    application::wait_for_rows(&mut device)?;
     device.wait_for_proofs(rig.databases().len())?;
     let uploaded = device.machine.age();
     let first = end_of_life(&rig, device)?;
@@ -38,6 +39,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     let ended = timestamp(&mut device, RESTORE, "ExecMainExit")?;
     ensure_alone_restored(&rig, &mut device, SETTINGS)?;
     application::start(&mut device)?;
+    application::wait_for_rows(&mut device)?;
     device.wait_for_proofs(rig.databases().len())?;
     let second = end_of_life(&rig, device)?;
     ensure_goes_on(&first, &second)?;
@@ -54,6 +56,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     let healthy = plugged.elapsed();
     ensure_restored(&rig, &mut device, &second)?;
     application::start(&mut device)?;
+    application::wait_for_rows(&mut device)?;
     device.wait_for_proofs(rig.databases().len())?;
     let third = end_of_life(&rig, device)?;
     ensure_goes_on(&second, &third)?;
