@@ -294,9 +294,10 @@ impl Lab {
         litestream::write_config(&proxy.endpoint(), database, socket)
     }
 
-    /// What that configuration says, for a device with another file system than the lab's.
-    pub fn litestream_config_text(&self, database: &Path, socket: &Path) -> String {
-        litestream::config(&self.s3.endpoint(), database, socket)
+    /// What that configuration says, for a device with another file system than the lab's, or with
+    /// more databases: each but the first has its replica under its own file name.
+    pub fn litestream_config_text(&self, databases: &[&Path], socket: &Path) -> String {
+        litestream::config(&self.s3.endpoint(), databases, socket)
     }
 
     /// Writes `litestream-0.3.yml` beside `database`: Litestream 0.3, which has no control socket.

@@ -17,7 +17,7 @@ use crate::{
 /// The version that the lab restores with; it also reads what 0.3 wrote.
 const RESTORE_VERSION: &str = "0.5.17";
 
-/// The key prefix of one thing's replica. Litestream expands the variable itself.
+/// The key prefix of a thing's replica of `app.db`. Litestream expands the variable itself.
 const REPLICA_PATH: &str = "${EDGEREPL_THING_NAME}/app.db";
 
 /// Writes `litestream.yml` beside `database`, for Litestream 0.5. S3 is at `endpoint`.
@@ -25,31 +25,40 @@ pub(crate) fn write_config(endpoint: &str, database: &Path, socket: &Path) -> Re
     write(
         database,
         "litestream.yml",
-        &config(endpoint, database, socket),
+        &config(endpoint, &[database], socket),
     )
 }
 
-/// What `litestream.yml` says, for Litestream 0.5.
-pub(crate) fn config(endpoint: &str, database: &Path, socket: &Path) -> String {
-    format!(
+/// What `litestream.yml` says, for Litestream 0.5. What follows the first database is replicated beside
+/// it, each under its own file name.
+pub(crate) fn config(endpoint: &str, databases: &[&Path], socket: &Path) -> String {
+    let mut text = format!(
         "\
 socket:
   enabled: true
   path: {socket}
   permissions: 0600
 dbs:
-  - path: {database}
-    replica:
-      type: s3
-      bucket: {bucket}
-      path: {REPLICA_PATH}
-      region: {REGION}
-      endpoint: {endpoint}
 ",
         socket = socket.display(),
-        database = database.display(),
-        bucket = BUCKET,
-    )
+    );
+    for (n, database) in databases.iter().enumerate() {
+        let prefix = match (n, database.file_name()) {
+            (1.., Some(name)) => REPLICA_PATH.replace("app.db", &name.to_string_lossy()),
+            _ => REPLICA_PATH.to_owned(),
+        };
+        let entry = [
+            format!("  - path: {}", database.display()),
+            "    replica:".to_owned(),
+            "      type: s3".to_owned(),
+            format!("      bucket: {BUCKET}"),
+            format!("      path: {prefix}"),
+            format!("      region: {REGION}"),
+            format!("      endpoint: {endpoint}"),
+        ];
+        text += &(entry.join("\n") + "\n");
+    }
+    text
 }
 
 /// Writes `litestream-0.3.yml` beside `database`: no control socket, a list of replicas.

@@ -140,10 +140,14 @@ fn of_disk(words: &Words) -> Option<String> {
             "Litestream has no room to write {place}: the disk is full; free some space"
         ));
     }
-    if words.has(&[
-        "read-only file system",
-        "attempt to write a readonly database",
-    ]) {
+    if words.has(&["attempt to write a readonly database"]) {
+        return Some(
+            "Litestream can't write the database: it is read-only for Litestream; check its owner \
+             and mode, and those of its folder, and that the file system is mounted writable"
+                .to_owned(),
+        );
+    }
+    if words.has(&["read-only file system"]) {
         return Some(format!(
             "Litestream can't write {place}: the file system is read-only; mount it writable, and \
              check the disk"

@@ -191,7 +191,8 @@ fn names_what_the_disk_refuses() {
         ),
         (
             "sync database: db sync: attempt to write a readonly database (8)".to_owned(),
-            "can't write its local state or the database: the file system is read-only".to_owned(),
+            "can't write the database: it is read-only for Litestream; check its owner and mode"
+                .to_owned(),
         ),
     ] {
         let meaning = meaning(&said);

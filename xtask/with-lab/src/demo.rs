@@ -1,10 +1,11 @@
 //! `cargo xtask demo`: the main job, on real parts, as one watches.
 //!
 //! Two devices side by side: the Litestream of one asks for new credentials by itself (refresh), that of
-//! the other is restarted with them (restart). Real Litestream replicates a real SQLite database, ten
-//! rows a second, to an S3 server that refuses each session from the second it ends, through six
-//! rotations, with the private key in a PKCS#11 token. Then each replica is restored, every row is
-//! compared, and a table tells what each way has cost.
+//! the other is restarted with them (restart). Real Litestream replicates two real SQLite databases, ten
+//! rows a second each, to an S3 server that refuses each session from the second it ends, through six
+//! rotations, with the private key in a PKCS#11 token. One of the two an application writes that knows
+//! nothing of edgerepl, and that edgerepl's configuration does not name. Then each replica is restored,
+//! every row is compared, and a table tells what each way has cost.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,11 +14,12 @@ use edgerepl_lab::{Lab, LabOptions};
 use edgerepl_tools as tools;
 use xtask::{Outcome, setup};
 
+mod application;
 mod screen;
 mod way;
 
 use screen::Screen;
-use way::{Figures, Way};
+use way::{DATABASES, Figures, Way};
 
 /// How often the screen is brought up to date.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -50,7 +52,8 @@ impl Pace {
     };
 }
 
-/// Runs it; true where each replica holds exactly what its database holds, and refresh restarted nothing.
+/// Runs it; true where each replica holds exactly what its database holds, edgerepl has watched both, and
+/// refresh restarted nothing.
 pub(crate) fn demo(pace: &Pace) -> Outcome {
     setup::setup()?;
     let program = tools::edgerepl()?;
@@ -62,9 +65,14 @@ pub(crate) fn demo(pace: &Pace) -> Outcome {
     })?;
     println!("Two devices: a P-256 key each, made in a SoftHSM token, which it never leaves.");
     println!(
-        "Credentials live for {} s. edgerepl runs Litestream {} and writes ten rows a second.\n",
+        "Credentials live for {} s. edgerepl runs Litestream {}, which replicates two\n\
+         databases of each, with ten rows a second in each: {}, which edgerepl writes\n\
+         to, and {}, written by an application that knows nothing of edgerepl and\n\
+         named by litestream.yml alone.\n",
         pace.lifetime.as_secs(),
-        setup::LITESTREAM
+        setup::LITESTREAM,
+        DATABASES[0],
+        DATABASES[1],
     );
     let mut screen = Screen::new();
     let mut ways = [
@@ -72,20 +80,20 @@ pub(crate) fn demo(pace: &Pace) -> Outcome {
         Way::start("restart", &lab, &program)?,
     ];
     watch(&mut ways, pace, &mut screen)?;
-    screen.say("SIGTERM to edgerepl, which lets Litestream sync once more; then each replica is");
-    screen.say("restored with `litestream restore`, and every row compared");
+    screen.say("SIGTERM to edgerepl, which lets Litestream sync once more; then each");
+    screen.say("replica is restored with `litestream restore`, and every row compared");
     let [refresh, restart] = ways.map(Way::end);
     let (refresh, restart) = (refresh?, restart?);
 
     print_table(&refresh, &restart);
     let rotated = refresh.rotations.min(restart.rotations) >= pace.rotations;
-    let kept_all = refresh.comparison.is_equal() && restart.comparison.is_equal();
+    let kept_all = refresh.kept_all() && restart.kept_all();
     let cost_nothing = refresh.starts == 1 && refresh.refused == 0;
     let equal = rotated && kept_all && cost_nothing;
     println!(
         "\n{}",
         match equal {
-            true => "EQUAL: no row was lost, and refresh restarted nothing",
+            true => "EQUAL: no row of any database was lost, and refresh restarted nothing",
             false => "NOT EQUAL",
         }
     );
@@ -117,30 +125,37 @@ fn watch(ways: &mut [Way<'_>; 2], pace: &Pace, screen: &mut Screen) -> Result<()
 
 fn print_table(refresh: &Figures, restart: &Figures) {
     println!("\n{:<34}{:>12}{:>12}", "", "refresh", "restart");
-    let row = |name: &str, value: fn(&Figures) -> String| {
+    let row = |name: &str, value: &dyn Fn(&Figures) -> String| {
         println!("{name:<34}{:>12}{:>12}", value(refresh), value(restart));
     };
-    row("rotations", |way| way.rotations.to_string());
-    row("Litestream's starts", |way| way.starts.to_string());
-    row("sessions granted", |way| way.sessions.to_string());
-    row("requests refused by S3", |way| way.refused.to_string());
-    row("longest time without an upload", |way| {
+    row("rotations", &|way| way.rotations.to_string());
+    row("Litestream's starts", &|way| way.starts.to_string());
+    row("sessions granted", &|way| way.sessions.to_string());
+    row("requests refused by S3", &|way| way.refused.to_string());
+    row("longest time without an upload", &|way| {
         seconds(Some(way.silence))
     });
-    row("gap of a restart, median", |way| seconds(way.median_gap()));
-    row("gap of a restart, maximum", |way| {
+    row("gap of a restart, median", &|way| seconds(way.median_gap()));
+    row("gap of a restart, maximum", &|way| {
         seconds(way.gaps.last().copied())
     });
-    row("integrity_check", |way| way.comparison.integrity.clone());
-    row("rows in the live database", |way| {
-        way.comparison.live.to_string()
+    row("databases that edgerepl proved", &|way| {
+        way.proved.to_string()
     });
-    row("rows in the replica", |way| {
-        way.comparison.restored.to_string()
-    });
-    row("rows that differ", |way| {
-        way.comparison.different.to_string()
-    });
+    for (n, name) in DATABASES.iter().enumerate() {
+        row(&format!("{name}: integrity_check"), &|way| {
+            way.comparisons[n].integrity.clone()
+        });
+        row(&format!("{name}: rows, live"), &|way| {
+            way.comparisons[n].live.to_string()
+        });
+        row(&format!("{name}: rows in the replica"), &|way| {
+            way.comparisons[n].restored.to_string()
+        });
+        row(&format!("{name}: rows that differ"), &|way| {
+            way.comparisons[n].different.to_string()
+        });
+    }
 }
 
 fn seconds(time: Option<Duration>) -> String {

@@ -15,6 +15,7 @@ use xtask::image::{self, Door, Image};
 use xtask::setup::{self, ACCEPT, LicenceAccepted};
 use xtask::target::{self, Target};
 
+mod application;
 mod machine;
 mod rig;
 mod shell;

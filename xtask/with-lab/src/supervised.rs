@@ -179,7 +179,7 @@ impl Root {
         );
         self.put("etc/edgerepl/edgerepl.toml", &configuration, 0o644)?;
         let litestream = lab.litestream_config_text(
-            Path::new("/data/app/app.db"),
+            &[Path::new("/data/app/app.db")],
             Path::new("/run/edgerepl/litestream.sock"),
         );
         self.put("etc/litestream.yml", &litestream, 0o644)?;

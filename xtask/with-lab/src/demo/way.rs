@@ -4,12 +4,15 @@
 //! own prefix. It asks Litestream for nothing, and so changes nothing of what it measures.
 
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use edgerepl_lab::{Comparison, Daemon, KeyKind, Lab, S3Request, Session, Site};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+
+use super::application::{self, Application};
 
 /// Ten rows a second: in any longer time without an upload there was something to upload.
 const HEARTBEAT: &str = "\"100ms\"";
@@ -19,6 +22,7 @@ pub(super) struct Way<'a> {
     lab: &'a Lab,
     site: Site,
     daemon: Daemon,
+    application: Application,
     /// As it was last seen.
     status: Value,
     followed: Option<Instant>,
@@ -32,27 +36,41 @@ pub(super) struct Figures {
     pub(super) starts: u64,
     pub(super) sessions: usize,
     pub(super) refused: usize,
-    /// The longest time between two uploads, from the first time that the replica followed on.
+    /// The longest time between two uploads of one database, from the first time that the replica
+    /// followed on.
     pub(super) silence: Duration,
     /// From Litestream's stop until its replica was seen to follow again; the shortest first.
     pub(super) gaps: Vec<Duration>,
-    pub(super) comparison: Comparison,
+    /// Databases that edgerepl had proved to be on their replicas.
+    pub(super) proved: usize,
+    /// In the order of [`DATABASES`].
+    pub(super) comparisons: [Comparison; DATABASES.len()],
 }
 
+/// What Litestream replicates of a device. edgerepl's configuration names the first one alone.
+pub(super) const DATABASES: [&str; 2] = ["app.db", application::DATABASE];
+
 impl<'a> Way<'a> {
-    /// Starts edgerepl on a new device.
+    /// Starts an application, and edgerepl, on a new device.
     pub(super) fn start(
         mode: &'static str,
         lab: &'a Lab,
         program: &Path,
-    ) -> Result<Self, edgerepl_lab::Error> {
+    ) -> Result<Self, Box<dyn Error>> {
         let device = lab.provision_token(KeyKind::EcdsaP256, &format!("demo-{mode}"))?;
         let mut site = Site::new(lab, device, program)?;
         site.set("replication", "rotation", format!("{mode:?}"));
         site.set("heartbeat", "interval", HEARTBEAT);
+        let paths = DATABASES.map(|name| site.root().join(name));
+        let litestream = lab.litestream_config_text(
+            &paths.each_ref().map(|path| path.as_path()),
+            &site.runtime_file("litestream.sock"),
+        );
+        fs::write(site.root().join("litestream.yml"), litestream)?;
         Ok(Self {
             mode,
             lab,
+            application: Application::start(site.root())?,
             daemon: site.start()?,
             site,
             status: Value::Null,
@@ -90,13 +108,17 @@ impl<'a> Way<'a> {
     /// How it is, in one line under the [`heading`].
     pub(super) fn line(&self) -> String {
         let left = self.status["credentials"]["expires_in_s"].as_f64();
-        let upload = self.uploads().last().map(Instant::elapsed);
-        let ago = upload.map_or("none".to_owned(), |ago| {
-            format!("{:.1} s ago", ago.as_secs_f32())
+        let uploads = DATABASES.map(|name| self.uploads_of(name).last().copied());
+        // Of the database whose last one is longer ago.
+        let upload = uploads.into_iter().min().flatten();
+        let ago = upload.map_or("none".to_owned(), |at| {
+            format!("{:.1} s ago", at.elapsed().as_secs_f32())
         });
+        let rows = |rows: u64| format!("{rows} rows");
         in_columns([
             self.mode,
-            &number(&self.status["heartbeat"], "rows").to_string(),
+            &rows(number(&self.status["heartbeat"], "rows")),
+            &rows(self.application.rows()),
             &ago,
             &format!("for {:.0} s", left.unwrap_or_default()),
             &self.rotations.to_string(),
@@ -107,7 +129,7 @@ impl<'a> Way<'a> {
     /// Whether it has had so many rotations, and Litestream uses what the last one brought.
     pub(super) fn has_rotated(&self, rotations: u64) -> bool {
         let uses = |session: &Session| {
-            let keys = self.requests().into_iter().map(|r| r.access_key_id);
+            let keys = self.requests("").into_iter().map(|r| r.access_key_id);
             keys.flatten().any(|key| key == session.access_key_id)
         };
         self.rotations >= rotations
@@ -120,40 +142,58 @@ impl<'a> Way<'a> {
         self.daemon.log()
     }
 
-    /// Ends edgerepl, restores the replica and compares.
+    /// Ends the application and edgerepl, restores the replicas and compares.
     pub(super) fn end(mut self) -> Result<Figures, Box<dyn Error>> {
-        let mut uploads = self.uploads();
-        uploads.retain(|at| Some(*at) >= self.followed);
-        let silences = uploads.windows(2).map(|pair| pair[1] - pair[0]);
-        let silence = silences.max().unwrap_or_default();
+        let silences = DATABASES.map(|name| self.silence_of(name));
+        let silence = silences.into_iter().max().unwrap_or_default();
 
+        self.application.end()?;
         self.daemon.signal(Signal::SIGTERM);
         let ended = self.daemon.wait_for_exit()?;
         if !ended.success() {
             return Err(format!("edgerepl ended badly: {ended}").into());
         }
-        let refused = self.requests().iter().filter(|r| r.error.is_some()).count();
+        let refused = self
+            .requests("")
+            .iter()
+            .filter(|r| r.error.is_some())
+            .count();
         self.gaps.sort_unstable();
+        let [first, second] = DATABASES.map(|name| self.compare(name));
         Ok(Figures {
             rotations: self.rotations,
             starts: number(&self.status["replication"], "starts"),
             sessions: self.sessions().len(),
             refused,
             silence,
-            comparison: self.site.compare(self.lab)?,
+            proved: proved(&self.status),
+            comparisons: [first?, second?],
             gaps: self.gaps,
         })
     }
 
-    fn uploads(&self) -> Vec<Instant> {
-        let requests = self.requests().into_iter();
+    fn compare(&self, name: &str) -> Result<Comparison, edgerepl_lab::Error> {
+        let replica = format!("{}/{name}", self.site.device.thing_name);
+        let live = self.site.root().join(name);
+        self.lab.compare_with(&replica, &live)
+    }
+
+    fn silence_of(&self, name: &str) -> Duration {
+        let mut uploads = self.uploads_of(name);
+        uploads.retain(|at| Some(*at) >= self.followed);
+        let silences = uploads.windows(2).map(|pair| pair[1] - pair[0]);
+        silences.max().unwrap_or_default()
+    }
+
+    fn uploads_of(&self, name: &str) -> Vec<Instant> {
+        let requests = self.requests(name).into_iter();
         let uploads = requests.filter(S3Request::is_upload);
         uploads.map(|upload| upload.at).collect()
     }
 
-    /// What S3 was asked for this device.
-    fn requests(&self) -> Vec<S3Request> {
-        let prefix = format!("{}/", self.site.device.thing_name);
+    /// What S3 was asked for this device, and this replica of it.
+    fn requests(&self, name: &str) -> Vec<S3Request> {
+        let prefix = format!("{}/{name}", self.site.device.thing_name);
         let mut requests = self.lab.s3().requests();
         requests.retain(|request| request.key.starts_with(&prefix));
         requests
@@ -167,6 +207,12 @@ impl<'a> Way<'a> {
 }
 
 impl Figures {
+    /// Whether edgerepl saw each database on its replica, and each replica holds all of it.
+    pub(super) fn kept_all(&self) -> bool {
+        let whole = |of: &Comparison| of.is_equal() && of.live > 0;
+        self.proved == DATABASES.len() && self.comparisons.iter().all(whole)
+    }
+
     pub(super) fn median_gap(&self) -> Option<Duration> {
         self.gaps.get(self.gaps.len() / 2).copied()
     }
@@ -174,18 +220,29 @@ impl Figures {
 
 /// What stands over the [lines](Way::line).
 pub(super) fn heading() -> String {
+    let [own, applications] = DATABASES;
     in_columns([
         "",
-        "rows",
-        "last upload",
+        own,
+        applications,
+        "uploaded",
         "credentials",
         "rotations",
         "starts",
     ])
 }
 
-fn in_columns([mode, rows, upload, credentials, rotations, starts]: [&str; 6]) -> String {
-    format!("{mode:<8}{rows:>6}{upload:>13}{credentials:>13}{rotations:>11}{starts:>8}")
+/// With the time before it, no wider than 80 columns after an hour.
+fn in_columns([mode, own, applications, upload, left, rotations, starts]: [&str; 7]) -> String {
+    format!("{mode:<7}{own:>11}{applications:>11}{upload:>11}{left:>12}{rotations:>10}{starts:>7}")
+}
+
+/// How many databases edgerepl has seen on their replicas.
+fn proved(status: &Value) -> usize {
+    let databases = status["databases"].as_array().into_iter().flatten();
+    databases
+        .filter(|database| database["proof"].is_object())
+        .count()
 }
 
 fn number(section: &Value, key: &str) -> u64 {

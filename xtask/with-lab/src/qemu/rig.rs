@@ -16,7 +16,7 @@ use xtask::process;
 
 use super::machine::{Machine, Power};
 use super::shell::Shell;
-use super::{Failure, stranger};
+use super::{Failure, application, stranger};
 
 /// The lab, as the device knows it: its address is in the image's `/etc/hosts`.
 const LAB_NAME: &str = "lab.edgerepl.test";
@@ -25,6 +25,13 @@ const LAB_NAME: &str = "lab.edgerepl.test";
 pub(crate) const LAB_ADDRESS: &str = "10.0.2.2";
 
 const DATA_SIZE: &str = "256M";
+
+/// The same for a device with a database of 200 MB: beside it there may be its WAL, what Litestream keeps
+/// of it, and a copy that is being restored.
+const LARGE_DATA_SIZE: &str = "1536M";
+
+/// The database that edgerepl writes to.
+pub(crate) const DATABASE: &str = "app.db";
 
 /// What `edgerepl status` ends with where there is no daemon to ask.
 const NOT_RUNNING: i32 = 3;
@@ -47,6 +54,8 @@ pub(crate) struct Rig<'a> {
     image: &'a Image,
     folder: PathBuf,
     settings: Vec<String>,
+    /// How many MiB the large database of its application has; none: there is no application.
+    application: Option<u32>,
 }
 
 /// Where the device's key is.
@@ -74,6 +83,7 @@ impl<'a> Rig<'a> {
             image,
             folder: folder.to_owned(),
             settings: Vec::new(),
+            application: None,
         })
     }
 
@@ -101,6 +111,7 @@ impl<'a> Rig<'a> {
             image,
             folder: folder.to_owned(),
             settings: Vec::new(),
+            application: None,
         };
         Ok((rig, bus))
     }
@@ -108,6 +119,23 @@ impl<'a> Rig<'a> {
     /// Adds a line of TOML, with a dotted key, to the device's configuration.
     pub(crate) fn set(&mut self, line: &str) {
         self.settings.push(line.to_owned());
+    }
+
+    /// Has the device replicate what its application writes, too. The application comes with a database
+    /// of so many MiB on the next data partition that is formatted, and on no later one.
+    pub(crate) fn share_with_application(&mut self, mib: u32) -> Result<(), Failure> {
+        let folder = staged(&self.folder).join("app");
+        fs::create_dir_all(&folder)?;
+        application::provide(&folder, mib)?;
+        self.application = Some(mib);
+        Ok(())
+    }
+
+    /// What the device replicates, in the order in which edgerepl's and Litestream's configuration name it.
+    pub(crate) fn databases(&self) -> Vec<&'static str> {
+        let others = self.application.map(|_| application::DATABASES);
+        let all = [DATABASE].into_iter().chain(others.into_iter().flatten());
+        all.collect()
     }
 
     /// Formats the data partition and puts on it what a device is provisioned with.
@@ -126,15 +154,19 @@ impl<'a> Rig<'a> {
                            slots.removable = false\nslots.mechanisms = ALL\n";
             fs::write(own.join("softhsm2.conf"), softhsm)?;
         }
+        let databases = self.databases();
+        let paths: Vec<PathBuf> = databases.iter().map(|name| inside(name)).collect();
         let litestream = self.lab.litestream_config_text(
-            Path::new("/data/app/app.db"),
+            &paths.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
             Path::new("/run/edgerepl/litestream.sock"),
         );
         let litestream = litestream.replace("127.0.0.1", LAB_ADDRESS);
         fs::write(own.join("litestream.yml"), litestream)?;
-        // As an application has it that shares its database with edgerepl.
-        let database = "f /data/app/app.db 0660 edgerepl edgerepl -\n";
-        fs::write(own.join("database.conf"), database)?;
+        // As an application has it that shares its databases with edgerepl.
+        let shared = databases
+            .iter()
+            .map(|name| format!("f /data/app/{name} 0660 edgerepl edgerepl -\n"));
+        fs::write(own.join("database.conf"), shared.collect::<String>())?;
         fs::write(
             own.join("edgerepl.toml.d/50-bench.toml"),
             self.configuration(),
@@ -144,7 +176,12 @@ impl<'a> Rig<'a> {
         let _ = fs::remove_file(&data);
         let mut format = Command::new("/sbin/mkfs.ext4");
         format.args(["-q", "-L", "data", "-E", "root_owner=0:0", "-d"]);
-        process::output(format.args([&staged, &data]).arg(DATA_SIZE))?;
+        let size = match self.application {
+            Some(100..) => LARGE_DATA_SIZE,
+            _ => DATA_SIZE,
+        };
+        process::output(format.args([&staged, &data]).arg(size))?;
+        let _ = fs::remove_file(staged.join("app").join(application::MEASUREMENTS));
         Ok(())
     }
 
@@ -179,7 +216,15 @@ impl<'a> Rig<'a> {
             lines.retain(|line| key(line) != key(setting));
             lines.push(setting.clone());
         }
-        lines.join("\n") + "\n"
+        let mut text = lines.join("\n") + "\n";
+        if self.application.is_some() {
+            let line = format!("database.path = {:?}\n", inside(DATABASE));
+            text = text.replacen(&line, "", 1);
+            for name in [DATABASE, application::MEASUREMENTS] {
+                text += &format!("[[database]]\npath = {:?}\n", inside(name));
+            }
+        }
+        text
     }
 
     /// SoftHSM's module, as the device has it.
@@ -206,27 +251,55 @@ impl<'a> Rig<'a> {
         Ok(Running { machine, shell })
     }
 
-    /// Compares the database on the data partition of a device that is off with its replica.
-    pub(crate) fn compare(&self) -> Result<Comparison, Failure> {
-        let live = self.folder.join("live.db");
-        for suffix in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{suffix}", live.display()));
-        }
-        self.copy_out("/app/app.db", &live)?;
-        // Not every device ends with an empty WAL.
-        let _ = self.copy_out("/app/app.db-wal", &live.with_file_name("live.db-wal"));
-        Ok(self.lab.compare(&self.device.thing_name, &live)?)
+    /// Compares each database on the data partition of a device that is off with its replica. The copy
+    /// that was compared is kept until the next time.
+    pub(crate) fn compare(&self) -> Result<Vec<(&'static str, Comparison)>, Failure> {
+        self.copy_databases(&self.data())?;
+        let compare = |name: &'static str| {
+            let replica = format!("{}/{name}", self.device.thing_name);
+            let compared = self.lab.compare_with(&replica, &self.live().join(name))?;
+            Ok((name, compared))
+        };
+        self.databases().into_iter().map(compare).collect()
     }
 
-    /// Copies a file from the data partition of a device that is off.
-    fn copy_out(&self, inside: &str, to: &Path) -> Result<(), Failure> {
-        let order = format!("dump {inside} {}", to.display());
-        let mut debugfs = Command::new("/sbin/debugfs");
-        process::output(debugfs.args(["-R", &order]).arg(self.data()))?;
-        if !to.is_file() {
-            return Err(format!("there is no {inside} on the data partition").into());
+    /// The databases of a device whose power was cut, as it will find them: in [`live`](Self::live), from
+    /// a copy of the data partition whose journal was replayed. It is an emulated machine's work of
+    /// minutes to look at each page of a large one.
+    pub(crate) fn copy_after_cut(&self) -> Result<(), Failure> {
+        let copy = self.folder.join("after-cut.ext4");
+        let mut command = Command::new("cp");
+        command.args(["--sparse=always", "--reflink=auto"]);
+        process::output(command.arg(self.data()).arg(&copy))?;
+        let checked = Command::new("/sbin/e2fsck")
+            .arg("-fp")
+            .arg(&copy)
+            .output()?;
+        // 1: the journal was replayed, and what a cut leaves was put in order.
+        if !matches!(checked.status.code(), Some(0 | 1)) {
+            let said = String::from_utf8_lossy(&checked.stdout);
+            return Err(format!("the data partition is damaged: {said}").into());
+        }
+        self.copy_databases(&copy)?;
+        Ok(fs::remove_file(copy)?)
+    }
+
+    fn copy_databases(&self, data: &Path) -> Result<(), Failure> {
+        let _ = fs::remove_dir_all(self.live());
+        fs::create_dir(self.live())?;
+        for name in self.databases() {
+            let live = self.live().join(name);
+            copy_out(data, &format!("/app/{name}"), &live)?;
+            // Not every device ends with an empty WAL.
+            let wal = format!("{name}-wal");
+            let _ = copy_out(data, &format!("/app/{wal}"), &live.with_file_name(&wal));
         }
         Ok(())
+    }
+
+    /// Where the databases are that were copied last.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.folder.join("live")
     }
 
     /// The data partition's raw bytes.
@@ -260,6 +333,22 @@ fn begin(folder: &Path, lifetime: Duration) -> Result<Lab, Failure> {
         server_name: LAB_NAME.to_owned(),
         ..LabOptions::default()
     })?)
+}
+
+/// Copies a file from the data partition of a device that is off.
+fn copy_out(data: &Path, inside: &str, to: &Path) -> Result<(), Failure> {
+    let order = format!("dump {inside} {}", to.display());
+    let mut debugfs = Command::new("/sbin/debugfs");
+    process::output(debugfs.args(["-R", &order]).arg(data))?;
+    if !to.is_file() {
+        return Err(format!("there is no {inside} on the data partition").into());
+    }
+    Ok(())
+}
+
+/// Where a device has a database.
+fn inside(name: &str) -> PathBuf {
+    Path::new("/data/app").join(name)
 }
 
 /// What goes onto the data partition.
@@ -311,6 +400,15 @@ impl Running {
     pub(crate) fn wait_until_healthy(&mut self) -> Result<Value, Failure> {
         self.wait_for("health", LIMIT, |status| {
             status["state"] == "healthy" && status["replication"]["activity"] == "replicating"
+        })
+    }
+
+    /// Waits until edgerepl has seen each of so many databases on its replica, and says that all is well.
+    pub(crate) fn wait_for_proofs(&mut self, databases: usize) -> Result<Value, Failure> {
+        self.wait_for("proofs", LIMIT, |status| {
+            let all = status["databases"].as_array().into_iter().flatten();
+            let proved = all.filter(|database| database["proof"].is_object());
+            status["state"] == "healthy" && proved.count() == databases
         })
     }
 

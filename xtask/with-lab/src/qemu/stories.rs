@@ -21,6 +21,9 @@ const LONG: Duration = Duration::from_secs(900);
 /// Credentials that are renewed every 20 s: what an hour brings, in two minutes.
 const SHORT: Duration = Duration::from_secs(30);
 
+/// What the large database of a device's application has.
+const LARGE_MIB: u32 = 200;
+
 pub(crate) const STORIES: &[Story] = &[
     Story {
         name: "boot",
@@ -32,7 +35,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "rotations",
-        shows: "six rotations, and the replica holds every row",
+        shows: "six rotations, and the replicas of three databases hold every row",
         in_gate: true,
         on_armv7: true,
         licensed: false,
@@ -64,7 +67,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "power-cuts",
-        shows: "twenty power cuts lose no committed row, and replication goes on",
+        shows: "twenty power cuts lose no committed row of three databases, one of them large",
         in_gate: false,
         on_armv7: false,
         licensed: false,
@@ -112,7 +115,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "lost-data",
-        shows: "a data partition that was lost, twice: the database is back before its next row",
+        shows: "a data partition that was lost, twice: three databases are back before the next row",
         in_gate: false,
         on_armv7: false,
         licensed: false,

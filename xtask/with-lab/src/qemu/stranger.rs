@@ -16,7 +16,7 @@ pub(super) fn prepare(shell: &mut Shell, restores: bool) -> Result<(), Failure> 
     // Until here edgerepl found no lab, and files that were not its own. Its first rows came before
     // there was anything to restore from.
     let restore = if restores {
-        "systemctl stop edgerepl.service && rm -rf /data/app/* /data/app/.app.db* && \
+        "systemctl stop edgerepl.service && rm -rf /data/app/* /data/app/.*.db* && \
          systemctl enable --runtime edgerepl-restore.service && "
     } else {
         ""

@@ -16,17 +16,21 @@ pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<
     }
 }
 
-/// The replica of a device that is off, beside its database: equal, or this fails.
+/// The replicas of a device that is off, beside its databases: equal, or this fails.
 pub(super) fn rows(rig: &Rig) -> Result<(&'static str, String), Failure> {
-    let comparison: Comparison = rig.compare()?;
-    ensure(comparison.is_equal() && comparison.live > 0, || {
-        format!("{comparison:?}")
-    })?;
-    let Comparison { live, restored, .. } = comparison;
-    Ok((
-        "rows, live and in the replica",
-        format!("{live} = {restored}"),
-    ))
+    let comparisons = rig.compare()?;
+    let mut figures = Vec::new();
+    for (name, comparison) in &comparisons {
+        ensure(comparison.is_equal() && comparison.live > 0, || {
+            format!("{name}: {comparison:?}")
+        })?;
+        let Comparison { live, restored, .. } = comparison;
+        figures.push(match comparisons.len() {
+            1 => format!("{live} = {restored}"),
+            _ => format!("{name} {live} = {restored}"),
+        });
+    }
+    Ok(("rows, live and in the replica", figures.join(", ")))
 }
 
 /// Nobody had to start the daemon again.

@@ -1,16 +1,19 @@
 //! The data partition: what reaches it, what a power cut leaves on it, and a day on which it is late.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rusqlite::Connection;
+
 use super::evidence::{Chance, ensure, rows, took};
-use super::{Bench, Failure, Figures, LONG, SHORT};
+use super::{Bench, Failure, Figures, LARGE_MIB, LONG, SHORT};
+use crate::qemu::application;
 use crate::qemu::machine::Power;
-use crate::qemu::rig::{LIMIT, Rig, Running};
+use crate::qemu::rig::{DATABASE, LIMIT, Rig, Running};
 
 pub(super) fn flash(bench: &Bench) -> Result<Figures, Failure> {
     let mut rig = bench.rig("flash", SHORT)?;
@@ -68,8 +71,8 @@ pub(super) fn flash(bench: &Bench) -> Result<Figures, Failure> {
 
 pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
     const CUTS: u32 = 20;
-    /// Milliseconds from one rotation to the next, and about what one takes on an emulated machine.
-    const ROTATION: u64 = 20_000;
+    /// Milliseconds from the start of replication, and about what a rotation takes on an emulated machine.
+    const QUIET: u64 = 20_000;
     const HAND_OVER: u64 = 3_000;
     let seed = match std::env::var("EDGEREPL_SEED") {
         Ok(seed) => seed.parse()?,
@@ -77,39 +80,57 @@ pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
     };
     println!("  EDGEREPL_SEED={seed}");
     let mut chance = Chance(seed | 1);
-    let rig = bench.rig("power-cuts", SHORT)?;
-    rig.format()?;
-    let (mut last, mut in_rotation) = (0, 0);
+    // A rotation comes when it is asked for. A cut may have the large database uploaded anew, which on an
+    // emulated machine takes longer than from one short renewal to the next.
+    let mut rig = bench.rig("power-cuts", LONG)?;
+    rig.share_with_application(LARGE_MIB)?;
+    let mut device = rig.first_boot()?;
+    application::start(&mut device)?;
+    application::wait_for_rows(&mut device)?;
+    device.wait_for_proofs(rig.databases().len())?;
+    let uploaded = device.machine.age();
+    let mut last = Last::new();
+    ask_for_last(&mut device, &mut last)?;
+    ensure(last.len() == rig.databases().len(), || format!("{last:?}"))?;
+    device.machine.cut_power()?;
+    let mut in_rotation = 0;
     for cut in 1..=CUTS {
         let mut device = rig.boot(&Power::default())?;
-        ensure_kept(&mut device, last)?;
+        application::start(&mut device)?;
         device.wait_for("replication", LIMIT, |status| {
             status["replication"]["activity"] == "replicating"
         })?;
         let moment = if cut % 2 == 0 {
-            await_hand_over(&rig)?;
+            let granted = rig.lab.provider().issued().len();
+            device.shell.run("systemctl reload edgerepl.service")?;
+            await_grant(&rig, granted)?;
             chance.below(HAND_OVER)
         } else {
-            chance.below(ROTATION)
+            chance.below(QUIET)
         };
         thread::sleep(Duration::from_millis(moment));
-        let status = device.status()?;
-        last = status["heartbeat"]["last_id"].as_i64().unwrap_or(last);
+        ask_for_last(&mut device, &mut last)?;
         let open = hand_over_is_open(&rig);
         in_rotation += u32::from(open);
         let place = if open { ", in a rotation" } else { "" };
-        println!("  cut {cut}: {moment} ms on, after row {last}{place}");
+        let rows = last.iter().map(|(name, row)| format!("{name} {row}"));
+        let rows = rows.collect::<Vec<_>>().join(", ");
+        println!("  cut {cut}: {moment} ms on, after {rows}{place}");
         device.machine.cut_power()?;
+        ensure_kept(&rig, &last)?;
     }
     let mut device = rig.boot(&Power::default())?;
-    ensure_kept(&mut device, last)?;
-    device.wait_until_healthy()?;
+    application::start(&mut device)?;
+    application::wait_for_rows(&mut device)?;
+    device.wait_for_proofs(rig.databases().len())?;
+    application::end(&mut device)?;
     device.shut_down()?;
     Ok(vec![
         (
             "cuts",
             format!("{CUTS}, {in_rotation} of them in a rotation"),
         ),
+        ("from power to the first proofs", took(uploaded)),
         rows(&rig)?,
     ])
 }
@@ -144,11 +165,10 @@ pub(super) fn late_data(bench: &Bench) -> Result<Figures, Failure> {
     ])
 }
 
-/// Waits until the device was granted its next credentials.
-fn await_hand_over(rig: &Rig) -> Result<(), Failure> {
-    let granted = || rig.lab.provider().issued().len();
-    let (before, begun) = (granted(), Instant::now());
-    while granted() == before {
+/// Waits until the device was granted more credentials than so many.
+fn await_grant(rig: &Rig, before: usize) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while rig.lab.provider().issued().len() <= before {
         ensure(begun.elapsed() < LIMIT, || "no next credentials".to_owned())?;
         thread::sleep(Duration::from_millis(5));
     }
@@ -164,29 +184,33 @@ fn hand_over_is_open(rig: &Rig) -> bool {
     uploads.all(|upload| upload.access_key_id != newest)
 }
 
-/// The live database is whole, and holds the row that edgerepl said it had committed.
-fn ensure_kept(device: &mut Running, row: i64) -> Result<(), Failure> {
-    let begun = Instant::now();
-    while device.shell.try_run("test -e /data/app/app.db")?.0 != 0 {
-        if row == 0 && begun.elapsed() > Duration::from_secs(5) {
-            return Ok(());
-        }
-        ensure(begun.elapsed() < LIMIT, || {
-            "the database is gone".to_owned()
-        })?;
-        thread::sleep(Duration::from_millis(300));
-    }
-    let ask =
-        |question: &str| format!("sqlite3 -cmd '.timeout 20000' /data/app/app.db '{question}'");
-    let whole = device.shell.run(&ask("PRAGMA integrity_check"))?;
-    ensure(whole.trim() == "ok", || {
-        format!("the live database is damaged: {whole}")
-    })?;
-    if row != 0 {
-        let question = format!("SELECT count(*) FROM HealthCheck WHERE id = {row}");
-        let count = device.shell.run(&ask(&question))?;
-        ensure(count.trim() == "1", || {
-            format!("row {row} was committed and is lost")
+/// The last row of each database that was said to be committed.
+type Last = BTreeMap<&'static str, i64>;
+
+/// As edgerepl says it of its own rows, and the application of its.
+fn ask_for_last(device: &mut Running, last: &mut Last) -> Result<(), Failure> {
+    last.extend(application::committed(device)?);
+    let status = device.status()?;
+    let own = status["heartbeat"]["last_id"].as_i64();
+    last.extend(own.map(|row| (DATABASE, row)));
+    Ok(())
+}
+
+/// After a cut each database is whole, and holds the row that was said to be committed.
+fn ensure_kept(rig: &Rig, last: &Last) -> Result<(), Failure> {
+    rig.copy_after_cut()?;
+    for (name, row) in last {
+        let database = Connection::open(rig.live().join(name))?;
+        let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        ensure(whole == "ok", || format!("{name} is damaged: {whole}"))?;
+        let table = match *name {
+            DATABASE => "HealthCheck",
+            _ => "row",
+        };
+        let question = format!("SELECT count(*) FROM {table} WHERE id = ?1");
+        let count: i64 = database.query_row(&question, [row], |row| row.get(0))?;
+        ensure(count == 1, || {
+            format!("row {row} of {name} was committed and is lost")
         })?;
     }
     Ok(())
