@@ -2,6 +2,7 @@
 //! process that they share.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    LIMIT, Result, SHORT, add_databases, create, fill, lengthen_wal, litestreams, open, reset_wal,
-    site, wait_until, write_row,
+    Application, LIMIT, Result, SHORT, add_databases, create, fill, lengthen_wal, litestreams,
+    open, reset_wal, site, wait_until, write_row,
 };
 
 /// What Litestream alone names, beside the database of edgerepl's configuration.
@@ -78,6 +79,35 @@ fn rotations_lose_no_row_of_any_database() -> Result {
     Ok(())
 }
 
+/// Nothing is restarted for it, and the others are proved meanwhile.
+#[test]
+fn a_database_that_is_not_made_yet_costs_the_others_nothing_and_is_watched_once_it_is_there()
+-> Result {
+    let (_lab, site) = device("several-absent", 900)?;
+    let awaited = site.root().join(OTHERS[1]);
+    remove(&awaited)?;
+    let _rows = Application::writing(&site, Duration::from_millis(100))?;
+    let mut daemon = site.start()?;
+    let of_awaited = |status: &Value| status["databases"][2].clone();
+    daemon.wait_for("what is absent", LIMIT, |status| {
+        of_awaited(status)["state"] == "absent"
+            && status["databases"][0]["state"] == "healthy"
+            && status["databases"][1]["proof"].is_object()
+    })?;
+    assert!(!awaited.exists(), "it was made");
+    let status = daemon.status().ok_or("it does not answer")?;
+    assert_ne!(status["state"], "healthy", "{status:#}");
+    assert_eq!(status["replication"]["starts"], 1, "{status:#}");
+
+    create(&awaited)?;
+    wait_for_proofs(&mut daemon)?;
+    let status = daemon.status().ok_or("it does not answer")?;
+    assert_eq!(status["replication"]["starts"], 1, "{status:#}");
+    verify(&site)?;
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
 /// Litestream replicates what comes into a folder, and edgerepl watches it as it comes.
 #[test]
 fn databases_that_come_and_go_in_a_folder_are_watched_while_they_are_there() -> Result {
@@ -105,11 +135,7 @@ fn databases_that_come_and_go_in_a_folder_are_watched_while_they_are_there() -> 
         inside.filter(|d| d["proof"].is_object()).count()
     };
     daemon.wait_for("all ten", LIMIT, |status| watched(status) == 10)?;
-    for name in &names {
-        for end in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{end}", name.display()));
-        }
-    }
+    names.iter().try_for_each(|name| remove(name))?;
     daemon.wait_for("none of them", LIMIT, |status| watched(status) == 0)?;
     daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
     assert!(daemon.terminate()?.success());
@@ -122,6 +148,15 @@ fn device(thing_name: &str, seconds: u64) -> Result<(Lab, Site)> {
     fill(&site)?;
     add_databases(&site, &OTHERS)?;
     Ok((lab, site))
+}
+
+/// A database is gone, with what SQLite has beside it.
+fn remove(database: &Path) -> Result {
+    fs::remove_file(database)?;
+    for end in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{end}", database.display()));
+    }
+    Ok(())
 }
 
 /// A connection of the application to each.
