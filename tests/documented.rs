@@ -46,7 +46,7 @@ const EXAMPLES: &[&str] = &[
     "credentials   valid for <52 min>",
     "renewal       in <45 min>",
     "litestream    replicating, for <7 min>",
-    "replica       held transaction <97> <8 s> ago",
+    "replica       held transaction <97>, <8 s> ago",
     "unproved      the oldest for <21 s>; healthy up to 2 min",
     "lag           <2> rows, <8 s> (row <1795953600> is on the replica)",
     "rows          <96> written, the last <2 s> ago (id <1795953602>)",

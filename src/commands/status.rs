@@ -87,7 +87,7 @@ fn table(document: &Value) -> String {
         "replica",
         match replication["proof"]["age_s"].as_f64() {
             Some(age) => format!(
-                "held transaction {} {} ago",
+                "held transaction {}, {} ago",
                 replication["proof"]["transaction"],
                 span(age)
             ),
