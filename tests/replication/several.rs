@@ -2,11 +2,13 @@
 //! process that they share.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use edgerepl_lab::{Daemon, Lab, Site};
+use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -103,6 +105,36 @@ fn a_database_that_is_not_made_yet_costs_the_others_nothing_and_is_watched_once_
     wait_for_proofs(&mut daemon)?;
     let status = daemon.status().ok_or("it does not answer")?;
     assert_eq!(status["replication"]["starts"], 1, "{status:#}");
+    verify(&site)?;
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
+/// The path leads through a link to the file that is watched: nothing is to be restarted for that.
+#[test]
+fn a_reload_that_spells_a_path_otherwise_goes_on_with_the_same_database() -> Result {
+    let (_lab, mut site) = device("several-spelling", 900)?;
+    // Each reload brings a renewal forward.
+    site.set("replication", "rotation", "\"refresh\"");
+    let _databases = open_all(&site)?;
+    let mut daemon = site.start()?;
+    wait_for_proofs(&mut daemon)?;
+    symlink(site.root(), site.root().join("alias"))?;
+    let other = site.root().join("alias/app.db");
+    site.set("database", "path", format!("{other:?}"));
+    site.write_config()?;
+    let rows = |status: &Value| status["heartbeat"]["rows"].as_u64();
+    let before = daemon.status().as_ref().and_then(rows);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for("rows after the reload", LIMIT, |status| {
+        rows(status) > before.map(|rows| rows + 3)
+    })?;
+    assert!(daemon.log().contains("the configuration was reloaded"));
+    wait_for_proofs(&mut daemon)?;
+    let status = daemon.status().ok_or("it does not answer")?;
+    assert_eq!(status["replication"]["starts"], 1, "{status:#}");
+    let watched = status["databases"].as_array().map(Vec::len);
+    assert_eq!(watched, Some(1 + OTHERS.len()), "{status:#}");
     verify(&site)?;
     assert!(daemon.terminate()?.success());
     Ok(())
