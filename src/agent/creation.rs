@@ -148,8 +148,8 @@ impl Creation {
                 self.failures = self.failures.saturating_add(1);
                 self.state = State::Due(now + RETRY.wait(self.failures, jitter));
                 format!(
-                    "the database does not exist, and it is not known whether S3 holds a replica of it, \
-                     which a new database would replace: {cause}"
+                    "the database does not exist, and whether S3 has its replica, which a new database would \
+                     replace, is not known: {cause}"
                 )
             }
         };

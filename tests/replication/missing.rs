@@ -146,7 +146,7 @@ fn where_s3_can_not_be_asked_nothing_is_made_and_where_it_holds_nothing_it_is() 
     lab.s3().set_fault(S3Fault::Refuse)?;
     let mut daemon = site.start()?;
     daemon.wait_for("problem", LIMIT * 2, |status| {
-        has_problem(status, "it is not known whether S3 holds")
+        has_problem(status, "whether S3 has its replica")
     })?;
     assert!(!site.database().exists());
     lab.s3().set_fault(S3Fault::None)?;
