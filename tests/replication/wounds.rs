@@ -51,8 +51,6 @@ enum Wound {
     Replaced,
     /// It is deleted.
     Deleted,
-    /// It has no byte any more.
-    Emptied,
     /// Half of it is gone when edgerepl starts.
     Halved,
     /// Its header is garbage when edgerepl starts.
@@ -80,7 +78,6 @@ impl Wound {
             Self::StateRemoved => Told::Log("its local state is deleted"),
             Self::MadeAnew | Self::Replaced => Told::Log("the database's file or Litestream's"),
             Self::Deleted => Told::Status("S3 holds a replica of it"),
-            Self::Emptied => Told::Log("Litestream has not caught up"),
             Self::Halved => Told::Status("is damaged (database disk image is malformed); restore"),
             Self::Garbage => Told::Status("is damaged (file is not a database); restore it"),
             Self::Locked => Told::Status("is locked by another writer"),
@@ -105,10 +102,7 @@ impl Wound {
 
     /// What was replicated has to be restored.
     fn needs_restore(self) -> bool {
-        matches!(
-            self,
-            Self::Deleted | Self::Emptied | Self::Halved | Self::Garbage
-        )
+        matches!(self, Self::Deleted | Self::Halved | Self::Garbage)
     }
 }
 
@@ -125,12 +119,7 @@ fn what_is_broken_of_one_database_is_mended_while_the_others_are_proved() -> Res
 
 #[test]
 fn one_database_that_a_person_has_to_restore_is_named_while_the_others_are_proved() -> Result {
-    all_at_once(&[
-        Wound::Deleted,
-        Wound::Emptied,
-        Wound::Halved,
-        Wound::Garbage,
-    ])
+    all_at_once(&[Wound::Deleted, Wound::Halved, Wound::Garbage])
 }
 
 #[test]
@@ -268,7 +257,6 @@ impl Device {
                 fs::rename(other, &path)?;
             }
             Wound::Deleted => self.delete()?,
-            Wound::Emptied => File::options().write(true).open(path)?.set_len(0)?,
             Wound::Halved => {
                 self.empty_wal()?;
                 let file = File::options().write(true).open(path)?;

@@ -98,7 +98,11 @@ impl Law for Replication {
             return Verdict::Silent;
         };
         let sight = &past.sight;
-        let is_hurt = sight.state_is_corrupt || sight.wal_stays || sight.litestream_is_stuck;
+        // What is known to be broken is begun anew at a pace of its own.
+        let is_hurt = sight.state_is_corrupt
+            || sight.wal_stays
+            || sight.litestream_is_stuck
+            || glance.is_broken;
         if is_hurt || past.is_new_database {
             self.last_hurt = past.time;
         }
@@ -177,7 +181,8 @@ impl Law for BrokenState {
     const NAME: &'static str = "fair weather: broken local state is dropped";
 
     fn applies(&self, past: &Past) -> bool {
-        let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays;
+        let is_known = past.glance.is_some_and(|glance| glance.is_broken);
+        let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays || is_known;
         past.fair_since().is_some() && is_broken
     }
 
