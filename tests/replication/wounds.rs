@@ -244,7 +244,10 @@ impl Device {
                 reset_wal(database)?;
             }
             Wound::KilledInCommit => self.be_killed()?,
-            Wound::StateRemoved => fs::remove_dir_all(local_state(&path))?,
+            // Litestream may put a file into it meanwhile.
+            Wound::StateRemoved => wait_until("the end of the local state", || {
+                fs::remove_dir_all(local_state(&path)).is_ok()
+            })?,
             Wound::MadeAnew => {
                 self.delete()?;
                 self.make(&path)?;
