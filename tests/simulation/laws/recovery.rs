@@ -181,8 +181,7 @@ impl Law for BrokenState {
     const NAME: &'static str = "fair weather: broken local state is dropped";
 
     fn applies(&self, past: &Past) -> bool {
-        let is_known = past.glance.is_some_and(|glance| glance.is_broken);
-        let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays || is_known;
+        let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays;
         past.fair_since().is_some() && is_broken
     }
 
