@@ -15,8 +15,8 @@
 //! 1. **the replica is where Litestream is**: `replicated` equals `local`. If it is less, something is
 //!    missing; if it is more, it is not the replica of these files;
 //! 2. **the history is one**: since the last answer, `local` did not go back, the folder of the files
-//!    and the database's file are the same, the file of the last number is there, and the file of the number before is
-//!    unchanged, unless retention has removed it;
+//!    and the database's file are the same, the file of the last number is there, and the file of the
+//!    number before is unchanged, unless retention has removed it;
 //! 3. **Litestream reads this database**: `local` has grown since an earlier answer. An idle database
 //!    syncs without an error, also with an expired session, or after another file replaced the
 //!    database.

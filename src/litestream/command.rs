@@ -152,10 +152,7 @@ impl Replicate {
     /// The words of the command that restores to `output`: all but the database, which comes last.
     /// By this configuration, or by `own`, a file in the folder that it is run in.
     pub fn restore(&self, output: &Path, upto: &Upto, own: Option<&Path>) -> Vec<String> {
-        let mut words = match own {
-            Some(file) => self.part_by("restore", file, true),
-            None => self.part("restore"),
-        };
+        let mut words = self.restore_by(own);
         match upto {
             Upto::End => words.push("-if-replica-exists".to_owned()),
             Upto::Transaction(number) => {
@@ -171,10 +168,7 @@ impl Replicate {
     /// nothing: 0.5 and later. `output` is a path where nothing is. By this configuration, or by the file
     /// `own`, in which nothing is to be expanded.
     pub fn plan(&self, database: &Path, output: &Path, own: Option<&Path>) -> Vec<String> {
-        let mut words = match own {
-            Some(file) => self.part_by("restore", file, true),
-            None => self.part("restore"),
-        };
+        let mut words = self.restore_by(own);
         let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
         words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
         words
@@ -195,6 +189,14 @@ impl Replicate {
         let mut command = Command::new(locate(&self.litestream[0])?);
         command.args(&self.litestream[1..]).arg("version");
         Ok(command)
+    }
+
+    /// The restore by this configuration, or by `own`, in which nothing is to be expanded.
+    fn restore_by(&self, own: Option<&Path>) -> Vec<String> {
+        match own {
+            Some(file) => self.part_by("restore", file, true),
+            None => self.part("restore"),
+        }
     }
 
     /// Another command that reads the same configuration.
