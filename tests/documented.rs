@@ -171,15 +171,9 @@ impl Run {
         site.set("heartbeat", "interval", "\"5s\"");
         let paths = paths(&lab, &site)?;
         let root = site.root().to_owned();
-        let folder = PathBuf::from(format!("{}.d", site.config().display()));
-        fs::create_dir_all(&folder)?;
         let here = CONFIGURED.replace("/data/app", &root.display().to_string());
-        fs::write(folder.join("databases.toml"), here)?;
-        let config = root.join("litestream.yml");
-        let text = fs::read_to_string(&config)?;
-        let at = text.find("  - path:").ok_or("no entry")?;
-        let entries = NAMES.map(|name| text[at..].replace("app.db", name));
-        fs::write(&config, text[..at].to_owned() + &entries.concat())?;
+        site.add_layer("databases.toml", &here)?;
+        site.replicate_too(NAMES.into_iter().skip(1))?;
         for (name, table) in NAMES.iter().zip(["settings", "measurements", "messages"]) {
             Connection::open(root.join(name))?.execute_batch(&format!(
                 "PRAGMA journal_mode = wal;
@@ -195,7 +189,7 @@ impl Run {
             blocks: BTreeMap::new(),
         };
         run.keep("edgerepl.toml", CONFIGURED.to_owned());
-        let text = fs::read_to_string(config)?;
+        let text = fs::read_to_string(root.join("litestream.yml"))?;
         run.keep("litestream.yml", text);
         Ok(run)
     }

@@ -101,6 +101,25 @@ impl Site {
         Ok(())
     }
 
+    /// Has Litestream replicate these databases beside the first one, each to a prefix of its own.
+    pub fn replicate_too<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let file = self.root.join("litestream.yml");
+        let mut text = fs::read_to_string(&file).map_err(Error::doing(file.display()))?;
+        let at = text
+            .find("  - path:")
+            .ok_or_else(|| Error::new(format!("{} names no database", file.display())))?;
+        let entry = text[at..].to_owned();
+        text.extend(names.into_iter().map(|name| entry.replace("app.db", name)));
+        fs::write(&file, text).map_err(Error::doing(file.display()))
+    }
+
+    /// Adds a later layer of the configuration, a file of this name.
+    pub fn add_layer(&self, name: &str, text: &str) -> Result<()> {
+        let folder = PathBuf::from(format!("{}.d", self.config().display()));
+        fs::create_dir_all(&folder).map_err(Error::doing(folder.display()))?;
+        fs::write(folder.join(name), text).map_err(Error::doing(folder.display()))
+    }
+
     /// Sets a key of the configuration to a value, written as TOML.
     pub fn set(&mut self, section: &str, key: &str, value: impl Into<String>) {
         self.values

@@ -76,17 +76,10 @@ pub(crate) fn replicates(status: &Value) -> bool {
 
 /// Lets Litestream replicate these databases beside the first one, and edgerepl know of them.
 pub(crate) fn with_databases(site: &Site, others: &[&str]) -> Outcome {
-    let config = site.root().join("litestream.yml");
-    let text = fs::read_to_string(&config)?;
-    let at = text.find("  - path:").ok_or("no entry")?;
-    let entries = others.iter().map(|name| text[at..].replace("app.db", name));
-    fs::write(&config, text.clone() + &entries.collect::<String>())?;
-    let folder = PathBuf::from(format!("{}.d", site.config().display()));
-    fs::create_dir_all(&folder)?;
+    site.replicate_too(others.iter().copied())?;
     let paths = ["app.db"].iter().chain(others);
     let tables = paths.map(|name| format!("[[database]]\npath = {:?}\n", site.root().join(name)));
-    fs::write(folder.join("databases.toml"), tables.collect::<String>())?;
-    Ok(())
+    Ok(site.add_layer("databases.toml", &tables.collect::<String>())?)
 }
 
 /// Lets Litestream replicate the databases in a folder of this name, which is made.

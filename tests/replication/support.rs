@@ -57,11 +57,7 @@ pub(crate) fn fill(site: &Site) -> Result {
 /// Has Litestream replicate these databases beside the site's, each to a prefix of its own, and makes
 /// them with the application's table.
 pub(crate) fn add_databases(site: &Site, names: &[&str]) -> Result {
-    let file = site.root().join("litestream.yml");
-    let text = fs::read_to_string(&file)?;
-    let at = text.find("  - path:").ok_or("no entry")?;
-    let entries = names.iter().map(|name| text[at..].replace("app.db", name));
-    fs::write(&file, text.clone() + &entries.collect::<String>())?;
+    site.replicate_too(names.iter().copied())?;
     names
         .iter()
         .try_for_each(|name| create(&site.root().join(name)))
@@ -70,15 +66,12 @@ pub(crate) fn add_databases(site: &Site, names: &[&str]) -> Result {
 /// Has edgerepl's configuration name these databases, with heartbeat rows or without. It watches what
 /// Litestream replicates beside them all the same.
 pub(crate) fn configure_databases(site: &Site, databases: &[(&str, bool)]) -> Result {
-    let folder = PathBuf::from(format!("{}.d", site.config().display()));
-    fs::create_dir_all(&folder)?;
     let table = |(name, rows): &(&str, bool)| {
         let path = site.root().join(name);
         format!("[[database]]\npath = {path:?}\nheartbeat = {rows}\n")
     };
     let tables: String = databases.iter().map(table).collect();
-    fs::write(folder.join("databases.toml"), tables)?;
-    Ok(())
+    Ok(site.add_layer("databases.toml", &tables)?)
 }
 
 /// Makes a database with the application's table and a row.

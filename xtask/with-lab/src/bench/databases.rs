@@ -240,16 +240,8 @@ fn device(
     })?;
     let device = lab.provision_pem(KeyKind::EcdsaP256, &format!("bench-{databases}"))?;
     let site = Site::new(&lab, device, program)?;
-    let config = site.root().join("litestream.yml");
-    let text = fs::read_to_string(&config)?;
-    let at = text
-        .find("  - path:")
-        .ok_or("litestream.yml has no entry")?;
-    let entries = names(databases).map(|name| text[at..].replace("app.db", &name));
-    fs::write(
-        &config,
-        text[..at].to_owned() + &entries.collect::<String>(),
-    )?;
+    let others: Vec<String> = names(databases).skip(1).collect();
+    site.replicate_too(others.iter().map(String::as_str))?;
     for name in names(databases) {
         let database = Connection::open(site.root().join(name))?;
         database.pragma_update(None, "journal_mode", "wal")?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::Failure;
-use super::rig::{LIMIT, Running};
+use super::rig::{LIMIT, Rig, Running};
 
 /// A small one, which it makes itself. Of all configurations litestream.yml alone names it.
 pub(crate) const SETTINGS: &str = "settings.db";
@@ -61,6 +61,13 @@ pub(crate) fn provide(folder: &Path, mib: u32) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(format!("{MEASUREMENTS} has {size} bytes").into()),
     }
+}
+
+/// Starts it, and waits until it has written, and all databases are proved.
+pub(crate) fn work(device: &mut Running, rig: &Rig) -> Result<(), Failure> {
+    start(device)?;
+    wait_for_rows(device)?;
+    device.wait_for_proofs(rig.databases().len()).map(drop)
 }
 
 /// Starts it. It waits for the data partition, and not for edgerepl.

@@ -20,9 +20,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     let mut rig = bench.rig("lost-data", LONG)?;
     rig.share_with_application(LARGE_MIB)?;
     let mut device = rig.first_boot()?;
-    application::start(&mut device)?;
-    application::wait_for_rows(&mut device)?;
-    device.wait_for_proofs(rig.databases().len())?;
+    application::work(&mut device, &rig)?;
     let uploaded = device.machine.age();
     let first = end_of_life(&rig, device)?;
 
@@ -38,9 +36,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     let begun = timestamp(&mut device, RESTORE, "ExecMainStart")?;
     let ended = timestamp(&mut device, RESTORE, "ExecMainExit")?;
     ensure_alone_restored(&rig, &mut device, SETTINGS)?;
-    application::start(&mut device)?;
-    application::wait_for_rows(&mut device)?;
-    device.wait_for_proofs(rig.databases().len())?;
+    application::work(&mut device, &rig)?;
     let second = end_of_life(&rig, device)?;
     ensure_goes_on(&first, &second)?;
 
@@ -55,9 +51,7 @@ pub(super) fn lost_data(bench: &Bench) -> Result<Figures, Failure> {
     device.wait_until_healthy()?;
     let healthy = plugged.elapsed();
     ensure_restored(&rig, &mut device, &second)?;
-    application::start(&mut device)?;
-    application::wait_for_rows(&mut device)?;
-    device.wait_for_proofs(rig.databases().len())?;
+    application::work(&mut device, &rig)?;
     let third = end_of_life(&rig, device)?;
     ensure_goes_on(&second, &third)?;
     Ok(vec![

@@ -85,9 +85,7 @@ pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
     let mut rig = bench.rig("power-cuts", LONG)?;
     rig.share_with_application(LARGE_MIB)?;
     let mut device = rig.first_boot()?;
-    application::start(&mut device)?;
-    application::wait_for_rows(&mut device)?;
-    device.wait_for_proofs(rig.databases().len())?;
+    application::work(&mut device, &rig)?;
     let uploaded = device.machine.age();
     let mut last = Last::new();
     ask_for_last(&mut device, &mut last)?;
@@ -120,9 +118,7 @@ pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
         ensure_kept(&rig, &last)?;
     }
     let mut device = rig.boot(&Power::default())?;
-    application::start(&mut device)?;
-    application::wait_for_rows(&mut device)?;
-    device.wait_for_proofs(rig.databases().len())?;
+    application::work(&mut device, &rig)?;
     application::end(&mut device)?;
     device.shut_down()?;
     Ok(vec![
