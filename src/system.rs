@@ -8,6 +8,7 @@ use std::process::Command;
 
 pub mod family;
 pub mod file;
+pub mod heap;
 pub mod inherited;
 pub mod network;
 pub mod priority;

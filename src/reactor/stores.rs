@@ -12,6 +12,7 @@ use crate::agent::{Database, Event};
 use crate::clock::WallTime;
 use crate::litestream::lineage;
 use crate::store::{self, Store, WalGuard};
+use crate::system::heap;
 
 #[derive(Debug)]
 pub(super) struct Stores {
@@ -85,7 +86,10 @@ impl Stores {
     }
 
     pub(super) fn release_guard(&mut self, database: Database) {
-        self.guards.remove(&database);
+        // At a start of Litestream all databases are held at once.
+        if self.guards.remove(&database).is_some() && self.guards.is_empty() {
+            heap::give_back();
+        }
     }
 
     /// A WAL is held.
