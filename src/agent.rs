@@ -18,6 +18,7 @@ use crate::clock::{BootTime, WallTime};
 use crate::config::Rotation;
 use crate::credentials::FetchFailure;
 use crate::litestream::answer::{Answer, Survey, SyncFailure};
+use crate::litestream::chain::{Listing, PlanFailure};
 
 mod activity;
 mod backoff;
@@ -34,6 +35,7 @@ mod renewal;
 mod replica;
 mod replicator;
 mod report;
+mod restorable;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -49,7 +51,8 @@ use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
 use replicator::{Replicator, Turn};
-pub use report::{DatabaseReport, DatabaseState, Report, Sentences, State};
+pub use report::{DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State};
+pub use restorable::Restorability;
 pub use watch::{Database, Watch};
 
 /// The time of an event, on both clocks.
@@ -87,6 +90,8 @@ pub struct Policy {
     pub supervisor: SupervisorKind,
     /// How Litestream gets new credentials; `None` if a probe decides.
     pub rotation: Option<Rotation>,
+    /// How often the restore of each database is planned; `None`: never.
+    pub restorable: Option<Duration>,
     /// The databases that edgerepl's own configuration names, in its order; one at least.
     pub databases: Vec<Watch>,
 }
@@ -154,6 +159,10 @@ pub enum Event {
     LastCommit(Database, Option<u64>),
     /// Whether a replica of the missing database can be restored, or why that is unknown.
     Looked(Database, Result<bool, String>),
+    /// What a restore would take from the bucket, or why that is unknown.
+    Planned(Database, Result<Listing, PlanFailure>),
+    /// A new snapshot was uploaded, or could not be.
+    Snapshotted(Database, Result<(), String>),
     /// The guard holds the WAL, or could not take it.
     GuardTaken(Database, Result<(), String>),
     /// The WAL has grown past the guard's limit.
@@ -181,6 +190,8 @@ pub struct Earlier {
     pub debt: Debt,
     /// It found that Litestream has to upload the whole database, and did not see that done.
     pub begins_anew: bool,
+    /// It found that the database can't be restored, and did not see that mended.
+    pub is_unrestorable: bool,
 }
 
 /// Whether an earlier run left an unproved row.
@@ -201,6 +212,8 @@ pub struct Legacy {
     pub unproved_since: Option<BootTime>,
     /// Litestream has to upload the whole database before any answer proves anything.
     pub begins_anew: bool,
+    /// The database can't be restored.
+    pub is_unrestorable: bool,
 }
 
 /// What to do, in this order, before the next event.
@@ -254,6 +267,13 @@ pub enum Action {
     AbandonLook(Database),
     /// Create the database, and write a heartbeat row; ends in [`Event::Row`].
     WriteFirstRow(Database),
+    /// Plan a restore, and compare what the bucket holds with what was uploaded; ends in
+    /// [`Event::Planned`].
+    PlanRestore(Database),
+    /// Give up that plan: it sends no event any more.
+    AbandonPlan(Database),
+    /// Have Litestream, which is stopped, upload a new snapshot; ends in [`Event::Snapshotted`].
+    MakeSnapshot(Database),
     /// Delete some of the expired rows.
     Prune(Database),
     /// Hold the WAL; ends in [`Event::GuardTaken`].
@@ -341,6 +361,7 @@ impl Agent {
         let mut turn = Turn {
             databases: &mut self.databases,
             has_rows: interval.is_some(),
+            pace: self.policy.restorable,
             jitter: &mut self.jitter,
             now: now.boot,
             out,
@@ -427,7 +448,8 @@ impl Agent {
                 self.replicator.stop(&mut turn);
             }
             Event::Recalled(database, earlier) => {
-                turn.of(database, |watched, _| watched.recalls(earlier));
+                let now = turn.now;
+                turn.of(database, |watched, _| watched.recalls(earlier, now));
             }
             Event::Inherited(database, age) => {
                 turn.of(database, |watched, _| watched.replica.ledger.inherit(age));
@@ -454,6 +476,18 @@ impl Agent {
                     let mut out = watched.outbox(turn.out);
                     watched.creation.looked(result, turn.jitter, now, &mut out);
                 }
+            }
+            Event::Planned(database, result) => {
+                let now = turn.now;
+                if let Some(watched) = turn.databases.get_mut(database) {
+                    let mut out = watched.outbox(turn.out);
+                    watched
+                        .restorable
+                        .planned(result, turn.jitter, now, &mut out);
+                }
+            }
+            Event::Snapshotted(database, result) => {
+                self.replicator.snapshotted(database, result, &mut turn);
             }
             Event::GuardTaken(database, result) => {
                 let now = turn.now;
@@ -591,6 +625,7 @@ impl Agent {
             self.replicator.advance(&mut Turn {
                 databases: &mut self.databases,
                 has_rows: self.policy.heartbeat.is_some(),
+                pace: self.policy.restorable,
                 jitter: &mut self.jitter,
                 now,
                 out,

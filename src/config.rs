@@ -61,6 +61,7 @@ const SCHEMA: &[Known] = &[
         ..section("database", &["path", "wal_guard", "heartbeat"])
     },
     section("heartbeat", &["interval", "table", "keep"]),
+    section("proof", &["restorable"]),
 ];
 
 const fn section(section: &'static str, keys: &'static [&'static str]) -> Known {
@@ -107,8 +108,16 @@ const KEEP: Bounds = Bounds {
     most: "3650d",
 };
 
+/// Each plan costs a dozen requests; "off" plans none.
+const RESTORABLE: Bounds = Bounds {
+    section: "proof",
+    key: "restorable",
+    least: "1s",
+    most: "365d",
+};
+
 /// The bounds of each duration and size.
-pub const BOUNDS: [Bounds; 4] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP];
+pub const BOUNDS: [Bounds; 5] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP, RESTORABLE];
 
 /// The whole configuration, validated.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -127,6 +136,8 @@ pub struct Settings {
     pub databases: Databases,
     /// The heartbeat rows; `None` if the application writes enough itself.
     pub heartbeat: Option<Heartbeat>,
+    /// How often it is proved that each database can be restored; `None`: never.
+    pub restorable: Option<Duration>,
 }
 
 impl Settings {
@@ -159,6 +170,11 @@ impl Settings {
             replication: Replication::read(&replication, runtime)?,
             databases: Databases::read(&layers)?,
             heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
+            restorable: layers.section("proof").parsed_or(
+                RESTORABLE.key,
+                "1d",
+                value::or_off(RESTORABLE.around(value::duration)),
+            )?,
         })
     }
 }

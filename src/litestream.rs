@@ -5,6 +5,7 @@
 //! poll.
 
 pub mod answer;
+pub mod chain;
 pub mod command;
 pub mod config_file;
 pub mod control;

@@ -43,6 +43,7 @@ use crate::system::stderr;
 use crate::system::timer::{Alarm, ClockWatch};
 use metrics::Metrics;
 
+pub(crate) mod bucket;
 mod chore;
 mod context;
 pub(crate) mod disk;
@@ -346,6 +347,9 @@ impl Reactor {
             Action::LookForCommit(of) => events.push_back(Stores::last_commit(of, context)),
             Action::LookForReplica(of) => events.extend(litestream.look(of, Look::Plan, context)),
             Action::AbandonLook(of) => litestream.abandon_look(of, leftovers),
+            Action::PlanRestore(of) => events.extend(litestream.plan_restore(of, context)),
+            Action::AbandonPlan(of) => litestream.abandon_plan(of, leftovers),
+            Action::MakeSnapshot(of) => events.extend(litestream.make_snapshot(of, context)),
             Action::Prune(of) => stores.prune(of, context),
             Action::TakeGuard(of) => events.push_back(stores.take_guard(of, context)),
             Action::ReleaseGuard(of) => stores.release_guard(of),

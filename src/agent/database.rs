@@ -10,6 +10,7 @@ use super::creation::Creation;
 use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::replica::Replica;
+use super::restorable::Restorable;
 use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
@@ -21,6 +22,7 @@ pub(super) struct Watched {
     pub(super) heartbeat: Heartbeat,
     pub(super) creation: Creation,
     pub(super) guard: Guard,
+    pub(super) restorable: Restorable,
     /// Why the replica does not follow.
     pub(super) trouble: Option<String>,
     /// It is one of several: what is said of it names it.
@@ -41,6 +43,7 @@ impl Watched {
             heartbeat: Heartbeat::new(now),
             creation: Creation::new(),
             guard: Guard::default(),
+            restorable: Restorable::new(),
             trouble: None,
             has_siblings: false,
             asks_row_before: false,
@@ -65,8 +68,11 @@ impl Watched {
     }
 
     /// What an earlier run left.
-    pub(super) fn recalls(&mut self, earlier: Earlier) {
+    pub(super) fn recalls(&mut self, earlier: Earlier, now: BootTime) {
         self.recalled = true;
+        if earlier.is_unrestorable {
+            self.restorable.recalls(now);
+        }
         self.asks_row_before = earlier.debt == Debt::Unknown;
         self.replica.recalls(earlier);
     }
@@ -130,6 +136,16 @@ impl Watched {
         self.replica.look(mark, now);
     }
 
+    /// The last transaction that was proved, where a restore can be planned now.
+    pub(super) fn provable(&self) -> Option<u64> {
+        let ledger = &self.replica.ledger;
+        let can = !self.is_away() && self.replica.follows() && !ledger.is_broken();
+        ledger
+            .proof()
+            .filter(|_| can)
+            .map(|proof| proof.position.replicated)
+    }
+
     /// It needs nothing, or Litestream followed at its last answer.
     pub(super) fn follows(&self) -> bool {
         self.is_away() || self.replica.follows()
@@ -164,6 +180,7 @@ impl Watched {
     pub(super) fn goes(&mut self, out: &mut Actions) {
         let mut out = self.outbox(out);
         self.guard.goes(&mut out);
+        self.restorable.goes(&mut out);
         self.creation.over(&mut out);
     }
 
@@ -172,7 +189,10 @@ impl Watched {
         if !self.recalled {
             return;
         }
-        let legacy = self.replica.ledger.legacy(rows);
+        let legacy = Legacy {
+            is_unrestorable: self.restorable.is_broken(),
+            ..self.replica.ledger.legacy(rows)
+        };
         if self.remembered.replace(legacy) != Some(legacy) {
             out.push(Action::Remember(self.id(), legacy));
         }

@@ -37,6 +37,8 @@ pub struct Glance {
     pub lag: Option<Lag>,
     /// What Litestream uploads does not continue its replica, as far as is known.
     pub is_broken: bool,
+    /// A restore can't succeed, as far as is known.
+    pub is_unrestorable: bool,
 }
 
 impl Glance {
@@ -50,6 +52,7 @@ impl Glance {
             is_healthy,
             unproved_for: unproved.max(),
             is_broken: all().any(|watched| watched.replica.ledger.is_broken()),
+            is_unrestorable: all().any(|watched| watched.restorable.is_broken()),
             ..Self::shared(agent, agent.databases.are_replicated(), time)
         };
         match all().next() {
@@ -66,6 +69,7 @@ impl Glance {
             is_healthy: !agent.stopping && ledger.proof().is_some() && is_well,
             unproved_for: unproved_for(agent, watched, time),
             is_broken: ledger.is_broken(),
+            is_unrestorable: watched.restorable.is_broken(),
             ..Self::shared(agent, watched.replica.follows(), time)
         }
         .with_proof(watched, time.boot)
@@ -90,6 +94,7 @@ impl Glance {
             unproved_for: None,
             lag: None,
             is_broken: false,
+            is_unrestorable: false,
         }
     }
 

@@ -10,6 +10,7 @@ use super::activity::Activity;
 use super::database::Watched;
 use super::proof::BOUND;
 use super::replicator::NO_REASON;
+use super::restorable::Unrestorable;
 use super::{Agent, Now};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
@@ -34,6 +35,8 @@ enum What<'a> {
     Unreadable(&'a str),
     /// What has been unproved for too long, and why.
     Unproved(&'static str, &'a str),
+    /// It can't be restored, or that is not known.
+    Unrestorable(Unrestorable<'a>),
 }
 
 impl fmt::Display for Problem<'_> {
@@ -44,6 +47,7 @@ impl fmt::Display for Problem<'_> {
         match self.what {
             What::Told(sentence) => f.write_str(sentence),
             What::NoRows(trouble) => write!(f, "no heartbeat row can be written: {trouble}"),
+            What::Unrestorable(why) => why.fmt(f),
             What::Unreadable(cause) => write!(
                 f,
                 "it is unknown whether Litestream replicates databases that edgerepl does not watch: {cause}"
@@ -94,6 +98,7 @@ fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<It
         watched.creation.trouble().map(What::Told),
         without_rows(agent, watched, now.boot),
         unproved(agent, watched, now.boot),
+        watched.restorable.problem(now.boot).map(What::Unrestorable),
     ];
     let own = own.into_iter().flatten();
     own.map(move |what| Problem {

@@ -344,6 +344,7 @@ impl Ledger {
             unproved_since: inherited.or(self.unproved_since(rows)),
             // Kept until a proof: a change to the files may not have reached the disk.
             begins_anew: self.broken.is_some() || self.begins_anew,
+            is_unrestorable: false,
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Turn<'a> {
     pub(super) databases: &'a mut Databases,
     /// Whether heartbeat rows are written at all.
     pub(super) has_rows: bool,
+    /// How often a restore is planned.
+    pub(super) pace: Option<Duration>,
     pub(super) jitter: &'a mut Jitter,
     pub(super) now: BootTime,
     pub(super) out: &'a mut Actions,
@@ -252,9 +254,28 @@ impl Replicator {
                 }
             }
         }
-        if !turn.databases.iter().any(|w| w.replica.is_dropping()) {
-            self.start_or_idle(turn);
+        self.go_on_reset(turn);
+    }
+
+    /// A new snapshot of a database was uploaded, or could not be.
+    pub(super) fn snapshotted(
+        &mut self,
+        database: Database,
+        result: Result<(), String>,
+        turn: &mut Turn<'_>,
+    ) {
+        if !matches!(self.process.phase, Phase::Resetting { .. }) {
+            return;
         }
+        if let Some(watched) = turn.databases.get_mut(database) {
+            let mut out = watched.outbox(turn.out);
+            match &result {
+                Ok(()) => out.info("Litestream has uploaded a new snapshot".to_owned()),
+                Err(cause) => out.warn(format!("a new snapshot could not be uploaded: {cause}")),
+            }
+            watched.restorable.snapshotted(result, turn.now);
+        }
+        self.go_on_reset(turn);
     }
 
     /// The daemon ends; a second request shortens that.
@@ -296,6 +317,7 @@ impl Replicator {
         if self.rescue_at(turn.databases) <= turn.now {
             self.begin_rescue(turn);
         }
+        self.plan_restores(turn);
         if matches!(self.process.phase, Phase::Running) {
             self.expire(turn);
             if self.introduced_at(turn.databases) <= turn.now {
@@ -326,6 +348,10 @@ impl Replicator {
                     if watched.replica.is_dropping() {
                         watched.replica.reset_failed(turn.now);
                     }
+                    if watched.restorable.is_making_snapshot() {
+                        let late = Err("it took too long".to_owned());
+                        watched.restorable.snapshotted(late, turn.now);
+                    }
                 }
                 self.start_or_idle(turn);
             }
@@ -336,12 +362,14 @@ impl Replicator {
     pub(super) fn deadline(&self, databases: &Databases) -> BootTime {
         let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
+        let planned = self.planned_at(databases);
         let earliest = |of: &dyn Fn(&&Watched) -> bool| {
             let deadlines = databases.iter().filter(of).map(|w| w.replica.deadline());
             deadlines.min().unwrap_or(BootTime::NEVER)
         };
-        match &self.process.phase {
+        let at_phase = match &self.process.phase {
             Phase::Running => earliest(&|w| !w.is_away())
+                .min(self.mended_at(databases))
                 .min(self.rescue_at(databases))
                 .min(self.rescue.deadline())
                 .min(self.introduced_at(databases))
@@ -349,8 +377,10 @@ impl Replicator {
             Phase::Preparing => earliest(&|_| true),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
-            Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) | Phase::Down => at,
-        }
+            Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) => at,
+            Phase::Down => return at,
+        };
+        at_phase.min(planned)
     }
 
     /// Only the guard can keep the WAL from a reset before Litestream has read it.
@@ -430,6 +460,60 @@ impl Replicator {
         }
     }
 
+    /// Plans what is due, and makes a new snapshot where one is missing and may be made.
+    fn plan_restores(&mut self, turn: &mut Turn<'_>) {
+        let can_plan = self.can_plan();
+        for watched in turn.databases.iter_mut() {
+            let proved = watched.provable().filter(|_| can_plan);
+            let mut out = watched.outbox(turn.out);
+            let restorable = &mut watched.restorable;
+            restorable.advance(turn.pace, proved, turn.jitter, turn.now, &mut out);
+        }
+        if self.mended_at(turn.databases) > turn.now {
+            return;
+        }
+        if !self.process.has_credentials(turn.now) {
+            for watched in turn.databases.iter_mut() {
+                watched.restorable.puts_mending_off(turn.now + LEAST_TERM);
+            }
+            return;
+        }
+        for watched in turn.databases.iter_mut() {
+            if watched.restorable.mends_at() <= turn.now {
+                watched.restorable.begin_mending(turn.now);
+                let mut out = watched.outbox(turn.out);
+                out.warn(
+                    "Litestream is stopped to upload a new snapshot, without which the database can't be \
+                     restored"
+                        .to_owned(),
+                );
+            }
+        }
+        self.prepare(turn);
+    }
+
+    /// Litestream runs, and goes on running.
+    fn can_plan(&self) -> bool {
+        matches!(self.process.phase, Phase::Running) && self.leaving.is_none()
+    }
+
+    /// When a new snapshot is made.
+    fn mended_at(&self, databases: &Databases) -> BootTime {
+        let all = databases.iter().map(|w| w.restorable.mends_at());
+        match self.can_plan() {
+            true => all.min().unwrap_or(BootTime::NEVER),
+            false => BootTime::NEVER,
+        }
+    }
+
+    /// When a restore has to be planned, or a plan is late.
+    fn planned_at(&self, databases: &Databases) -> BootTime {
+        let can_plan = self.can_plan();
+        let all = databases.iter();
+        let plans = all.map(|w| w.restorable.deadline(can_plan && w.provable().is_some()));
+        plans.min().unwrap_or(BootTime::NEVER)
+    }
+
     /// The database that has waited longest for Litestream to follow, and since when.
     fn waits<'a>(&self, databases: &'a Databases) -> Option<(&'a Watched, BootTime)> {
         let behind = databases.iter().filter(|w| !w.follows());
@@ -500,11 +584,12 @@ impl Replicator {
         }
         let may_reset = self.leaving.is_none();
         for watched in turn.databases.iter_mut() {
-            if may_reset && watched.replica.ledger.is_broken() {
+            if may_reset && watched.replica.ledger.is_broken() && !watched.restorable.is_shared() {
                 watched.replica.want_reset(turn.now);
             }
         }
-        let resets = turn.databases.iter().any(|w| w.replica.wants_reset());
+        let stays_down = |w: &Watched| w.replica.wants_reset() || w.restorable.wants_snapshot();
+        let resets = turn.databases.iter().any(stays_down);
         let then = match resets && may_reset {
             true => Then::Reset,
             false => Then::Start,
@@ -536,15 +621,32 @@ impl Replicator {
         }
     }
 
-    /// Has the local state dropped that is useless.
+    /// Has the local state dropped that is useless, and new snapshots made that are missing.
     fn drop_state(&mut self, turn: &mut Turn<'_>) {
-        self.process.resets(turn.now);
+        let snapshots = turn.databases.iter().any(|w| w.restorable.wants_snapshot());
+        self.process.resets(snapshots, turn.now);
         for watched in turn.databases.iter_mut() {
             watched.replica.stops();
-            if watched.replica.wants_reset() {
+            let resets = watched.replica.wants_reset();
+            if resets {
                 watched.replica.drops_state();
                 turn.out.push(Action::ResetState(watched.id()));
             }
+            if watched.restorable.wants_snapshot() {
+                // Dropped local state begins anew by itself, and a plan comes after that.
+                watched.restorable.makes_snapshot(!resets);
+                if !resets {
+                    turn.out.push(Action::MakeSnapshot(watched.id()));
+                }
+            }
+        }
+    }
+
+    /// Starts Litestream once nothing is left to do while it is stopped.
+    fn go_on_reset(&mut self, turn: &mut Turn<'_>) {
+        let is_busy = |w: &Watched| w.replica.is_dropping() || w.restorable.is_making_snapshot();
+        if !turn.databases.iter().any(is_busy) {
+            self.start_or_idle(turn);
         }
     }
 
@@ -578,7 +680,8 @@ impl Replicator {
         let Some(watched) = turn.databases.get_mut(database) else {
             return;
         };
-        if self.leaving.is_some() || !watched.replica.want_reset(turn.now) {
+        let may_reset = self.leaving.is_none() && !watched.restorable.is_shared();
+        if !may_reset || !watched.replica.want_reset(turn.now) {
             return self.trouble(database, cause, turn);
         }
         watched.outbox(turn.out).warn(format!(

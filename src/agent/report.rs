@@ -12,8 +12,10 @@ use super::database::Watched;
 use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, problems_of, waits_for};
 use super::replicator::NO_REASON;
+use super::restorable::Restorability;
 use super::watch::Database;
 use super::{Agent, Now, SupervisorKind};
+use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
 
@@ -80,6 +82,21 @@ pub struct DatabaseReport {
     pub last_row: Option<(i64, Duration)>,
     /// How long the WAL guard has held, if it holds.
     pub guard_held: Option<Duration>,
+    /// Whether it can be restored.
+    pub restore: RestoreReport,
+}
+
+/// What is known about the restore of a database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RestoreReport {
+    /// Whether it can be restored.
+    pub state: Restorability,
+    /// Why that is not so, or not known.
+    pub cause: Option<String>,
+    /// How long it has been known that it can't.
+    pub broken_for: Option<Duration>,
+    /// The time since a plan showed that it can.
+    pub planned: Option<Duration>,
 }
 
 /// The state of one database.
@@ -258,6 +275,20 @@ impl DatabaseReport {
             rows: ledger.rows(),
             last_row: ledger.last_row().map(|(id, at)| (id, now.since(at))),
             guard_held: watched.guard.held_since().map(|since| now.since(since)),
+            restore: RestoreReport::of(watched, now),
+        }
+    }
+}
+
+impl RestoreReport {
+    fn of(watched: &Watched, now: BootTime) -> Self {
+        let restorable = &watched.restorable;
+        let age = |since| now.since(since);
+        Self {
+            state: restorable.state(),
+            cause: restorable.problem(now).map(|why| why.to_string()),
+            broken_for: restorable.broken_since().map(age),
+            planned: restorable.planned_at().map(age),
         }
     }
 }

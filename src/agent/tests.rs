@@ -71,6 +71,7 @@ impl Story {
             prune: false,
             supervisor,
             rotation,
+            restorable: None,
             databases,
         };
         let now = Now {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::socket::{self, Door};
-use crate::agent::{BOUND, Database, DatabaseReport, Report, SupervisorKind};
+use crate::agent::{
+    BOUND, Database, DatabaseReport, Report, Restorability, RestoreReport, SupervisorKind,
+};
 use crate::clock::WallTime;
 use crate::config::Rotation;
 use crate::config::RuntimeDirectory;
@@ -103,6 +105,25 @@ fn database(report: &DatabaseReport, wal_size: Option<u64>) -> Value {
         },
         "wal_bytes": wal_size,
         "wal_guard_held_s": report.guard_held.map(seconds),
+        "restorable": restorable(&report.restore),
+    })
+}
+
+/// What is said of a database's restore. The moments are S3's.
+fn restorable(report: &RestoreReport) -> Value {
+    let holdings = match report.state {
+        Restorability::Restorable(holdings) => Some(holdings),
+        _ => None,
+    };
+    json!({
+        "state": report.state.name(),
+        "cause": report.cause,
+        "for_s": report.broken_for.map(seconds),
+        "checked_s": report.planned.map(seconds),
+        "files": holdings.map(|h| h.files),
+        "bytes": holdings.map(|h| h.bytes),
+        "oldest": holdings.map(|h| h.oldest.to_string()),
+        "newest": holdings.map(|h| h.newest.to_string()),
     })
 }
 

@@ -152,7 +152,7 @@ impl Replicate {
     /// The words of the command that restores to `output`: all but the database, which comes last.
     /// By this configuration, or by `own`, a file in the folder that it is run in.
     pub fn restore(&self, output: &Path, upto: &Upto, own: Option<&Path>) -> Vec<String> {
-        let mut words = self.restore_by(own);
+        let mut words = self.part_of(own, "restore");
         match upto {
             Upto::End => words.push("-if-replica-exists".to_owned()),
             Upto::Transaction(number) => {
@@ -168,9 +168,31 @@ impl Replicate {
     /// nothing: 0.5 and later. `output` is a path where nothing is. By this configuration, or by the file
     /// `own`, in which nothing is to be expanded.
     pub fn plan(&self, database: &Path, output: &Path, own: Option<&Path>) -> Vec<String> {
-        let mut words = self.restore_by(own);
+        let mut words = self.part_of(own, "restore");
         let [output, database] = [output, database].map(|path| path.to_string_lossy().into_owned());
         words.extend(["-dry-run".to_owned(), "-o".to_owned(), output, database]);
+        words
+    }
+
+    /// The words of the command that lists the objects of a level of `database`: 0.5 and later. By this
+    /// configuration, or by the file `own`, in which nothing is to be expanded.
+    pub(crate) fn list(&self, level: u64, database: &Path, own: Option<&Path>) -> Vec<String> {
+        let mut words = self.part_of(own, "ltx");
+        let database = database.to_string_lossy().into_owned();
+        words.extend([
+            "-level".to_owned(),
+            level.to_string(),
+            "-json".to_owned(),
+            database,
+        ]);
+        words
+    }
+
+    /// The words of the command that uploads a new snapshot of all databases, and ends: 0.5 and later. By
+    /// this configuration, or by the file `own`, in which nothing is to be expanded.
+    pub(crate) fn snapshot(&self, own: Option<&Path>) -> Vec<String> {
+        let mut words = self.part_of(own, "replicate");
+        words.extend(["-once", "-force-snapshot"].map(str::to_owned));
         words
     }
 
@@ -191,11 +213,11 @@ impl Replicate {
         Ok(command)
     }
 
-    /// The restore by this configuration, or by `own`, in which nothing is to be expanded.
-    fn restore_by(&self, own: Option<&Path>) -> Vec<String> {
+    /// Another command by this configuration, or by `own`, in which nothing is to be expanded.
+    fn part_of(&self, own: Option<&Path>, name: &str) -> Vec<String> {
         match own {
-            Some(file) => self.part_by("restore", file, true),
-            None => self.part("restore"),
+            Some(file) => self.part_by(name, file, true),
+            None => self.part(name),
         }
     }
 

@@ -31,6 +31,9 @@ pub(super) enum Errand {
     EmptyWal(Database),
     RestartUnit,
     ResetState(Database),
+    /// The look at what the bucket holds.
+    Plan(Database),
+    Snapshot(Database),
     /// The search for a replica of a missing database.
     Look {
         database: Database,

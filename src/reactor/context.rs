@@ -119,6 +119,7 @@ impl Context {
                 Supervisor::Systemd { .. } => SupervisorKind::Systemd,
             },
             rotation: settings.replication.rotation,
+            restorable: settings.restorable,
         }
     }
 

@@ -13,14 +13,15 @@ use log::{info, warn};
 
 use super::chore::{Chores, Errand, Look, Outcome, Step};
 use super::context::Context;
-use super::disk;
 use super::leftovers::Leftovers;
 use super::notify;
+use super::{bucket, disk};
 use crate::agent::{Database, Event, Named};
 use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::answer::{Position, SyncFailure};
+use crate::litestream::chain::PlanFailure;
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{self, Configuration};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};
@@ -217,8 +218,9 @@ impl Litestream {
             Errand::Probe | Errand::RestartUnit => true,
             // It is news whatever becomes of a start.
             Errand::Find { .. } => false,
-            Errand::Survey(_) | Errand::EmptyWal(_) | Errand::ResetState(_) => true,
-            Errand::Look { .. } | Errand::Examine { .. } => false,
+            Errand::Survey(_) | Errand::EmptyWal(_) => true,
+            Errand::ResetState(_) | Errand::Snapshot(_) => true,
+            Errand::Look { .. } | Errand::Examine { .. } | Errand::Plan(_) => false,
         };
         self.chores.abandon(is_step, leftovers);
     }
@@ -297,6 +299,44 @@ impl Litestream {
     pub(super) fn abandon_look(&mut self, database: Database, leftovers: &mut Leftovers) {
         let is_look = |errand: &Errand| errand.looks_for() == Some(database);
         self.chores.abandon(is_look, leftovers);
+    }
+
+    /// Plans a restore, and looks at what the bucket holds.
+    pub(super) fn plan_restore(
+        &mut self,
+        database: Database,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let step = self.plan_step(database, context);
+        self.begin(Errand::Plan(database), step.map(|step| vec![step]), context)
+    }
+
+    fn plan_step(&self, database: Database, context: &Context) -> Result<Step, String> {
+        let variables = context.variables()?;
+        let question = bucket::Question {
+            litestream: &Replicate::parse(context.command())?,
+            database: context.paths.in_litestream(database),
+            own: own_configuration(database, context)?,
+            state: self.state(database, context),
+            record: context.runtime.file(&format!("listed-{}.json", database.0)),
+            nowhere: context.runtime.file(NO_COPY),
+        };
+        Ok(bucket::look(&question, delivery::lines(&variables)))
+    }
+
+    pub(super) fn abandon_plan(&mut self, database: Database, leftovers: &mut Leftovers) {
+        let is_plan = |errand: &Errand| *errand == Errand::Plan(database);
+        self.chores.abandon(is_plan, leftovers);
+    }
+
+    /// Has Litestream, which is stopped, upload a new snapshot of one database, and end.
+    pub(super) fn make_snapshot(
+        &mut self,
+        database: Database,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let steps = snapshot_steps(database, context);
+        self.begin(Errand::Snapshot(database), steps, context)
     }
 
     /// The daemon ends, and waits for no chore.
@@ -410,6 +450,12 @@ impl Litestream {
                 let compared = first(outcome).and_then(|printed| disk::compared(&printed));
                 Event::StateReset(database, compared)
             }
+            Errand::Plan(database) => {
+                let printed = first(outcome).map_err(PlanFailure::Failed);
+                let listing = printed.and_then(|printed| bucket::looked(&printed));
+                Event::Planned(database, listing)
+            }
+            Errand::Snapshot(database) => Event::Snapshotted(database, outcome.map(drop)),
             Errand::Look { database, look } => match found(look, first(outcome)) {
                 Some(found) => Event::Looked(database, found),
                 None => return self.look(database, Look::List, context),
@@ -485,6 +531,26 @@ fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
     ))
 }
 
+/// Nothing is ever here: plans are not carried out.
+const NO_COPY: &str = "no-copy";
+
+/// Two Litestreams on one database ruin its replica: the lock is the one of the Litestream that replicates.
+fn snapshot_steps(database: Database, context: &Context) -> Result<Vec<Step>, String> {
+    let variables = context.variables()?;
+    let litestream = Replicate::parse(context.command())?;
+    let only = only_configuration(database, context)?;
+    let words = litestream.snapshot(only.as_deref());
+    let name = format!("`{}`", words.join(" "));
+    let lock = context.runtime.file("litestream.lock");
+    let snapshot = Step::named(name, leash::command(Some(&lock), &words));
+    let snapshot = snapshot.told(delivery::lines(&variables));
+    let stop = match context.supervisor() {
+        Supervisor::Child => None,
+        Supervisor::Systemd { unit, .. } => unit::stop(unit).map(Step::from),
+    };
+    Ok(stop.into_iter().chain([snapshot]).collect())
+}
+
 fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, String> {
     let variables = context.variables()?;
     let litestream = Replicate::parse(context.command())?;
@@ -494,7 +560,7 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
         Look::Plan => {
             let path = context.paths.in_litestream(database);
             let own = own_configuration(database, context)?;
-            litestream.plan(path, &context.runtime.file("no-copy"), own.as_deref())
+            litestream.plan(path, &context.runtime.file(NO_COPY), own.as_deref())
         }
     };
     let name = format!("`{}`", words.join(" "));
@@ -502,18 +568,32 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
     Ok(step.told(delivery::lines(&variables)))
 }
 
-/// A configuration that names a database of a folder alone, which no restore knows otherwise.
+/// A configuration that names a database of a folder by its path: no restore knows it otherwise.
 fn own_configuration(database: Database, context: &Context) -> Result<Option<PathBuf>, String> {
+    written(database, context, "own", Configuration::alone)
+}
+
+/// A configuration that names this database and no other.
+fn only_configuration(database: Database, context: &Context) -> Result<Option<PathBuf>, String> {
+    written(database, context, "only", Configuration::only)
+}
+
+/// Writes what is made of Litestream's configuration, if anything has to be.
+fn written(
+    database: Database,
+    context: &Context,
+    name: &str,
+    make: impl Fn(&Configuration, &Path) -> Result<Option<String>, String>,
+) -> Result<Option<PathBuf>, String> {
     let Ok(configuration) = context.litestream_config() else {
         // Litestream says why it can't be read.
         return Ok(None);
     };
-    let Some(text) = configuration.alone(context.paths.in_litestream(database))? else {
+    let Some(text) = make(&configuration, context.paths.in_litestream(database))? else {
         return Ok(None);
     };
-    let path = context
-        .runtime
-        .file(&format!("litestream-{}.yml", database.0));
+    let name = format!("litestream-{name}-{}.yml", database.0);
+    let path = context.runtime.file(&name);
     file::replace(&path, 0o600, text.as_bytes())
         .map_err(|e| format!("{} can't be written: {e}", path.display()))?;
     Ok(Some(path))

@@ -1,11 +1,11 @@
 //! What one run of the daemon records for the next about each database: since when a row is unproved,
-//! and whether Litestream has to upload the whole database.
+//! whether Litestream has to upload the whole database, and whether no restore can succeed.
 //!
-//! Owns two files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
-//! the reported age of a row depends on it. `begin-anew.json` survives a power cut if there is a
-//! directory for that: what Litestream uploads onto a wrong replica is lost, whatever it answers. It is
-//! written when that is found and when it is repaired, which is seldom. Never trusts a file that can't
-//! be read: it counts as no record.
+//! Owns three files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
+//! the reported age of a row depends on it. `begin-anew.json` and `unrestorable.json` survive a power cut
+//! if there is a directory for that: what Litestream uploads onto a wrong replica is lost, whatever it
+//! answers. They are written when that is found and when it is repaired, which is seldom. Never trusts a
+//! file that can't be read: it counts as no record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,6 +22,7 @@ use crate::system::file;
 
 const UNPROVED: &str = "unproved.json";
 const BEGIN_ANEW: &str = "begin-anew.json";
+const UNRESTORABLE: &str = "unrestorable.json";
 
 /// The kernel's id of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -36,14 +37,23 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Memory {
     unproved_file: PathBuf,
-    begin_anew_file: PathBuf,
     boot: String,
     /// For each database since when a row is unproved, in whole seconds of this boot.
     unproved: BTreeMap<String, Option<u64>>,
     /// Its file is out of date: it is written at the end of the turn, once for all databases.
     is_newer: bool,
-    begin_anew: BTreeSet<String>,
-    /// Its file is out of date: it is written at this time.
+    begin_anew: Lasting,
+    unrestorable: Lasting,
+}
+
+/// The databases of which something is recorded for good.
+#[derive(Debug)]
+struct Lasting {
+    file: PathBuf,
+    /// What a restart of edgerepl may forget if the file can't be written.
+    what: &'static str,
+    databases: BTreeSet<String>,
+    /// The file is out of date: it is written at this time.
     due: BootTime,
 }
 
@@ -52,12 +62,12 @@ impl Memory {
         let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
         Self::of(
             runtime.file(UNPROVED),
-            runtime.state_file(BEGIN_ANEW),
+            [BEGIN_ANEW, UNRESTORABLE].map(|name| runtime.state_file(name)),
             boot.trim().to_owned(),
         )
     }
 
-    fn of(unproved_file: PathBuf, begin_anew_file: PathBuf, boot: String) -> Self {
+    fn of(unproved_file: PathBuf, lasting: [PathBuf; 2], boot: String) -> Self {
         let unproved = parse(&unproved_file);
         let kept = unproved["databases"].as_object();
         let kept = kept.filter(|_| unproved["boot"] == boot.as_str());
@@ -68,18 +78,14 @@ impl Memory {
             };
             Some((path.clone(), since))
         });
-        let begin_anew = parse(&begin_anew_file);
-        let begin_anew = begin_anew.as_array().into_iter().flatten();
+        let [begin_anew, unrestorable] = lasting;
         Self {
             unproved: unproved.collect(),
             is_newer: false,
-            begin_anew: begin_anew
-                .filter_map(|path| path.as_str().map(str::to_owned))
-                .collect(),
+            begin_anew: Lasting::of(begin_anew, "Litestream has to upload a database anew"),
+            unrestorable: Lasting::of(unrestorable, "a database can't be restored"),
             unproved_file,
-            begin_anew_file,
             boot,
-            due: BootTime::NEVER,
         }
     }
 
@@ -94,21 +100,18 @@ impl Memory {
                 Debt::Row(BootTime::now().since(since))
             }
         };
-        let begins_anew = self.begin_anew.contains(&*database);
-        Earlier { debt, begins_anew }
+        Earlier {
+            debt,
+            begins_anew: self.begin_anew.databases.contains(&*database),
+            is_unrestorable: self.unrestorable.databases.contains(&*database),
+        }
     }
 
     /// Records what the next run has to know of a database.
     pub(super) fn keep(&mut self, database: &Path, legacy: Legacy) {
         let database = database.to_string_lossy().into_owned();
-        let begins_anew = self.begin_anew.contains(&database);
-        if begins_anew != legacy.begins_anew {
-            match legacy.begins_anew {
-                true => self.begin_anew.insert(database.clone()),
-                false => self.begin_anew.remove(&database),
-            };
-            self.write_begin_anew();
-        }
+        self.begin_anew.keep(&database, legacy.begins_anew);
+        self.unrestorable.keep(&database, legacy.is_unrestorable);
         let since = legacy.unproved_since.map(|t| t.since_boot().as_secs());
         self.is_newer |= self.unproved.insert(database, since) != Some(since);
     }
@@ -118,8 +121,10 @@ impl Memory {
         if std::mem::take(&mut self.is_newer) {
             self.write_unproved();
         }
-        if self.due <= now {
-            self.write_begin_anew();
+        for lasting in [&mut self.begin_anew, &mut self.unrestorable] {
+            if lasting.due <= now {
+                lasting.write();
+            }
         }
     }
 
@@ -129,16 +134,41 @@ impl Memory {
             log::debug!("{} can't be written: {e}", self.unproved_file.display());
         }
     }
+}
 
-    fn write_begin_anew(&mut self) {
+impl Lasting {
+    fn of(file: PathBuf, what: &'static str) -> Self {
+        let databases = parse(&file);
+        let databases = databases.as_array().into_iter().flatten();
+        Self {
+            databases: databases
+                .filter_map(|path| path.as_str().map(str::to_owned))
+                .collect(),
+            file,
+            what,
+            due: BootTime::NEVER,
+        }
+    }
+
+    fn keep(&mut self, database: &str, is_so: bool) {
+        let is_news = match is_so {
+            true => self.databases.insert(database.to_owned()),
+            false => self.databases.remove(database),
+        };
+        if is_news {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
         self.due = BootTime::NEVER;
-        let text = json!(self.begin_anew).to_string();
-        if let Err(e) = file::replace_for_good(&self.begin_anew_file, 0o600, text.as_bytes()) {
+        let text = json!(self.databases).to_string();
+        if let Err(e) = file::replace_for_good(&self.file, 0o600, text.as_bytes()) {
             self.due = BootTime::now() + RETRY;
             log::warn!(
-                "{} can't be written ({e}), so that a restart of edgerepl may forget that Litestream has to \
-                 upload a database anew; retrying in {} s",
-                self.begin_anew_file.display(),
+                "{} can't be written ({e}), so that a restart of edgerepl may forget that {}; retrying in {} s",
+                self.file.display(),
+                self.what,
                 RETRY.as_secs()
             );
         }
@@ -171,11 +201,13 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let memory = |boot: &str| Memory::of(unproved.clone(), anew.clone(), boot.to_owned());
+        let lasting = [anew.clone(), folder.join(UNRESTORABLE)];
+        let memory = |boot: &str| Memory::of(unproved.clone(), lasting.clone(), boot.to_owned());
         let recalled = |boot: &str, path: &str| memory(boot).recall(Path::new(path));
         let legacy = |seconds: Option<u64>, begins_anew| Legacy {
             unproved_since: seconds.map(|s| BootTime::new(Duration::from_secs(s))),
             begins_anew,
+            is_unrestorable: begins_anew,
         };
         assert_eq!(recalled("this", DATABASE).debt, Debt::Unknown);
 
@@ -192,6 +224,7 @@ mod tests {
         assert_eq!((other.debt, other.begins_anew), (Debt::Nothing, false));
         let later = recalled("another boot", DATABASE);
         assert_eq!((later.debt, later.begins_anew), (Debt::Unknown, true));
+        assert!(later.is_unrestorable);
 
         this.keep(Path::new(DATABASE), legacy(None, false));
         this.settle(BootTime::default());
@@ -218,7 +251,11 @@ mod tests {
         ] {
             fs::write(&unproved, odd).expect("a file");
             fs::write(&anew, odd).expect("a file");
-            let memory = Memory::of(unproved.clone(), anew.clone(), "b".to_owned());
+            let memory = Memory::of(
+                unproved.clone(),
+                [anew.clone(), anew.clone()],
+                "b".to_owned(),
+            );
             let earlier = memory.recall(Path::new(DATABASE));
             let nothing = (Debt::Unknown, false);
             assert_eq!((earlier.debt, earlier.begins_anew), nothing, "{odd}");
@@ -233,10 +270,12 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("edgerepl-once-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let mut memory = Memory::of(unproved.clone(), anew, "b".to_owned());
+        let lasting = [anew, folder.join(UNRESTORABLE)];
+        let mut memory = Memory::of(unproved.clone(), lasting, "b".to_owned());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: false,
+            is_unrestorable: false,
         };
         for number in 0..100 {
             memory.keep(Path::new(&format!("/data/{number}.db")), legacy);
@@ -261,10 +300,12 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let late = folder.join("not yet");
         let anew = late.join(BEGIN_ANEW);
-        let mut memory = Memory::of(folder.join(UNPROVED), anew.clone(), String::new());
+        let lasting = [anew.clone(), folder.join(UNRESTORABLE)];
+        let mut memory = Memory::of(folder.join(UNPROVED), lasting.clone(), String::new());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: true,
+            is_unrestorable: false,
         };
         memory.keep(Path::new(DATABASE), legacy);
         assert!(!anew.exists());
@@ -273,7 +314,7 @@ mod tests {
         memory.settle(soon);
         assert!(!anew.exists(), "not at each turn");
         memory.settle(soon + RETRY);
-        let next = Memory::of(folder.join(UNPROVED), anew, String::new());
+        let next = Memory::of(folder.join(UNPROVED), lasting, String::new());
         assert!(next.recall(Path::new(DATABASE)).begins_anew);
         fs::remove_dir_all(folder).expect("the folder");
     }

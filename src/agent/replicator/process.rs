@@ -16,6 +16,9 @@ use crate::config::Rotation;
 /// The limit for a reset: systemd first stops the unit, which takes up to its stop time-out.
 const RESET_LIMIT: Duration = Duration::from_secs(120);
 
+/// The limit if a whole database has to be uploaded meanwhile.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3600);
+
 /// The retry after Litestream died or did not start.
 const RESTART: Backoff = Backoff {
     first: Duration::from_secs(2),
@@ -69,7 +72,7 @@ pub(super) enum Phase {
     Preparing,
     /// Asked to end.
     Stopping(Stop),
-    /// Not running; its local state is being dropped.
+    /// Not running; its local state is being dropped, or a new snapshot made.
     Resetting { deadline: BootTime },
     /// The daemon ends; Litestream is down, or left to systemd.
     Down,
@@ -202,10 +205,14 @@ impl Process {
         self.enter(Phase::Stopping(Stop::begin(then, last_sync, now)), now);
     }
 
-    /// The reset of its local state begins; a unit is stopped for that.
-    pub(super) fn resets(&mut self, now: BootTime) {
+    /// The reset of its local state begins, or new snapshots are made; a unit is stopped for that.
+    pub(super) fn resets(&mut self, snapshots: bool, now: BootTime) {
         self.unit_may_run = false;
-        let deadline = now + RESET_LIMIT;
+        let limit = match snapshots {
+            true => SNAPSHOT_LIMIT,
+            false => RESET_LIMIT,
+        };
+        let deadline = now + limit;
         self.enter(Phase::Resetting { deadline }, now);
     }
 

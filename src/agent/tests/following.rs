@@ -290,6 +290,7 @@ fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
         Earlier {
             debt: Debt::Unknown,
             begins_anew: false,
+            is_unrestorable: false,
         },
     ));
     assert_eq!(

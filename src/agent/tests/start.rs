@@ -282,10 +282,12 @@ fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
     for begins_anew in [false, true] {
         let mut story = Story::begin(SupervisorKind::Child);
         let debt = Debt::Nothing;
-        let told = story.agent.handle(
-            Event::Recalled(DB, Earlier { debt, begins_anew }),
-            story.now,
-        );
+        let earlier = Earlier {
+            debt,
+            begins_anew,
+            is_unrestorable: false,
+        };
+        let told = story.agent.handle(Event::Recalled(DB, earlier), story.now);
         let kept = |actions: &[Action]| {
             actions.iter().rev().find_map(|action| match action {
                 Action::Remember(_, legacy) => Some(legacy.begins_anew),

@@ -8,9 +8,32 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::document::Node;
-use super::{Configuration, STATIC_KEYS, clean, is_inside, is_unknown};
+use super::{Configuration, STATIC_KEYS, absolute, clean, is_inside, is_unknown};
 
 impl Configuration {
+    /// A configuration that names `database` and no other, where this one names others, too. Nothing in it
+    /// is to be expanded.
+    ///
+    /// # Errors
+    /// One sentence where its replica is in a place that only the environment tells.
+    pub fn only(&self, database: &Path) -> Result<Option<String>, String> {
+        if let Some(text) = self.alone(database)? {
+            return Ok(Some(text));
+        }
+        let entries: Vec<&Node> = super::databases(&self.root).map(|(_, node)| node).collect();
+        let wanted = absolute(&database.to_string_lossy());
+        let mut named = entries.iter().filter(|entry| {
+            let path = entry.text("path");
+            path.is_some_and(|path| absolute(path) == wanted)
+        });
+        match named.next() {
+            Some(entry) if entries.len() > 1 => {
+                self.printed_with((*entry).clone(), database).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A configuration that names `database` by its path, where this one names only its folder.
     /// Nothing in it is to be expanded.
     ///
@@ -38,12 +61,17 @@ impl Configuration {
         };
         let entry = Node::of_text("").with("replica", replica);
         let entry = entry.with("path", Node::of_text(&database.to_string_lossy()));
+        self.printed_with(entry, database).map(Some)
+    }
+
+    /// The text of this configuration with one entry for all databases.
+    fn printed_with(&self, entry: Node, database: &Path) -> Result<String, String> {
         let text = self
             .root
             .with("dbs", Node::of_one(entry))
             .print(&STATIC_KEYS);
         match is_unknown(&text) {
-            false => Ok(Some(text)),
+            false => Ok(text),
             true => Err(format!(
                 "where the replica of {} is depends on what only Litestream's unit can set; name \
                  the database by path in {}",

@@ -1,0 +1,507 @@
+//! Whether a database can be restored: the plan of a restore, at a pace, and what follows from it.
+//!
+//! Owns when a restore is planned, what is known of the chain, and when a new snapshot mends it: at most
+//! once per pace, so that a rule that deletes objects does not make a device upload without end. Never
+//! mends a prefix that another device writes to: that would make the other's replica worse. Never stops
+//! or starts Litestream: that concerns all databases.
+//!
+//! ```text
+//!             proof               whole
+//!   Unknown ────────► planned ────────────► Restorable ──► planned at each pace
+//!                        │ broken, twice
+//!                        ▼                   once per pace
+//!                      Broken ──────────────────────────────► a new snapshot, planned after its proof
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Action;
+use super::backoff::{Backoff, Jitter};
+use super::watch::Outbox;
+use crate::clock::BootTime;
+use crate::litestream::chain::{Chain, Holdings, Listing, PlanFailure, Stranger};
+
+/// How long a plan may take: ten lists and more, on a slow line.
+const PLAN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The first plan comes so long after a proof, at the most: a fleet that was switched on together does not
+/// list its buckets together.
+const SPREAD: Duration = Duration::from_secs(30);
+
+/// What looks broken is looked at again after this time: a compaction moves objects while they are listed.
+const CONFIRMATION: Duration = Duration::from_secs(10);
+
+/// The retry of a plan that failed.
+const RETRY: Backoff = Backoff {
+    first: Duration::from_secs(30),
+    longest: Duration::from_secs(3600),
+    least: Duration::from_secs(10),
+};
+
+/// The retry of a snapshot that failed; doubled each time.
+const MEND_RETRY: Duration = Duration::from_secs(300);
+
+/// A snapshot is made no sooner after the last one, whatever the pace.
+const LEAST_MEND_PACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(super) struct Restorable {
+    /// How often a restore is planned; `None`: never.
+    pace: Option<Duration>,
+    /// When the next plan is due; `NEVER` before the first proof.
+    due: BootTime,
+    asked: Option<Asked>,
+    /// Since when a plan can be made.
+    began: Option<BootTime>,
+    /// What could be restored at the last plan, and when that was.
+    known: Option<(Holdings, BootTime)>,
+    /// What is wrong with the chain.
+    seen: Option<Seen>,
+    /// This Litestream plans no restore.
+    is_unsupported: bool,
+    failures: u32,
+    /// Why the last plan, or the last new snapshot, failed.
+    trouble: Option<String>,
+    mend: Mend,
+    /// When the next new snapshot may be made.
+    mend_allowed: BootTime,
+    /// How many new snapshots in a row failed.
+    unmended: u32,
+}
+
+/// A plan that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    limit: BootTime,
+    /// The last transaction that was proved before.
+    proved: u64,
+}
+
+/// A fault, since when it is known, and whether a second look showed it, too.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    fault: Fault,
+    since: BootTime,
+    is_confirmed: bool,
+}
+
+/// A new snapshot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mend {
+    No,
+    /// It has to be made, once Litestream is stopped.
+    Wanted,
+    /// It is being made.
+    UnderWay,
+}
+
+/// Why a database can't be restored, or not for long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fault {
+    /// An earlier run of edgerepl found one.
+    Earlier,
+    Nothing,
+    Hole {
+        after: u64,
+    },
+    Altered {
+        at: u64,
+    },
+    /// The chain ends before what was proved.
+    Short {
+        last: u64,
+        proved: u64,
+    },
+    Stranger {
+        at: u64,
+    },
+}
+
+/// What is known about the restore of a database.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Restorability {
+    /// Nobody wants plans.
+    Off,
+    /// None was made yet, or this Litestream makes none.
+    Unknown,
+    /// It can be restored.
+    Restorable(Holdings),
+    /// It can't.
+    Broken,
+    /// Another device writes to the same prefix.
+    Shared,
+}
+
+impl Restorability {
+    /// The word for it in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Unknown => "unknown",
+            Self::Restorable(_) => "restorable",
+            Self::Broken => "broken",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl Restorable {
+    pub(super) fn new() -> Self {
+        Self {
+            pace: None,
+            due: BootTime::NEVER,
+            asked: None,
+            began: None,
+            known: None,
+            seen: None,
+            is_unsupported: false,
+            failures: 0,
+            trouble: None,
+            mend: Mend::No,
+            mend_allowed: BootTime::default(),
+            unmended: 0,
+        }
+    }
+
+    /// An earlier run knew that it can't be restored.
+    pub(super) fn recalls(&mut self, now: BootTime) {
+        self.seen = Some(Seen {
+            fault: Fault::Earlier,
+            since: now,
+            is_confirmed: false,
+        });
+    }
+
+    /// Plans a restore if that is due. `proved`: the last transaction that was proved, if Litestream
+    /// follows now.
+    pub(super) fn advance(
+        &mut self,
+        pace: Option<Duration>,
+        proved: Option<u64>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) {
+        let Some(pace) = pace else {
+            self.goes(out);
+            // What is under way goes on.
+            let mend = self.mend;
+            *self = Self {
+                mend,
+                ..Self::new()
+            };
+            return;
+        };
+        if self.pace.replace(pace).is_some_and(|before| before != pace) {
+            self.due = self.due.min(now);
+        }
+        if self.asked.is_some_and(|asked| asked.limit <= now) {
+            out.push(Action::AbandonPlan(out.database));
+            self.failed("it took too long".to_owned(), jitter, now, out);
+        }
+        let Some(proved) = proved else {
+            return;
+        };
+        if self.began.is_none() {
+            self.began = Some(now);
+            self.due = now + jitter.between(Duration::ZERO, SPREAD.min(pace / 4));
+        }
+        if self.due <= now && self.asked.is_none() {
+            let limit = now + PLAN_LIMIT;
+            self.asked = Some(Asked { limit, proved });
+            out.push(Action::PlanRestore(out.database));
+        }
+    }
+
+    pub(super) fn deadline(&self, can_plan: bool) -> BootTime {
+        match self.asked {
+            Some(asked) => asked.limit,
+            None if can_plan && self.pace.is_some() => self.due,
+            None => BootTime::NEVER,
+        }
+    }
+
+    /// What a restore would take is known, or could not be planned.
+    pub(super) fn planned(
+        &mut self,
+        result: Result<Listing, PlanFailure>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) {
+        let (Some(asked), Some(pace)) = (self.asked, self.pace) else {
+            return;
+        };
+        let listing = match result {
+            Ok(listing) => listing,
+            Err(PlanFailure::Failed(cause)) => return self.failed(cause, jitter, now, out),
+            Err(PlanFailure::Unsupported) => {
+                self.asked = None;
+                self.is_unsupported = true;
+                self.due = now + pace;
+                return;
+            }
+        };
+        self.asked = None;
+        self.is_unsupported = false;
+        self.failures = 0;
+        self.trouble = None;
+        self.due = now + pace;
+        match (Fault::of(listing, asked.proved), listing.chain) {
+            (Some(fault), _) => self.sees(fault, now, out),
+            // What two devices wrote stays a mixture.
+            (None, _) if self.is_shared() => {}
+            (None, Chain::Whole(holdings)) => {
+                self.known = Some((holdings, now));
+                self.unmended = 0;
+                if self.seen.take().is_some() {
+                    out.info("the database can be restored again".to_owned());
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// The database is not watched any more.
+    pub(super) fn goes(&mut self, out: &mut Outbox<'_>) {
+        if self.asked.take().is_some() {
+            out.push(Action::AbandonPlan(out.database));
+        }
+    }
+
+    /// The chain is known to be broken, and a new snapshot may mend it.
+    pub(super) fn mends_at(&self) -> BootTime {
+        match self.seen {
+            Some(Seen {
+                fault,
+                is_confirmed: true,
+                ..
+            }) if self.mend == Mend::No && !fault.is_strangers() => self.mend_allowed,
+            _ => BootTime::NEVER,
+        }
+    }
+
+    /// There are no credentials for it.
+    pub(super) fn puts_mending_off(&mut self, until: BootTime) {
+        self.mend_allowed = self.mend_allowed.max(until);
+    }
+
+    /// A new snapshot is to be made once Litestream is stopped.
+    pub(super) fn begin_mending(&mut self, now: BootTime) {
+        self.mend = Mend::Wanted;
+        let pace = self.pace.unwrap_or_default().max(LEAST_MEND_PACE);
+        self.mend_allowed = now + pace;
+    }
+
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.mend == Mend::Wanted
+    }
+
+    /// It is made now, or not at this stop.
+    pub(super) fn makes_snapshot(&mut self, now: bool) {
+        self.mend = match now {
+            true => Mend::UnderWay,
+            false => Mend::No,
+        };
+    }
+
+    pub(super) fn is_making_snapshot(&self) -> bool {
+        self.mend == Mend::UnderWay
+    }
+
+    /// It was made, or could not be. Returns why not.
+    pub(super) fn snapshotted(&mut self, result: Result<(), String>, now: BootTime) {
+        self.mend = Mend::No;
+        self.due = now;
+        self.trouble = result.err();
+        if self.trouble.is_none() {
+            return;
+        }
+        let wait = MEND_RETRY.saturating_mul(2_u32.saturating_pow(self.unmended));
+        self.unmended = self.unmended.saturating_add(1);
+        let pace = self.pace.unwrap_or_default().max(MEND_RETRY);
+        self.mend_allowed = now + wait.min(pace);
+    }
+
+    /// Litestream has to begin anew for another reason: what it uploads then is to be planned.
+    pub(super) fn begins_anew(&mut self, now: BootTime) {
+        self.due = self.due.min(now);
+    }
+
+    /// Another device was seen to write to the prefix.
+    pub(super) fn is_shared(&self) -> bool {
+        self.seen.is_some_and(|seen| seen.fault.is_strangers())
+    }
+
+    /// It is known that it can't be restored.
+    pub(super) fn is_broken(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    pub(super) fn state(&self) -> Restorability {
+        match (self.pace, self.seen, self.known) {
+            (_, Some(seen), _) if seen.fault.is_strangers() => Restorability::Shared,
+            (_, Some(_), _) => Restorability::Broken,
+            (None, None, _) => Restorability::Off,
+            (_, None, Some((holdings, _))) => Restorability::Restorable(holdings),
+            (_, None, None) => Restorability::Unknown,
+        }
+    }
+
+    /// Since when the chain is known to be broken.
+    pub(super) fn broken_since(&self) -> Option<BootTime> {
+        self.seen.map(|seen| seen.since)
+    }
+
+    /// When a plan last showed that it can be restored.
+    pub(super) fn planned_at(&self) -> Option<BootTime> {
+        self.known.map(|(_, at)| at)
+    }
+
+    /// Why it is not known, or known not, to be restorable.
+    pub(super) fn problem(&self, now: BootTime) -> Option<Unrestorable<'_>> {
+        let cause = match self.seen {
+            Some(seen) => Cause::Fault(seen.fault),
+            None if self.is_overdue(now) => Cause::Overdue,
+            None => return None,
+        };
+        let trouble = self.trouble.as_deref();
+        Some(Unrestorable { cause, trouble })
+    }
+
+    /// No plan has succeeded for two paces.
+    fn is_overdue(&self, now: BootTime) -> bool {
+        let since = self.known.map(|(_, at)| at).or(self.began);
+        let (Some(pace), Some(since), false) = (self.pace, since, self.is_unsupported) else {
+            return false;
+        };
+        self.failures > 0 && now.since(since) > pace * 2
+    }
+
+    fn sees(&mut self, fault: Fault, now: BootTime, out: &mut Outbox<'_>) {
+        let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
+        let is_news = before.is_none_or(|seen| seen.fault.kind() != fault.kind());
+        self.seen = Some(Seen {
+            fault,
+            since: self.seen.map_or(now, |seen| seen.since),
+            is_confirmed: before.is_some(),
+        });
+        self.known = None;
+        if before.is_none() {
+            let pace = self.pace.unwrap_or(CONFIRMATION);
+            self.due = now + CONFIRMATION.min(pace);
+        }
+        if is_news {
+            out.warn(fault.to_string());
+        }
+    }
+
+    fn failed(&mut self, cause: String, jitter: &mut Jitter, now: BootTime, out: &mut Outbox<'_>) {
+        self.asked = None;
+        self.failures = self.failures.saturating_add(1);
+        let wait = RETRY.wait(self.failures, jitter);
+        self.due = now + wait.min(self.pace.unwrap_or(wait));
+        if self.trouble.as_ref() != Some(&cause) {
+            out.info(format!("a restore could not be planned: {cause}"));
+        }
+        self.trouble = Some(cause);
+    }
+}
+
+impl Fault {
+    /// What is wrong with a chain that has to reach the transaction `proved`, if anything is.
+    fn of(listing: Listing, proved: u64) -> Option<Self> {
+        match (listing.stranger, listing.chain) {
+            (Some(Stranger::Ahead { at } | Stranger::Differing { at }), _) => {
+                Some(Self::Stranger { at })
+            }
+            (None, Chain::Nothing) => Some(Self::Nothing),
+            (None, Chain::Hole { after }) => Some(Self::Hole { after }),
+            (None, Chain::Altered { at }) => Some(Self::Altered { at }),
+            (None, Chain::Whole(Holdings { last, .. })) if last < proved => {
+                Some(Self::Short { last, proved })
+            }
+            (None, Chain::Whole(_)) => None,
+        }
+    }
+
+    fn is_strangers(self) -> bool {
+        matches!(self, Self::Stranger { .. })
+    }
+
+    fn kind(self) -> std::mem::Discriminant<Self> {
+        std::mem::discriminant(&self)
+    }
+}
+
+/// What is lost, and what comes of it.
+const MENDED: &str = "a new snapshot mends that, but not the states before it; look who deletes or \
+                      changes objects in the bucket, such as a lifecycle rule";
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Earlier => f.write_str(
+                "an earlier run of edgerepl found that the database can't be restored; a restore is planned \
+                 once Litestream follows",
+            ),
+            Self::Nothing => write!(
+                f,
+                "the database can't be restored, because the bucket holds no snapshot of it: {MENDED}"
+            ),
+            Self::Hole { after } => write!(
+                f,
+                "the database can be restored to transaction {after} only, because the next one is missing in \
+                 the bucket: {MENDED}"
+            ),
+            Self::Altered { at } => write!(
+                f,
+                "the database can't be restored, because the object in the bucket that ends with transaction \
+                 {at} has another size than was uploaded: {MENDED}"
+            ),
+            Self::Short { last, proved } => write!(
+                f,
+                "the database can be restored to transaction {last} only, but transaction {proved} was proved \
+                 to be there, so the bucket was rolled back: {MENDED}"
+            ),
+            Self::Stranger { at } => write!(
+                f,
+                "another device writes to the same prefix of the bucket (transaction {at} is not this \
+                 device's), so that no restore is right: give each device a prefix of its own, and restart \
+                 edgerepl"
+            ),
+        }
+    }
+}
+
+/// Why a database is not known to be restorable, before it is formatted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unrestorable<'a> {
+    cause: Cause,
+    trouble: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    Fault(Fault),
+    Overdue,
+}
+
+impl fmt::Display for Unrestorable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.cause, self.trouble) {
+            (Cause::Fault(fault), None) => fault.fmt(f),
+            (Cause::Fault(fault), Some(trouble)) => write!(f, "{fault} (so far: {trouble})"),
+            (Cause::Overdue, trouble) => write!(
+                f,
+                "it is not known whether the database can be restored, because a restore could not be planned \
+                 for more than two paces of [proof] restorable: {}",
+                trouble.unwrap_or_default()
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

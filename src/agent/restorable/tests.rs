@@ -1,0 +1,212 @@
+use std::rc::Rc;
+
+use super::*;
+use crate::agent::Actions;
+use crate::agent::watch::Database;
+use crate::clock::WallTime;
+
+const PACE: Duration = Duration::from_secs(86_400);
+
+const HOLDINGS: Holdings = Holdings {
+    files: 3,
+    bytes: 4096,
+    last: 7,
+    oldest: WallTime::EPOCH,
+    newest: WallTime::EPOCH,
+};
+
+fn at(seconds: u64) -> BootTime {
+    BootTime::new(Duration::from_secs(seconds))
+}
+
+fn whole(last: u64) -> Result<Listing, PlanFailure> {
+    let holdings = Holdings { last, ..HOLDINGS };
+    listed(Chain::Whole(holdings))
+}
+
+fn listed(chain: Chain) -> Result<Listing, PlanFailure> {
+    let stranger = None;
+    Ok(Listing { chain, stranger })
+}
+
+/// A database whose restores are planned.
+struct Case {
+    restorable: Restorable,
+    jitter: Jitter,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            restorable: Restorable::new(),
+            jitter: Jitter::new(7),
+        }
+    }
+
+    /// Lets time pass; `proved` is the last transaction that was proved. Returns whether a plan is made.
+    fn pass(&mut self, proved: Option<u64>, now: BootTime) -> bool {
+        let mut actions = Actions::default();
+        let mut out = Outbox::new(Database(0), Some(Rc::from("app.db")), &mut actions);
+        let jitter = &mut self.jitter;
+        let pace = Some(PACE);
+        self.restorable.advance(pace, proved, jitter, now, &mut out);
+        actions.0.contains(&Action::PlanRestore(Database(0)))
+    }
+
+    fn planned(&mut self, result: Result<Listing, PlanFailure>, now: BootTime) {
+        let mut actions = Actions::default();
+        let mut out = Outbox::new(Database(0), None, &mut actions);
+        self.restorable
+            .planned(result, &mut self.jitter, now, &mut out);
+    }
+
+    /// Has a plan made now, if one is due, with this result.
+    fn look(&mut self, result: Result<Listing, PlanFailure>, now: BootTime) {
+        assert!(self.pass(Some(7), now), "a plan is due");
+        self.planned(result, now);
+    }
+}
+
+#[test]
+fn a_restore_is_planned_after_the_first_proof_and_then_at_the_pace() {
+    let mut case = Case::new();
+    assert!(!case.pass(None, at(0)));
+    assert!(!case.pass(None, at(100_000)), "nothing is proved");
+    case.pass(Some(7), at(100_000));
+    assert_eq!(case.restorable.state(), Restorability::Unknown);
+    case.look(whole(7), at(100_030));
+    assert_eq!(case.restorable.state(), Restorability::Restorable(HOLDINGS));
+    assert!(!case.pass(Some(9), at(186_429)));
+    assert!(case.pass(Some(9), at(186_430)));
+    assert!(!case.pass(Some(9), at(186_431)), "one at a time");
+    // A late answer is a failure, and no answer to the next plan.
+    assert!(!case.pass(Some(9), at(186_550)));
+    assert_eq!(case.restorable.failures, 1);
+    case.planned(listed(Chain::Nothing), at(186_551));
+    assert_eq!(case.restorable.state(), Restorability::Restorable(HOLDINGS));
+}
+
+#[test]
+fn what_is_seen_twice_is_mended_once_per_pace() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    assert_eq!(case.restorable.state(), Restorability::Broken);
+    assert!(case.restorable.problem(at(30)).is_some());
+    assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "seen once");
+    case.look(listed(Chain::Hole { after: 3 }), at(40));
+    assert!(case.restorable.mends_at() <= at(40));
+    case.restorable.begin_mending(at(40));
+    assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+    case.restorable.makes_snapshot(true);
+    case.restorable.snapshotted(Ok(()), at(50));
+    case.look(whole(8), at(55));
+    assert!(case.restorable.problem(at(55)).is_none());
+    // A rule deletes on.
+    let later = at(55) + PACE;
+    case.look(listed(Chain::Nothing), later);
+    case.look(listed(Chain::Nothing), later + CONFIRMATION);
+    assert!(
+        case.restorable.mends_at() <= later + CONFIRMATION,
+        "a pace later"
+    );
+    case.restorable.begin_mending(later);
+    case.restorable.snapshotted(Ok(()), later + CONFIRMATION);
+    case.look(listed(Chain::Nothing), later + CONFIRMATION);
+    assert_eq!(case.restorable.mends_at(), later + PACE, "not sooner");
+}
+
+#[test]
+fn a_snapshot_that_fails_is_tried_again_ever_later() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        let now = case.restorable.mends_at().max(at(40));
+        case.restorable.begin_mending(now);
+        case.restorable.makes_snapshot(true);
+        case.restorable.snapshotted(Err("no room".to_owned()), now);
+        waits.push(case.restorable.mends_at().since(now));
+    }
+    assert_eq!(waits[0], MEND_RETRY);
+    assert!(waits.is_sorted() && waits[11] == PACE, "{waits:?}");
+    let why = case
+        .restorable
+        .problem(at(40))
+        .expect("a problem")
+        .to_string();
+    assert!(why.ends_with("(so far: no room)"), "{why}");
+}
+
+#[test]
+fn a_chain_that_ends_before_what_was_proved_is_broken() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(whole(6), at(30));
+    let why = case.restorable.problem(at(30)).expect("a problem");
+    let why = why.to_string();
+    assert!(
+        why.contains("transaction 6 only, but transaction 7"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_prefix_that_another_device_writes_to_is_never_mended_nor_trusted_again() {
+    for stranger in [Stranger::Ahead { at: 8 }, Stranger::Differing { at: 5 }] {
+        let mut case = Case::new();
+        case.pass(Some(7), at(0));
+        let seen = Listing {
+            chain: Chain::Whole(HOLDINGS),
+            stranger: Some(stranger),
+        };
+        case.look(Ok(seen), at(30));
+        case.look(Ok(seen), at(40));
+        assert_eq!(case.restorable.state(), Restorability::Shared);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+        case.look(whole(7), at(40) + PACE);
+        assert_eq!(case.restorable.state(), Restorability::Shared);
+        assert!(case.restorable.problem(at(50)).is_some());
+    }
+}
+
+#[test]
+fn what_can_not_be_planned_is_told_after_two_paces() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    let denied = || Err(PlanFailure::Failed("403".to_owned()));
+    case.look(denied(), at(30));
+    assert!(case.restorable.problem(at(30)).is_none());
+    case.look(denied(), at(90));
+    let late = at(90) + PACE * 2;
+    let why = case
+        .restorable
+        .problem(late)
+        .expect("a problem")
+        .to_string();
+    assert!(why.ends_with(": 403"), "{why}");
+    case.look(whole(7), late);
+    assert!(case.restorable.problem(late).is_none());
+
+    // A Litestream that plans none is no trouble of the bucket's.
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(Err(PlanFailure::Unsupported), at(30));
+    case.look(Err(PlanFailure::Unsupported), at(30) + PACE);
+    assert!(case.restorable.problem(at(30) + PACE * 3).is_none());
+    assert_eq!(case.restorable.state(), Restorability::Unknown);
+}
+
+#[test]
+fn what_an_earlier_run_knew_stays_so_until_a_plan() {
+    let mut case = Case::new();
+    case.restorable.recalls(at(0));
+    case.pass(Some(7), at(0));
+    assert_eq!(case.restorable.state(), Restorability::Broken);
+    case.look(listed(Chain::Nothing), at(30));
+    assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "seen once");
+    case.look(whole(7), at(40));
+    assert_eq!(case.restorable.state(), Restorability::Restorable(HOLDINGS));
+}
