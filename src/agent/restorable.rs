@@ -387,7 +387,6 @@ impl Restorable {
             since: self.seen.map_or(now, |seen| seen.since),
             is_confirmed: before.is_some(),
         });
-        self.known = None;
         if before.is_none() {
             let pace = self.pace.unwrap_or(CONFIRMATION);
             self.due = now + CONFIRMATION.min(pace);

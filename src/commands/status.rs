@@ -132,11 +132,43 @@ fn table(document: &Value) -> String {
     let databases = document["databases"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
+    if let [only] = databases {
+        row("restorable", restorable(&only["restorable"]));
+    }
     if databases.len() > 1 {
         text.push('\n');
         text.push_str(&table_of(databases));
     }
     text
+}
+
+/// Whether a database can be restored, and to which states.
+fn restorable(restorable: &Value) -> String {
+    match restorable["state"].as_str() {
+        Some("restorable") => format!(
+            "to {} and later, from {} objects, {}; planned {} ago",
+            word(&restorable["oldest"]),
+            restorable["files"],
+            restorable["bytes"].as_u64().map_or("-".to_owned(), size),
+            span(restorable["checked_s"].as_f64().unwrap_or_default())
+        ),
+        Some("broken") => "no".to_owned(),
+        Some("shared") => "no: another device writes to the same prefix".to_owned(),
+        Some("off") => "not planned".to_owned(),
+        _ => "not known yet".to_owned(),
+    }
+}
+
+/// The same in a column.
+fn restorable_in_short(restorable: &Value) -> String {
+    match (
+        restorable["state"].as_str(),
+        restorable["checked_s"].as_f64(),
+    ) {
+        (Some("restorable"), Some(age)) => format!("{} ago", span(age)),
+        (Some("broken" | "shared"), _) => "no".to_owned(),
+        _ => "-".to_owned(),
+    }
 }
 
 /// A row for each of several databases.
@@ -146,6 +178,7 @@ fn table_of(databases: &[Value]) -> String {
         "state",
         "unproved",
         "transaction",
+        "restorable",
         "wal",
         "guard",
     ];
@@ -160,6 +193,7 @@ fn table_of(databases: &[Value]) -> String {
                 Some(transaction) => transaction.to_string(),
                 None => "-".to_owned(),
             },
+            restorable_in_short(&database["restorable"]),
             database["wal_bytes"].as_u64().map_or("-".to_owned(), size),
             seconds("wal_guard_held_s")
                 .map_or("-".to_owned(), |held| format!("{} held", span(held))),
@@ -169,13 +203,13 @@ fn table_of(databases: &[Value]) -> String {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.max().unwrap_or_default()
     };
-    let widths = [0, 1, 2, 3, 4].map(width);
+    let widths = [0, 1, 2, 3, 4, 5].map(width);
     let mut text = String::new();
     for row in &rows {
         for (cell, width) in row.iter().zip(widths) {
             let _ = write!(text, "{cell:<width$}  ");
         }
-        let _ = writeln!(text, "{}", row[5]);
+        let _ = writeln!(text, "{}", row[6]);
     }
     text
 }

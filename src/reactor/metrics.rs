@@ -9,10 +9,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{BOUND, DatabaseReport, Report};
+use crate::agent::{BOUND, DatabaseReport, Report, Restorability};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
+use crate::litestream::chain::Holdings;
 use crate::system::file;
 
 /// The file's name.
@@ -74,7 +75,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 16] {
+fn families(report: &Report) -> [Family; 20] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -180,7 +181,42 @@ fn families(report: &Report) -> [Family; 16] {
             "Whether the WAL is kept from being reset, as it is while Litestream is down.",
             of_each(&|database| flag(database.guard_held.is_some())),
         ),
+        Family::labelled(
+            "edgerepl_restorable",
+            "gauge",
+            "Whether the database can be restored from what the bucket lists.",
+            of_each(&|database| match database.restore.state {
+                Restorability::Off | Restorability::Unknown => None,
+                Restorability::Restorable(_) => flag(true),
+                Restorability::Broken | Restorability::Shared => flag(false),
+            }),
+        ),
+        Family::labelled(
+            "edgerepl_restorable_age_seconds",
+            "gauge",
+            "The time since the plan of a restore showed that.",
+            of_each(&|database| database.restore.planned.map(seconds)),
+        ),
+        Family::labelled(
+            "edgerepl_restorable_files",
+            "gauge",
+            "How many objects a restore takes.",
+            of_each(&|database| Some(holdings(database)?.files as f64)),
+        ),
+        Family::labelled(
+            "edgerepl_restorable_bytes",
+            "gauge",
+            "How large they are together.",
+            of_each(&|database| Some(holdings(database)?.bytes as f64)),
+        ),
     ]
+}
+
+fn holdings(database: &DatabaseReport) -> Option<Holdings> {
+    match database.restore.state {
+        Restorability::Restorable(holdings) => Some(holdings),
+        _ => None,
+    }
 }
 
 /// A label's value, as the text format has it.
