@@ -161,6 +161,8 @@ pub enum Event {
     Looked(Database, Result<bool, String>),
     /// What a restore would take from the bucket, or why that is unknown.
     Planned(Database, Result<Listing, PlanFailure>),
+    /// Litestream complained about what the bucket holds of some database.
+    Complained,
     /// A new snapshot was uploaded, or could not be.
     Snapshotted(Database, Result<(), String>),
     /// The guard holds the WAL, or could not take it.
@@ -484,6 +486,11 @@ impl Agent {
                     watched
                         .restorable
                         .planned(result, turn.jitter, now, &mut out);
+                }
+            }
+            Event::Complained => {
+                for watched in turn.databases.iter_mut() {
+                    watched.restorable.suspects(turn.now);
                 }
             }
             Event::Snapshotted(database, result) => {

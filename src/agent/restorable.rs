@@ -42,6 +42,10 @@ const RETRY: Backoff = Backoff {
 /// The retry of a snapshot that failed; doubled each time.
 const MEND_RETRY: Duration = Duration::from_secs(300);
 
+/// Litestream's complaints bring a plan forward so often; then at twice the time, up to the pace: after a hole
+/// it complains for ever.
+const SUSPICION_PACE: Duration = Duration::from_secs(300);
+
 /// A snapshot is made no sooner after the last one, whatever the pace.
 const LEAST_MEND_PACE: Duration = Duration::from_secs(60);
 
@@ -63,6 +67,9 @@ pub(super) struct Restorable {
     failures: u32,
     /// Why the last plan, or the last new snapshot, failed.
     trouble: Option<String>,
+    /// When the next complaint counts, and how many have.
+    heeds_from: BootTime,
+    heeded: u32,
     mend: Mend,
     /// When the next new snapshot may be made.
     mend_allowed: BootTime,
@@ -158,6 +165,8 @@ impl Restorable {
             is_unsupported: false,
             failures: 0,
             trouble: None,
+            heeds_from: BootTime::default(),
+            heeded: 0,
             mend: Mend::No,
             mend_allowed: BootTime::default(),
             unmended: 0,
@@ -322,6 +331,19 @@ impl Restorable {
         self.unmended = self.unmended.saturating_add(1);
         let pace = self.pace.unwrap_or_default().max(MEND_RETRY);
         self.mend_allowed = now + wait.min(pace);
+    }
+
+    /// Litestream complained: a plan shows what is wrong.
+    pub(super) fn suspects(&mut self, now: BootTime) {
+        let (Some(pace), Some(_)) = (self.pace, self.began) else {
+            return;
+        };
+        if self.heeds_from <= now {
+            let wait = SUSPICION_PACE.saturating_mul(2_u32.saturating_pow(self.heeded));
+            self.heeds_from = now + wait.min(pace);
+            self.heeded = self.heeded.saturating_add(1);
+            self.due = self.due.min(now);
+        }
     }
 
     /// Litestream has to begin anew for another reason: what it uploads then is to be planned.

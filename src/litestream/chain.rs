@@ -265,6 +265,12 @@ impl Look<'_> {
     }
 }
 
+/// Whether a line of its log complains about what the bucket holds: files that do not fit together, or that
+/// it did not write.
+pub(crate) fn is_complaint(line: &str) -> bool {
+    line.contains("compaction failed")
+}
+
 /// What Litestream's message says about the chain.
 fn broken(message: &str) -> Option<Chain> {
     if message.contains(super::command::NOTHING_TO_RESTORE) {

@@ -89,6 +89,9 @@ impl Litestream {
             .family
             .as_mut()
             .and_then(|family| family.poll(own, &context.secrets()));
+        if self.family.as_mut().is_some_and(Family::complained) {
+            events.push(Event::Complained);
+        }
         if let Some(how) = ended {
             self.family = None;
             self.syncs.clear();

@@ -1,6 +1,6 @@
 //! A child's output: a pipe that edgerepl reads and copies to its own log.
 //!
-//! Owns the pipe and the last line. A child that wrote to edgerepl's standard error itself would die or
+//! Owns the pipe, the last line, and whether one complained about the bucket. A child that wrote to edgerepl's standard error itself would die or
 //! hang with the reader of that. Never waits, and reads at most a pipe's capacity in a turn; never
 //! passes on a secret.
 
@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::litestream::chain;
 use crate::system::stderr;
 
 /// How much is read in one turn, in bytes.
@@ -25,6 +26,7 @@ pub(super) struct Voice {
     pipe: Option<PipeReader>,
     line: Vec<u8>,
     last: Option<String>,
+    complained: bool,
 }
 
 impl Voice {
@@ -43,6 +45,7 @@ impl Voice {
             pipe: Some(read),
             line: Vec::new(),
             last: None,
+            complained: false,
         };
         Ok((voice, write))
     }
@@ -83,6 +86,11 @@ impl Voice {
         }
     }
 
+    /// Whether a line since the last call complained about what the bucket holds.
+    pub(super) fn complained(&mut self) -> bool {
+        std::mem::take(&mut self.complained)
+    }
+
     fn take(&mut self, piece: &[u8], secrets: &[&str]) {
         for byte in piece {
             if *byte == b'\n' || self.line.len() >= LONGEST_LINE - 1 {
@@ -103,6 +111,7 @@ impl Voice {
             }
         }
         let told: String = line.chars().filter(|c| !c.is_control()).collect();
+        self.complained |= chain::is_complaint(&told);
         if !told.trim().is_empty() {
             self.last = Some(told.trim().chars().take(TOLD).collect());
         }

@@ -200,6 +200,25 @@ fn what_can_not_be_planned_is_told_after_two_paces() {
 }
 
 #[test]
+fn complaints_bring_a_plan_forward_ever_more_seldom() {
+    let mut case = Case::new();
+    case.restorable.suspects(at(0));
+    assert!(!case.pass(None, at(0)), "nothing is proved");
+    case.pass(Some(7), at(0));
+    case.look(whole(7), at(30));
+    let mut plans = Vec::new();
+    for second in 31..86_400 {
+        case.restorable.suspects(at(second));
+        if case.pass(Some(7), at(second)) {
+            case.planned(whole(7), at(second));
+            plans.push(second);
+        }
+    }
+    assert_eq!(plans[..4], [31, 331, 931, 2131]);
+    assert_eq!(plans.len(), 9);
+}
+
+#[test]
 fn what_an_earlier_run_knew_stays_so_until_a_plan() {
     let mut case = Case::new();
     case.restorable.recalls(at(0));

@@ -125,6 +125,15 @@ fn what_this_device_never_made_is_a_strangers() {
 }
 
 #[test]
+fn a_failed_compaction_is_a_complaint() {
+    let line = "time=… level=ERROR msg=\"compaction failed\" db=app.db level=1 error=\"write ltx file: …\"";
+    assert!(is_complaint(line));
+    assert!(!is_complaint(
+        "level=INFO msg=\"compaction complete\" level=1"
+    ));
+}
+
+#[test]
 fn lists_are_read_in_both_forms_and_in_no_other() {
     let item = r#"{"level": 1, "min_txid": "0000000000000002", "max_txid": "000000000000001f",
                    "size": 900, "timestamp": "2023-11-14T22:13:25Z", "name": "new"}"#;

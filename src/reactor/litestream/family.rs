@@ -115,6 +115,11 @@ impl Family {
         None
     }
 
+    /// Whether it complained about what the bucket holds.
+    pub(super) fn complained(&mut self) -> bool {
+        self.voice.complained()
+    }
+
     /// Whether this process belongs to the Litestream that was started, and so may answer for it.
     pub(super) fn includes(&self, pid: u32) -> bool {
         pid == self.leader.id()
