@@ -32,6 +32,11 @@ const SPREAD: Duration = Duration::from_secs(30);
 /// What looks broken is looked at again after this time: a compaction moves objects while they are listed.
 const CONFIRMATION: Duration = Duration::from_secs(10);
 
+/// So many looks confirm it, and so many that an object is altered: it may be the first sign of another
+/// device.
+const LOOKS: u32 = 2;
+const LOOKS_AT_ALTERED: u32 = 6;
+
 /// The retry of a plan that failed.
 const RETRY: Backoff = Backoff {
     first: Duration::from_secs(30),
@@ -85,12 +90,13 @@ struct Asked {
     proved: u64,
 }
 
-/// A fault, since when it is known, and whether a second look showed it, too.
+/// A fault, since when one is known, how many looks showed it, and whether a snapshot was made since.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     fault: Fault,
     since: BootTime,
-    is_confirmed: bool,
+    looks: u32,
+    is_mended: bool,
 }
 
 /// A new snapshot.
@@ -178,7 +184,8 @@ impl Restorable {
         self.seen = Some(Seen {
             fault: Fault::Earlier,
             since: now,
-            is_confirmed: false,
+            looks: 0,
+            is_mended: false,
         });
     }
 
@@ -257,18 +264,21 @@ impl Restorable {
         self.failures = 0;
         self.trouble = None;
         self.due = now + pace;
-        match (Fault::of(listing, asked.proved), listing.chain) {
-            (Some(fault), _) => self.sees(fault, now, out),
-            // What two devices wrote stays a mixture.
-            (None, _) if self.is_shared() => {}
-            (None, Chain::Whole(holdings)) => {
+        match (Fault::of(listing, asked.proved), self.seen, listing.chain) {
+            // What two devices wrote stays a mixture, and so does what a compaction made of an altered
+            // object.
+            (None, Some(seen), _) if seen.fault.outlasts_compaction() && !seen.is_mended => {
+                self.sees(seen.fault, now, out);
+            }
+            (Some(fault), ..) => self.sees(fault, now, out),
+            (None, _, Chain::Whole(holdings)) => {
                 self.known = Some((holdings, now));
                 self.unmended = 0;
                 if self.seen.take().is_some() {
                     out.info("the database can be restored again".to_owned());
                 }
             }
-            (None, _) => {}
+            (None, ..) => {}
         }
     }
 
@@ -281,12 +291,9 @@ impl Restorable {
 
     /// The chain is known to be broken, and a new snapshot may mend it.
     pub(super) fn mends_at(&self) -> BootTime {
-        match self.seen {
-            Some(Seen {
-                fault,
-                is_confirmed: true,
-                ..
-            }) if self.mend == Mend::No && !fault.is_strangers() => self.mend_allowed,
+        let is_due = |seen: &Seen| seen.is_confirmed() && !seen.fault.is_strangers();
+        match self.seen.filter(is_due) {
+            Some(_) if self.mend == Mend::No => self.mend_allowed,
             _ => BootTime::NEVER,
         }
     }
@@ -325,6 +332,9 @@ impl Restorable {
         self.due = now;
         self.trouble = result.err();
         if self.trouble.is_none() {
+            if let Some(seen) = &mut self.seen {
+                seen.is_mended = true;
+            }
             return;
         }
         let wait = MEND_RETRY.saturating_mul(2_u32.saturating_pow(self.unmended));
@@ -402,17 +412,24 @@ impl Restorable {
     }
 
     fn sees(&mut self, fault: Fault, now: BootTime, out: &mut Outbox<'_>) {
+        // Whatever it does to the chain.
+        let fault = match self.seen {
+            Some(seen) if seen.fault.is_strangers() => seen.fault,
+            _ => fault,
+        };
         let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
         let is_news = before.is_none_or(|seen| seen.fault.kind() != fault.kind());
-        self.seen = Some(Seen {
+        let seen = Seen {
             fault,
             since: self.seen.map_or(now, |seen| seen.since),
-            is_confirmed: before.is_some(),
-        });
-        if before.is_none() {
+            looks: before.map_or(0, |seen| seen.looks).saturating_add(1),
+            is_mended: false,
+        };
+        if !seen.is_confirmed() {
             let pace = self.pace.unwrap_or(CONFIRMATION);
             self.due = now + CONFIRMATION.min(pace);
         }
+        self.seen = Some(seen);
         if is_news {
             out.warn(fault.to_string());
         }
@@ -427,6 +444,16 @@ impl Restorable {
             out.info(format!("a restore could not be planned: {cause}"));
         }
         self.trouble = Some(cause);
+    }
+}
+
+impl Seen {
+    fn is_confirmed(&self) -> bool {
+        let enough = match self.fault {
+            Fault::Altered { .. } => LOOKS_AT_ALTERED,
+            _ => LOOKS,
+        };
+        self.looks >= enough
     }
 }
 
@@ -449,6 +476,11 @@ impl Fault {
 
     fn is_strangers(self) -> bool {
         matches!(self, Self::Stranger { .. })
+    }
+
+    /// A later plan may be whole, and what it restores is not right.
+    fn outlasts_compaction(self) -> bool {
+        matches!(self, Self::Altered { .. } | Self::Stranger { .. })
     }
 
     fn kind(self) -> std::mem::Discriminant<Self> {

@@ -7,11 +7,11 @@
 //! list shows that an object is there, and its size. It does not show what is in it: garbage of the same
 //! size passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::clock::WallTime;
 
@@ -102,8 +102,14 @@ const SHORTEST: u64 = 116;
 /// Fewer objects that differ are a damage; more are somebody's.
 const MANY: usize = 2;
 
-/// The sizes at the last look, by level and transactions.
-pub(crate) type Sizes = BTreeMap<String, u64>;
+/// What earlier looks saw.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Record {
+    /// The size of each object at the last look, by level and transactions.
+    sizes: BTreeMap<String, u64>,
+    /// Single transactions that differed from Litestream's own files at any look since the newest snapshot.
+    differing: BTreeSet<u64>,
+}
 
 /// All that a look compares.
 #[derive(Debug)]
@@ -114,7 +120,7 @@ pub(crate) struct Look<'a> {
     pub(crate) singles: Vec<Object>,
     /// What Litestream keeps here, read after the lists; `None` if that can't be seen.
     pub(crate) own: Option<Own>,
-    pub(crate) earlier: &'a Sizes,
+    pub(crate) earlier: &'a Record,
 }
 
 /// The single transactions that Litestream keeps on this device: the size of each file, in bytes.
@@ -132,6 +138,26 @@ pub(crate) fn objects(printed: &str) -> Result<Vec<Object>, String> {
     let list = list.ok_or_else(strange)?.iter();
     list.map(|item| Object::read(item).ok_or_else(strange))
         .collect()
+}
+
+impl Record {
+    /// Reads what [`Record::document`] made; what is something else says nothing.
+    pub(crate) fn read(text: &[u8]) -> Self {
+        let document: Value = serde_json::from_slice(text).unwrap_or_default();
+        let sizes = document["sizes"].as_object().into_iter().flatten();
+        let differing = document["differing"].as_array().into_iter().flatten();
+        Self {
+            sizes: sizes
+                .filter_map(|(name, size)| Some((name.clone(), size.as_u64()?)))
+                .collect(),
+            differing: differing.filter_map(Value::as_u64).collect(),
+        }
+    }
+
+    /// It, to be read again.
+    pub(crate) fn document(&self) -> Value {
+        json!({"sizes": self.sizes, "differing": self.differing})
+    }
 }
 
 impl Object {
@@ -197,17 +223,19 @@ impl Look<'_> {
         })
     }
 
-    /// The sizes for the next look: what was altered is compared with what it was before.
-    pub(crate) fn sizes(&self) -> Sizes {
+    /// What the next look has to know: what was altered is compared with what it was before.
+    pub(crate) fn record(&self) -> Record {
         let all = [&self.snapshots, &self.singles];
         let plan = self.plan.as_ref().ok().into_iter().flatten();
-        let all = all.into_iter().flatten().chain(plan);
-        all.map(|object| {
+        let sizes = all.into_iter().flatten().chain(plan).map(|object| {
             let name = object.name();
-            let size = *self.earlier.get(&name).unwrap_or(&object.size);
+            let size = *self.earlier.sizes.get(&name).unwrap_or(&object.size);
             (name, size)
-        })
-        .collect()
+        });
+        Record {
+            sizes: sizes.collect(),
+            differing: self.differing(),
+        }
     }
 
     fn chain(&self, plan: &[Object]) -> Chain {
@@ -242,7 +270,7 @@ impl Look<'_> {
 
     fn is_altered(&self, object: &Object) -> bool {
         let own = self.own.as_ref().filter(|_| object.level == SINGLE);
-        let earlier = self.earlier.get(&object.name());
+        let earlier = self.earlier.sizes.get(&object.name());
         object.size < SHORTEST
             || own.is_some_and(|own| own.made(object) == Some(false))
             || earlier.is_some_and(|size| *size != object.size)
@@ -255,13 +283,23 @@ impl Look<'_> {
         if newest > own.last() {
             return Some(Stranger::Ahead { at: newest });
         }
-        let differing = self
-            .singles
-            .iter()
-            .filter(|object| own.made(object) == Some(false));
-        let differing: Vec<u64> = differing.map(|object| object.last).collect();
+        let differing = self.differing();
         let first = *differing.first()?;
         (differing.len() >= MANY).then_some(Stranger::Differing { at: first })
+    }
+
+    /// The single transactions that differ from Litestream's own files, or did so at an earlier look: a
+    /// compaction takes them out of sight, and not out of what is restored. A snapshot does.
+    fn differing(&self) -> BTreeSet<u64> {
+        let snapshot = self.snapshots.iter().map(|object| object.last).max();
+        let is_restored = |at: &u64| Some(*at) > snapshot;
+        let now = self.own.iter().flat_map(|own| {
+            let singles = self.singles.iter();
+            let differing = singles.filter(|object| own.made(object) == Some(false));
+            differing.map(|object| object.last)
+        });
+        let earlier = self.earlier.differing.iter().copied();
+        earlier.chain(now).filter(is_restored).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The look at what the bucket holds of a database: done by a child that is this program again.
 //!
 //! Owns both ends: the child's arguments, and its output. The child has Litestream plan a restore and list
-//! the bucket, and compares that with Litestream's own files and with the sizes of its last look, which it
-//! keeps on tmpfs. Downloads nothing, and decides nothing.
+//! the bucket, and compares that with Litestream's own files and with its earlier looks, which it records
+//! on tmpfs. Downloads nothing, and decides nothing.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::chore::Step;
 use crate::clock::WallTime;
 use crate::litestream::chain::{
-    self, Chain, Holdings, Listing, Look, Own, PlanFailure, Sizes, Stranger,
+    self, Chain, Holdings, Listing, Look, Own, PlanFailure, Record, Stranger,
 };
 use crate::litestream::command::{KNOWS_NO_PLAN, Replicate};
 use crate::litestream::leash;
@@ -37,7 +37,7 @@ pub(super) struct Question<'a> {
     pub(super) own: Option<PathBuf>,
     /// Litestream's local state of it.
     pub(super) state: PathBuf,
-    /// Where the sizes of the last look are.
+    /// Where the record of earlier looks is.
     pub(super) record: PathBuf,
     /// A path where nothing is.
     pub(super) nowhere: PathBuf,
@@ -168,8 +168,7 @@ fn found(
         return Ok(json!({"unsupported": true}));
     }
     let list = |words: &[String]| chain::objects(&ask(words)?);
-    let earlier = fs::read(record).unwrap_or_default();
-    let earlier: Sizes = serde_json::from_slice(&earlier).unwrap_or_default();
+    let earlier = Record::read(&fs::read(record).unwrap_or_default());
     let look = Look {
         plan: match &plan {
             Ok(printed) => Ok(chain::objects(printed)?),
@@ -182,8 +181,8 @@ fn found(
         earlier: &earlier,
     };
     let listing = look.judge()?;
-    let sizes = json!(look.sizes()).to_string();
-    file::replace(record, 0o600, sizes.as_bytes())
+    let seen = look.record().document().to_string();
+    file::replace(record, 0o600, seen.as_bytes())
         .map_err(|e| format!("{} can't be written: {e}", record.display()))?;
     Ok(document(listing))
 }

@@ -173,6 +173,47 @@ fn a_prefix_that_another_device_writes_to_is_never_mended_nor_trusted_again() {
 }
 
 #[test]
+fn an_altered_object_is_looked_at_often_before_it_is_mended_and_no_compaction_hides_it() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Altered { at: 5 }), at(30));
+    for look in 1..5 {
+        // It was compacted meanwhile.
+        case.look(whole(7), at(30) + CONFIRMATION * look);
+        assert_eq!(case.restorable.state(), Restorability::Broken);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "{look}");
+    }
+    let seen = Listing {
+        chain: Chain::Whole(HOLDINGS),
+        stranger: Some(Stranger::Differing { at: 5 }),
+    };
+    let mut shared = case;
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    for look in 0..6 {
+        case.look(
+            listed(Chain::Altered { at: 5 }),
+            at(30) + CONFIRMATION * look,
+        );
+    }
+    let now = at(80);
+    assert!(case.restorable.mends_at() <= now);
+    case.restorable.begin_mending(now);
+    case.restorable.snapshotted(Ok(()), now);
+    case.look(whole(8), now);
+    assert_eq!(
+        case.restorable.problem(now).map(|why| why.to_string()),
+        None
+    );
+
+    // It was the first sign of another device.
+    shared.look(Ok(seen), at(80));
+    assert_eq!(shared.restorable.mends_at(), BootTime::NEVER);
+    shared.look(listed(Chain::Nothing), at(80) + PACE);
+    assert_eq!(shared.restorable.state(), Restorability::Shared);
+}
+
+#[test]
 fn what_can_not_be_planned_is_told_after_two_paces() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));

@@ -27,7 +27,7 @@ fn own(sizes: &[(u64, u64)]) -> Option<Own> {
     Some(Own(sizes.iter().copied().collect()))
 }
 
-fn look<'a>(plan: Vec<Object>, own: Option<Own>, earlier: &'a Sizes) -> Look<'a> {
+fn look<'a>(plan: Vec<Object>, own: Option<Own>, earlier: &'a Record) -> Look<'a> {
     Look {
         snapshots: plan.iter().filter(|o| o.level == 9).copied().collect(),
         singles: plan.iter().filter(|o| o.level == 0).copied().collect(),
@@ -38,7 +38,7 @@ fn look<'a>(plan: Vec<Object>, own: Option<Own>, earlier: &'a Sizes) -> Look<'a>
 }
 
 fn judged(plan: Vec<Object>, own: Option<Own>) -> Listing {
-    let none = Sizes::new();
+    let none = Record::default();
     look(plan, own, &none).judge().expect("a finding")
 }
 
@@ -66,7 +66,7 @@ fn what_is_missing_is_told_apart() {
     holed.remove(2);
     assert_eq!(judged(holed, None).chain, Chain::Hole { after: 5 });
 
-    let none = Sizes::new();
+    let none = Record::default();
     let failing = |message| {
         let failing = Look {
             plan: Err(message),
@@ -98,13 +98,13 @@ fn an_object_of_another_size_is_altered() {
     assert_eq!(judged(cut, None).chain, altered(1));
     let found = judged(plan(), own(&[(6, 301), (7, 310)]));
     assert_eq!((found.chain, found.stranger), (altered(6), None));
-    let earlier = look(plan(), None, &Sizes::new()).sizes();
+    let earlier = look(plan(), None, &Record::default()).record();
     let mut cut = plan();
     cut[1].size = 450;
     let second = look(cut.clone(), None, &earlier);
     assert_eq!(second.judge().expect("a finding").chain, altered(5));
     // It stays altered, until it is what it was.
-    let earlier = second.sizes();
+    let earlier = second.record();
     assert_eq!(
         look(cut, None, &earlier).judge().expect("it").chain,
         altered(5)
@@ -122,6 +122,25 @@ fn what_this_device_never_made_is_a_strangers() {
     assert_eq!(found.stranger, Some(Stranger::Ahead { at: 7 }));
     let found = judged(plan(), own(&[(6, 310), (7, 300)]));
     assert_eq!(found.stranger, Some(Stranger::Differing { at: 6 }));
+    // At two looks, between which the first one was compacted.
+    let none = Record::default();
+    let first = look(plan(), own(&[(6, 310), (7, 310)]), &none);
+    assert_eq!(first.judge().expect("a finding").stranger, None);
+    let record = Record::read(first.record().document().to_string().as_bytes());
+    assert_eq!(record, first.record());
+    let mut later = plan();
+    later.remove(2);
+    later[1].last = 6;
+    let second = look(later.clone(), own(&[(7, 300)]), &record);
+    let found = second.judge().expect("a finding").stranger;
+    assert_eq!(found, Some(Stranger::Differing { at: 6 }));
+    // A newer snapshot holds neither.
+    later[0].last = 7;
+    let third = look(later, own(&[(7, 300)]), &record);
+    assert_eq!(third.judge().expect("a finding").stranger, None);
+    for odd in ["", "null", "[]", r#"{"sizes": 7, "differing": {}}"#] {
+        assert_eq!(Record::read(odd.as_bytes()), Record::default(), "{odd}");
+    }
 }
 
 #[test]
