@@ -21,6 +21,7 @@
 //! The interface is synchronous; the servers run on threads of the lab's own and stop when it is
 //! dropped.
 
+mod bucket;
 mod chip;
 mod comparison;
 mod device;
@@ -55,6 +56,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 pub use crate::{
+    bucket::{Copied, Objects},
     chip::{ChipCounts, ChipFaults},
     comparison::Comparison,
     device::Device,

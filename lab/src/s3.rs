@@ -6,7 +6,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -24,6 +24,7 @@ use time::{Date, Month, OffsetDateTime};
 use tokio::{net::TcpStream, runtime::Handle, sync::Notify};
 
 use crate::{
+    bucket::Objects,
     error::{Error, Result},
     port::Port,
     sessions::{Session, Sessions},
@@ -48,6 +49,8 @@ pub enum S3Fault {
     Hang,
     /// Nobody listens.
     ConnectionRefused,
+    /// A list gets 403 `AccessDenied`, as where s3:ListBucket is not allowed; all else works.
+    RefusesLists,
 }
 
 /// One request that S3 answered, or held without an answer.
@@ -74,6 +77,11 @@ impl S3Request {
     pub fn is_upload(&self) -> bool {
         matches!(self.operation, "PutObject" | "UploadPart") && self.status == Some(200)
     }
+
+    /// Whether it asks what there is below a prefix.
+    pub fn is_list(&self) -> bool {
+        matches!(self.operation, "ListObjectsV2" | "ListObjects")
+    }
 }
 
 /// The running S3.
@@ -82,6 +90,7 @@ pub struct S3 {
     port: Port,
     host: String,
     root: Session,
+    directory: PathBuf,
 }
 
 impl S3 {
@@ -122,6 +131,7 @@ impl S3 {
             port,
             host,
             root,
+            directory: directory.to_owned(),
         })
     }
 
@@ -137,6 +147,11 @@ impl S3 {
     /// The name of the one bucket.
     pub fn bucket(&self) -> &str {
         BUCKET
+    }
+
+    /// What lies in the bucket below a prefix, for its owner.
+    pub fn objects(&self, prefix: &str) -> Objects {
+        Objects::new(&self.directory, prefix)
     }
 
     /// Credentials that never end, for restoring.
@@ -200,7 +215,10 @@ impl State {
                 return Err(io::Error::other("left without an answer on order"));
             }
             S3Fault::Refuse => refusal(StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
-            S3Fault::None | S3Fault::ConnectionRefused => {
+            S3Fault::RefusesLists if log.is_list() => {
+                refusal(StatusCode::FORBIDDEN, "AccessDenied")
+            }
+            S3Fault::None | S3Fault::ConnectionRefused | S3Fault::RefusesLists => {
                 match self.service.call(request.map(Body::from)).await {
                     Ok(response) => response,
                     Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),

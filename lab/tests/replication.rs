@@ -12,6 +12,7 @@ use edgerepl_lab::{Lab, LabOptions, S3Fault, Session, tools};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::Connection;
+use tempfile::TempDir;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -167,6 +168,89 @@ fn faults_of_s3_end_when_they_are_lifted() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn lists_are_refused_and_nothing_else() -> Result<()> {
+    let lab = Lab::start(LabOptions::default())?;
+    let site = Site::new(&lab)?;
+    let session = lab.provider().issue(THING, Duration::from_secs(300));
+    let config = lab.litestream_config(&site.path, &lab.root().join("litestream.sock"))?;
+    let litestream = replicate("0.5.17", &config, &session)?;
+    site.write_until(Instant::now() + Duration::from_secs(2))?;
+
+    lab.s3().set_fault(S3Fault::RefusesLists)?;
+    let begin = Instant::now();
+    let written = site.write_until(begin + Duration::from_secs(2))?;
+    assert!(!lab.s3().uploads(begin).is_empty());
+    let refused = site.restored_rows().expect_err("a restore without lists");
+    assert!(refused.to_string().contains("AccessDenied"), "{refused}");
+    let requests = lab.s3().requests().into_iter();
+    let requests: Vec<_> = requests.filter(|request| request.at >= begin).collect();
+    assert!(requests.iter().any(|request| request.is_list()));
+    for request in requests {
+        let refused = (Some(403), Some("AccessDenied"));
+        let answer = (request.status, request.error.as_deref());
+        assert_eq!(answer == refused, request.is_list(), "{request:?}");
+    }
+
+    lab.s3().set_fault(S3Fault::None)?;
+    stop(litestream)?;
+    assert_eq!(site.restored_rows()?, written);
+    Ok(())
+}
+
+#[test]
+fn the_buckets_owner_cuts_removes_and_puts_back_objects() -> Result<()> {
+    let lab = Lab::start(LabOptions::default())?;
+    let site = Site::new(&lab)?;
+    let session = lab.provider().issue(THING, Duration::from_secs(300));
+    let config = lab.litestream_config(&site.path, &lab.root().join("litestream.sock"))?;
+    let litestream = replicate("0.5.17", &config, &session)?;
+    let written = site.write_until(Instant::now() + Duration::from_secs(2))?;
+    stop(litestream)?;
+    assert_eq!(site.restored_rows()?, written);
+
+    let objects = lab.s3().objects(&format!("{THING}/app.db"));
+    let keys = objects.keys()?;
+    let snapshots: Vec<_> = keys.iter().filter(|key| key.contains("/0009/")).collect();
+    let [snapshot] = snapshots[..] else {
+        return Err(format!("not one snapshot: {keys:?}").into());
+    };
+    assert!(objects.folder().join("0000").is_dir(), "{keys:?}");
+    let copied = objects.copy()?;
+    // S3 keeps the checksum of what it was sent, and would tell it of an object that was cut.
+    let checksums = || -> Result<usize> {
+        let files = std::fs::read_dir(lab.root().join("s3"))?;
+        let names = files.map(|file| Ok(file?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
+        Ok(names
+            .iter()
+            .filter(|n| n.ends_with("internal.json"))
+            .count())
+    };
+    let before = checksums()?;
+    assert!(before >= keys.len());
+
+    objects.halve(snapshot)?;
+    assert_eq!(checksums()?, before - 1);
+    let cut = site.restored_rows().expect_err("a snapshot that was cut");
+    assert!(cut.to_string().contains("EOF"), "{cut}");
+
+    objects.put_back(&copied)?;
+    assert_eq!(objects.keys()?, keys);
+    assert_eq!(site.restored_rows()?, written);
+
+    objects.remove_all()?;
+    objects.remove(snapshot)?;
+    assert!(objects.keys()?.is_empty());
+    assert_eq!(checksums()?, before - keys.len());
+    let gone = site.restored_rows().expect_err("no object is left");
+    assert!(gone.to_string().contains("no matching backup"), "{gone}");
+
+    objects.put_back(&copied)?;
+    assert_eq!(site.restored_rows()?, written);
+    Ok(())
+}
+
 /// A database under replication.
 struct Site<'a> {
     lab: &'a Lab,
@@ -200,7 +284,8 @@ impl<'a> Site<'a> {
     }
 
     fn restored_rows(&self) -> Result<i64> {
-        let copy = self.lab.root().join("restored.db");
+        let aside = TempDir::with_prefix_in("restored-", self.lab.root())?;
+        let copy = aside.path().join("app.db");
         self.lab.restore(THING, &copy)?;
         count(&Connection::open(copy)?)
     }
