@@ -7,7 +7,8 @@
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
 //! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`), what it is led by
 //! (`configured`), how many databases there are (`several`) and what becomes of the others where one is hurt (`wounds`), who is given credentials
-//! (`members`), a database that isn't there (`missing`).
+//! (`members`), a database that isn't there (`missing`), what becomes of the bucket's objects
+//! (`restorable`).
 
 mod configured;
 mod crash;
@@ -15,6 +16,7 @@ mod litestream;
 mod members;
 mod missing;
 mod refresh;
+mod restorable;
 mod rotation;
 mod s3;
 mod several;

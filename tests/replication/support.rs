@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
+    fmt::Debug,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, Site, tools};
+use edgerepl_lab::{Daemon, KeyKind, Lab, LabOptions, S3Request, Site, tools};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -74,6 +75,13 @@ pub(crate) fn configure_databases(site: &Site, databases: &[(&str, bool)]) -> Re
     Ok(site.add_layer("databases.toml", &tables)?)
 }
 
+/// Adds a section to Litestream's configuration, once all databases are in it.
+pub(crate) fn tune_litestream(site: &Site, section: &str) -> Result {
+    let path = site.root().join("litestream.yml");
+    let config = fs::read_to_string(&path)?;
+    Ok(fs::write(path, config + section)?)
+}
+
 /// Makes a database with the application's table and a row.
 pub(crate) fn create(path: &Path) -> Result {
     let database = open(path)?;
@@ -123,6 +131,20 @@ pub(crate) fn full_uploads(lab: &Lab) -> Vec<String> {
         *bytes >= FILLING / 2 && !compacted.iter().any(|level| key.contains(level))
     });
     sizes.into_keys().collect()
+}
+
+/// The snapshots that were uploaded since then: one that is uploaded again is there twice.
+pub(crate) fn snapshots(lab: &Lab, since: Instant) -> Vec<String> {
+    let requests = lab.s3().requests().into_iter();
+    let is_stored = |request: &S3Request| {
+        matches!(request.operation, "PutObject" | "CompleteMultipartUpload")
+            && request.status == Some(200)
+    };
+    requests
+        .filter(|request| request.at >= since && is_stored(request))
+        .map(|request| request.key)
+        .filter(|key| key.contains("/0009/"))
+        .collect()
 }
 
 /// Before any of them.
@@ -182,6 +204,16 @@ pub(crate) fn has_problem(status: &Value, text: &str) -> bool {
     problems.filter_map(Value::as_str).any(|p| p.contains(text))
 }
 
+/// What a status says of one of the databases; null where it names none of this name.
+pub(crate) fn database_of<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let is_named = |database: &&Value| {
+        let path = database["path"].as_str();
+        path.is_some_and(|path| path.ends_with(name))
+    };
+    let mut databases = status["databases"].as_array().into_iter().flatten();
+    databases.find(is_named).unwrap_or(&Value::Null)
+}
+
 /// Waits until Litestream is seen to replicate.
 pub(crate) fn wait_until_replicating(daemon: &mut Daemon) -> Result<Value> {
     Ok(daemon.wait_for("replication", LIMIT, |status| {
@@ -229,6 +261,27 @@ pub(crate) fn use_script(site: &mut Site, script: &Path) {
     let config = site.root().join("litestream.yml");
     let command = format!("[{script:?}, \"replicate\", \"-config\", {config:?}]");
     site.set("replication", "command", command);
+}
+
+/// Has each case suffered on a device of its own, all at once: most of the time they wait.
+pub(crate) fn all_at_once<C: Debug + Sync>(
+    cases: &[C],
+    suffer: impl Fn(&C) -> Result + Sync,
+) -> Result {
+    let told = |case: &C| suffer(case).map_err(|e| format!("{case:?}: {e}"));
+    let failed: Vec<String> = thread::scope(|scope| {
+        let told = &told;
+        let threads: Vec<_> = cases.iter().map(|c| scope.spawn(move || told(c))).collect();
+        let ended = threads.into_iter().zip(cases).map(|(thread, case)| {
+            let panicked = |_| Err(format!("{case:?} panicked"));
+            thread.join().unwrap_or_else(panicked)
+        });
+        ended.filter_map(std::result::Result::err).collect()
+    });
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(failed.join("\n\n").into()),
+    }
 }
 
 /// Something that an application does over and over, on a thread and a connection of its own.
