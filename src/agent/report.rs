@@ -95,6 +95,8 @@ pub struct RestoreReport {
     pub cause: Option<String>,
     /// How long it has been known that it can't.
     pub broken_for: Option<Duration>,
+    /// The time since the bucket was looked at.
+    pub looked: Option<Duration>,
     /// The time since a plan showed that it can.
     pub planned: Option<Duration>,
 }
@@ -288,6 +290,7 @@ impl RestoreReport {
             state: restorable.state(),
             cause: restorable.problem(now).map(|why| why.to_string()),
             broken_for: restorable.broken_since().map(age),
+            looked: restorable.looked_at().map(age),
             planned: restorable.planned_at().map(age),
         }
     }

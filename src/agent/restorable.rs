@@ -63,7 +63,9 @@ pub(super) struct Restorable {
     asked: Option<Asked>,
     /// Since when a plan can be made.
     began: Option<BootTime>,
-    /// What could be restored at the last plan, and when that was.
+    /// When the bucket was last looked at.
+    looked: Option<BootTime>,
+    /// What could be restored at the last plan that was whole, and when that was.
     known: Option<(Holdings, BootTime)>,
     /// What is wrong with the chain.
     seen: Option<Seen>,
@@ -166,6 +168,7 @@ impl Restorable {
             due: BootTime::NEVER,
             asked: None,
             began: None,
+            looked: None,
             known: None,
             seen: None,
             is_unsupported: false,
@@ -263,6 +266,7 @@ impl Restorable {
         self.is_unsupported = false;
         self.failures = 0;
         self.trouble = None;
+        self.looked = Some(now);
         self.due = now + pace;
         match (Fault::of(listing, asked.proved), self.seen, listing.chain) {
             // What two devices wrote stays a mixture, and so does what a compaction made of an altered
@@ -384,6 +388,11 @@ impl Restorable {
     /// Since when the chain is known to be broken.
     pub(super) fn broken_since(&self) -> Option<BootTime> {
         self.seen.map(|seen| seen.since)
+    }
+
+    /// When the bucket was last looked at.
+    pub(super) fn looked_at(&self) -> Option<BootTime> {
+        self.looked
     }
 
     /// When a plan last showed that it can be restored.
