@@ -50,9 +50,9 @@ const EXAMPLES: &[&str] = &[
     "unproved      the oldest for <21 s>; healthy up to 2 min",
     "lag           <2> rows, <8 s> (row <1795953600> is on the replica)",
     "rows          <96> written, the last <2 s> ago (id <1795953602>)",
-    "/data/app/app.db  healthy  <7 s>  <97>  <404 KiB>  -",
-    "/data/app/measurements.db  idle  <21 s>  <1>  <16 KiB>  -",
-    "/data/app/log.db  idle  <21 s>  <1>  <16 KiB>  -",
+    "/data/app/app.db  healthy  <7 s>  <97>  yes, <3.2 h> ago  <404 KiB>  -",
+    "/data/app/measurements.db  idle  <21 s>  <1>  yes, <3.2 h> ago  <16 KiB>  -",
+    "/data/app/log.db  idle  <21 s>  <1>  yes, <3.2 h> ago  <16 KiB>  -",
     // metrics
     "edgerepl_info{version=\"<0.1.0>\"} 1",
     "edgerepl_credentials_expire_in_seconds <3120.25>",
@@ -63,6 +63,15 @@ const EXAMPLES: &[&str] = &[
     "edgerepl_replica_lag_seconds{database=\"/data/app/app.db\"} <8.2>",
     "edgerepl_replica_lag_rows{database=\"/data/app/app.db\"} <2>",
     "edgerepl_heartbeat_rows_total{database=\"/data/app/app.db\"} <96>",
+    "edgerepl_restorable_age_seconds{database=\"/data/app/app.db\"} <11520.5>",
+    "edgerepl_restorable_files{database=\"/data/app/app.db\"} <4>",
+    "edgerepl_restorable_bytes{database=\"/data/app/app.db\"} <61440>",
+    "edgerepl_restorable_age_seconds{database=\"/data/app/measurements.db\"} <11520.5>",
+    "edgerepl_restorable_files{database=\"/data/app/measurements.db\"} <1>",
+    "edgerepl_restorable_bytes{database=\"/data/app/measurements.db\"} <8211>",
+    "edgerepl_restorable_age_seconds{database=\"/data/app/log.db\"} <11520.5>",
+    "edgerepl_restorable_files{database=\"/data/app/log.db\"} <1>",
+    "edgerepl_restorable_bytes{database=\"/data/app/log.db\"} <8177>",
     // verify
     "all 11 pages equal the device's at transaction <97>, byte for byte; took <1.4> s; checkpoints \
      waited <0.0> s; integrity: ok",
@@ -97,6 +106,24 @@ const EXAMPLES_IN_JSON: &[(&str, &str)] = &[
     ("/databases/2/proof/age_s", "402.7"),
     ("/databases/2/proof/transaction", "1"),
     ("/databases/2/wal_bytes", "16512"),
+    ("/databases/0/restorable/bytes", "61440"),
+    ("/databases/0/restorable/checked_s", "11520.5"),
+    ("/databases/0/restorable/files", "4"),
+    ("/databases/0/restorable/newest", "\"2026-11-29T09:48:00Z\""),
+    ("/databases/0/restorable/oldest", "\"2026-11-29T00:00:00Z\""),
+    ("/databases/0/restorable/whole_s", "11520.5"),
+    ("/databases/1/restorable/bytes", "8211"),
+    ("/databases/1/restorable/checked_s", "11520.5"),
+    ("/databases/1/restorable/files", "1"),
+    ("/databases/1/restorable/newest", "\"2026-11-29T09:48:00Z\""),
+    ("/databases/1/restorable/oldest", "\"2026-11-29T00:00:00Z\""),
+    ("/databases/1/restorable/whole_s", "11520.5"),
+    ("/databases/2/restorable/bytes", "8177"),
+    ("/databases/2/restorable/checked_s", "11520.5"),
+    ("/databases/2/restorable/files", "1"),
+    ("/databases/2/restorable/newest", "\"2026-11-29T09:48:00Z\""),
+    ("/databases/2/restorable/oldest", "\"2026-11-29T00:00:00Z\""),
+    ("/databases/2/restorable/whole_s", "11520.5"),
     ("/heartbeat/last_age_s", "2.09"),
     ("/heartbeat/last_id", "1795953602"),
     ("/heartbeat/rows", "96"),
@@ -169,6 +196,7 @@ impl Run {
         let mut site = site(&lab, &device)?;
         site.set("replication", "rotation", "\"auto\"");
         site.set("heartbeat", "interval", "\"5s\"");
+        site.set("proof", "restorable", "\"10s\"");
         let paths = paths(&lab, &site)?;
         let root = site.root().to_owned();
         let here = CONFIGURED.replace("/data/app", &root.display().to_string());
@@ -350,13 +378,16 @@ fn paths(lab: &Lab, site: &Site) -> Outcome<Vec<(String, &'static str)>> {
 }
 
 /// Waits until the first database is healthy and has a row that is not proved yet, and nothing was
-/// written to the others since all of them was proved.
+/// written to the others since all of them was proved; each can be restored.
 fn is_idle(daemon: &mut Daemon) -> Outcome {
     daemon.wait_for("idle databases", LIMIT, |status| {
         let all = status["databases"].as_array().into_iter().flatten();
         let states: Vec<_> = all.map(|database| database["state"].as_str()).collect();
+        let mut all = status["databases"].as_array().into_iter().flatten();
+        let are_restorable = all.all(|each| each["restorable"]["state"] == "restorable");
         let unproved = status["databases"][0]["oldest_unproved_s"].as_f64();
-        states == [Some("healthy"), Some("idle"), Some("idle")]
+        are_restorable
+            && states == [Some("healthy"), Some("idle"), Some("idle")]
             && status["state"] == "healthy"
             && unproved.is_some_and(|age| (2.0..15.0).contains(&age))
     })?;

@@ -165,7 +165,7 @@ fn restorable_in_short(restorable: &Value) -> String {
         restorable["state"].as_str(),
         restorable["checked_s"].as_f64(),
     ) {
-        (Some("restorable"), Some(age)) => format!("{} ago", span(age)),
+        (Some("restorable"), Some(age)) => format!("yes, {} ago", span(age)),
         (Some("broken" | "shared"), _) => "no".to_owned(),
         _ => "-".to_owned(),
     }
