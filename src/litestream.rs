@@ -5,6 +5,7 @@
 //! poll.
 
 pub mod answer;
+pub(crate) mod bucket;
 pub mod chain;
 pub mod command;
 pub mod config_file;

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::{Command, Output};
 
 use common::{LIMIT, Outcome, with_databases, with_folder};
-use edgerepl_lab::{KeyKind, Lab, LabOptions, Site, tools};
+use edgerepl_lab::{KeyKind, Lab, LabOptions, S3Fault, Site, tools};
 use serde_json::Value;
 
 #[test]
@@ -38,15 +38,51 @@ fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
             "litestream",
             "litestream_config",
             "sqlite",
+            "restorable",
             "database",
         ];
         wanted.extend((thing == "token").then_some("token"));
-        wanted.push("fetch");
+        wanted.extend(["fetch", "bucket"]);
         assert_eq!(names, wanted);
         assert!(!site.database().exists(), "a check made the database");
     }
     // One fetch each, and only where it was asked for.
     assert_eq!(lab.provider().issued().len(), 2);
+    Ok(())
+}
+
+#[test]
+fn online_it_says_what_the_bucket_holds_and_what_is_wrong_with_that() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "check-bucket")?;
+    let mut site = Site::new(&lab, device, tools::edgerepl()?)?;
+    site.set("proof", "restorable", "\"off\"");
+    let bucket = |wanted: &str| -> Outcome<Value> {
+        let report = report(&site.run(&["check", "--json", "--online"])?)?;
+        let found = checks(&report).find(|check| check["name"] == "bucket");
+        let found = found.ok_or("no such check")?.clone();
+        assert_eq!(found["outcome"], wanted, "{found}");
+        Ok(found)
+    };
+    let mut daemon = site.start()?;
+    daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
+    daemon.terminate()?;
+    let whole = bucket("pass")?.to_string();
+    assert!(whole.contains("a restore takes"), "{whole}");
+    let objects = lab.s3().objects("check-bucket/app.db");
+    let first = objects.keys()?.into_iter().min().ok_or("no object")?;
+    objects.halve(&first)?;
+    bucket("fail")?;
+    objects.remove_all()?;
+    let nothing = bucket("pass")?.to_string();
+    assert!(nothing.contains("no snapshot of it yet"), "{nothing}");
+    lab.s3().set_fault(S3Fault::RefusesLists)?;
+    let denied = bucket("fail")?.to_string();
+    assert!(denied.contains("AccessDenied"), "{denied}");
+
+    let report = report(&site.run(&["check", "--json"])?)?;
+    let off = checks(&report).find(|check| check["name"] == "restorable");
+    assert_eq!(off.ok_or("no such check")?["outcome"], "warn");
     Ok(())
 }
 
@@ -166,7 +202,7 @@ fn an_old_litestream_and_a_database_without_wal_are_worth_a_warning() -> Outcome
     drop(connection);
     let output = site.run(&["check", "--json"])?;
     let report = report(&output)?;
-    for name in ["litestream", "database"] {
+    for name in ["litestream", "restorable", "database"] {
         let check = checks(&report)
             .find(|check| check["name"] == name)
             .ok_or("no such check")?;

@@ -5,6 +5,7 @@
 //! process, and gives up on a module that hangs.
 
 pub(crate) mod database;
+mod restorable;
 mod secure_element;
 
 use std::fmt::Write;
@@ -28,7 +29,7 @@ use crate::config::{Pkcs11Uri, PrivateKey, Rotation, RuntimeDirectory, Settings,
 use crate::credentials::certificate::Certificate;
 use crate::credentials::fetch;
 use crate::credentials::key;
-use crate::credentials::{FailureClass, FetchFailure, delivery, tls};
+use crate::credentials::{FailureClass, FetchFailure, Grant, delivery, tls};
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{Configuration, Finding, Found, Surroundings, Variables};
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
@@ -110,8 +111,9 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
             sqlite(SqliteVersion::linked(), linked_gives_pages()),
         ),
     ];
-    let databases = database::checks(settings, runtime, configuration.as_ref().ok(), found);
-    checks.extend(databases);
+    checks.push(restorable::planned(settings, version));
+    let known = configuration.as_ref().ok();
+    checks.extend(database::checks(settings, runtime, known, found.clone()));
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
         if secure_element::is_behind(&uri.module_path) {
@@ -125,7 +127,11 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
         checks.push(Check::new("environment_file", in_memory(environment_file)));
     }
     if online {
-        checks.push(Check::new("fetch", fetch_once(settings, runtime)));
+        let granted = access::fetch(settings, runtime);
+        checks.push(Check::new("fetch", fetched(&granted)));
+        if let (Some(known), Ok(grant)) = (known, &granted) {
+            checks.extend(restorable::online(settings, runtime, grant, known, found));
+        }
     }
     checks
 }
@@ -458,8 +464,8 @@ fn in_memory(file: &Path) -> Outcome {
     }
 }
 
-fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
-    match access::fetch(settings, runtime) {
+fn fetched(granted: &Result<Grant, FetchFailure>) -> Outcome {
+    match granted {
         Ok(grant) => Outcome::Pass(format!(
             "the provider granted credentials to {} for {} s",
             grant.thing_name,
@@ -473,7 +479,7 @@ fn fetch_once(settings: &Settings, runtime: &RuntimeDirectory) -> Outcome {
                 FailureClass::WrongPin => "put the right PIN into the file",
                 FailureClass::Transient => "check the network and [credentials] endpoint",
             };
-            fail(failure.message, next)
+            fail(&failure.message, next)
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::answer::{Position, SyncFailure};
+use crate::litestream::bucket::Commands;
 use crate::litestream::chain::PlanFailure;
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{self, Configuration};
@@ -316,15 +317,16 @@ impl Litestream {
 
     fn plan_step(&self, database: Database, context: &Context) -> Result<Step, String> {
         let variables = context.variables()?;
+        let litestream = Replicate::parse(context.command())?;
+        let path = context.paths.in_litestream(database);
+        let own = own_configuration(database, context)?;
+        let nowhere = context.runtime.file(NO_COPY);
         let question = bucket::Question {
-            litestream: &Replicate::parse(context.command())?,
-            database: context.paths.in_litestream(database),
-            own: own_configuration(database, context)?,
+            commands: Commands::of(&litestream, path, own.as_deref(), &nowhere),
             state: self.state(database, context),
             record: context.runtime.file(&format!("listed-{}.json", database.0)),
-            nowhere: context.runtime.file(NO_COPY),
         };
-        Ok(bucket::look(&question, delivery::lines(&variables)))
+        Ok(bucket::look(path, &question, delivery::lines(&variables)))
     }
 
     pub(super) fn abandon_plan(&mut self, database: Database, leftovers: &mut Leftovers) {
