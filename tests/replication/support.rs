@@ -242,8 +242,10 @@ pub(crate) fn litestreams(site: &Site) -> Vec<i32> {
             let pid = process.file_name().to_str()?.parse().ok()?;
             let line = fs::read_to_string(process.path().join("cmdline")).ok()?;
             let mut words = line.split('\0');
+            // One that plans a restore replicates nothing.
             let is_litestream = words.next()?.ends_with("/litestream");
-            (is_litestream && words.any(|word| word.starts_with(&folder))).then_some(pid)
+            let replicates = is_litestream && words.next()? == "replicate";
+            (replicates && words.any(|word| word.starts_with(&folder))).then_some(pid)
         })
         .collect()
 }
