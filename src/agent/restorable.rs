@@ -316,6 +316,10 @@ impl Restorable {
         self.due = now;
         self.trouble = result.err();
         if self.trouble.is_none() {
+            // Only a plan shows whether it has to be made again.
+            if let Some(seen) = &mut self.seen {
+                seen.is_confirmed = false;
+            }
             return;
         }
         let wait = MEND_RETRY.saturating_mul(2_u32.saturating_pow(self.unmended));

@@ -117,6 +117,22 @@ fn what_is_seen_twice_is_mended_once_per_pace() {
 }
 
 #[test]
+fn a_snapshot_that_was_made_is_not_made_again_before_a_plan_shows_that_it_has_to_be() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    case.restorable.begin_mending(at(40));
+    case.restorable.snapshotted(Ok(()), at(50));
+    let denied = Err(PlanFailure::Failed("403".to_owned()));
+    case.look(denied, at(50));
+    assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+    assert!(case.restorable.is_broken(), "nothing showed otherwise");
+    case.look(listed(Chain::Nothing), at(50) + PACE);
+    assert_eq!(case.restorable.mends_at(), at(40) + PACE);
+}
+
+#[test]
 fn a_snapshot_that_fails_is_tried_again_ever_later() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));
