@@ -249,9 +249,10 @@ impl Restorable {
         self.trouble = None;
         self.due = now + pace;
         match (Fault::of(listing, asked.proved), listing.chain) {
-            (Some(fault), _) => self.sees(fault, now, out),
+            (Some(fault), _) if fault.is_strangers() => self.sees(fault, now, out),
             // What two devices wrote stays a mixture.
-            (None, _) if self.is_shared() => {}
+            _ if self.is_shared() => {}
+            (Some(fault), _) => self.sees(fault, now, out),
             (None, Chain::Whole(holdings)) => {
                 self.known = Some((holdings, now));
                 self.unmended = 0;
@@ -392,6 +393,9 @@ impl Restorable {
             is_confirmed: before.is_some(),
         });
         self.known = None;
+        if fault.is_strangers() && self.mend == Mend::Wanted {
+            self.mend = Mend::No;
+        }
         if before.is_none() {
             let pace = self.pace.unwrap_or(CONFIRMATION);
             self.due = now + CONFIRMATION.min(pace);

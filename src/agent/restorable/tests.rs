@@ -184,8 +184,29 @@ fn a_prefix_that_another_device_writes_to_is_never_mended_nor_trusted_again() {
         assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
         case.look(whole(7), at(40) + PACE);
         assert_eq!(case.restorable.state(), Restorability::Shared);
+        for later in [2, 3] {
+            case.look(listed(Chain::Nothing), at(40) + PACE * later);
+        }
+        assert_eq!(case.restorable.state(), Restorability::Shared);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
         assert!(case.restorable.problem(at(50)).is_some());
     }
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_is_not_made_once_another_device_is_seen() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    assert!(case.pass(Some(7), at(40) + PACE), "a plan is under way");
+    case.restorable.begin_mending(at(40) + PACE);
+    let seen = Listing {
+        chain: Chain::Nothing,
+        stranger: Some(Stranger::Ahead { at: 8 }),
+    };
+    case.planned(Ok(seen), at(41) + PACE);
+    assert!(!case.restorable.wants_snapshot());
 }
 
 #[test]
