@@ -183,6 +183,9 @@ impl Replicator {
             Phase::Running | Phase::Preparing | Phase::Starting(_) => {
                 self.process.ended(turn.now);
                 self.stop_began = Some(turn.now);
+                for watched in turn.databases.iter_mut() {
+                    watched.restorable.puts_snapshot_off(turn.now);
+                }
                 self.wait_to_start(format!("Litestream exited ({how})"), turn);
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}

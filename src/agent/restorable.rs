@@ -295,6 +295,14 @@ impl Restorable {
         self.mend_allowed = now + pace;
     }
 
+    /// Litestream ended before it was stopped for that.
+    pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
+        if self.mend == Mend::Wanted {
+            self.mend = Mend::No;
+            self.mend_allowed = now;
+        }
+    }
+
     pub(super) fn wants_snapshot(&self) -> bool {
         self.mend == Mend::Wanted
     }

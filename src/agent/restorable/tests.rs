@@ -210,6 +210,18 @@ fn a_snapshot_that_is_wanted_is_not_made_once_another_device_is_seen() {
 }
 
 #[test]
+fn a_snapshot_that_a_death_came_before_is_made_after_the_next_start() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    case.restorable.begin_mending(at(40));
+    case.restorable.puts_snapshot_off(at(41));
+    assert!(!case.restorable.wants_snapshot());
+    assert_eq!(case.restorable.mends_at(), at(41));
+}
+
+#[test]
 fn what_can_not_be_planned_is_told_after_two_paces() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));
