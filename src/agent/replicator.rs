@@ -276,6 +276,9 @@ impl Replicator {
                 Ok(()) => out.info("Litestream has uploaded a new snapshot".to_owned()),
                 Err(cause) => out.warn(format!("a new snapshot could not be uploaded: {cause}")),
             }
+            if result.is_ok() {
+                watched.snapshot_is_made();
+            }
             watched.restorable.snapshotted(result, turn.now);
         }
         self.go_on_reset(turn);
@@ -639,6 +642,7 @@ impl Replicator {
                 // Dropped local state begins anew by itself, and a plan comes after that.
                 watched.restorable.makes_snapshot(!resets);
                 if !resets {
+                    watched.begin_snapshot();
                     turn.out.push(Action::MakeSnapshot(watched.id()));
                 }
             }
