@@ -161,7 +161,7 @@ impl Law for NotHealthy {
     const NAME: &'static str = "healthy: no chain that was seen broken";
 
     fn applies(&self, past: &Past) -> bool {
-        past.shown.is_broken
+        past.shown.is_broken && !past.shown.is_shared
     }
 
     #[inline]
