@@ -504,7 +504,8 @@ impl Law for SeenTwice {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
-            Step::Action(Action::MakeSnapshot(_)) => {
+            // Of a shared prefix another law speaks.
+            Step::Action(Action::MakeSnapshot(_)) if !past.shown.is_shared => {
                 Verdict::of(past.shown.awaits_snapshot(), || format!("{:?}", past.shown))
             }
             _ => Verdict::Silent,
