@@ -15,6 +15,10 @@ use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
 
+/// The reason for a snapshot that was begun without the guard, and did not end.
+const NOT_HELD: &str = "nobody held the WAL when a new snapshot was begun, so what was uploaded before it may not \
+                        continue the replica";
+
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) watch: Watch,
@@ -23,6 +27,8 @@ pub(super) struct Watched {
     pub(super) creation: Creation,
     pub(super) guard: Guard,
     pub(super) restorable: Restorable,
+    /// The snapshot under way holds all that is known to be missing.
+    snapshot_covers: bool,
     /// Why the replica does not follow.
     pub(super) trouble: Option<String>,
     /// It is one of several: what is said of it names it.
@@ -44,6 +50,7 @@ impl Watched {
             creation: Creation::new(),
             guard: Guard::default(),
             restorable: Restorable::new(),
+            snapshot_covers: false,
             trouble: None,
             has_siblings: false,
             asks_row_before: false,
@@ -144,6 +151,24 @@ impl Watched {
             .proof()
             .filter(|_| can)
             .map(|proof| proof.position.replicated)
+    }
+
+    /// A snapshot is about to be made. Where nobody holds the WAL, it may have been reset, and nobody
+    /// examines it: the transactions that are uploaded before the snapshot may not continue the replica.
+    pub(super) fn begin_snapshot(&mut self) {
+        let ledger = &mut self.replica.ledger;
+        self.snapshot_covers = !ledger.is_broken();
+        if self.snapshot_covers && self.guard.held_since().is_none() {
+            ledger.breaks(NOT_HELD);
+        }
+    }
+
+    /// It holds the whole database: what was found to be missing since it began is in it.
+    pub(super) fn snapshot_is_made(&mut self) {
+        let covers = std::mem::take(&mut self.snapshot_covers);
+        if covers && self.replica.ledger.is_broken() {
+            self.replica.ledger.begins_anew();
+        }
     }
 
     /// It needs nothing, or Litestream followed at its last answer.

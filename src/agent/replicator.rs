@@ -183,6 +183,9 @@ impl Replicator {
             Phase::Running | Phase::Preparing | Phase::Starting(_) => {
                 self.process.ended(turn.now);
                 self.stop_began = Some(turn.now);
+                for watched in turn.databases.iter_mut() {
+                    watched.restorable.puts_snapshot_off(turn.now);
+                }
                 self.wait_to_start(format!("Litestream exited ({how})"), turn);
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Resetting { .. } | Phase::Down => {}
@@ -272,6 +275,9 @@ impl Replicator {
             match &result {
                 Ok(()) => out.info("Litestream has uploaded a new snapshot".to_owned()),
                 Err(cause) => out.warn(format!("a new snapshot could not be uploaded: {cause}")),
+            }
+            if result.is_ok() {
+                watched.snapshot_is_made();
             }
             watched.restorable.snapshotted(result, turn.now);
         }
@@ -636,6 +642,7 @@ impl Replicator {
                 // Dropped local state begins anew by itself, and a plan comes after that.
                 watched.restorable.makes_snapshot(!resets);
                 if !resets {
+                    watched.begin_snapshot();
                     turn.out.push(Action::MakeSnapshot(watched.id()));
                 }
             }

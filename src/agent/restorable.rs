@@ -295,7 +295,8 @@ impl Restorable {
 
     /// The chain is known to be broken, and a new snapshot may mend it.
     pub(super) fn mends_at(&self) -> BootTime {
-        let is_due = |seen: &Seen| seen.is_confirmed() && !seen.fault.is_strangers();
+        let is_due =
+            |seen: &Seen| seen.is_confirmed() && !seen.is_mended && !seen.fault.is_strangers();
         match self.seen.filter(is_due) {
             Some(_) if self.mend == Mend::No => self.mend_allowed,
             _ => BootTime::NEVER,
@@ -312,6 +313,14 @@ impl Restorable {
         self.mend = Mend::Wanted;
         let pace = self.pace.unwrap_or_default().max(LEAST_MEND_PACE);
         self.mend_allowed = now + pace;
+    }
+
+    /// Litestream ended before it was stopped for that.
+    pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
+        if self.mend == Mend::Wanted {
+            self.mend = Mend::No;
+            self.mend_allowed = now;
+        }
     }
 
     pub(super) fn wants_snapshot(&self) -> bool {
@@ -336,6 +345,7 @@ impl Restorable {
         self.due = now;
         self.trouble = result.err();
         if self.trouble.is_none() {
+            // Only a plan shows whether it has to be made again.
             if let Some(seen) = &mut self.seen {
                 seen.is_mended = true;
             }
@@ -434,6 +444,9 @@ impl Restorable {
             looks: before.map_or(0, |seen| seen.looks).saturating_add(1),
             is_mended: false,
         };
+        if fault.is_strangers() && self.mend == Mend::Wanted {
+            self.mend = Mend::No;
+        }
         if !seen.is_confirmed() {
             let pace = self.pace.unwrap_or(CONFIRMATION);
             self.due = now + CONFIRMATION.min(pace);

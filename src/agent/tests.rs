@@ -7,6 +7,7 @@ use super::renewal::renewal_age;
 use super::*;
 use crate::credentials::FailureClass;
 use crate::litestream::answer::{Answer, Files, Position};
+use crate::litestream::chain::{Chain, Listing};
 
 mod creation;
 mod following;

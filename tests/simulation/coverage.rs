@@ -11,6 +11,7 @@ use edgerepl::agent::{Action, Activity, Debt, Earlier, Event, Legacy};
 use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl::litestream::answer::SyncFailure;
+use edgerepl::litestream::chain::{Chain, Listing, PlanFailure, Stranger};
 
 /// Names the kinds of a type, in a match that the compiler holds to be complete.
 macro_rules! kinds {
@@ -68,6 +69,16 @@ kinds! {
         ReplicaFound: Event::Looked(_, Ok(true)),
         NoReplicaFound: Event::Looked(_, Ok(false)),
         LookFailed: Event::Looked(_, Err(_)),
+        PlannedAhead: Event::Planned(_, Ok(Listing { stranger: Some(Stranger::Ahead { .. }), .. })),
+        PlannedDiffering: Event::Planned(_, Ok(Listing { stranger: Some(Stranger::Differing { .. }), .. })),
+        PlannedWhole: Event::Planned(_, Ok(Listing { chain: Chain::Whole(_), .. })),
+        PlannedNothing: Event::Planned(_, Ok(Listing { chain: Chain::Nothing, .. })),
+        PlannedHole: Event::Planned(_, Ok(Listing { chain: Chain::Hole { .. }, .. })),
+        PlannedAltered: Event::Planned(_, Ok(Listing { chain: Chain::Altered { .. }, .. })),
+        PlansNothing: Event::Planned(_, Err(PlanFailure::Unsupported)),
+        PlanFailed: Event::Planned(_, Err(PlanFailure::Failed(_))),
+        SnapshotMade: Event::Snapshotted(_, Ok(())),
+        SnapshotFailed: Event::Snapshotted(_, Err(_)),
         GuardTaken: Event::GuardTaken(_, Ok(())),
         GuardRefused: Event::GuardTaken(_, Err(_)),
         WalTooLarge: Event::WalTooLarge(_),
@@ -77,9 +88,10 @@ kinds! {
         NotUnderstood: Event::Understood(Err(_)),
         Reloaded: Event::Reloaded(_),
         Inherited: Event::Inherited(_, _),
+        UnrestorableBefore: Event::Recalled(_, Earlier { is_unrestorable: true, .. }),
         NothingRecalled: Event::Recalled(_, Earlier { debt: Debt::Unknown, .. }),
         NothingOwed: Event::Recalled(_, Earlier { debt: Debt::Nothing, .. }),
-        RowOwed: Event::Recalled(_, Earlier { debt: Debt::Row(_), begins_anew: false }),
+        RowOwed: Event::Recalled(_, Earlier { debt: Debt::Row(_), begins_anew: false, .. }),
         BrokenReplica: Event::Recalled(_, Earlier { begins_anew: true, .. }),
         Terminate: Event::Terminate,
     }
@@ -104,6 +116,7 @@ kinds! {
         List: Action::List,
         ResetState: Action::ResetState(_),
         EmptyWal: Action::EmptyWal(_),
+        RememberUnrestorable: Action::Remember(_, Legacy { is_unrestorable: true, .. }),
         RememberBroken: Action::Remember(_, Legacy { begins_anew: true, .. }),
         RememberUnproved: Action::Remember(_, Legacy { unproved_since: Some(_), .. }),
         RememberProved: Action::Remember(_, Legacy { unproved_since: None, .. }),
@@ -114,6 +127,9 @@ kinds! {
         LookForReplica: Action::LookForReplica(_),
         AbandonLook: Action::AbandonLook(_),
         WriteFirstRow: Action::WriteFirstRow(_),
+        PlanRestore: Action::PlanRestore(_),
+        AbandonPlan: Action::AbandonPlan(_),
+        MakeSnapshot: Action::MakeSnapshot(_),
         Prune: Action::Prune(_),
         TakeGuard: Action::TakeGuard(_),
         ReleaseGuard: Action::ReleaseGuard(_),
@@ -160,11 +176,23 @@ pub(crate) enum Happening {
     OtherInterval,
     RowsOff,
     OtherRotation,
+    OtherPace,
+    PlansOff,
     Unlisted,
     EndedWhileFetching,
     EndedWhileLooking,
     Killed,
     StartedAgain,
+    /// Objects are gone from the bucket or altered, once or again and again, or all is as it was before.
+    ObjectsLost,
+    DeletingRule,
+    RolledBack,
+    ListsRefused,
+    StrangerCame,
+    StrangerWent,
+    PlanHung,
+    CompactionRace,
+    BucketMended,
 }
 
 impl Happening {
@@ -186,11 +214,22 @@ impl Happening {
         Self::OtherInterval,
         Self::RowsOff,
         Self::OtherRotation,
+        Self::OtherPace,
+        Self::PlansOff,
         Self::Unlisted,
         Self::EndedWhileFetching,
         Self::EndedWhileLooking,
         Self::Killed,
         Self::StartedAgain,
+        Self::ObjectsLost,
+        Self::DeletingRule,
+        Self::RolledBack,
+        Self::ListsRefused,
+        Self::StrangerCame,
+        Self::StrangerWent,
+        Self::PlanHung,
+        Self::CompactionRace,
+        Self::BucketMended,
     ];
 }
 

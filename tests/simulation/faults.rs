@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     /// edgerepl is ended, or killed, and started again.
     Ends,
     Kills,
+    /// Objects vanish from the bucket, another device writes to it, or it can't be listed.
+    Bucket,
 }
 
 /// Some of the faults.
@@ -48,7 +50,7 @@ pub(crate) enum Fault {
 pub(crate) struct Faults(u32);
 
 impl Fault {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::Network,
         Self::Provider,
         Self::Key,
@@ -74,6 +76,7 @@ impl Fault {
         Self::OtherConfigurations,
         Self::Ends,
         Self::Kills,
+        Self::Bucket,
     ];
 }
 

@@ -16,6 +16,7 @@ mod guard;
 mod past;
 mod proof;
 mod recovery;
+mod restorable;
 mod start;
 
 pub(crate) use past::{Past, Sight};
@@ -68,7 +69,9 @@ impl Step<'_> {
                 | Event::GuardTaken(of, _)
                 | Event::WalTooLarge(of)
                 | Event::Recalled(of, _)
-                | Event::Inherited(of, _),
+                | Event::Inherited(of, _)
+                | Event::Planned(of, _)
+                | Event::Snapshotted(of, _),
             )
             | Self::Action(
                 Action::Survey(of)
@@ -83,6 +86,9 @@ impl Step<'_> {
                 | Action::LookForReplica(of)
                 | Action::AbandonLook(of)
                 | Action::WriteFirstRow(of)
+                | Action::PlanRestore(of)
+                | Action::AbandonPlan(of)
+                | Action::MakeSnapshot(of)
                 | Action::Prune(of)
                 | Action::TakeGuard(of)
                 | Action::ReleaseGuard(of)
@@ -212,6 +218,18 @@ laws! {
     replication: recovery::Replication,
     hung: recovery::Hung,
     broken_state: recovery::BrokenState,
+    not_healthy: restorable::NotHealthy,
+    shared: restorable::Shared,
+    no_false_alarm: restorable::NoFalseAlarm,
+    loss_remembered: restorable::LossRemembered,
+    one_plan: restorable::OnePlan,
+    planned: restorable::Planned,
+    seen_in_time: restorable::SeenInTime,
+    mended: restorable::Mended,
+    mend_pace: restorable::MendPace,
+    seen_twice: restorable::SeenTwice,
+    not_a_strangers: restorable::NotAStrangers,
+    while_stopped: restorable::WhileStopped,
     asked_end: end::Asked,
     timely_end: end::Timely,
     quiet_end: end::Quiet,
@@ -249,6 +267,11 @@ impl Laws {
     pub(crate) fn overhear(&mut self, step: &Step<'_>, sight: Sight, time: Time) {
         self.past.before(step, sight, time);
         self.past.after(step);
+    }
+
+    /// Plans showed twice that a snapshot has to be made, which is not made yet.
+    pub(crate) fn awaits_snapshot(&self) -> bool {
+        self.past.shown.awaits_snapshot()
     }
 
     /// The first law that was broken.

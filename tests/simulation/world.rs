@@ -5,7 +5,7 @@
 //! judges what the agent does: that is for the laws, which are shown each step.
 //!
 //! Its parts: `device` (power and clocks), `weather` (what fails by itself, and for how long), `cloud`
-//! (AWS and the key), `litestream`, `replica` (Litestream's files and what they are worth), `database`
+//! (AWS and the key), `bucket` (what a restore would find), `litestream`, `replica` (Litestream's files and what they are worth), `database`
 //! (the application's side), `operator` (who reloads, ends and starts edgerepl).
 
 use std::cmp::Reverse;
@@ -21,6 +21,7 @@ use crate::coverage::{Coverage, Happening};
 use crate::faults::{Fault, Faults};
 use crate::laws::{Laws, Record, Sight, Step, Violation};
 
+mod bucket;
 mod cloud;
 mod database;
 mod device;
@@ -61,6 +62,8 @@ enum Coming {
     ResetEnds(u64),
     SurveyEnds(u64),
     EmptyingEnds(u64),
+    PlanEnds(u64),
+    SnapshotEnds(u64),
     Weather(Part),
     ClockStep,
     ClockMended,
@@ -72,6 +75,11 @@ enum Coming {
     GuardLook(usize),
     /// Something happens to Litestream's local state.
     Hurt,
+    /// or in the bucket of the database of that number,
+    BucketHurt(usize),
+    RuleDeletes(usize),
+    ListsAllowed(usize),
+    StrangerGoes(usize),
     PowerCut,
     Sleep,
     Reload,
@@ -112,6 +120,7 @@ pub(crate) struct World {
     litestream: Litestream,
     /// What this device's Litestream understands, and what it is told.
     understands: Rotation,
+    plans_restores: bool,
     yaml_is_unreadable: bool,
     /// The databases that the agent was told of by edgerepl's configuration.
     told: Vec<Watch>,
@@ -191,6 +200,7 @@ impl World {
                 Some(Rotation::Refresh) => Rotation::Refresh,
                 _ => chance.pick(&[Rotation::Restart, Rotation::Refresh]),
             },
+            plans_restores: !chance.one_in(16),
             faults,
             loud,
             time: Duration::ZERO,
@@ -247,6 +257,9 @@ impl World {
         for number in 0..self.databases.len() {
             self.expect_sometime(Coming::Checkpoint(number), SECOND, DAY);
             self.expect_sometime(Coming::Write(number), SECOND, DAY);
+            if self.faults.has(Fault::Bucket) {
+                self.expect_sometime(Coming::BucketHurt(number), HOUR, 60 * DAY);
+            }
         }
     }
 
@@ -312,6 +325,8 @@ impl World {
             Coming::ResetEnds(process) => self.end_reset(process),
             Coming::SurveyEnds(process) => self.end_survey(process),
             Coming::EmptyingEnds(process) => self.end_emptying(process),
+            Coming::PlanEnds(process) => self.end_plan(process),
+            Coming::SnapshotEnds(process) => self.end_snapshot(process),
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
             Coming::ClockMended => self.set_clock(0),
@@ -319,6 +334,10 @@ impl World {
             Coming::Write(number) => self.write(number),
             Coming::GuardLook(number) => self.look_at_wal(number),
             Coming::Hurt => self.hurt(),
+            Coming::BucketHurt(number) => self.hurt_bucket(number),
+            Coming::RuleDeletes(number) => self.delete_by_rule(number),
+            Coming::ListsAllowed(number) => self.allow_lists(number),
+            Coming::StrangerGoes(number) => self.stranger_goes(number),
             Coming::PowerCut => self.cut_power(),
             Coming::Sleep => self.sleep(),
             Coming::Reload => self.reload(),
@@ -392,6 +411,7 @@ impl World {
             Action::AbandonStart => {
                 self.litestream.process = self.new_process();
                 self.litestream.restarts = false;
+                self.abandon_snapshots();
                 self.databases.iter_mut().for_each(Database::abandons_start);
             }
             Action::Survey(of) => self.start_survey(number(of)),
@@ -406,6 +426,9 @@ impl World {
             Action::List => self.list(),
             Action::EmptyWal(of) => self.start_emptying(number(of)),
             Action::ResetState(of) => self.start_reset(number(of)),
+            Action::PlanRestore(of) => self.start_plan(number(of)),
+            Action::AbandonPlan(of) => self.databases[number(of)].bucket.plan = None,
+            Action::MakeSnapshot(of) => self.start_snapshot(number(of)),
             Action::WriteRow(to) => {
                 let event = if !self.weather.disk {
                     Event::Row(to, Err("it is locked".to_owned()))
@@ -581,6 +604,15 @@ impl World {
             restorable_row: database.restorable_row,
             is_blind: database.is_blind,
             damage_is_remembered: database.begins_anew,
+            pace: self.policy.restorable,
+            chain_is_broken: database.bucket.is_broken(),
+            lists_work: self.plans_restores && !database.bucket.refuses_lists,
+            plan_is_under_way: database.bucket.plan.is_some(),
+            snapshot_is_under_way: database.bucket.snapshot.is_some(),
+            any_snapshot_is_under_way: self.databases.iter().any(|d| d.bucket.snapshot.is_some()),
+            any_awaits_snapshot: watched().any(|(number, _)| self.laws[number].awaits_snapshot()),
+            unit_restarts: litestream.restarts,
+            loss_is_remembered: database.is_unrestorable,
             remembered: database
                 .remembered
                 .map(|since| since.map(|since| self.device.booted + since.since_boot())),

@@ -117,6 +117,22 @@ fn what_is_seen_twice_is_mended_once_per_pace() {
 }
 
 #[test]
+fn a_snapshot_that_was_made_is_not_made_again_before_a_plan_shows_that_it_has_to_be() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    case.restorable.begin_mending(at(40));
+    case.restorable.snapshotted(Ok(()), at(50));
+    let denied = Err(PlanFailure::Failed("403".to_owned()));
+    case.look(denied, at(50));
+    assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+    assert!(case.restorable.is_broken(), "nothing showed otherwise");
+    case.look(listed(Chain::Nothing), at(50) + PACE);
+    assert_eq!(case.restorable.mends_at(), at(40) + PACE);
+}
+
+#[test]
 fn a_snapshot_that_fails_is_tried_again_ever_later() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));
@@ -168,6 +184,11 @@ fn a_prefix_that_another_device_writes_to_is_never_mended_nor_trusted_again() {
         assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
         case.look(whole(7), at(40) + PACE);
         assert_eq!(case.restorable.state(), Restorability::Shared);
+        for later in [2, 3] {
+            case.look(listed(Chain::Nothing), at(40) + PACE * later);
+        }
+        assert_eq!(case.restorable.state(), Restorability::Shared);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
         assert!(case.restorable.problem(at(50)).is_some());
     }
 }
@@ -211,6 +232,34 @@ fn an_altered_object_is_looked_at_often_before_it_is_mended_and_no_compaction_hi
     assert_eq!(shared.restorable.mends_at(), BootTime::NEVER);
     shared.look(listed(Chain::Nothing), at(80) + PACE);
     assert_eq!(shared.restorable.state(), Restorability::Shared);
+}
+
+#[test]
+fn a_snapshot_that_is_wanted_is_not_made_once_another_device_is_seen() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    assert!(case.pass(Some(7), at(40) + PACE), "a plan is under way");
+    case.restorable.begin_mending(at(40) + PACE);
+    let seen = Listing {
+        chain: Chain::Nothing,
+        stranger: Some(Stranger::Ahead { at: 8 }),
+    };
+    case.planned(Ok(seen), at(41) + PACE);
+    assert!(!case.restorable.wants_snapshot());
+}
+
+#[test]
+fn a_snapshot_that_a_death_came_before_is_made_after_the_next_start() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Nothing), at(30));
+    case.look(listed(Chain::Nothing), at(40));
+    case.restorable.begin_mending(at(40));
+    case.restorable.puts_snapshot_off(at(41));
+    assert!(!case.restorable.wants_snapshot());
+    assert_eq!(case.restorable.mends_at(), at(41));
 }
 
 #[test]

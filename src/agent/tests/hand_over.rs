@@ -197,3 +197,58 @@ fn a_daemon_that_waits_for_the_last_rows_drops_no_local_state() {
     let ended = story.tell(Event::Exited("exit status: 0".to_owned()));
     assert!(ended.contains(&Action::Exit), "{ended:?}");
 }
+
+/// A child that makes a new snapshot; the guard holds the WAL meanwhile, or can't.
+fn making_a_snapshot(guard: &Result<(), String>) -> Story {
+    let mut story = Story::replicating();
+    story.agent.policy.restorable = Some(HOUR);
+    loop {
+        story.now.boot = story.now.boot.max(story.agent.deadline());
+        let mut actions = VecDeque::from(story.tell(Event::Tick));
+        while let Some(action) = actions.pop_front() {
+            let came_of_it = match action {
+                Action::MakeSnapshot(DB) => return story,
+                Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+                Action::Sync(DB) => story.say(&FOLLOWS),
+                Action::TakeGuard(DB) => Event::GuardTaken(DB, guard.clone()),
+                Action::Terminate => Event::Exited("exit status: 0".to_owned()),
+                Action::PlanRestore(DB) => {
+                    let (chain, stranger) = (Chain::Nothing, None);
+                    Event::Planned(DB, Ok(Listing { chain, stranger }))
+                }
+                _ => continue,
+            };
+            actions.extend(story.tell(came_of_it));
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_nobody_held_the_wal_for_is_either_made_or_followed_by_the_whole_database() {
+    let start = Action::Start(Rotation::Restart);
+    let failed = || Event::Snapshotted(DB, Err("S3 is away".to_owned()));
+    for guard in [Ok(()), Err("the disk is gone".to_owned())] {
+        let mut story = making_a_snapshot(&guard);
+        let is_held = guard.is_ok();
+        assert_eq!(story.agent.glance(story.now).is_broken, !is_held);
+        let done = story.tell(failed());
+        assert_eq!(done.contains(&Action::EmptyWal(DB)), !is_held, "{done:?}");
+        assert_eq!(done.contains(&start), is_held, "{done:?}");
+
+        let mut story = making_a_snapshot(&guard);
+        let done = story.tell(Event::Snapshotted(DB, Ok(())));
+        assert!(done.contains(&start), "{done:?}");
+        assert!(!story.agent.glance(story.now).is_broken);
+    }
+}
+
+#[test]
+fn a_guard_that_a_long_snapshot_outlasts_costs_no_second_upload() {
+    let mut story = making_a_snapshot(&Ok(()));
+    story.now.boot = story.now.boot + 5 * MINUTE + SECOND;
+    assert!(story.tell(Event::Tick).contains(&Action::AbandonGuard(DB)));
+    assert!(story.agent.glance(story.now).is_broken);
+    story.tell(Event::WalEmptied(DB, Err("Litestream reads it".to_owned())));
+    let done = story.tell(Event::Snapshotted(DB, Ok(())));
+    assert!(done.contains(&Action::Start(Rotation::Restart)), "{done:?}");
+}

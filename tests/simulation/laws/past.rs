@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use edgerepl::agent::{Action, Event, Glance};
 
+use super::restorable::Shown;
 use super::{Step, follows};
 use crate::world::Time;
 
@@ -63,6 +64,21 @@ pub(crate) struct Sight {
     pub(crate) remembered: Option<Option<Time>>,
     /// And that Litestream has to upload the whole database.
     pub(crate) damage_is_remembered: bool,
+    /// How often a restore is planned.
+    pub(crate) pace: Option<Duration>,
+    /// A restore would not bring all back, or another device writes to the prefix.
+    pub(crate) chain_is_broken: bool,
+    /// Litestream can list the bucket, and may.
+    pub(crate) lists_work: bool,
+    pub(crate) plan_is_under_way: bool,
+    pub(crate) snapshot_is_under_way: bool,
+    pub(crate) any_snapshot_is_under_way: bool,
+    /// Of any database that is watched plans showed twice that a snapshot has to be made.
+    pub(crate) any_awaits_snapshot: bool,
+    /// systemd starts Litestream.
+    pub(crate) unit_restarts: bool,
+    /// The next run is to be told that no restore brings all back.
+    pub(crate) loss_is_remembered: bool,
 }
 
 /// What was, up to now.
@@ -98,6 +114,8 @@ pub(crate) struct Past {
     pub(super) guard_is_spent: bool,
     /// Up to when Litestream was shown to follow.
     pub(super) followed: Time,
+    /// What plans have shown.
+    pub(super) shown: Shown,
 }
 
 impl Past {
@@ -126,6 +144,7 @@ impl Past {
             guard_failed: None,
             guard_is_spent: false,
             followed: Duration::ZERO,
+            shown: Shown::default(),
         }
     }
 
@@ -163,6 +182,8 @@ impl Past {
     pub(super) fn after(&mut self, step: &Step<'_>) {
         match step {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
+            Step::Action(Action::PlanRestore(_)) => self.shown.asks(),
+            Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
             Step::Action(Action::Survey(_)) => self.is_about_to_stop |= self.sight.litestream_is_up,
             Step::Action(Action::TakeGuard(_)) => self.guard_since = Some(self.time),
             Step::Action(Action::AbandonGuard(_)) => {
@@ -221,6 +242,7 @@ impl Past {
     }
 
     fn hear(&mut self, event: &Event) {
+        self.shown.hear(event, self.sight.pace, self.time);
         match event {
             Event::Fetched(Ok(_)) => {
                 self.grants += 1;
@@ -249,5 +271,6 @@ impl Past {
             self.followed = self.followed.max(self.time.saturating_sub(age));
         }
         self.glance = Some(*glance);
+        self.shown.look(glance, self.sight.pace, self.time);
     }
 }

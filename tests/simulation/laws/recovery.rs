@@ -80,6 +80,7 @@ impl Law for Credentials {
 #[derive(Debug, Default)]
 pub(super) struct Replication {
     was_well: bool,
+    was_hurt: bool,
     last_well: Time,
     last_hurt: Time,
 }
@@ -98,12 +99,15 @@ impl Law for Replication {
             return Verdict::Silent;
         };
         let sight = &past.sight;
-        // What is known to be broken is begun anew at a pace of its own.
+        // What is known to be broken is begun anew at a pace of its own, and so is what can't be restored.
         let is_hurt = sight.state_is_corrupt
             || sight.wal_stays
             || sight.litestream_is_stuck
-            || glance.is_broken;
-        if is_hurt || past.is_new_database {
+            || glance.is_broken
+            || past.shown.is_unsettled()
+            || sight.any_snapshot_is_under_way;
+        let is_hurt = is_hurt || past.is_new_database;
+        if std::mem::replace(&mut self.was_hurt, is_hurt) || is_hurt {
             self.last_hurt = past.time;
         }
         // What somebody has to mend, who is told of it.
@@ -127,6 +131,7 @@ impl Law for Replication {
 /// In fair weather a Litestream that hangs is restarted.
 #[derive(Debug, Default)]
 pub(super) struct Hung {
+    was_corrupt: bool,
     last_unstuck: Time,
     last_corrupt: Time,
 }
@@ -151,7 +156,9 @@ impl Law for Hung {
         if !past.sight.litestream_is_stuck {
             self.last_unstuck = past.time;
         }
-        if past.sight.state_is_corrupt || past.sight.wal_stays {
+        let is_corrupt = past.sight.state_is_corrupt || past.sight.wal_stays;
+        let is_corrupt = is_corrupt || past.sight.any_snapshot_is_under_way;
+        if std::mem::replace(&mut self.was_corrupt, is_corrupt) || is_corrupt {
             self.last_corrupt = past.time;
         }
         match past.fair_since() {
@@ -182,7 +189,8 @@ impl Law for BrokenState {
 
     fn applies(&self, past: &Past) -> bool {
         let is_broken = past.sight.state_is_corrupt || past.sight.wal_stays;
-        past.fair_since().is_some() && is_broken
+        // What another device wrote, too, is left alone.
+        past.fair_since().is_some() && is_broken && !past.shown.is_shared()
     }
 
     #[inline]

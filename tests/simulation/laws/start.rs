@@ -64,7 +64,8 @@ impl Law for LiveCredentials {
 }
 
 /// One restart a rotation, and none where Litestream asks by itself; but one that does not follow is
-/// restarted after a while, and seldom again, and one for which there is another database at once.
+/// restarted after a while, and seldom again, and one for which there is another database at once, and one
+/// beside which no snapshot can be made.
 /// What does not follow and what hangs have an hour each: which of them a restart was for, the agent alone
 /// knows, and two in an hour are one of each at the most.
 #[derive(Debug, Default)]
@@ -138,7 +139,8 @@ impl ReasonToStop {
         let serves_another = past.sight.set_changed >= started;
         let asks = past.sight.litestream_asks;
         let is_again = past.grants == self.stopped_for;
-        if is_rescue && (asks || is_again) {
+        let mends = past.sight.any_awaits_snapshot;
+        if is_rescue && !mends && (asks || is_again) {
             // It was decided before a sleep, perhaps, from which the hour counts.
             let awake = past.slept_until + Duration::from_secs(60);
             self.rescued = match past.time > awake {
@@ -148,7 +150,7 @@ impl ReasonToStop {
         }
         self.stopped_for = past.grants;
         Verdict::of(
-            is_rescue || serves_another || !asks && !is_again,
+            is_rescue || serves_another || mends || !asks && !is_again,
             || match asks {
                 true => "it asks for new credentials by itself, and was stopped".to_owned(),
                 false => "it was stopped a second time for the same credentials".to_owned(),

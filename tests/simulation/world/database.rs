@@ -9,6 +9,7 @@ use std::time::Duration;
 use edgerepl::agent::{Debt, Earlier, Event};
 use edgerepl::clock::BootTime;
 
+use super::bucket::Bucket;
 use super::replica::{Replica, Wound};
 use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World, id};
 use crate::coverage::Happening;
@@ -35,6 +36,8 @@ pub(super) struct Database {
     pub(super) guard: bool,
     /// The WAL was to be emptied, and could not be.
     pub(super) wal_stays: bool,
+    /// It is being emptied, and a snapshot was made meanwhile.
+    pub(super) emptying_is_needless: bool,
     pub(super) corrupt: bool,
     /// The control socket took no question about it the last time.
     pub(super) was_busy: bool,
@@ -51,6 +54,7 @@ pub(super) struct Database {
     /// It is there.
     pub(super) there: bool,
     pub(super) replica: Replica,
+    pub(super) bucket: Bucket,
     pub(super) rows: i64,
     /// When the last row was written, and the one before it.
     last_row: Option<Time>,
@@ -64,9 +68,10 @@ pub(super) struct Database {
     pub(super) is_blind: bool,
     wal: u64,
     /// What edgerepl left for its next run: of this boot since when a row is not proved, and whether
-    /// Litestream has to begin anew.
+    /// Litestream has to begin anew, and the bucket is known to hold no restore.
     pub(super) remembered: Option<Option<BootTime>>,
     pub(super) begins_anew: bool,
+    pub(super) is_unrestorable: bool,
 }
 
 impl Database {
@@ -82,6 +87,7 @@ impl Database {
             was_surveyed: false,
             guard: false,
             wal_stays: false,
+            emptying_is_needless: false,
             corrupt: false,
             was_busy: false,
             sync: None,
@@ -93,6 +99,7 @@ impl Database {
             followed: Duration::ZERO,
             there,
             replica: Replica::new(),
+            bucket: Bucket::new(),
             rows: 0,
             last_row: None,
             row_before: None,
@@ -104,6 +111,7 @@ impl Database {
             wal: 0,
             remembered: None,
             begins_anew: false,
+            is_unrestorable: false,
         }
     }
 
@@ -122,6 +130,7 @@ impl Database {
                 Some(Some(since)) => Debt::Row(boot.since(since)),
             },
             begins_anew: self.begins_anew,
+            is_unrestorable: self.is_unrestorable,
         }
     }
 
@@ -148,6 +157,17 @@ impl Database {
     /// Litestream takes and uploads what there is; false where it can't.
     pub(super) fn replicate(&mut self) -> bool {
         let done = self.replica.sync(self.commits).is_ok();
+        self.counts_missing();
+        done
+    }
+
+    /// The bucket has a snapshot of what Litestream uploaded last.
+    pub(super) fn is_uploaded_whole(&mut self) {
+        self.replica.is_uploaded_whole();
+        self.counts_missing();
+    }
+
+    fn counts_missing(&mut self) {
         self.is_blind &= self.replica.is_doubtful();
         if self.replica.is_sound {
             let held = self.replica.commits;
@@ -160,7 +180,6 @@ impl Database {
                 self.restorable_row = row;
             }
         }
-        done
     }
 
     /// When the oldest row was written that no restore brings back; without rows, anything.
@@ -285,7 +304,8 @@ impl World {
 
     pub(super) fn litestream_holds_wal(&self, number: usize) -> bool {
         let database = &self.databases[number];
-        self.litestream.up && database.is_served && database.holds_wal_from <= self.time
+        let runs = self.litestream.up && database.is_served;
+        runs && database.holds_wal_from <= self.time || database.bucket.holds_wal(self.time)
     }
 
     /// Heartbeat rows show what is replicated of it.

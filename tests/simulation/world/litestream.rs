@@ -370,6 +370,7 @@ impl World {
     pub(super) fn start_emptying(&mut self, number: usize) {
         let process = self.new_process();
         self.databases[number].emptying = Some(process);
+        self.databases[number].emptying_is_needless = false;
         if !self.strikes(Fault::BadStarts, 50) {
             let wait = self.chance.scale(SECOND / 100, 5 * MINUTE);
             self.expect(Coming::EmptyingEnds(process), wait);
@@ -383,7 +384,8 @@ impl World {
         };
         let is_held = self.databases[number].guard || self.litestream_holds_wal(number);
         let stays = is_held || !self.weather.disk || self.strikes(Fault::Busy, 20);
-        self.databases[number].wal_stays = stays;
+        let database = &mut self.databases[number];
+        database.wal_stays = stays && !database.emptying_is_needless;
         let emptied = match stays {
             true => Err("it is read".to_owned()),
             false => {

@@ -24,6 +24,17 @@ const INTERVALS: [Option<Duration>; 6] = [
     Some(Duration::from_secs(6 * 3600)),
 ];
 
+/// How often a restore is planned.
+const PACES: [Option<Duration>; 7] = [
+    None,
+    None,
+    Some(MINUTE),
+    Some(HOUR),
+    Some(DAY),
+    Some(DAY),
+    Some(Duration::from_secs(30 * 86_400)),
+];
+
 pub(super) fn policy(chance: &mut Chance) -> Policy {
     Policy {
         renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
@@ -35,14 +46,16 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
             SupervisorKind::Systemd,
         ]),
         rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
+        restorable: chance.pick(&PACES),
         // Who is watched is the world's affair.
         databases: Vec::new(),
     }
 }
 
-/// Litestream is asked each half minute, or more often.
+/// Litestream is asked each half minute, or more often, or a restore is planned each minute.
 pub(super) fn is_busy(policy: &Policy) -> bool {
-    policy.heartbeat.is_none_or(|interval| interval < MINUTE)
+    let asks = policy.heartbeat.is_none_or(|interval| interval < MINUTE);
+    asks || policy.restorable == Some(MINUTE)
 }
 
 impl World {
@@ -116,6 +129,7 @@ impl World {
     pub(super) fn remember(&mut self, number: usize, legacy: Legacy) {
         self.databases[number].remembered = Some(legacy.unproved_since);
         self.databases[number].begins_anew = legacy.begins_anew;
+        self.databases[number].is_unrestorable = legacy.is_unrestorable;
     }
 
     fn change_policy(&mut self) {
@@ -140,6 +154,13 @@ impl World {
         }
         if policy.rotation != self.policy.rotation {
             self.coverage.happened(Happening::OtherRotation);
+        }
+        if policy.restorable != self.policy.restorable {
+            let what = match policy.restorable {
+                Some(_) => Happening::OtherPace,
+                None => Happening::PlansOff,
+            };
+            self.coverage.happened(what);
         }
         self.policy = policy;
         if self.chance.one_in(3) {
@@ -190,6 +211,7 @@ impl World {
             Action::Probe
             | Action::ResetState(_)
             | Action::EmptyWal(_)
+            | Action::MakeSnapshot(_)
             | Action::LookForReplica(_) => 10,
             _ => 3000,
         };
@@ -245,11 +267,13 @@ impl World {
         self.runs = false;
         self.news.clear();
         self.litestream.loses_daemon(self.cloud.granted_until);
+        self.abandon_snapshots();
         self.cloud.forget();
         for database in &mut self.databases {
             database.abandons_start();
             database.sync = None;
             database.look = None;
+            database.bucket.plan = None;
             database.was_surveyed = false;
             database.is_listed = false;
             database.guard = false;

@@ -187,6 +187,19 @@ impl Replica {
         Ok(())
     }
 
+    /// The last number that S3 has.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// S3 has a snapshot of the whole database, as of the last number: what was wrong before it is not read
+    /// any more.
+    pub(crate) fn is_uploaded_whole(&mut self) {
+        self.is_sound = true;
+        self.is_suspect = false;
+        self.commits = self.newest_file.map_or(0, |file| file.commits);
+    }
+
     /// What a sync is answered with, by an agent that has `seen` this transaction before.
     pub(crate) fn answer(&self, seen: Option<u64>, commits: u64) -> Answer {
         let mark = |number: u64| self.files.get(&number).map(|file| file.mark);

@@ -1,0 +1,565 @@
+//! Laws of the plans of a restore, and of what follows from them.
+
+use std::time::Duration;
+
+use edgerepl::agent::{Action, Activity, Event, Glance};
+use edgerepl::litestream::chain::{Chain, Listing};
+
+use super::{Law, Past, Step, Time, Verdict, follows};
+
+/// A plan may take so long.
+const PLAN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The first one of a run may come so long after Litestream follows.
+const SPREAD: Duration = Duration::from_secs(30);
+
+/// One that failed is tried again so soon, or within a pace.
+const PLAN_RETRY: Duration = Duration::from_secs(3600);
+
+/// No two snapshots are made in less, whatever the pace.
+const LEAST_PACE: Duration = Duration::from_secs(60);
+
+/// A snapshot that failed is made again after that, or within a pace.
+const MEND_RETRY: Duration = Duration::from_secs(300);
+
+/// A row, a sync and a stop come before a snapshot, of a Litestream that not even SIGKILL ends at once.
+const MEND_LIMIT: Duration = Duration::from_secs(300);
+
+/// Credentials that end sooner are not worth a stop.
+const LEAST_TERM: Duration = Duration::from_secs(10);
+
+/// What plans have shown of a database, in this run.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// The last transaction that was proved when the plan was asked for that is under way.
+    proved: Option<u64>,
+    is_asked: bool,
+    /// The last plan, or what an earlier run left, showed that no restore brings all back.
+    is_broken: bool,
+    /// So many plans did, since the last one that showed all there, or since a snapshot was made.
+    times: u32,
+    /// Since it has to be mended.
+    twice: Option<Time>,
+    is_shared: bool,
+    /// When the last plan succeeded, and when the last one failed since.
+    planned: Option<Time>,
+    failed: Option<Time>,
+    /// Since when Litestream is being stopped, at which pace, and whether a snapshot was to be made then.
+    stopping: Option<Stopping>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stopping {
+    since: Time,
+    pace: Option<Duration>,
+    awaited: bool,
+}
+
+impl Shown {
+    /// A plan is asked for: the look that follows shows what is proved.
+    pub(super) fn asks(&mut self) {
+        self.is_asked = true;
+    }
+
+    pub(super) fn fails(&mut self, time: Time) {
+        self.failed = Some(time);
+    }
+
+    pub(super) fn hear(&mut self, event: &Event, pace: Option<Duration>, time: Time) {
+        match event {
+            Event::Recalled(_, earlier) => {
+                *self = Self {
+                    is_broken: earlier.is_unrestorable && pace.is_some(),
+                    stopping: self.stopping,
+                    ..Self::default()
+                };
+            }
+            Event::Reloaded(policy) if policy.restorable.is_none() => {
+                *self = Self {
+                    stopping: self.stopping,
+                    ..Self::default()
+                };
+            }
+            Event::Planned(_, Ok(listing)) => {
+                self.planned = Some(time);
+                self.failed = None;
+                match self.is_whole(listing) {
+                    true => {
+                        self.is_broken = self.is_shared;
+                        self.times = 0;
+                    }
+                    false => {
+                        self.is_broken = true;
+                        self.is_shared |= listing.stranger.is_some();
+                        self.times += 1;
+                    }
+                }
+                let is_to_be_mended = self.times > 1 && !self.is_shared;
+                self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
+            }
+            Event::Planned(_, Err(_)) => self.fails(time),
+            // The next plan shows whether that mended it.
+            Event::Snapshotted(_, Ok(())) => {
+                self.times = self.times.min(1);
+                self.twice = None;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn look(&mut self, glance: &Glance, pace: Option<Duration>, time: Time) {
+        if std::mem::take(&mut self.is_asked) {
+            self.proved = glance.proof.map(|proof| proof.position.replicated);
+        }
+        self.stopping = match glance.replication {
+            Activity::Stopping => self.stopping.or(Some(Stopping {
+                since: time,
+                pace,
+                awaited: self.twice.is_some(),
+            })),
+            _ => None,
+        };
+    }
+
+    /// A snapshot has to be made, or had to be when the stop under way began.
+    pub(super) fn awaits_snapshot(&self) -> bool {
+        self.twice.is_some() || self.stopping.is_some_and(|stopping| stopping.awaited)
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// It can't be restored, or the last plan failed.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_broken || self.failed.is_some()
+    }
+
+    /// When the stop began that was for a snapshot, and at which pace.
+    fn began(&self, past: &Past) -> (Time, Duration) {
+        let (since, pace) = match self.stopping {
+            Some(stopping) => (stopping.since, stopping.pace),
+            None => (past.time, past.sight.pace),
+        };
+        (since, pace.unwrap_or_default().max(LEAST_PACE))
+    }
+
+    fn is_whole(&self, listing: &Listing) -> bool {
+        let Chain::Whole(holdings) = listing.chain else {
+            return false;
+        };
+        let is_all = self.proved.is_none_or(|proved| holdings.last >= proved);
+        is_all && listing.stranger.is_none()
+    }
+}
+
+/// A database whose chain was seen broken is not healthy, until a plan shows it whole.
+#[derive(Debug, Default)]
+pub(super) struct NotHealthy;
+
+impl Law for NotHealthy {
+    const NAME: &'static str = "healthy: no chain that was seen broken";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.is_broken && !past.shown.is_shared
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if self.applies(past) => {
+                let is_told = glance.is_unrestorable && !glance.is_healthy;
+                Verdict::of(is_told, || format!("{glance:?}"))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// What two devices wrote is a mixture, whatever a later plan shows.
+#[derive(Debug, Default)]
+pub(super) struct Shared;
+
+impl Law for Shared {
+    const NAME: &'static str = "a prefix once shared is never healthy";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.is_shared
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if self.applies(past) => {
+                let is_told = glance.is_unrestorable && !glance.is_healthy;
+                Verdict::of(is_told, || format!("{glance:?}"))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// No chain is called broken that no plan showed so, in this run or an earlier one.
+#[derive(Debug, Default)]
+pub(super) struct NoFalseAlarm;
+
+impl Law for NoFalseAlarm {
+    const NAME: &'static str = "no chain is called broken that was seen whole";
+
+    fn applies(&self, past: &Past) -> bool {
+        !past.shown.is_broken
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if self.applies(past) => {
+                Verdict::of(!glance.is_unrestorable, || format!("{:?}", past.shown))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// Whatever ends edgerepl, it is kept that no restore brings all back.
+#[derive(Debug, Default)]
+pub(super) struct LossRemembered;
+
+impl Law for LossRemembered {
+    const NAME: &'static str = "what can't be restored is remembered";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.is_broken
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(_) if self.applies(past) => {
+                Verdict::is_kept(past.sight.loss_is_remembered, "nobody would know")
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// One plan at a time, of a Litestream that runs, and given up for its limit alone.
+#[derive(Debug, Default)]
+pub(super) struct OnePlan {
+    asked: Time,
+}
+
+impl Law for OnePlan {
+    const NAME: &'static str = "one plan at a time, while Litestream runs";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.sight.pace.is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let sight = &past.sight;
+        match step {
+            Step::Action(Action::PlanRestore(_)) => {
+                self.asked = past.time;
+                let runs = sight.litestream_is_up && !sight.stop_was_asked;
+                let is_alone = !sight.plan_is_under_way;
+                Verdict::of(
+                    runs && is_alone && sight.pace.is_some() && past.end_asked.is_none(),
+                    || format!("{sight:?}"),
+                )
+            }
+            Step::Action(Action::AbandonPlan(_)) => {
+                let took = past.time - self.asked;
+                Verdict::of(took >= PLAN_LIMIT || sight.pace.is_none(), || {
+                    format!("it was given up after {took:?}")
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// Since when nothing is in the way of a plan.
+#[derive(Debug, Default)]
+struct Way {
+    was_open: bool,
+    /// When something last was.
+    last_barred: Time,
+    /// When the last plan failed, whatever came since.
+    last_failed: Time,
+}
+
+impl Way {
+    /// When a plan was made at the latest that was due at that time.
+    fn limit(&self, due: Time, pace: Duration, fair: Time, past: &Past) -> Time {
+        let again = self.last_failed + pace.min(PLAN_RETRY);
+        let due = due.max(self.last_barred).max(fair).max(again);
+        due.max(past.database_changed) + PLAN_LIMIT + SPREAD
+    }
+
+    fn look(&mut self, glance: &Glance, past: &Past) {
+        let is_open = follows(glance)
+            && glance.proof.is_some()
+            && !glance.is_broken
+            && glance.credentials_left.is_some()
+            && past.sight.lists_work;
+        // Between two looks nothing changes.
+        if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
+            self.last_barred = past.time;
+        }
+        self.last_failed = past.shown.failed.unwrap_or_default().max(self.last_failed);
+    }
+
+    fn is_open(past: &Past) -> bool {
+        let plans = past.sight.pace.is_some() && past.sight.lists_work;
+        plans && past.fair_since().is_some() && past.glance.as_ref().is_some_and(follows)
+    }
+}
+
+/// In fair weather a restore is planned at each pace.
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    way: Way,
+}
+
+impl Law for Planned {
+    const NAME: &'static str = "fair weather: a restore is planned";
+
+    fn applies(&self, past: &Past) -> bool {
+        Way::is_open(past)
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            return Verdict::Silent;
+        };
+        self.way.look(glance, past);
+        match (past.fair_since(), past.sight.pace) {
+            (Some(fair), Some(pace)) if self.applies(past) => {
+                let due = past.shown.planned.map_or(past.began, |at| at + pace);
+                let limit = self.way.limit(due, pace, fair, past);
+                Verdict::of(past.time <= limit, || {
+                    format!("none since {:?}: {glance:?}", past.shown.planned)
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// In fair weather a chain that is broken is seen broken within a pace.
+#[derive(Debug, Default)]
+pub(super) struct SeenInTime {
+    way: Way,
+    /// Since when it is, and nobody knows.
+    since: Option<Time>,
+}
+
+impl Law for SeenInTime {
+    const NAME: &'static str = "fair weather: a broken chain is seen";
+
+    fn applies(&self, past: &Past) -> bool {
+        Way::is_open(past) && past.sight.chain_is_broken
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            return Verdict::Silent;
+        };
+        self.way.look(glance, past);
+        if !past.sight.chain_is_broken || glance.is_unrestorable {
+            self.since = None;
+            return match self.applies(past) {
+                true => Verdict::Kept,
+                false => Verdict::Silent,
+            };
+        }
+        let since = *self.since.get_or_insert(past.time);
+        match (past.fair_since(), past.sight.pace) {
+            (Some(fair), Some(pace)) if self.applies(past) => {
+                let limit = self.way.limit(since + pace, pace, fair, past);
+                Verdict::of(past.time <= limit, || {
+                    format!("it is broken since {since:?}: {glance:?}")
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// In fair weather a chain that was seen broken twice gets a new snapshot, once per pace.
+#[derive(Debug, Default)]
+pub(super) struct Mended {
+    was_open: bool,
+    allowed: Time,
+    last_barred: Time,
+}
+
+impl Law for Mended {
+    const NAME: &'static str = "fair weather: a broken chain is mended";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.fair_since().is_some() && past.shown.twice.is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let pace = past.sight.pace.unwrap_or_default();
+        match step {
+            // Dropped local state begins anew first.
+            Step::Action(Action::MakeSnapshot(_) | Action::ResetState(_)) => {
+                let (began, pace) = past.shown.began(past);
+                self.allowed = began + pace;
+            }
+            Step::Event(Event::Snapshotted(_, Err(_))) => {
+                self.allowed = past.time + pace.max(MEND_RETRY);
+            }
+            Step::Action(Action::AbandonStart) if past.sight.snapshot_is_under_way => {
+                self.allowed = past.time + pace.max(MEND_RETRY);
+            }
+            Step::Look(glance) => return self.look(glance, past),
+            _ => {}
+        }
+        Verdict::Silent
+    }
+}
+
+impl Mended {
+    fn look(&mut self, glance: &Glance, past: &Past) -> Verdict {
+        let runs = matches!(
+            glance.replication,
+            Activity::CatchingUp | Activity::Replicating | Activity::Stopping
+        );
+        let lives = glance
+            .credentials_left
+            .is_some_and(|left| left > LEAST_TERM);
+        let is_open = runs && lives;
+        if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
+            self.last_barred = past.time;
+        }
+        match (past.fair_since(), past.shown.twice) {
+            (Some(fair), Some(twice)) => {
+                let due = twice.max(self.allowed).max(self.last_barred).max(fair);
+                Verdict::of(past.time <= due + MEND_LIMIT, || {
+                    format!("no snapshot since {due:?}: {glance:?}")
+                })
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// Whoever deletes in the bucket, a device does not upload without end.
+#[derive(Debug, Default)]
+pub(super) struct MendPace {
+    /// No snapshot begins before.
+    next: Time,
+}
+
+impl Law for MendPace {
+    const NAME: &'static str = "no more than one snapshot per pace";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.is_broken
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let (began, pace) = past.shown.began(past);
+        match step {
+            Step::Action(Action::MakeSnapshot(_)) => {
+                let early = self.next.saturating_sub(began);
+                self.next = began + pace;
+                return Verdict::of(early.is_zero(), || format!("{early:?} too early"));
+            }
+            Step::Event(Event::Snapshotted(_, Err(_))) => self.next = past.time + MEND_RETRY,
+            Step::Action(Action::AbandonStart) if past.sight.snapshot_is_under_way => {
+                self.next = past.time + MEND_RETRY;
+            }
+            // It is as if nothing had been known before.
+            Step::Event(Event::Reloaded(policy)) if policy.restorable.is_none() => {
+                self.next = Duration::ZERO;
+            }
+            Step::Event(Event::Recalled(..)) => self.next = Duration::ZERO,
+            _ => {}
+        }
+        Verdict::Silent
+    }
+}
+
+/// A snapshot is made of what two looks showed to be broken: one may be wrong.
+#[derive(Debug, Default)]
+pub(super) struct SeenTwice;
+
+impl Law for SeenTwice {
+    const NAME: &'static str = "no snapshot of what was not seen broken twice";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.sight.pace.is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            // Of a shared prefix another law speaks.
+            Step::Action(Action::MakeSnapshot(_)) if !past.shown.is_shared => {
+                Verdict::of(past.shown.awaits_snapshot(), || format!("{:?}", past.shown))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// A new snapshot in a prefix that another device writes to would make that one's replica worse.
+#[derive(Debug, Default)]
+pub(super) struct NotAStrangers;
+
+impl Law for NotAStrangers {
+    const NAME: &'static str = "no snapshot into a shared prefix";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.is_shared
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(_) if self.applies(past) => Verdict::Kept,
+            Step::Action(Action::MakeSnapshot(_)) if self.applies(past) => {
+                Verdict::Broken("another device writes there".to_owned())
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// A snapshot is made while no other Litestream has the database, and none starts beside it.
+#[derive(Debug, Default)]
+pub(super) struct WhileStopped;
+
+impl Law for WhileStopped {
+    const NAME: &'static str = "a snapshot is made while Litestream is stopped";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.sight.any_snapshot_is_under_way
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let sight = &past.sight;
+        let is_right = match step {
+            // A unit is stopped for it.
+            Step::Action(Action::MakeSnapshot(_)) => {
+                let runs = sight.litestream_is_child && sight.litestream_is_up;
+                !runs && !sight.unit_restarts && !sight.snapshot_is_under_way
+            }
+            Step::Action(Action::Start(_)) => !sight.any_snapshot_is_under_way,
+            Step::Action(Action::ResetState(_)) => !sight.snapshot_is_under_way,
+            _ => return Verdict::Silent,
+        };
+        Verdict::of(is_right, || format!("{sight:?}"))
+    }
+}

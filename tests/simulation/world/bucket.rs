@@ -1,0 +1,272 @@
+//! The prefix of a database in the bucket: what a restore would find there.
+//!
+//! Owns the truth that a plan shows, who hurts it, and when a plan and a new snapshot end. Never knows what
+//! transactions are worth: that is `replica`'s.
+
+use std::time::Duration;
+
+use edgerepl::agent::Event;
+use edgerepl::clock::WallTime;
+use edgerepl::litestream::chain::{Chain, Holdings, Listing, PlanFailure, Stranger};
+
+use super::{Coming, DAY, HOUR, SECOND, Time, World, id};
+use crate::coverage::Happening;
+use crate::faults::Fault;
+
+/// Fewer transactions leave no room to be rolled back in, of which an answer that lies may be three short.
+const FEW: u64 = 10;
+
+/// What a restore would find.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Truth {
+    Whole,
+    Nothing,
+    Hole { after: u64 },
+    Altered { at: u64 },
+    RolledBack { last: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Bucket {
+    truth: Truth,
+    /// Another device writes to it, too.
+    stranger: Option<Stranger>,
+    /// Somebody forbade its lists.
+    pub(super) refuses_lists: bool,
+    /// A rule deletes until then.
+    rule_ends: Time,
+    /// What is under way.
+    pub(super) plan: Option<u64>,
+    pub(super) snapshot: Option<u64>,
+    /// From then on the Litestream that makes the snapshot has the database open,
+    opened: Time,
+    /// and its credentials end then.
+    session_ends: Time,
+}
+
+impl Bucket {
+    pub(super) fn new() -> Self {
+        Self {
+            truth: Truth::Whole,
+            stranger: None,
+            refuses_lists: false,
+            rule_ends: Duration::ZERO,
+            plan: None,
+            snapshot: None,
+            opened: Duration::ZERO,
+            session_ends: Duration::ZERO,
+        }
+    }
+
+    /// A plan would show that no restore brings all back.
+    pub(super) fn is_broken(&self) -> bool {
+        self.truth != Truth::Whole || self.stranger.is_some()
+    }
+
+    /// Litestream has the database open to make a snapshot of it.
+    pub(super) fn holds_wal(&self, time: Time) -> bool {
+        self.snapshot.is_some() && self.opened <= time
+    }
+
+    /// What a plan shows of it, when so many transactions were uploaded.
+    fn listing(&self, newest: u64) -> Listing {
+        let whole = |last| {
+            Chain::Whole(Holdings {
+                files: 1,
+                bytes: 4096,
+                last,
+                oldest: WallTime::from_unix(0),
+                newest: WallTime::from_unix(0),
+            })
+        };
+        Listing {
+            chain: match self.truth {
+                Truth::Whole => whole(newest),
+                Truth::Nothing => Chain::Nothing,
+                Truth::Hole { after } => Chain::Hole { after },
+                Truth::Altered { at } => Chain::Altered { at },
+                Truth::RolledBack { last } => whole(last),
+            },
+            stranger: self.stranger,
+        }
+    }
+}
+
+impl World {
+    /// Somebody's hand in the bucket.
+    pub(super) fn hurt_bucket(&mut self, number: usize) {
+        match self.chance.below(12) {
+            0..=6 => self.damage(number),
+            7 => {
+                self.coverage.happened(Happening::DeletingRule);
+                let days = self.chance.scale(2 * HOUR, 10 * DAY);
+                self.databases[number].bucket.rule_ends = self.time + days;
+                self.delete_by_rule(number);
+            }
+            8..=10 => {
+                self.coverage.happened(Happening::ListsRefused);
+                self.databases[number].bucket.refuses_lists = true;
+                self.expect_sometime(Coming::ListsAllowed(number), HOUR, 5 * DAY);
+            }
+            _ => {
+                self.coverage.happened(Happening::StrangerCame);
+                let at = self.databases[number].replica.newest() + 7;
+                let signs = [Stranger::Ahead { at }, Stranger::Differing { at: at - 7 }];
+                self.databases[number].bucket.stranger = Some(self.chance.pick(&signs));
+                self.expect_sometime(Coming::StrangerGoes(number), HOUR, 10 * DAY);
+            }
+        }
+        self.look_in();
+        self.expect_sometime(Coming::BucketHurt(number), HOUR, 60 * DAY);
+    }
+
+    /// It deletes what is older than an hour, again and again.
+    pub(super) fn delete_by_rule(&mut self, number: usize) {
+        if self.time < self.databases[number].bucket.rule_ends {
+            self.damage(number);
+            self.look_in();
+            self.expect(Coming::RuleDeletes(number), HOUR);
+        }
+    }
+
+    pub(super) fn allow_lists(&mut self, number: usize) {
+        self.databases[number].bucket.refuses_lists = false;
+        self.look_in();
+    }
+
+    pub(super) fn stranger_goes(&mut self, number: usize) {
+        self.coverage.happened(Happening::StrangerWent);
+        self.databases[number].bucket.stranger = None;
+        self.look_in();
+    }
+
+    fn damage(&mut self, number: usize) {
+        let newest = self.databases[number].replica.newest();
+        if newest == 0 {
+            return;
+        }
+        let now = self.now();
+        let proof = self.agent.glance_at(id(number), now);
+        let proved = proof
+            .and_then(|glance| glance.proof)
+            .map(|proof| proof.position.replicated);
+        // Before what is proved, and will be.
+        let last = proved.unwrap_or(newest).min(newest / 2).saturating_sub(4);
+        let after = self.chance.below(newest);
+        let truths = [
+            Truth::Nothing,
+            Truth::Hole { after },
+            Truth::Hole { after },
+            Truth::Altered { at: after + 1 },
+            match last {
+                0 => Truth::Nothing,
+                _ if newest < FEW => Truth::Nothing,
+                _ => Truth::RolledBack { last },
+            },
+        ];
+        let truth = self.chance.pick(&truths);
+        self.coverage.happened(match truth {
+            Truth::RolledBack { .. } => Happening::RolledBack,
+            _ => Happening::ObjectsLost,
+        });
+        self.databases[number].bucket.truth = truth;
+    }
+
+    pub(super) fn start_plan(&mut self, number: usize) {
+        let process = self.new_process();
+        self.databases[number].bucket.plan = Some(process);
+        if self.strikes(Fault::Bucket, 50) {
+            return self.coverage.happened(Happening::PlanHung);
+        }
+        let wait = self.chance.scale(SECOND * 3 / 10, 30 * SECOND);
+        self.expect(Coming::PlanEnds(process), wait);
+    }
+
+    pub(super) fn end_plan(&mut self, process: u64) {
+        let Some(number) = self.number_of(|database| &mut database.bucket.plan, process) else {
+            return;
+        };
+        let newest = self.databases[number].replica.newest();
+        let reached = self.reaches_bucket(self.cloud.granted_until);
+        let result = if !self.plans_restores {
+            Err(PlanFailure::Unsupported)
+        } else if !reached || self.databases[number].bucket.refuses_lists {
+            Err(PlanFailure::Failed("it may not list".to_owned()))
+        } else if self.strikes(Fault::Bucket, 300) {
+            // A compaction moves objects while they are listed.
+            self.coverage.happened(Happening::CompactionRace);
+            let after = newest.saturating_sub(1);
+            let listing = self.databases[number].bucket.listing(newest);
+            let chain = Chain::Hole { after };
+            Ok(Listing { chain, ..listing })
+        } else {
+            Ok(self.databases[number].bucket.listing(newest))
+        };
+        self.tell(Event::Planned(id(number), result));
+    }
+
+    /// A Litestream of its own, which systemd's unit makes room for.
+    pub(super) fn start_snapshot(&mut self, number: usize) {
+        self.litestream.up = false;
+        let process = self.new_process();
+        let (opened, session_ends) = (self.time + SECOND / 2, self.cloud.granted_until);
+        let bucket = &mut self.databases[number].bucket;
+        bucket.snapshot = Some(process);
+        bucket.opened = opened;
+        bucket.session_ends = session_ends;
+        if !self.strikes(Fault::BadStarts, 20) {
+            let wait = self.chance.scale(SECOND, 2 * HOUR);
+            self.expect(Coming::SnapshotEnds(process), wait);
+        }
+    }
+
+    pub(super) fn end_snapshot(&mut self, process: u64) {
+        let Some(number) = self.number_of(|database| &mut database.bucket.snapshot, process) else {
+            return;
+        };
+        let made = if !self.begins_snapshot(number) {
+            Err("it is away".to_owned())
+        } else if self.strikes(Fault::Bucket, 10) {
+            // Its transactions were uploaded.
+            Err("it is too large".to_owned())
+        } else {
+            self.coverage.happened(Happening::BucketMended);
+            let database = &mut self.databases[number];
+            database.bucket.truth = Truth::Whole;
+            database.is_uploaded_whole();
+            // Whoever wanted to have the WAL emptied has what that is for.
+            database.wal_stays = false;
+            database.emptying_is_needless = database.emptying.is_some();
+            Ok(())
+        };
+        self.tell(Event::Snapshotted(id(number), made));
+    }
+
+    /// Those that are under way are killed, before or after they uploaded transactions.
+    pub(super) fn abandon_snapshots(&mut self) {
+        for number in 0..self.databases.len() {
+            let bucket = &self.databases[number].bucket;
+            if bucket.holds_wal(self.time) && self.chance.one_in(2) {
+                self.begins_snapshot(number);
+            }
+            self.databases[number].bucket.snapshot = None;
+        }
+    }
+
+    /// Whatever Litestream does at a start comes before the snapshot; false where it can't.
+    fn begins_snapshot(&mut self, number: usize) -> bool {
+        let database = &mut self.databases[number];
+        let is_able = database.there && !database.corrupt;
+        let session_ends = database.bucket.session_ends;
+        if !is_able || !self.reaches_bucket(session_ends) {
+            return false;
+        }
+        self.databases[number].replica.starts();
+        self.replicate(number)
+    }
+
+    fn reaches_bucket(&self, session_ends: Time) -> bool {
+        let skewed = self.device.wall_offset.unsigned_abs() > 15 * 60;
+        self.weather.s3 && self.weather.network && !skewed && self.time < session_ends
+    }
+}
