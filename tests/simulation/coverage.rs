@@ -77,6 +77,7 @@ kinds! {
         PlannedAltered: Event::Planned(_, Ok(Listing { chain: Chain::Altered { .. }, .. })),
         PlansNothing: Event::Planned(_, Err(PlanFailure::Unsupported)),
         PlanFailed: Event::Planned(_, Err(PlanFailure::Failed(_))),
+        Complained: Event::Complained,
         SnapshotMade: Event::Snapshotted(_, Ok(())),
         SnapshotFailed: Event::Snapshotted(_, Err(_)),
         GuardTaken: Event::GuardTaken(_, Ok(())),

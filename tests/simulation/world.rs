@@ -77,6 +77,8 @@ enum Coming {
     Hurt,
     /// or in the bucket of the database of that number,
     BucketHurt(usize),
+    /// Litestream can't compact what is in it.
+    Complains(usize),
     RuleDeletes(usize),
     ListsAllowed(usize),
     StrangerGoes(usize),
@@ -335,6 +337,7 @@ impl World {
             Coming::GuardLook(number) => self.look_at_wal(number),
             Coming::Hurt => self.hurt(),
             Coming::BucketHurt(number) => self.hurt_bucket(number),
+            Coming::Complains(number) => self.complains(number),
             Coming::RuleDeletes(number) => self.delete_by_rule(number),
             Coming::ListsAllowed(number) => self.allow_lists(number),
             Coming::StrangerGoes(number) => self.stranger_goes(number),

@@ -147,7 +147,7 @@ fn words(time: Duration) -> String {
     let seconds = time.as_secs();
     let unit = UNITS
         .iter()
-        .find(|(length, _)| seconds >= *length && seconds % length == 0);
+        .find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
     match unit {
         Some((length, name)) => format!("{}{name}", seconds / length),
         None => format!("{seconds}s"),

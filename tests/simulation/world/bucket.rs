@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::Event;
+use edgerepl::agent::{Event, SupervisorKind};
 use edgerepl::clock::WallTime;
 use edgerepl::litestream::chain::{Chain, Holdings, Listing, PlanFailure, Stranger};
 
@@ -15,6 +15,9 @@ use crate::faults::Fault;
 
 /// Fewer transactions leave no room to be rolled back in, of which an answer that lies may be three short.
 const FEW: u64 = 10;
+
+/// Litestream compacts so often.
+const COMPACTION: Time = Duration::from_secs(30);
 
 /// What a restore would find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,6 +120,7 @@ impl World {
             }
         }
         self.look_in();
+        self.expect(Coming::Complains(number), COMPACTION);
         self.expect_sometime(Coming::BucketHurt(number), HOUR, 60 * DAY);
     }
 
@@ -126,6 +130,20 @@ impl World {
             self.damage(number);
             self.look_in();
             self.expect(Coming::RuleDeletes(number), HOUR);
+        }
+    }
+
+    /// Litestream says so, as long as that is so.
+    pub(super) fn complains(&mut self, number: usize) {
+        let is_up = self.litestream.up && self.policy.supervisor == SupervisorKind::Child;
+        if !self.databases[number].bucket.is_broken() {
+            return;
+        }
+        if is_up {
+            self.tell(Event::Complained);
+        }
+        if !self.chance.one_in(4) {
+            self.expect(Coming::Complains(number), COMPACTION);
         }
     }
 
