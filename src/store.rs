@@ -342,10 +342,26 @@ enum Absent {
     IsMade,
 }
 
-/// Whether the database is missing in an existing folder. The caller creates one only when it
+/// Whether the database is missing in an existing folder, or empty. The caller creates one only when it
 /// knows that no replica of it can be restored.
 pub fn is_missing(database: &Path) -> bool {
-    is_absent(database) && database.parent().is_some_and(Path::is_dir)
+    let is_there = !is_absent(database) && !is_empty(database);
+    !is_there && database.parent().is_some_and(Path::is_dir)
+}
+
+/// Whether its file is there and holds nothing, as a power cut may leave it: SQLite, and Litestream with it,
+/// takes that for a new database. What a WAL or a journal holds belongs to it.
+pub fn is_empty(database: &Path) -> bool {
+    let length = |path: &Path| {
+        let file = fs::symlink_metadata(path).ok()?;
+        file.is_file().then_some(file.len())
+    };
+    let beside = |end: &str| {
+        let mut name = database.as_os_str().to_owned();
+        name.push(end);
+        length(Path::new(&name)).unwrap_or(0)
+    };
+    length(database) == Some(0) && beside("-wal") == 0 && beside("-journal") == 0
 }
 
 fn is_absent(database: &Path) -> bool {
@@ -360,6 +376,10 @@ fn connect(database: &Path) -> Result<Connection, Failure> {
 
 fn connect_or(database: &Path, absent: Absent) -> Result<Connection, Failure> {
     let connection = open(database, absent)?;
+    // The next statement would make it one.
+    if absent == Absent::IsRefused && is_empty(database) {
+        return Err(Failure::Empty);
+    }
     let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         connection.pragma_update(None, "journal_mode", "wal")?;
@@ -430,6 +450,8 @@ enum Failure {
     NoIdLeft(TableName),
     /// The path is a symbolic link to this.
     Link(PathBuf),
+    /// The file holds nothing.
+    Empty,
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -468,6 +490,7 @@ fn explain(database: &Path, failure: &Failure) -> String {
                 END_OF_IDS - 1
             );
         }
+        Failure::Empty => return format!("{database} is an empty file"),
         Failure::Link(target) => {
             return format!(
                 "{database} is a symbolic link, and Litestream would not find the WAL; name {} in \

@@ -1,6 +1,7 @@
-//! A missing database: whether it may be created.
+//! A missing database, or an empty file in its place: whether it may be created.
 //!
-//! Owns one rule: a database is created only if no replica of it can be restored. Otherwise the new one
+//! Owns one rule: a database is created only if no replica of it can be restored, and Litestream does not
+//! take an empty file for one before. Otherwise the new one
 //! would be replicated over the replica's newest state, and a Litestream that restores missing
 //! databases would find it present. One without heartbeat rows is its application's to create. Never
 //! looks for a replica itself.
@@ -139,9 +140,9 @@ impl Creation {
             Ok(true) => {
                 self.failures = 0;
                 self.state = State::Due(now + PACE);
-                "the database does not exist, but S3 holds a replica of it, which a new database \
-                 would replace: restore it with `edgerepl restore` (edgerepl-restore.service does so \
-                 before the start), or give the device another prefix"
+                "the database does not exist or is an empty file, but S3 holds a replica of it, which a \
+                 new database would replace: restore it with `edgerepl restore` \
+                 (edgerepl-restore.service does so before the start), or give the device another prefix"
                     .to_owned()
             }
             Err(cause) => {
@@ -174,6 +175,13 @@ impl Creation {
     /// There is none, as far as known.
     pub(super) fn is_missing(&self) -> bool {
         !matches!(self.state, State::There)
+    }
+
+    /// An empty file is in its place: whether Litestream has to wait, which would take it for the database.
+    /// Only what is known of a replica tells.
+    pub(super) fn forbids_start(&mut self, by_others: bool, now: BootTime) -> bool {
+        self.missing(by_others, now);
+        !matches!(self.state, State::Awaited)
     }
 
     /// There is none, and others have to create it, for this reason: until then nothing is replicated.

@@ -22,6 +22,7 @@ use crate::litestream::config_file::Configuration;
 use crate::litestream::lineage;
 use crate::litestream::moment::Moment;
 use crate::litestream::restore::{Aside, Turn, has_room};
+use crate::store;
 use crate::store::compare::Snapshot;
 use crate::store::structure::Structure;
 
@@ -185,6 +186,10 @@ fn attempt(
         remove(&left).map_err(|e| format!("{} can't be removed: {e}", left.display()))?;
     }
     let of_when = moment.map_or(String::new(), |moment| format!(" as of {moment}"));
+    // Litestream waits for what takes its place.
+    if store::is_empty(database) {
+        remove(database).map_err(|e| format!("the empty file can't be removed: {e}"))?;
+    }
     match aside.put(database) {
         Ok(true) => Ok(format!("{name} was restored from its replica{of_when}")),
         Ok(false) => Ok(there()),
@@ -192,9 +197,9 @@ fn attempt(
     }
 }
 
-/// A dangling link counts as existing, too.
+/// A dangling link counts as existing, too. An empty file holds nothing.
 fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
+    path.symlink_metadata().is_ok() && !store::is_empty(path)
 }
 
 /// What an earlier database may have left: SQLite would use its WAL, and Litestream its position,

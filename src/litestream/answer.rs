@@ -54,6 +54,8 @@ pub struct Answer {
 pub struct Survey {
     /// The WAL is not the one that it read last.
     pub wal_was_reset: bool,
+    /// The database is an empty file.
+    pub is_empty: bool,
     /// The mark of the folder of its files, and of the database's file; `None` if it can't be seen.
     pub folder: Option<u64>,
 }

@@ -83,6 +83,7 @@ pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
     let seen = parse(printed)?;
     Ok(Survey {
         wal_was_reset: seen["wal_was_reset"].as_bool().ok_or(STRANGE)?,
+        is_empty: seen["is_empty"].as_bool().ok_or(STRANGE)?,
         folder: seen["folder"].as_u64(),
     })
 }
@@ -130,6 +131,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
             let (database, state) = (Path::new(database), Path::new(state));
             json!({
                 "wal_was_reset": lineage::wal_was_reset(database, state),
+                "is_empty": store::is_empty(database),
                 "folder": lineage::folder(database, state),
             })
         }

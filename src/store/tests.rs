@@ -1,6 +1,6 @@
 use super::*;
 
-/// With an empty database in it, which is an empty file.
+/// With a database in it that holds no table.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -8,7 +8,7 @@ impl Folder {
         let path = std::env::temp_dir().join(format!("edgerepl-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("a folder");
-        fs::write(path.join("app.db"), "").expect("the file");
+        make(&path.join("app.db"));
         Self(path)
     }
 
@@ -21,6 +21,13 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Makes a database without a table.
+fn make(database: &Path) {
+    let made = Connection::open(database).expect("a database");
+    made.execute_batch("PRAGMA user_version = 1")
+        .expect("a page");
 }
 
 fn store(folder: &Folder, started: i64) -> Store {
@@ -86,7 +93,7 @@ fn a_replaced_database_is_opened_anew() {
     for file in ["app.db", "app.db-wal", "app.db-shm"] {
         fs::remove_file(folder.0.join(file)).expect("the file");
     }
-    fs::write(folder.database(), "").expect("another one");
+    make(&folder.database());
     assert_eq!(store.write_row(), Ok(1));
 }
 
@@ -103,6 +110,24 @@ fn a_missing_database_is_made_by_one_alone_who_knows() {
     assert_eq!(store.write_first_row(), Ok(1));
     assert!(!is_missing(&store.database));
     assert_eq!(store.write_row(), Ok(2));
+    // An empty file is no database, unless a WAL or a journal holds it.
+    let empty = folder.0.join("empty.db");
+    fs::write(&empty, "").expect("a file");
+    assert!(is_missing(&empty) && is_empty(&empty));
+    for end in ["-wal", "-journal"] {
+        let beside = folder.0.join(format!("empty.db{end}"));
+        fs::write(&beside, "x").expect("a file");
+        assert!(!is_missing(&empty), "{end}");
+        fs::write(&beside, "").expect("a file");
+        assert!(is_missing(&empty), "{end}");
+        fs::remove_file(&beside).expect("the file");
+    }
+    assert!(!is_empty(&store.database) && !is_empty(&folder.0));
+    let refused = WalGuard::take(&empty)
+        .map(drop)
+        .expect_err("nothing to hold");
+    assert!(refused.ends_with("is an empty file"), "{refused}");
+    assert!(is_empty(&empty), "it was made a database");
     // A folder that isn't there may be a partition that is mounted later.
     let nowhere = Path::new("/nowhere/app.db");
     assert!(!is_missing(nowhere));
@@ -406,7 +431,7 @@ fn a_database_that_is_a_link_is_refused_by_name() {
     let real = folder.0.join("real.db");
     for target_exists in [false, true] {
         if target_exists {
-            fs::write(&real, "").expect("the file");
+            make(&real);
         } else {
             std::os::unix::fs::symlink(&real, folder.database()).expect("a link");
         }
@@ -429,7 +454,7 @@ fn a_link_in_a_parent_folder_is_fine() {
     let folder = Folder::new("parent");
     let (real, link) = (folder.0.join("real"), folder.0.join("link"));
     fs::create_dir(&real).expect("a folder");
-    fs::write(real.join("app.db"), "").expect("the file");
+    make(&real.join("app.db"));
     std::os::unix::fs::symlink(&real, &link).expect("a link");
     let table: TableName = "HealthCheck".parse().expect("a name");
     let mut store = Store::new(&link.join("app.db"), &table, WallTime::from_unix(1));
@@ -472,7 +497,6 @@ fn the_applications_schema_may_need_more_than_we_do() {
 #[test]
 fn opens_a_database_of_2040() {
     let folder = Folder::new("2040");
-    fs::write(folder.database(), "").expect("the file");
     let file = fs::File::options().write(true).open(folder.database());
     let year_2040 = std::time::UNIX_EPOCH + Duration::from_secs(2_208_988_800);
     file.and_then(|file| file.set_modified(year_2040))

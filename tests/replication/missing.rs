@@ -76,6 +76,39 @@ fn a_litestream_that_restores_what_is_missing_is_let_do_so() -> Result {
     Ok(())
 }
 
+/// As a power cut leaves a file that was just made.
+#[test]
+fn an_empty_file_is_no_database_where_a_replica_can_be_restored() -> Result {
+    let (lab, site) = site("thing-emptied", LIFETIME)?;
+    lose_a_thousand_rows(&lab, &site)?;
+    fs::write(site.database(), "")?;
+    let mut daemon = site.start()?;
+    let told = daemon.wait_for("problem", LIMIT, |status| {
+        has_problem(status, "S3 holds a replica of it")
+            && has_problem(status, "which Litestream would take for the database")
+    })?;
+    assert_eq!(told["replication"]["starts"], 0, "{told}");
+    assert_eq!(fs::metadata(site.database())?.len(), 0, "it was filled");
+    assert!(site.run(&["restore"])?.status.success());
+    assert_eq!(measurements(&site), Some(1000));
+    daemon.wait_for("health", LIMIT * 4, |status| status["state"] == "healthy")?;
+    assert!(daemon.terminate()?.success());
+    assert_eq!(measurements(&site), Some(1000));
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
+#[test]
+fn an_empty_file_without_a_replica_is_a_database_that_begins() -> Result {
+    let (lab, site) = site("thing-begins", LIFETIME)?;
+    fs::write(site.database(), "")?;
+    let mut daemon = site.start()?;
+    daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
+    assert!(daemon.terminate()?.success());
+    assert!(site.compare(&lab)?.is_equal());
+    Ok(())
+}
+
 #[test]
 fn where_there_is_a_replica_no_new_database_takes_its_place() -> Result {
     for version in ["0.5.17", "0.3.13"] {

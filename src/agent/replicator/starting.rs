@@ -15,6 +15,8 @@ use crate::litestream::answer::Survey;
 
 /// The reasons: the WAL is not the one that Litestream knows; the replica is wrong.
 const WAL_WAS_RESET: &str = "the WAL was reset while Litestream did not hold it";
+const EMPTY: &str = "the database is an empty file, which Litestream would take for the database: it is not \
+                     started before it is known that S3 holds no replica";
 const MUST_BEGIN_ANEW: &str = "Litestream has to upload the whole database";
 
 impl Replicator {
@@ -54,6 +56,15 @@ impl Replicator {
         };
         let Some(watched) = turn.databases.get_mut(database) else {
             return;
+        };
+        let shows_rows = watched.shows_rows(turn.has_rows);
+        let result = match result {
+            Ok(survey)
+                if survey.is_empty && watched.creation.forbids_start(!shows_rows, turn.now) =>
+            {
+                Err(watched.outbox(turn.out).named(EMPTY.to_owned()))
+            }
+            other => other,
         };
         match result {
             Ok(survey) => watched.replica.surveyed(survey, turn.now),

@@ -104,6 +104,7 @@ fn surveyed(survey: Survey) -> (Story, Vec<Action>) {
 
 const RESET: Survey = Survey {
     wal_was_reset: true,
+    is_empty: false,
     folder: Some(1),
 };
 
@@ -218,6 +219,7 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
     ] {
         let survey = Survey {
             wal_was_reset: false,
+            is_empty: false,
             folder: Some(1),
         };
         let (mut story, _) = surveyed(survey);
@@ -261,6 +263,7 @@ fn files_that_were_replaced_since_the_last_answer_are_dropped_before_a_start() {
         }
         let survey = Survey {
             wal_was_reset: false,
+            is_empty: false,
             folder: found,
         };
         let done = story.tell_alone(Event::Surveyed(DB, Ok(survey)));

@@ -94,13 +94,18 @@ impl Shown {
                         self.times += 1;
                     }
                 }
-                let is_to_be_mended = self.times > 1 && !self.is_shared;
+                // An altered object may be the first sign of another device.
+                let enough = match listing.chain {
+                    Chain::Altered { .. } => 6,
+                    _ => 2,
+                };
+                let is_to_be_mended = self.times >= enough && !self.is_shared;
                 self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
             }
             Event::Planned(_, Err(_)) => self.fails(time),
             // The next plan shows whether that mended it.
             Event::Snapshotted(_, Ok(())) => {
-                self.times = self.times.min(1);
+                self.times = self.times.saturating_sub(1);
                 self.twice = None;
             }
             _ => {}

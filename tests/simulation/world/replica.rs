@@ -113,6 +113,7 @@ impl Replica {
     pub(crate) fn survey(&self) -> Survey {
         Survey {
             wal_was_reset: self.was_reset && !self.files.is_empty(),
+            is_empty: false,
             folder: Some(self.folder),
         }
     }
