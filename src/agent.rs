@@ -7,8 +7,9 @@
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life), `databases` (which
 //! are watched), `database` (one of them) and `replica` (its), `proof` (what answers prove), `heartbeat`
-//! (the rows), `creation` (a missing database), `guard` (the WAL guard's bounds), `clock_belief` (whether
-//! the clock is right), `glance`, `problems` and `report` (what it means for the operator).
+//! (the rows), `restorable` and `verification` (what a restore would give), `creation` (a missing
+//! database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`,
+//! `problems` and `report` (what it means for the operator).
 
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ mod report;
 mod restorable;
 #[cfg(test)]
 mod tests;
+mod verification;
 mod watch;
 
 pub use activity::Activity;
@@ -50,9 +52,12 @@ pub use proof::BOUND;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
-use replicator::{Replicator, Turn};
-pub use report::{DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State};
+use replicator::{Paces, Replicator, Turn};
+pub use report::{
+    DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State, VerifyReport,
+};
 pub use restorable::Restorability;
+pub use verification::{NotVerified, Verified, Verity};
 pub use watch::{Database, Watch};
 
 /// The time of an event, on both clocks.
@@ -92,6 +97,8 @@ pub struct Policy {
     pub rotation: Option<Rotation>,
     /// How often the restore of each database is planned; `None`: never.
     pub restorable: Option<Duration>,
+    /// How often the bytes of each replica are compared with its database; `None`: never.
+    pub verify: Option<Duration>,
     /// The databases that edgerepl's own configuration names, in its order; one at least.
     pub databases: Vec<Watch>,
 }
@@ -161,6 +168,8 @@ pub enum Event {
     Looked(Database, Result<bool, String>),
     /// What a restore would take from the bucket, or why that is unknown.
     Planned(Database, Result<Listing, PlanFailure>),
+    /// What a `verify` showed, or why it showed nothing.
+    Verified(Database, Result<Verified, NotVerified>),
     /// Litestream complained about what the bucket holds of some database.
     Complained,
     /// A new snapshot was uploaded, or could not be.
@@ -194,6 +203,8 @@ pub struct Earlier {
     pub begins_anew: bool,
     /// It found that the database can't be restored, and did not see that mended.
     pub is_unrestorable: bool,
+    /// It found that the replica holds other bytes, and did not see that mended.
+    pub differs: bool,
 }
 
 /// Whether an earlier run left an unproved row.
@@ -216,6 +227,8 @@ pub struct Legacy {
     pub begins_anew: bool,
     /// The database can't be restored.
     pub is_unrestorable: bool,
+    /// Its replica holds other bytes.
+    pub differs: bool,
 }
 
 /// What to do, in this order, before the next event.
@@ -274,6 +287,10 @@ pub enum Action {
     PlanRestore(Database),
     /// Give up that plan: it sends no event any more.
     AbandonPlan(Database),
+    /// Restore the replica aside, and compare it with the database; ends in [`Event::Verified`].
+    Verify(Database),
+    /// Give that up: it sends no event any more.
+    AbandonVerify(Database),
     /// Have Litestream, which is stopped, upload a new snapshot; ends in [`Event::Snapshotted`].
     MakeSnapshot(Database),
     /// Delete some of the expired rows.
@@ -299,6 +316,8 @@ pub struct Agent {
     policy: Policy,
     jitter: Jitter,
     renewal: Renewal,
+    /// The thing's place in its fleet.
+    phase: u16,
     replicator: Replicator,
     databases: Databases,
     clock: ClockBelief,
@@ -318,6 +337,7 @@ impl Agent {
         Self {
             jitter: Jitter::new(seed),
             renewal: Renewal::new(now.boot),
+            phase: 0,
             replicator: Replicator::new(&policy, now.boot),
             databases: Databases::new(&policy.databases, now.boot),
             clock: ClockBelief::default(),
@@ -363,7 +383,9 @@ impl Agent {
         let mut turn = Turn {
             databases: &mut self.databases,
             has_rows: interval.is_some(),
-            pace: self.policy.restorable,
+            paces: Paces::of(&self.policy),
+            phase: self.phase,
+            renewal: self.renewal.due(),
             jitter: &mut self.jitter,
             now: now.boot,
             out,
@@ -372,6 +394,7 @@ impl Agent {
             Event::Tick => {}
             Event::Fetched(Ok(lease)) => {
                 self.clock.compare(now, lease.server_time);
+                self.phase = lease.phase;
                 let granted = self.renewal.granted(&lease, &self.policy, now, turn.out);
                 if let Some(term) = granted.filter(|_| !self.stopping) {
                     self.replicator.renewed(term, &mut turn);
@@ -486,6 +509,15 @@ impl Agent {
                     watched
                         .restorable
                         .planned(result, turn.jitter, now, &mut out);
+                }
+            }
+            Event::Verified(database, result) => {
+                let now = turn.now;
+                if let Some(watched) = turn.databases.get_mut(database) {
+                    let mut out = watched.outbox(turn.out);
+                    watched
+                        .verification
+                        .verified(result, turn.jitter, now, &mut out);
                 }
             }
             Event::Complained => {
@@ -632,7 +664,9 @@ impl Agent {
             self.replicator.advance(&mut Turn {
                 databases: &mut self.databases,
                 has_rows: self.policy.heartbeat.is_some(),
-                pace: self.policy.restorable,
+                paces: Paces::of(&self.policy),
+                phase: self.phase,
+                renewal: self.renewal.due(),
                 jitter: &mut self.jitter,
                 now,
                 out,

@@ -18,7 +18,7 @@ use crate::commands::{check, credential_process, csr, output, restore, status, v
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::litestream::{leash, unit};
-use crate::reactor::{self, bucket, disk};
+use crate::reactor::{self, bucket, disk, verification};
 use crate::system::inherited;
 use crate::system::stderr::StandardError;
 
@@ -83,6 +83,9 @@ fn for_edgerepl_itself() -> Option<ExitCode> {
         }
         (&bucket::COMMAND, [asked]) => {
             Some(output::answer(bucket::child(asked)?, ExitCode::SUCCESS))
+        }
+        (&verification::COMMAND, words) => {
+            Some(output::answer(verify::child(words)?, ExitCode::SUCCESS))
         }
         (&unit::AWAIT, [unit, earlier @ ..]) => {
             let restarted = unit::await_restart(unit, earlier.first().copied());

@@ -61,7 +61,7 @@ const SCHEMA: &[Known] = &[
         ..section("database", &["path", "wal_guard", "heartbeat"])
     },
     section("heartbeat", &["interval", "table", "keep"]),
-    section("proof", &["restorable"]),
+    section("proof", &["restorable", "verify"]),
 ];
 
 const fn section(section: &'static str, keys: &'static [&'static str]) -> Known {
@@ -116,8 +116,16 @@ const RESTORABLE: Bounds = Bounds {
     most: "365d",
 };
 
+/// Each verify downloads the whole database; "off" makes none.
+const VERIFY: Bounds = Bounds {
+    section: "proof",
+    key: "verify",
+    least: "1s",
+    most: "365d",
+};
+
 /// The bounds of each duration and size.
-pub const BOUNDS: [Bounds; 5] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP, RESTORABLE];
+pub const BOUNDS: [Bounds; 6] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP, RESTORABLE, VERIFY];
 
 /// The whole configuration, validated.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -138,6 +146,8 @@ pub struct Settings {
     pub heartbeat: Option<Heartbeat>,
     /// How often it is proved that each database can be restored; `None`: never.
     pub restorable: Option<Duration>,
+    /// How often the bytes of each replica are compared with its database; `None`: never.
+    pub verify: Option<Duration>,
 }
 
 impl Settings {
@@ -174,6 +184,11 @@ impl Settings {
                 RESTORABLE.key,
                 "1d",
                 value::or_off(RESTORABLE.around(value::duration)),
+            )?,
+            verify: layers.section("proof").parsed_or(
+                VERIFY.key,
+                "off",
+                value::or_off(VERIFY.around(value::duration)),
             )?,
         })
     }

@@ -55,6 +55,7 @@ mod metrics;
 mod notify;
 mod paths;
 mod stores;
+pub(crate) mod verification;
 mod voice;
 
 use chore::Look;
@@ -349,6 +350,8 @@ impl Reactor {
             Action::AbandonLook(of) => litestream.abandon_look(of, leftovers),
             Action::PlanRestore(of) => events.extend(litestream.plan_restore(of, context)),
             Action::AbandonPlan(of) => litestream.abandon_plan(of, leftovers),
+            Action::Verify(of) => events.extend(litestream.verify(of, context)),
+            Action::AbandonVerify(of) => litestream.abandon_verify(of, context, leftovers),
             Action::MakeSnapshot(of) => events.extend(litestream.make_snapshot(of, context)),
             Action::Prune(of) => stores.prune(of, context),
             Action::TakeGuard(of) => events.push_back(stores.take_guard(of, context)),
@@ -397,6 +400,7 @@ impl Reactor {
 
     /// Reads what an earlier run recorded of a database.
     fn recall(&mut self, database: Database) {
+        self.litestream.sweep(database, &mut self.context);
         let earlier = self.memory.recall(self.context.path(database));
         self.events.push_back(Event::Recalled(database, earlier));
     }

@@ -72,6 +72,13 @@ impl Objects {
         self.replace(key, &bytes[..bytes.len() / 2])
     }
 
+    /// Replaces an object by as many other bytes.
+    pub fn garble(&self, key: &str) -> Result<()> {
+        let bytes = self.read(key)?;
+        let garbage: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+        self.replace(key, &garbage)
+    }
+
     /// Copies all of them.
     pub fn copy(&self) -> Result<Copied> {
         let read = |key: String| Ok((key.clone(), self.read(&key)?));

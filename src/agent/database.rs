@@ -11,6 +11,7 @@ use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::replica::Replica;
 use super::restorable::Restorable;
+use super::verification::Verification;
 use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
@@ -29,6 +30,7 @@ pub(super) struct Watched {
     pub(super) restorable: Restorable,
     /// The snapshot under way holds all that is known to be missing.
     snapshot_covers: bool,
+    pub(super) verification: Verification,
     /// Why the replica does not follow.
     pub(super) trouble: Option<String>,
     /// It is one of several: what is said of it names it.
@@ -51,6 +53,7 @@ impl Watched {
             guard: Guard::default(),
             restorable: Restorable::new(),
             snapshot_covers: false,
+            verification: Verification::new(),
             trouble: None,
             has_siblings: false,
             asks_row_before: false,
@@ -79,6 +82,9 @@ impl Watched {
         self.recalled = true;
         if earlier.is_unrestorable {
             self.restorable.recalls(now);
+        }
+        if earlier.differs {
+            self.verification.recalls();
         }
         self.asks_row_before = earlier.debt == Debt::Unknown;
         self.replica.recalls(earlier);
@@ -164,11 +170,49 @@ impl Watched {
     }
 
     /// It holds the whole database: what was found to be missing since it began is in it.
-    pub(super) fn snapshot_is_made(&mut self) {
+    fn snapshot_is_made(&mut self) {
         let covers = std::mem::take(&mut self.snapshot_covers);
         if covers && self.replica.ledger.is_broken() {
             self.replica.ledger.begins_anew();
         }
+    }
+
+    /// When a new snapshot is to be made, because the chain is broken or the bytes differ.
+    pub(super) fn mends_at(&self) -> BootTime {
+        let bytes = match self.restorable.may_mend() {
+            true => self.verification.mends_at(),
+            false => BootTime::NEVER,
+        };
+        self.restorable.mends_at().min(bytes)
+    }
+
+    /// There are no credentials for it.
+    pub(super) fn puts_mending_off(&mut self, until: BootTime) {
+        self.restorable.puts_mending_off(until);
+        self.verification.puts_mending_off(until);
+    }
+
+    /// It is to be made once Litestream is stopped.
+    pub(super) fn begin_mending(&mut self, now: BootTime) {
+        self.restorable.begin_mending(now);
+        self.verification.begin_mending(now);
+    }
+
+    /// Litestream ended before it was stopped for that.
+    pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
+        if self.restorable.wants_snapshot() {
+            self.restorable.puts_snapshot_off(now);
+            self.verification.puts_snapshot_off(now);
+        }
+    }
+
+    /// It was made, or could not be.
+    pub(super) fn snapshotted(&mut self, result: Result<(), String>, now: BootTime) {
+        if result.is_ok() {
+            self.snapshot_is_made();
+        }
+        self.verification.snapshotted(&result, now);
+        self.restorable.snapshotted(result, now);
     }
 
     /// It needs nothing, or Litestream followed at its last answer.
@@ -206,6 +250,7 @@ impl Watched {
         let mut out = self.outbox(out);
         self.guard.goes(&mut out);
         self.restorable.goes(&mut out);
+        self.verification.goes(&mut out);
         self.creation.over(&mut out);
     }
 
@@ -216,6 +261,7 @@ impl Watched {
         }
         let legacy = Legacy {
             is_unrestorable: self.restorable.is_broken(),
+            differs: self.verification.differs(),
             ..self.replica.ledger.legacy(rows)
         };
         if self.remembered.replace(legacy) != Some(legacy) {

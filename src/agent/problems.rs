@@ -11,6 +11,7 @@ use super::database::Watched;
 use super::proof::BOUND;
 use super::replicator::NO_REASON;
 use super::restorable::Unrestorable;
+use super::verification::Unverified;
 use super::{Agent, Now};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
@@ -37,6 +38,8 @@ enum What<'a> {
     Unproved(&'static str, &'a str),
     /// It can't be restored, or that is not known.
     Unrestorable(Unrestorable<'a>),
+    /// A restore would give something else, or that is not known.
+    Unverified(Unverified<'a>),
 }
 
 impl fmt::Display for Problem<'_> {
@@ -48,6 +51,7 @@ impl fmt::Display for Problem<'_> {
             What::Told(sentence) => f.write_str(sentence),
             What::NoRows(trouble) => write!(f, "no heartbeat row can be written: {trouble}"),
             What::Unrestorable(why) => why.fmt(f),
+            What::Unverified(why) => why.fmt(f),
             What::Unreadable(cause) => write!(
                 f,
                 "it is unknown whether Litestream replicates databases that edgerepl does not watch: {cause}"
@@ -99,6 +103,7 @@ fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<It
         without_rows(agent, watched, now.boot),
         unproved(agent, watched, now.boot),
         watched.restorable.problem(now.boot).map(What::Unrestorable),
+        watched.verification.problem(now.boot).map(What::Unverified),
     ];
     let own = own.into_iter().flatten();
     own.map(move |what| Problem {

@@ -345,6 +345,7 @@ impl Ledger {
             // Kept until a proof: a change to the files may not have reached the disk.
             begins_anew: self.broken.is_some() || self.begins_anew,
             is_unrestorable: false,
+            differs: false,
         }
     }
 

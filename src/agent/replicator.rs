@@ -25,6 +25,7 @@ use super::database::Watched;
 use super::databases::Databases;
 use super::renewal::Term;
 use super::replica::{Replica, Request, Socket, Verdict};
+use super::verification::Moment;
 use super::watch::Database;
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
@@ -50,6 +51,9 @@ const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 /// rows, and takes at most this long.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 
+/// No verify begins so shortly before a hand-over.
+const NEAR: Duration = Duration::from_secs(10);
+
 /// The problem of a Litestream without a control socket.
 const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream \
                          0.5 or later with `socket: {enabled: true, path: …}` in its configuration, and \
@@ -61,13 +65,32 @@ const HANGS: &str = "it hangs: its control socket does not answer";
 /// The problem if Litestream gives no reason.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
 
+/// How often it is looked at what a restore would give.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paces {
+    restorable: Option<Duration>,
+    verify: Option<Duration>,
+}
+
+impl Paces {
+    pub(super) fn of(policy: &Policy) -> Self {
+        Self {
+            restorable: policy.restorable,
+            verify: policy.verify,
+        }
+    }
+}
+
 /// What an event is handled with: all that the process and its databases share.
 pub(super) struct Turn<'a> {
     pub(super) databases: &'a mut Databases,
     /// Whether heartbeat rows are written at all.
     pub(super) has_rows: bool,
-    /// How often a restore is planned.
-    pub(super) pace: Option<Duration>,
+    pub(super) paces: Paces,
+    /// The thing's place in its fleet.
+    pub(super) phase: u16,
+    /// When credentials are renewed; `None` while that is under way.
+    pub(super) renewal: Option<BootTime>,
     pub(super) jitter: &'a mut Jitter,
     pub(super) now: BootTime,
     pub(super) out: &'a mut Actions,
@@ -184,7 +207,7 @@ impl Replicator {
                 self.process.ended(turn.now);
                 self.stop_began = Some(turn.now);
                 for watched in turn.databases.iter_mut() {
-                    watched.restorable.puts_snapshot_off(turn.now);
+                    watched.puts_snapshot_off(turn.now);
                 }
                 self.wait_to_start(format!("Litestream exited ({how})"), turn);
             }
@@ -276,10 +299,7 @@ impl Replicator {
                 Ok(()) => out.info("Litestream has uploaded a new snapshot".to_owned()),
                 Err(cause) => out.warn(format!("a new snapshot could not be uploaded: {cause}")),
             }
-            if result.is_ok() {
-                watched.snapshot_is_made();
-            }
-            watched.restorable.snapshotted(result, turn.now);
+            watched.snapshotted(result, turn.now);
         }
         self.go_on_reset(turn);
     }
@@ -356,7 +376,7 @@ impl Replicator {
                     }
                     if watched.restorable.is_making_snapshot() {
                         let late = Err("it took too long".to_owned());
-                        watched.restorable.snapshotted(late, turn.now);
+                        watched.snapshotted(late, turn.now);
                     }
                 }
                 self.start_or_idle(turn);
@@ -473,20 +493,27 @@ impl Replicator {
             let proved = watched.provable().filter(|_| can_plan);
             let mut out = watched.outbox(turn.out);
             let restorable = &mut watched.restorable;
-            restorable.advance(turn.pace, proved, turn.jitter, turn.now, &mut out);
+            restorable.advance(
+                turn.paces.restorable,
+                proved,
+                turn.jitter,
+                turn.now,
+                &mut out,
+            );
         }
+        self.verify(turn);
         if self.mended_at(turn.databases) > turn.now {
             return;
         }
         if !self.process.has_credentials(turn.now) {
             for watched in turn.databases.iter_mut() {
-                watched.restorable.puts_mending_off(turn.now + LEAST_TERM);
+                watched.puts_mending_off(turn.now + LEAST_TERM);
             }
             return;
         }
         for watched in turn.databases.iter_mut() {
-            if watched.restorable.mends_at() <= turn.now {
-                watched.restorable.begin_mending(turn.now);
+            if watched.mends_at() <= turn.now {
+                watched.begin_mending(turn.now);
                 let mut out = watched.outbox(turn.out);
                 out.warn(
                     "Litestream is stopped to upload a new snapshot, without which the database can't be \
@@ -498,6 +525,39 @@ impl Replicator {
         self.prepare(turn);
     }
 
+    /// Has one database verified, if that is due and none is.
+    fn verify(&self, turn: &mut Turn<'_>) {
+        let (can_verify, is_near) = (self.can_plan(), self.stop_is_near(turn));
+        for watched in turn.databases.iter_mut() {
+            let mut out = watched.outbox(turn.out);
+            let pace = turn.paces.verify;
+            watched
+                .verification
+                .advance(pace, turn.jitter, turn.now, &mut out);
+        }
+        let mut is_busy = verifies(turn.databases);
+        for watched in turn.databases.iter_mut() {
+            if can_verify && !is_busy && watched.provable().is_some() {
+                let moment = Moment::of(turn.phase, watched.id());
+                let mut out = watched.outbox(turn.out);
+                let verification = &mut watched.verification;
+                verification.take_turn(moment, is_near, turn.now, &mut out);
+                is_busy = verification.is_under_way();
+            }
+        }
+    }
+
+    /// A verify that begins now would soon wait for a Litestream that is stopped.
+    fn stop_is_near(&self, turn: &Turn<'_>) -> bool {
+        let now = turn.now;
+        let left = self
+            .process
+            .term
+            .map_or(Duration::ZERO, |term| term.ends.since(now));
+        let near = now + NEAR.min(left / 4);
+        !self.process.refreshes() && turn.renewal.is_none_or(|due| due <= near)
+    }
+
     /// Litestream runs, and goes on running.
     fn can_plan(&self) -> bool {
         matches!(self.process.phase, Phase::Running) && self.leaving.is_none()
@@ -505,19 +565,24 @@ impl Replicator {
 
     /// When a new snapshot is made.
     fn mended_at(&self, databases: &Databases) -> BootTime {
-        let all = databases.iter().map(|w| w.restorable.mends_at());
+        let all = databases.iter().map(Watched::mends_at);
         match self.can_plan() {
             true => all.min().unwrap_or(BootTime::NEVER),
             false => BootTime::NEVER,
         }
     }
 
-    /// When a restore has to be planned, or a plan is late.
+    /// When a restore has to be planned or a replica verified, or that is late.
     fn planned_at(&self, databases: &Databases) -> BootTime {
         let can_plan = self.can_plan();
         let all = databases.iter();
-        let plans = all.map(|w| w.restorable.deadline(can_plan && w.provable().is_some()));
-        plans.min().unwrap_or(BootTime::NEVER)
+        let is_busy = verifies(databases);
+        let looks = all.map(|w| {
+            let can = can_plan && w.provable().is_some();
+            let verify = w.verification.deadline(can && !is_busy);
+            w.restorable.deadline(can).min(verify)
+        });
+        looks.min().unwrap_or(BootTime::NEVER)
     }
 
     /// The database that has waited longest for Litestream to follow, and since when.
@@ -641,7 +706,9 @@ impl Replicator {
             if watched.restorable.wants_snapshot() {
                 // Dropped local state begins anew by itself, and a plan comes after that.
                 watched.restorable.makes_snapshot(!resets);
-                if !resets {
+                if resets {
+                    watched.verification.begins_anew(turn.now);
+                } else {
                     watched.begin_snapshot();
                     turn.out.push(Action::MakeSnapshot(watched.id()));
                 }
@@ -731,6 +798,11 @@ impl Replicator {
             ));
         }
     }
+}
+
+/// One of them is verified.
+fn verifies(databases: &Databases) -> bool {
+    databases.iter().any(|w| w.verification.is_under_way())
 }
 
 /// Keeps what is wrong, and tells it where it is news.

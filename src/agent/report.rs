@@ -13,6 +13,7 @@ use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, problems_of, waits_for};
 use super::replicator::NO_REASON;
 use super::restorable::Restorability;
+use super::verification::Verity;
 use super::watch::Database;
 use super::{Agent, Now, SupervisorKind};
 use crate::clock::BootTime;
@@ -84,6 +85,8 @@ pub struct DatabaseReport {
     pub guard_held: Option<Duration>,
     /// Whether it can be restored.
     pub restore: RestoreReport,
+    /// Whether its replica holds its very bytes.
+    pub verify: VerifyReport,
 }
 
 /// What is known about the restore of a database.
@@ -99,6 +102,19 @@ pub struct RestoreReport {
     pub looked: Option<Duration>,
     /// The time since a plan showed that it can.
     pub planned: Option<Duration>,
+}
+
+/// What is known of the bytes of a replica.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifyReport {
+    /// Whether it holds the database's.
+    pub state: Verity,
+    /// The transaction at which the two were last compared, if Litestream named it.
+    pub transaction: Option<u64>,
+    /// The time since then.
+    pub age: Option<Duration>,
+    /// Why it does not hold them, or why nothing newer is known.
+    pub cause: Option<String>,
 }
 
 /// The state of one database.
@@ -278,6 +294,7 @@ impl DatabaseReport {
             last_row: ledger.last_row().map(|(id, at)| (id, now.since(at))),
             guard_held: watched.guard.held_since().map(|since| now.since(since)),
             restore: RestoreReport::of(watched, now),
+            verify: VerifyReport::of(watched, now),
         }
     }
 }
@@ -292,6 +309,19 @@ impl RestoreReport {
             broken_for: restorable.broken_since().map(age),
             looked: restorable.looked_at().map(age),
             planned: restorable.planned_at().map(age),
+        }
+    }
+}
+
+impl VerifyReport {
+    fn of(watched: &Watched, now: BootTime) -> Self {
+        let verification = &watched.verification;
+        let last = verification.last();
+        Self {
+            state: verification.state(),
+            transaction: last.and_then(|(transaction, _)| transaction),
+            age: last.map(|(_, at)| now.since(at)),
+            cause: verification.cause(),
         }
     }
 }

@@ -293,6 +293,11 @@ impl Restorable {
         }
     }
 
+    /// No new snapshot is under way, and none would harm another device's replica.
+    pub(super) fn may_mend(&self) -> bool {
+        self.mend == Mend::No && !self.is_shared()
+    }
+
     /// The chain is known to be broken, and a new snapshot may mend it.
     pub(super) fn mends_at(&self) -> BootTime {
         let is_due =

@@ -14,6 +14,7 @@ mod following;
 mod hand_over;
 mod renewal;
 mod start;
+mod verification;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -73,6 +74,7 @@ impl Story {
             supervisor,
             rotation,
             restorable: None,
+            verify: None,
             databases,
         };
         let now = Now {

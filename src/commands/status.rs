@@ -134,6 +134,9 @@ fn table(document: &Value) -> String {
         .map_or(&[][..], Vec::as_slice);
     if let [only] = databases {
         row("restorable", restorable(&only["restorable"]));
+        if let Some(told) = verified(&only["verified"]) {
+            row("verified", told);
+        }
     }
     if databases.len() > 1 {
         text.push('\n');
@@ -169,6 +172,25 @@ fn restorable_in_short(restorable: &Value) -> String {
         (Some("broken" | "shared"), _) => "no".to_owned(),
         _ => "-".to_owned(),
     }
+}
+
+/// What the last verify showed; nothing where none is wanted.
+fn verified(verified: &Value) -> Option<String> {
+    let age = verified["age_s"].as_f64().map(span);
+    let transaction = match verified["transaction"].as_u64() {
+        Some(transaction) => format!(" at transaction {transaction}"),
+        None => String::new(),
+    };
+    Some(match (verified["state"].as_str()?, age) {
+        ("off", _) => return None,
+        ("holds", Some(age)) => format!("holds each byte{transaction}; compared {age} ago"),
+        ("differs", Some(age)) => format!("no: other bytes{transaction}; compared {age} ago"),
+        ("differs", None) => "no: other bytes, as an earlier run found".to_owned(),
+        _ => match verified["cause"].as_str() {
+            Some(cause) => format!("not yet: {cause}"),
+            None => "not yet".to_owned(),
+        },
+    })
 }
 
 /// A row for each of several databases.

@@ -16,8 +16,11 @@ use serde_json::{Value, json};
 use super::access::{Accesses, litestream_config};
 use super::databases::Subjects;
 use super::output::{self, Paint};
+use crate::agent::{NotVerified, Verified};
 use crate::config::{RuntimeDirectory, Settings};
-use crate::system::priority;
+use crate::litestream::restore;
+use crate::reactor::verification;
+use crate::system::{network, priority};
 use verdict::Verdict;
 
 /// The command: 0 if each replica holds all that it should, 1 if one does not or can't be compared.
@@ -51,6 +54,47 @@ pub(crate) fn verify(
     match report.text() {
         text if text.is_empty() => code,
         text => output::answer(text, code),
+    }
+}
+
+/// The same for the daemon, of one database; `None` if it is not understood what is asked. What differs
+/// goes to the log.
+pub(crate) fn child(words: &[&str]) -> Option<String> {
+    let [config, runtime, database] = words else {
+        return None;
+    };
+    let found = match network::mobile_link(Path::new("/")) {
+        Some(link) => Err(NotVerified::Metered(link)),
+        None => found(Path::new(config), runtime, Path::new(database)),
+    };
+    Some(verification::document(found))
+}
+
+fn found(config: &Path, runtime: &str, database: &Path) -> Result<Verified, NotVerified> {
+    let runtime = RuntimeDirectory::new(runtime);
+    let settings =
+        Settings::load(config, &runtime).map_err(|e| NotVerified::Failed(e.to_string()))?;
+    let report = compared(&settings, &runtime, &[database.to_owned()]);
+    let mut report = report.map_err(NotVerified::Failed)?;
+    match report.databases.pop() {
+        Some((_, Ok(verdict))) => {
+            for difference in verdict.told() {
+                log::warn!("{}: {difference}", database.display());
+            }
+            Ok(Verified {
+                holds: verdict.holds(),
+                transaction: verdict.transaction,
+            })
+        }
+        Some((_, Err(cause))) if restore::is_unreadable(&cause) => {
+            log::warn!("{}: {cause}", database.display());
+            Ok(Verified {
+                holds: false,
+                transaction: None,
+            })
+        }
+        Some((_, Err(cause))) => Err(NotVerified::Failed(cause)),
+        None => Err(NotVerified::Failed("nothing was compared".to_owned())),
     }
 }
 

@@ -55,6 +55,8 @@ fn what_is_left_out_has_the_documented_default() {
         Path::new("/usr/share/edgerepl/aws-iot-ca.pem")
     );
     assert_eq!(settings.renew_before, Duration::from_secs(300));
+    assert_eq!(settings.restorable, Some(Duration::from_secs(86_400)));
+    assert_eq!(settings.verify, None);
     let replication = settings.replication;
     assert_eq!(
         replication.command,
@@ -375,7 +377,9 @@ fn the_shipped_file_tells_the_bounds_of_each_duration_and_size() {
             words = format!("{words} {}", line.trim_start_matches(['#', ' ']));
             continue;
         };
-        if value.starts_with('"') && value[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        let is_measure =
+            value.starts_with('"') && value[1..].starts_with(|c: char| c.is_ascii_digit());
+        if is_measure || value == "\"off\"" {
             let key = key.trim_start_matches('#');
             let Bounds { least, most, .. } = BOUNDS.iter().find(|b| b.key == key).expect(key);
             let wanted = format!("{least} to {most}");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::socket::{self, Door};
 use crate::agent::{
     BOUND, Database, DatabaseReport, Report, Restorability, RestoreReport, SupervisorKind,
+    VerifyReport,
 };
 use crate::clock::WallTime;
 use crate::config::Rotation;
@@ -106,6 +107,7 @@ fn database(report: &DatabaseReport, wal_size: Option<u64>) -> Value {
         "wal_bytes": wal_size,
         "wal_guard_held_s": report.guard_held.map(seconds),
         "restorable": restorable(&report.restore),
+        "verified": verified(&report.verify),
     })
 }
 
@@ -125,6 +127,16 @@ fn restorable(report: &RestoreReport) -> Value {
         "bytes": holdings.map(|h| h.bytes),
         "oldest": holdings.map(|h| h.oldest.to_string()),
         "newest": holdings.map(|h| h.newest.to_string()),
+    })
+}
+
+/// What is said of the bytes of a database's replica.
+fn verified(report: &VerifyReport) -> Value {
+    json!({
+        "state": report.state.name(),
+        "transaction": report.transaction,
+        "age_s": report.age.map(seconds),
+        "cause": report.cause,
     })
 }
 

@@ -25,6 +25,24 @@ use crate::store::wal_of;
 /// Free space that is always left to the device for new rows, in bytes.
 const SPARE: u64 = 16 * 1024 * 1024;
 
+/// The purpose of a restore that is only compared.
+pub(crate) const VERIFY: &str = "verify";
+
+/// What Litestream says of objects whose content it can't read. A transfer that ends early is none of them:
+/// that may be the line's.
+const UNREADABLE: [&str; 5] = [
+    "file checksum mismatch",
+    "invalid LTX file",
+    "invalid page header",
+    "invalid page size",
+    "lz4: ",
+];
+
+/// Whether a restore failed so because the bucket holds other bytes than were uploaded.
+pub(crate) fn is_unreadable(cause: &str) -> bool {
+    UNREADABLE.iter().any(|words| cause.contains(words))
+}
+
 /// What to do if another one is running.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Turn {
@@ -56,9 +74,7 @@ impl Aside {
     /// # Errors
     /// If the folder can't be used, or another one is running.
     pub(crate) fn make(database: &Path, purpose: &str, turn: Turn) -> Result<Self, String> {
-        let mut name = OsString::from(".");
-        name.push(database.file_name().unwrap_or_default());
-        name.push(format!("-{purpose}"));
+        let name = name_of(database, purpose);
         let path = database.with_file_name(&name);
         let failed = |e: io::Error| format!("{} can't be used: {e}", path.display());
         let beside = File::open(database.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
@@ -97,6 +113,11 @@ impl Aside {
             is_file && name.to_string_lossy().ends_with("lock")
         });
         Ok(aside)
+    }
+
+    /// Whether one is at work, or was killed.
+    pub(crate) fn is_left(database: &Path, purpose: &str) -> bool {
+        database.with_file_name(name_of(database, purpose)).is_dir()
     }
 
     /// Gives the copy the database's name, unless a file has taken it meanwhile; returns whether
@@ -243,6 +264,14 @@ const LOCK: OFlag = OFlag::O_RDWR
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_CLOEXEC);
 
+/// `.app.db-verify`
+fn name_of(database: &Path, purpose: &str) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(database.file_name().unwrap_or_default());
+    name.push(format!("-{purpose}"));
+    name
+}
+
 /// A folder that only this user may read or write.
 fn private_folder(beside: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -360,6 +389,28 @@ mod tests {
         assert!(aside.join("replica.db").is_symlink());
         intact();
         fs::remove_dir_all(&folder).expect("the folder");
+    }
+
+    /// What Litestream 0.5.17 says of an object with other bytes, by where they are; and of S3's troubles.
+    #[test]
+    fn other_bytes_are_told_from_a_line_that_breaks() {
+        let decode = "Litestream can't restore the replica: Error: decode database: ";
+        for said in [
+            "decode header: decode header for input 0: unmarshal header: invalid LTX file",
+            "decode header: decode header for input 0: invalid page size: 3735928559",
+            "decode page 1: read page header 0: invalid page header flags: 0x1122",
+            "decode page 1: read page header 0: decompress block: lz4: invalid source or destination buffer \
+             too short",
+            "unexpected error decoding after end of database: close reader 0: file checksum mismatch",
+        ] {
+            assert!(is_unreadable(&format!("{decode}{said}")), "{said}");
+        }
+        for said in [
+            "unexpected error decoding after end of database: close reader 0: unexpected EOF",
+            "decode page 3: read page header 0: read tcp 10.0.0.2:4711: connection reset by peer",
+        ] {
+            assert!(!is_unreadable(&format!("{decode}{said}")), "{said}");
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(super) enum Errand {
     /// The look at what the bucket holds.
     Plan(Database),
     Snapshot(Database),
+    Verify(Database),
+    /// The removal of what a verify that was killed has left.
+    Sweep(Database),
     /// The search for a replica of a missing database.
     Look {
         database: Database,

@@ -120,6 +120,7 @@ impl Context {
             },
             rotation: settings.replication.rotation,
             restorable: settings.restorable,
+            verify: settings.verify,
         }
     }
 

@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::litestream::answer::{Answer, Files, Position, Survey};
 use crate::litestream::config_file::{Configuration, Variables};
 use crate::litestream::lineage;
+use crate::litestream::restore::{Aside, Turn, VERIFY};
 use crate::store;
 use crate::system::this_program;
 
@@ -24,6 +25,7 @@ const EXAMINE: &str = "examine";
 const COMPARE: &str = "compare";
 const EMPTY_WAL: &str = "empty-wal";
 const FIND: &str = "find";
+const SWEEP: &str = "sweep";
 
 /// The child that examines Litestream's files and the WAL while Litestream is down.
 pub(super) fn survey(database: &Path, state: &Path) -> Step {
@@ -49,6 +51,11 @@ pub(super) fn compare(database: &Path, state: &Path) -> Step {
 /// The child that checkpoints the WAL into the database, and leaves the WAL empty.
 pub(super) fn empty_wal(database: &Path) -> Step {
     step(EMPTY_WAL, database, &[])
+}
+
+/// The child that removes what a verify that was killed has left beside the database.
+pub(super) fn sweep(database: &Path) -> Step {
+    step(SWEEP, database, &[])
 }
 
 /// The child that looks through the folders that Litestream's configuration names: it reads the beginnings
@@ -124,6 +131,11 @@ pub(super) fn emptied(printed: &str) -> Result<(), String> {
     }
 }
 
+/// The result of [`sweep`].
+pub(super) fn swept(printed: &str) -> Result<(), String> {
+    emptied(printed)
+}
+
 /// The child's output; `None` if it does not know what was asked.
 pub(crate) fn child(words: &[&str]) -> Option<String> {
     let seen = match words {
@@ -152,6 +164,11 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
         }
         [FIND, asked] => find_databases(&serde_json::from_str(asked).ok()?)?,
         [EMPTY_WAL, database] => json!({"failed": store::empty_wal(Path::new(database)).err()}),
+        [SWEEP, database] => {
+            // One that is at work is waited for, and has left nothing then.
+            let left = Aside::make(Path::new(database), VERIFY, Turn::Next);
+            json!({"failed": left.err()})
+        }
         _ => return None,
     };
     Some(seen.to_string())
@@ -221,6 +238,13 @@ mod tests {
         let missing = emptied(&said(&[EMPTY_WAL, &database])).expect_err("no database");
         assert!(missing.contains("app.db"), "{missing}");
         assert_eq!(emptied(r#"{"failed":null}"#), Ok(()));
+
+        let left = folder.join(".app.db-verify");
+        fs::create_dir(&left).expect("a folder");
+        fs::write(left.join("replica-1"), "half of a copy").expect("a file");
+        assert!(Aside::is_left(Path::new(&database), VERIFY));
+        assert_eq!(swept(&said(&[SWEEP, &database])), Ok(()));
+        assert!(!left.exists() && !Aside::is_left(Path::new(&database), VERIFY));
 
         for odd in ["", "{}", "null", r#"{"wal_was_reset":7}"#] {
             assert!(surveyed(odd).is_err(), "{odd}");

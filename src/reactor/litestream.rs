@@ -15,8 +15,8 @@ use super::chore::{Chores, Errand, Look, Outcome, Step};
 use super::context::Context;
 use super::leftovers::Leftovers;
 use super::notify;
-use super::{bucket, disk};
-use crate::agent::{Database, Event, Named};
+use super::{bucket, disk, verification};
+use crate::agent::{Database, Event, Named, NotVerified};
 use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
@@ -26,6 +26,7 @@ use crate::litestream::chain::PlanFailure;
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{self, Configuration};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};
+use crate::litestream::restore::{Aside, VERIFY};
 use crate::litestream::unit::{self, Restart};
 use crate::litestream::{leash, lineage};
 use crate::system::family::Seen;
@@ -225,6 +226,7 @@ impl Litestream {
             Errand::Survey(_) | Errand::EmptyWal(_) => true,
             Errand::ResetState(_) | Errand::Snapshot(_) => true,
             Errand::Look { .. } | Errand::Examine { .. } | Errand::Plan(_) => false,
+            Errand::Verify(_) | Errand::Sweep(_) => false,
         };
         self.chores.abandon(is_step, leftovers);
     }
@@ -332,6 +334,32 @@ impl Litestream {
     pub(super) fn abandon_plan(&mut self, database: Database, leftovers: &mut Leftovers) {
         let is_plan = |errand: &Errand| *errand == Errand::Plan(database);
         self.chores.abandon(is_plan, leftovers);
+    }
+
+    /// Compares the replica with the database.
+    pub(super) fn verify(&mut self, database: Database, context: &mut Context) -> Option<Event> {
+        let step = verification::verify(database, context);
+        self.begin(Errand::Verify(database), Ok(vec![step]), context)
+    }
+
+    pub(super) fn abandon_verify(
+        &mut self,
+        database: Database,
+        context: &mut Context,
+        leftovers: &mut Leftovers,
+    ) {
+        let is_verify = |errand: &Errand| *errand == Errand::Verify(database);
+        self.chores.abandon(is_verify, leftovers);
+        self.sweep(database, context);
+    }
+
+    /// Removes the copy that a verify has left which was killed: it is as large as the database.
+    pub(super) fn sweep(&mut self, database: Database, context: &mut Context) {
+        let path = context.path(database);
+        if Aside::is_left(path, VERIFY) {
+            let step = disk::sweep(path);
+            self.begin(Errand::Sweep(database), Ok(vec![step]), context);
+        }
     }
 
     /// Has Litestream, which is stopped, upload a new snapshot of one database, and end.
@@ -461,6 +489,17 @@ impl Litestream {
                 Event::Planned(database, listing)
             }
             Errand::Snapshot(database) => Event::Snapshotted(database, outcome.map(drop)),
+            Errand::Verify(database) => {
+                let printed = first(outcome).map_err(NotVerified::Failed);
+                let found = printed.and_then(|printed| verification::verified(&printed));
+                Event::Verified(database, found)
+            }
+            Errand::Sweep(_) => {
+                if let Err(cause) = first(outcome).and_then(|printed| disk::swept(&printed)) {
+                    warn!("what a verify has left can't be removed: {cause}");
+                }
+                return None;
+            }
             Errand::Look { database, look } => match found(look, first(outcome)) {
                 Some(found) => Event::Looked(database, found),
                 None => return self.look(database, Look::List, context),

@@ -1,10 +1,11 @@
 //! What one run of the daemon records for the next about each database: since when a row is unproved,
-//! whether Litestream has to upload the whole database, and whether no restore can succeed.
+//! whether Litestream has to upload the whole database, whether no restore can succeed, and whether one
+//! would give other bytes.
 //!
-//! Owns three files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
-//! the reported age of a row depends on it. `begin-anew.json` and `unrestorable.json` survive a power cut
-//! if there is a directory for that: what Litestream uploads onto a wrong replica is lost, whatever it
-//! answers. They are written when that is found and when it is repaired, which is seldom. Never trusts a
+//! Owns four files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
+//! the reported age of a row depends on it. `begin-anew.json`, `unrestorable.json` and `differs.json`
+//! survive a power cut if there is a directory for that: what Litestream uploads onto a wrong replica is
+//! lost, whatever it answers. They are written when that is found and when it is repaired, which is seldom. Never trusts a
 //! file that can't be read: it counts as no record.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::system::file;
 const UNPROVED: &str = "unproved.json";
 const BEGIN_ANEW: &str = "begin-anew.json";
 const UNRESTORABLE: &str = "unrestorable.json";
+const DIFFERS: &str = "differs.json";
 
 /// The kernel's id of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -44,6 +46,7 @@ pub(super) struct Memory {
     is_newer: bool,
     begin_anew: Lasting,
     unrestorable: Lasting,
+    differs: Lasting,
 }
 
 /// The databases of which something is recorded for good.
@@ -62,12 +65,12 @@ impl Memory {
         let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
         Self::of(
             runtime.file(UNPROVED),
-            [BEGIN_ANEW, UNRESTORABLE].map(|name| runtime.state_file(name)),
+            [BEGIN_ANEW, UNRESTORABLE, DIFFERS].map(|name| runtime.state_file(name)),
             boot.trim().to_owned(),
         )
     }
 
-    fn of(unproved_file: PathBuf, lasting: [PathBuf; 2], boot: String) -> Self {
+    fn of(unproved_file: PathBuf, lasting: [PathBuf; 3], boot: String) -> Self {
         let unproved = parse(&unproved_file);
         let kept = unproved["databases"].as_object();
         let kept = kept.filter(|_| unproved["boot"] == boot.as_str());
@@ -78,12 +81,13 @@ impl Memory {
             };
             Some((path.clone(), since))
         });
-        let [begin_anew, unrestorable] = lasting;
+        let [begin_anew, unrestorable, differs] = lasting;
         Self {
             unproved: unproved.collect(),
             is_newer: false,
             begin_anew: Lasting::of(begin_anew, "Litestream has to upload a database anew"),
             unrestorable: Lasting::of(unrestorable, "a database can't be restored"),
+            differs: Lasting::of(differs, "a replica holds other bytes than its database"),
             unproved_file,
             boot,
         }
@@ -104,6 +108,7 @@ impl Memory {
             debt,
             begins_anew: self.begin_anew.databases.contains(&*database),
             is_unrestorable: self.unrestorable.databases.contains(&*database),
+            differs: self.differs.databases.contains(&*database),
         }
     }
 
@@ -112,6 +117,7 @@ impl Memory {
         let database = database.to_string_lossy().into_owned();
         self.begin_anew.keep(&database, legacy.begins_anew);
         self.unrestorable.keep(&database, legacy.is_unrestorable);
+        self.differs.keep(&database, legacy.differs);
         let since = legacy.unproved_since.map(|t| t.since_boot().as_secs());
         self.is_newer |= self.unproved.insert(database, since) != Some(since);
     }
@@ -121,7 +127,11 @@ impl Memory {
         if std::mem::take(&mut self.is_newer) {
             self.write_unproved();
         }
-        for lasting in [&mut self.begin_anew, &mut self.unrestorable] {
+        for lasting in [
+            &mut self.begin_anew,
+            &mut self.unrestorable,
+            &mut self.differs,
+        ] {
             if lasting.due <= now {
                 lasting.write();
             }
@@ -201,13 +211,15 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let lasting = [anew.clone(), folder.join(UNRESTORABLE)];
+        let lasting =
+            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
         let memory = |boot: &str| Memory::of(unproved.clone(), lasting.clone(), boot.to_owned());
         let recalled = |boot: &str, path: &str| memory(boot).recall(Path::new(path));
         let legacy = |seconds: Option<u64>, begins_anew| Legacy {
             unproved_since: seconds.map(|s| BootTime::new(Duration::from_secs(s))),
             begins_anew,
             is_unrestorable: begins_anew,
+            differs: begins_anew,
         };
         assert_eq!(recalled("this", DATABASE).debt, Debt::Unknown);
 
@@ -224,12 +236,13 @@ mod tests {
         assert_eq!((other.debt, other.begins_anew), (Debt::Nothing, false));
         let later = recalled("another boot", DATABASE);
         assert_eq!((later.debt, later.begins_anew), (Debt::Unknown, true));
-        assert!(later.is_unrestorable);
+        assert!(later.is_unrestorable && later.differs);
 
         this.keep(Path::new(DATABASE), legacy(None, false));
         this.settle(BootTime::default());
         let mended = recalled("this", DATABASE);
         assert_eq!((mended.debt, mended.begins_anew), (Debt::Nothing, false));
+        assert!(!mended.is_unrestorable && !mended.differs);
         fs::remove_dir_all(folder).expect("the folder");
     }
 
@@ -253,7 +266,7 @@ mod tests {
             fs::write(&anew, odd).expect("a file");
             let memory = Memory::of(
                 unproved.clone(),
-                [anew.clone(), anew.clone()],
+                [(); 3].map(|()| anew.clone()),
                 "b".to_owned(),
             );
             let earlier = memory.recall(Path::new(DATABASE));
@@ -270,12 +283,14 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("edgerepl-once-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let lasting = [anew, folder.join(UNRESTORABLE)];
+        let lasting =
+            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
         let mut memory = Memory::of(unproved.clone(), lasting, "b".to_owned());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: false,
             is_unrestorable: false,
+            differs: false,
         };
         for number in 0..100 {
             memory.keep(Path::new(&format!("/data/{number}.db")), legacy);
@@ -300,12 +315,14 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let late = folder.join("not yet");
         let anew = late.join(BEGIN_ANEW);
-        let lasting = [anew.clone(), folder.join(UNRESTORABLE)];
+        let lasting =
+            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
         let mut memory = Memory::of(folder.join(UNPROVED), lasting.clone(), String::new());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: true,
             is_unrestorable: false,
+            differs: false,
         };
         memory.keep(Path::new(DATABASE), legacy);
         assert!(!anew.exists());

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{BOUND, DatabaseReport, Report, Restorability};
+use crate::agent::{BOUND, DatabaseReport, Report, Restorability, Verity};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
@@ -75,7 +75,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 20] {
+fn families(report: &Report) -> [Family; 22] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -208,6 +208,22 @@ fn families(report: &Report) -> [Family; 20] {
             "gauge",
             "How large they are together.",
             of_each(&|database| Some(holdings(database)?.bytes as f64)),
+        ),
+        Family::labelled(
+            "edgerepl_verified",
+            "gauge",
+            "Whether the replica holds the database's bytes, as the last verify showed.",
+            of_each(&|database| match database.verify.state {
+                Verity::Off | Verity::Unknown => None,
+                Verity::Holds => flag(true),
+                Verity::Differs => flag(false),
+            }),
+        ),
+        Family::labelled(
+            "edgerepl_verified_age_seconds",
+            "gauge",
+            "The time since the replica and the database were last compared.",
+            of_each(&|database| database.verify.age.map(seconds)),
         ),
     ]
 }

@@ -8,7 +8,7 @@
 //! (`crash`) and its end (`shutdown`), what people wrap Litestream into (`wrapper`), what it is led by
 //! (`configured`), how many databases there are (`several`) and what becomes of the others where one is hurt (`wounds`), who is given credentials
 //! (`members`), a database that isn't there (`missing`), what becomes of the bucket's objects
-//! (`restorable`).
+//! (`restorable`, `verified`).
 
 mod configured;
 mod crash;
@@ -24,6 +24,7 @@ mod shutdown;
 mod store;
 mod support;
 mod unit;
+mod verified;
 mod wal_guard;
 mod wounds;
 mod wrapper;

@@ -33,7 +33,8 @@ macro_rules! kinds {
 kinds! {
     /// Events, their outcomes apart.
     EventKind of Event {
-        Tick: Event::Tick,
+        // Nothing is verified here.
+        Tick: Event::Tick | Event::Verified(..),
         Granted: Event::Fetched(Ok(_)),
         FetchFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Transient, .. })),
         KeyFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Key, .. })),
@@ -136,7 +137,7 @@ kinds! {
         ReleaseGuard: Action::ReleaseGuard(_),
         AbandonGuard: Action::AbandonGuard(_),
         Log: Action::Log(..),
-        Exit: Action::Exit,
+        Exit: Action::Exit | Action::Verify(_) | Action::AbandonVerify(_),
     }
 }
 

@@ -432,6 +432,7 @@ impl World {
             Action::PlanRestore(of) => self.start_plan(number(of)),
             Action::AbandonPlan(of) => self.databases[number(of)].bucket.plan = None,
             Action::MakeSnapshot(of) => self.start_snapshot(number(of)),
+            Action::Verify(_) | Action::AbandonVerify(_) => {}
             Action::WriteRow(to) => {
                 let event = if !self.weather.disk {
                     Event::Row(to, Err("it is locked".to_owned()))

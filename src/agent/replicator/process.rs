@@ -49,7 +49,7 @@ pub(in crate::agent) struct Process {
     /// Whether systemd's unit may run, although it has reported nothing.
     unit_may_run: bool,
     /// The term of the newest credentials, and of those that it was started with.
-    term: Option<Term>,
+    pub(super) term: Option<Term>,
     running: Option<Term>,
     deaths: u32,
     /// Since when the running process has been up.

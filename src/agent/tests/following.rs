@@ -291,6 +291,7 @@ fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
             debt: Debt::Unknown,
             begins_anew: false,
             is_unrestorable: false,
+            differs: false,
         },
     ));
     assert_eq!(

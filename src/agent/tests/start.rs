@@ -289,6 +289,7 @@ fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
             debt,
             begins_anew,
             is_unrestorable: false,
+            differs: false,
         };
         let told = story.agent.handle(Event::Recalled(DB, earlier), story.now);
         let kept = |actions: &[Action]| {

@@ -23,7 +23,7 @@ use crate::litestream::answer::{BEGINNING_MISSED, Position, SyncFailure};
 use crate::litestream::command::Upto;
 use crate::litestream::config_file::Configuration;
 use crate::litestream::control::SyncRequest;
-use crate::litestream::restore::{Aside, Turn, has_room, size_of};
+use crate::litestream::restore::{Aside, Turn, VERIFY, has_room, size_of};
 use crate::store::compare::{Pages, Rows, Snapshot, Soundness};
 use crate::store::structure::{Structure, named_tables};
 use crate::system::priority;
@@ -58,7 +58,7 @@ pub(super) fn compare(
     has_room(folder, size_of(database))?;
     let own = configuration.alone(&subject.in_litestream)?;
     let environment = accesses.environment()?;
-    let aside = Aside::make(database, "verify", Turn::OrNever)?;
+    let aside = Aside::make(database, VERIFY, Turn::OrNever)?;
 
     // Also where `wal_guard` is off the WAL may not grow for ever while the live database is read.
     let wal_limit = subject.database.wal_guard.unwrap_or(config::WAL_LIMIT);

@@ -49,6 +49,12 @@ impl Verdict {
             && !self.tables.iter().any(differs)
     }
 
+    /// What the replica does not hold as it should: a few sentences, however much it is.
+    pub(super) fn told(&self) -> impl Iterator<Item = &str> {
+        let differences = self.differences.iter().map(String::as_str);
+        differences.chain(self.soundness.damage.as_deref()).take(10)
+    }
+
     /// As JSON.
     pub(super) fn document(&self) -> Value {
         let tables: Vec<Value> = self

@@ -131,6 +131,7 @@ impl Database {
             },
             begins_anew: self.begins_anew,
             is_unrestorable: self.is_unrestorable,
+            differs: false,
         }
     }
 

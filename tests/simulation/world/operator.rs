@@ -47,6 +47,7 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
         ]),
         rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
         restorable: chance.pick(&PACES),
+        verify: None,
         // Who is watched is the world's affair.
         databases: Vec::new(),
     }
