@@ -104,10 +104,7 @@ impl Shown {
             }
             Event::Planned(_, Err(_)) => self.fails(time),
             // The next plan shows whether that mended it.
-            Event::Snapshotted(_, Ok(())) => {
-                self.times = self.times.saturating_sub(1);
-                self.twice = None;
-            }
+            Event::Snapshotted(_, Ok(())) => self.twice = None,
             _ => {}
         }
     }

@@ -139,6 +139,11 @@ impl World {
             // It changes with a restart of edgerepl, not before.
             supervisor: self.policy.supervisor,
             databases: self.policy.databases.clone(),
+            // A long life has no time for it.
+            restorable: match policy.restorable {
+                Some(MINUTE) if !self.lives_briefly => Some(HOUR),
+                pace => pace,
+            },
             // A Litestream that can't ask for credentials is not told to.
             rotation: match (policy.rotation, self.understands) {
                 (Some(Rotation::Refresh), Rotation::Restart) => None,
