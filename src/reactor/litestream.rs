@@ -590,8 +590,16 @@ fn snapshot_steps(database: Database, context: &Context) -> Result<Vec<Step>, St
     let snapshot = snapshot.told(delivery::lines(&variables));
     let stop = match context.supervisor() {
         Supervisor::Child => None,
-        Supervisor::Systemd { unit, .. } => unit::stop(unit).map(Step::from),
+        // Beside the unit's Litestream it would be the second one.
+        Supervisor::Systemd { unit, .. } => Some(unit::stop(unit).ok_or_else(|| {
+            format!(
+                "only root may stop {unit}, which a new snapshot needs: stop it, run `{}` with credentials, and \
+                 start it again",
+                words.join(" ")
+            )
+        })?),
     };
+    let stop = stop.map(Step::from);
     Ok(stop.into_iter().chain([snapshot]).collect())
 }
 

@@ -5,8 +5,8 @@
 //! Owns four files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
 //! the reported age of a row depends on it. `begin-anew.json`, `unrestorable.json` and `differs.json`
 //! survive a power cut if there is a directory for that: what Litestream uploads onto a wrong replica is
-//! lost, whatever it answers. They are written when that is found and when it is repaired, which is seldom. Never trusts a
-//! file that can't be read: it counts as no record.
+//! lost, whatever it answers. They are written when that is found and when it is repaired, which is
+//! seldom. Never trusts a file that can't be read: it counts as no record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

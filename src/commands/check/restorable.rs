@@ -32,10 +32,16 @@ pub(super) fn planned(settings: &Settings, version: Option<(u32, u32, u32)>) -> 
              by `edgerepl verify`",
             "install Litestream 0.5.17 or later",
         ),
-        (Some(pace), _) => Outcome::Pass(format!(
-            "the restore of each database is planned each {}",
-            words(pace)
-        )),
+        (Some(pace), _) => {
+            let mended = match settings.replication.has_unit() {
+                true => "; what is broken is mended only where edgerepl may stop the unit",
+                false => "",
+            };
+            Outcome::Pass(format!(
+                "the restore of each database is planned each {}{mended}",
+                words(pace)
+            ))
+        }
     };
     Check::new(NAME, outcome)
 }
