@@ -7,9 +7,9 @@
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life), `databases` (which
 //! are watched), `database` (one of them) and `replica` (its), `proof` (what answers prove), `heartbeat`
-//! (the rows), `restorable` and `verification` (what a restore would give), `creation` (a missing
-//! database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is right), `glance`,
-//! `problems` and `report` (what it means for the operator).
+//! (the rows), `restorable` and `verification` (what a restore would give; `mending`: when that is mended),
+//! `creation` (a missing database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is
+//! right), `glance`, `problems` and `report` (what it means for the operator).
 
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ mod databases;
 mod glance;
 mod guard;
 mod heartbeat;
+mod mending;
 mod problems;
 mod proof;
 mod renewal;

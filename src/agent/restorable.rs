@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::Action;
 use super::backoff::{Backoff, Jitter};
+use super::mending::Mending;
 use super::watch::Outbox;
 use crate::clock::BootTime;
 use crate::litestream::chain::{Chain, Holdings, Listing, PlanFailure, Stranger};
@@ -44,15 +45,9 @@ const RETRY: Backoff = Backoff {
     least: Duration::from_secs(10),
 };
 
-/// The retry of a snapshot that failed; doubled each time.
-const MEND_RETRY: Duration = Duration::from_secs(300);
-
 /// Litestream's complaints bring a plan forward so often; then at twice the time, up to the pace: after a hole
 /// it complains for ever.
 const SUSPICION_PACE: Duration = Duration::from_secs(300);
-
-/// A snapshot is made no sooner after the last one, whatever the pace.
-const LEAST_MEND_PACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Restorable {
@@ -78,10 +73,7 @@ pub(super) struct Restorable {
     heeds_from: BootTime,
     heeded: u32,
     mend: Mend,
-    /// When the next new snapshot may be made.
-    mend_allowed: BootTime,
-    /// How many new snapshots in a row failed.
-    unmended: u32,
+    mending: Mending,
 }
 
 /// A plan that was asked for.
@@ -177,8 +169,7 @@ impl Restorable {
             heeds_from: BootTime::default(),
             heeded: 0,
             mend: Mend::No,
-            mend_allowed: BootTime::default(),
-            unmended: 0,
+            mending: Mending::default(),
         }
     }
 
@@ -277,7 +268,7 @@ impl Restorable {
             (Some(fault), ..) => self.sees(fault, now, out),
             (None, _, Chain::Whole(holdings)) => {
                 self.known = Some((holdings, now));
-                self.unmended = 0;
+                self.mending.works();
                 if self.seen.take().is_some() {
                     out.info("the database can be restored again".to_owned());
                 }
@@ -303,28 +294,27 @@ impl Restorable {
         let is_due =
             |seen: &Seen| seen.is_confirmed() && !seen.is_mended && !seen.fault.is_strangers();
         match self.seen.filter(is_due) {
-            Some(_) if self.mend == Mend::No => self.mend_allowed,
+            Some(_) if self.mend == Mend::No => self.mending.allowed(),
             _ => BootTime::NEVER,
         }
     }
 
     /// There are no credentials for it.
     pub(super) fn puts_mending_off(&mut self, until: BootTime) {
-        self.mend_allowed = self.mend_allowed.max(until);
+        self.mending.puts_off(until);
     }
 
     /// A new snapshot is to be made once Litestream is stopped.
     pub(super) fn begin_mending(&mut self, now: BootTime) {
         self.mend = Mend::Wanted;
-        let pace = self.pace.unwrap_or_default().max(LEAST_MEND_PACE);
-        self.mend_allowed = now + pace;
+        self.mending.begins(self.pace.unwrap_or_default(), now);
     }
 
     /// Litestream ended before it was stopped for that.
     pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
         if self.mend == Mend::Wanted {
             self.mend = Mend::No;
-            self.mend_allowed = now;
+            self.mending.is_still_due(now);
         }
     }
 
@@ -356,10 +346,7 @@ impl Restorable {
             }
             return;
         }
-        let wait = MEND_RETRY.saturating_mul(2_u32.saturating_pow(self.unmended));
-        self.unmended = self.unmended.saturating_add(1);
-        let pace = self.pace.unwrap_or_default().max(MEND_RETRY);
-        self.mend_allowed = now + wait.min(pace);
+        self.mending.fails(self.pace.unwrap_or_default(), now);
     }
 
     /// Litestream complained: a plan shows what is wrong.

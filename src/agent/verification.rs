@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::Action;
 use super::backoff::{Backoff, Jitter};
+use super::mending::Mending;
 use super::watch::{Database, Outbox};
 use crate::clock::BootTime;
 
@@ -38,12 +39,6 @@ const RETRY: Backoff = Backoff {
 
 /// The retry where each byte is paid for.
 const METERED_RETRY: Duration = Duration::from_secs(3600);
-
-/// The retry of a snapshot that failed; doubled each time, up to the pace.
-const MEND_RETRY: Duration = Duration::from_secs(300);
-
-/// A snapshot is made no sooner after the last one, whatever the pace.
-const LEAST_MEND_PACE: Duration = Duration::from_secs(60);
 
 /// What is known of the bytes of one replica.
 #[derive(Debug)]
@@ -64,10 +59,7 @@ pub(super) struct Verification {
     failures: u32,
     /// Why the last one, or the last new snapshot, failed, or there was none.
     trouble: Option<String>,
-    /// When the next new snapshot may be made.
-    mend_allowed: BootTime,
-    /// How many new snapshots in a row failed.
-    unmended: u32,
+    mending: Mending,
 }
 
 /// The replica holds other bytes, and whether a snapshot was made since that was seen.
@@ -158,8 +150,7 @@ impl Verification {
             differs: None,
             failures: 0,
             trouble: None,
-            mend_allowed: BootTime::default(),
-            unmended: 0,
+            mending: Mending::default(),
         }
     }
 
@@ -292,28 +283,27 @@ impl Verification {
     /// A difference was seen, and a new snapshot may mend it.
     pub(super) fn mends_at(&self) -> BootTime {
         match self.differs {
-            Some(seen) if seen.fault != Fault::Earlier && !seen.is_mended => self.mend_allowed,
+            Some(seen) if seen.fault != Fault::Earlier && !seen.is_mended => self.mending.allowed(),
             _ => BootTime::NEVER,
         }
     }
 
     /// There are no credentials for it.
     pub(super) fn puts_mending_off(&mut self, until: BootTime) {
-        self.mend_allowed = self.mend_allowed.max(until);
+        self.mending.puts_off(until);
     }
 
     /// A new snapshot is to be made, of which this may be the reason.
     pub(super) fn begin_mending(&mut self, now: BootTime) {
         if self.mends_at() < BootTime::NEVER {
-            let pace = self.pace.unwrap_or_default().max(LEAST_MEND_PACE);
-            self.mend_allowed = now + pace;
+            self.mending.begins(self.pace.unwrap_or_default(), now);
         }
     }
 
     /// Litestream ended before it was stopped for that.
     pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
         if self.mends_at() < BootTime::NEVER {
-            self.mend_allowed = now;
+            self.mending.is_still_due(now);
         }
     }
 
@@ -325,13 +315,11 @@ impl Verification {
         self.trouble = result.as_ref().err().cloned();
         if self.trouble.is_none() {
             seen.is_mended = true;
-            self.unmended = 0;
+            self.mending.works();
             self.due = now + SOON.min(pace);
             return;
         }
-        let wait = MEND_RETRY.saturating_mul(2_u32.saturating_pow(self.unmended));
-        self.unmended = self.unmended.saturating_add(1);
-        self.mend_allowed = now + wait.min(pace.max(MEND_RETRY));
+        self.mending.fails(pace, now);
     }
 
     /// It is known to hold something else.
@@ -387,7 +375,7 @@ impl Verification {
 
     fn holds(&mut self, now: BootTime, out: &mut Outbox<'_>) {
         self.held = Some(now);
-        self.unmended = 0;
+        self.mending.works();
         if self.differs.take().is_some() {
             out.info("the replica holds the database's very bytes again".to_owned());
         }

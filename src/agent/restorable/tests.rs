@@ -2,6 +2,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::agent::Actions;
+use crate::agent::mending;
 use crate::agent::watch::Database;
 use crate::clock::WallTime;
 
@@ -146,7 +147,7 @@ fn a_snapshot_that_fails_is_tried_again_ever_later() {
         case.restorable.snapshotted(Err("no room".to_owned()), now);
         waits.push(case.restorable.mends_at().since(now));
     }
-    assert_eq!(waits[0], MEND_RETRY);
+    assert_eq!(waits[0], mending::RETRY);
     assert!(waits.is_sorted() && waits[11] == PACE, "{waits:?}");
     let why = case
         .restorable

@@ -1,5 +1,6 @@
 use super::*;
 use crate::agent::Actions;
+use crate::agent::mending;
 
 const PACE: Duration = Duration::from_secs(30 * 86_400);
 
@@ -191,7 +192,7 @@ fn a_snapshot_that_fails_is_tried_again_ever_later() {
         waits.push(case.verification.mends_at().since(now));
         now = case.verification.mends_at();
     }
-    assert_eq!(waits[0], MEND_RETRY);
+    assert_eq!(waits[0], mending::RETRY);
     assert!(waits.is_sorted() && waits[15] == PACE, "{waits:?}");
     assert!(case.problem(now).ends_with("(so far: no line)"));
 }
