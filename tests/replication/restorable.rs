@@ -156,10 +156,16 @@ fn suffer(harm: Harm, rotation: &str) -> Result {
     device.wait_until_settled()?;
     let since = Instant::now();
     device.hurt(harm)?;
+    let hurt = Instant::now();
     let told = device.wait_until_told(harm)?;
-    println!("{harm:?}, {rotation}: {}", told["problems"]);
+    let named = hurt.elapsed().as_secs_f32();
     device.lab.s3().set_fault(S3Fault::None)?;
     device.wait_until_restorable()?;
+    let well = hurt.elapsed().as_secs_f32();
+    println!(
+        "{harm:?}, {rotation}: named after {named:.1} s, well after {well:.1} s: {}",
+        told["problems"]
+    );
     device.watch(harm.database())?;
     let made = snapshots(&device.lab, since);
     let log = device.daemon.log();

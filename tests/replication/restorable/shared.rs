@@ -51,7 +51,8 @@ fn share(rotation: &str) -> Result {
     ];
     for daemon in &mut daemons {
         let told = daemon.wait_for(TOLD, LIMIT, is_told)?;
-        println!("{rotation}: {}", told["problems"]);
+        let named = since.elapsed().as_secs_f32();
+        println!("{rotation}: named after {named:.1} s: {}", told["problems"]);
     }
     for daemon in &mut daemons {
         watch(daemon, FIRST, is_unhealthy)?;
