@@ -31,7 +31,7 @@ use crate::credentials::delivery;
 use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
-use crate::ipc::status::{self, StatusServer};
+use crate::ipc::status::{self, Outside, StatusServer};
 use crate::litestream::control::Question;
 use crate::store;
 use crate::store::version::SqliteVersion;
@@ -204,8 +204,11 @@ impl Reactor {
         let report = self.agent.report(now);
         let (grant, litestream) = (self.context.grant.as_ref(), self.litestream.id());
         self.status.answer(|| {
-            let wal_size = |of| store::wal_size(self.context.path(of));
-            status::document(&report, grant, self.started, litestream, wal_size)
+            let outside = |of| Outside {
+                wal_size: store::wal_size(self.context.path(of)),
+                replica: self.litestream.replica(of, &self.context),
+            };
+            status::document(&report, grant, self.started, litestream, outside)
         });
         self.credentials
             .answer(|| credentials::document(&report, grant));

@@ -374,6 +374,9 @@ fn paths(lab: &Lab, site: &Site) -> Outcome<Vec<(String, &'static str)>> {
             format!("bucket: {}\n", lab.s3().bucket()),
             "bucket: my-fleet\n",
         ),
+        (format!("s3://{}/", lab.s3().bucket()), "s3://my-fleet/"),
+        // Nobody waits a day for a document.
+        ("planned each 10s".to_owned(), "planned each 1d"),
     ])
 }
 

@@ -156,7 +156,11 @@ fn restorable(restorable: &Value) -> String {
             span(restorable["checked_s"].as_f64().unwrap_or_default())
         ),
         Some("broken") => "no".to_owned(),
-        Some("shared") => "no: another device writes to the same prefix".to_owned(),
+        Some("shared") => format!(
+            "no: for {} another device has written to {}",
+            span(restorable["for_s"].as_f64().unwrap_or_default()),
+            restorable["replica"].as_str().unwrap_or("the same prefix")
+        ),
         Some("off") => "not planned".to_owned(),
         _ => "not known yet".to_owned(),
     }

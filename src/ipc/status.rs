@@ -24,17 +24,26 @@ const SOCKET: &str = "status.sock";
 /// The document's form; a change that breaks a reader raises it.
 pub(crate) const FORM: u64 = 2;
 
+/// What the agent does not know of a database.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// In bytes.
+    pub(crate) wal_size: Option<u64>,
+    /// Where its replica is.
+    pub(crate) replica: Option<String>,
+}
+
 /// What `status --json` prints. Times to come and times past are in seconds from now.
 pub(crate) fn document(
     report: &Report,
     grant: Option<&Grant>,
     started: WallTime,
     litestream: Option<u32>,
-    wal_size: impl Fn(Database) -> Option<u64>,
+    outside: impl Fn(Database) -> Outside,
 ) -> Value {
     let databases = report.databases.iter();
     let databases: Vec<Value> = databases
-        .map(|each| database(each, wal_size(each.database)))
+        .map(|each| database(each, outside(each.database)))
         .collect();
     // Members of the first form are about the first database.
     let first = databases.first().cloned().unwrap_or_default();
@@ -88,7 +97,7 @@ pub(crate) fn document(
 }
 
 /// What is said of one database.
-fn database(report: &DatabaseReport, wal_size: Option<u64>) -> Value {
+fn database(report: &DatabaseReport, outside: Outside) -> Value {
     json!({
         "path": &*report.name,
         "state": report.state.name(),
@@ -104,21 +113,22 @@ fn database(report: &DatabaseReport, wal_size: Option<u64>) -> Value {
             "last_id": report.last_row.map(|(id, _)| id),
             "last_age_s": report.last_row.map(|(_, age)| seconds(age)),
         },
-        "wal_bytes": wal_size,
+        "wal_bytes": outside.wal_size,
         "wal_guard_held_s": report.guard_held.map(seconds),
-        "restorable": restorable(&report.restore),
+        "restorable": restorable(&report.restore, outside.replica),
         "verified": verified(&report.verify),
     })
 }
 
 /// What is said of a database's restore. The moments are S3's.
-fn restorable(report: &RestoreReport) -> Value {
+fn restorable(report: &RestoreReport, replica: Option<String>) -> Value {
     let holdings = match report.state {
         Restorability::Restorable(holdings) => Some(holdings),
         _ => None,
     };
     json!({
         "state": report.state.name(),
+        "replica": replica,
         "cause": report.cause,
         "for_s": report.broken_for.map(seconds),
         "checked_s": report.looked.map(seconds),

@@ -179,6 +179,28 @@ impl Configuration {
         (!bucket.is_empty() && !is_unknown(bucket)).then(|| bucket.to_owned())
     }
 
+    /// Where the replica of `database` is, for people: `s3://my-fleet/thing/app.db`. None where only the
+    /// environment tells, or where a credential may be in it.
+    pub fn place(&self, database: &Path) -> Option<String> {
+        let entry = self.entry(database)?;
+        let replica = entry
+            .get("replica")
+            .or_else(|| entry.list("replicas").next())?;
+        let place = match replica.text("url") {
+            Some(url) => url.split('?').next()?.to_owned(),
+            None => {
+                let path = replica.text("path").unwrap_or_default();
+                let bucket = replica.text("bucket")?;
+                format!("s3://{bucket}/{}", path.trim_start_matches('/'))
+            }
+        };
+        let place = match self.inside_folder(database) {
+            Some(inside) => format!("{}/{}", place.trim_end_matches('/'), inside.display()),
+            None => place,
+        };
+        (!is_unknown(&place) && !place.contains('@')).then_some(place)
+    }
+
     /// Whether the file names `database`, by its path or by a folder that would hold it.
     pub fn names(&self, database: &Path) -> bool {
         self.entry(database).is_some()

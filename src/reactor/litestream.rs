@@ -57,6 +57,12 @@ impl Litestream {
         self.family.as_ref().map(Family::id)
     }
 
+    /// Where the replica of a database is, by the configuration that the last one has read.
+    pub(super) fn replica(&self, database: Database, context: &Context) -> Option<String> {
+        let path = context.paths.in_litestream(database);
+        self.read.as_ref()?.place(path)
+    }
+
     /// All processes that were started here and are not collected yet.
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         self.id().into_iter().chain(self.chores.ids())
@@ -313,18 +319,26 @@ impl Litestream {
         database: Database,
         context: &mut Context,
     ) -> Option<Event> {
-        let step = self.plan_step(database, context);
+        let Ok(litestream) = Replicate::parse(context.command()) else {
+            // Whatever it is, it can't be asked.
+            return Some(Event::Planned(database, Err(PlanFailure::Unsupported)));
+        };
+        let step = self.plan_step(&litestream, database, context);
         self.begin(Errand::Plan(database), step.map(|step| vec![step]), context)
     }
 
-    fn plan_step(&self, database: Database, context: &Context) -> Result<Step, String> {
+    fn plan_step(
+        &self,
+        litestream: &Replicate,
+        database: Database,
+        context: &Context,
+    ) -> Result<Step, String> {
         let variables = context.variables()?;
-        let litestream = Replicate::parse(context.command())?;
         let path = context.paths.in_litestream(database);
         let own = own_configuration(database, context)?;
         let nowhere = context.runtime.file(NO_COPY);
         let question = bucket::Question {
-            commands: Commands::of(&litestream, path, own.as_deref(), &nowhere),
+            commands: Commands::of(litestream, path, own.as_deref(), &nowhere),
             state: self.state(database, context),
             record: context.runtime.file(&format!("listed-{}.json", database.0)),
         };

@@ -32,6 +32,11 @@ pub(super) fn planned(settings: &Settings, version: Option<(u32, u32, u32)>) -> 
              by `edgerepl verify`",
             "install Litestream 0.5.17 or later",
         ),
+        (Some(_), _) if Replicate::parse(&settings.replication.command).is_err() => warn(
+            "[replication] command is not `litestream replicate`, so no restore can be planned: nobody is told \
+             that objects have vanished from the bucket",
+            "name Litestream itself there",
+        ),
         (Some(pace), _) => {
             let mended = match settings.replication.has_unit() {
                 true => "; what is broken is mended only where edgerepl may stop the unit",

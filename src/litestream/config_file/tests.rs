@@ -43,6 +43,24 @@ fn knows_the_bucket() {
 }
 
 #[test]
+fn tells_people_where_a_replica_is_and_no_credential() {
+    let place = |from: &str, to: &str| {
+        let changed = GOOD.replace(from, to);
+        configuration(&changed).place(Path::new("/data/app.db"))
+    };
+    let good = place("", "").expect("a place");
+    assert!(good.starts_with("s3://b/"), "{good}");
+    let of_url = |url: &str| place("bucket: b", &format!("url: {url}"));
+    let fleet = "s3://fleet/thing/app.db";
+    assert_eq!(of_url(&format!("{fleet}?region=x")).as_deref(), Some(fleet));
+    assert_eq!(of_url("s3://key:secret@fleet/app.db"), None);
+    assert_eq!(place("bucket: b", "bucket: $BUCKET"), None);
+    let folder = GOOD.replace("path: /data/app.db", "dir: /data\n    pattern: '*.db'");
+    let found = configuration(&folder).place(Path::new("/data/log.db"));
+    assert_eq!(found, Some(format!("{good}/log.db")));
+}
+
+#[test]
 fn has_nothing_to_say_of_a_good_one() {
     assert_eq!(findings(GOOD, (0, 5, 17)), []);
     let named = GOOD.replace("${EDGEREPL_THING_NAME}", "fleet/thing-1");
