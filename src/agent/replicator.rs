@@ -7,7 +7,7 @@
 //!
 //! Its parts: the `process`, with its `start` and `stop`; the `rescue` of a Litestream that does not
 //! follow; the `introduction` of one that was started. None of them knows the others. `starting` decides
-//! what follows each step of a start.
+//! what follows each step of a start, `restoring` when it is looked at what a restore would give.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -25,7 +25,6 @@ use super::database::Watched;
 use super::databases::Databases;
 use super::renewal::Term;
 use super::replica::{Replica, Request, Socket, Verdict};
-use super::verification::Moment;
 use super::watch::Database;
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
@@ -34,6 +33,7 @@ use crate::litestream::answer::{Answer, SyncFailure};
 mod introduction;
 mod process;
 mod rescue;
+mod restoring;
 mod start;
 mod starting;
 mod stop;
@@ -41,6 +41,7 @@ mod stop;
 use introduction::Introduction;
 use process::{LEAST_TERM, Phase, Process};
 use rescue::Rescue;
+pub(super) use restoring::Paces;
 use stop::Then;
 
 /// How long after one database's turn in a hand-over the next one's comes, and after all of them.
@@ -50,9 +51,6 @@ const LONGEST_STAGGER: Duration = Duration::from_secs(1);
 /// A daemon that is told to end during a hand-over finishes it first, if only that can upload the last
 /// rows, and takes at most this long.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
-
-/// No verify begins so shortly before a hand-over.
-const NEAR: Duration = Duration::from_secs(10);
 
 /// The problem of a Litestream without a control socket.
 const NO_SOCKET: &str = "it has no control socket, so nothing proves that it replicates; use Litestream \
@@ -64,22 +62,6 @@ const HANGS: &str = "it hangs: its control socket does not answer";
 
 /// The problem if Litestream gives no reason.
 pub(super) const NO_REASON: &str = "Litestream gives no reason; see its log";
-
-/// How often it is looked at what a restore would give.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Paces {
-    restorable: Option<Duration>,
-    verify: Option<Duration>,
-}
-
-impl Paces {
-    pub(super) fn of(policy: &Policy) -> Self {
-        Self {
-            restorable: policy.restorable,
-            verify: policy.verify,
-        }
-    }
-}
 
 /// What an event is handled with: all that the process and its databases share.
 pub(super) struct Turn<'a> {
@@ -283,27 +265,6 @@ impl Replicator {
         self.go_on_reset(turn);
     }
 
-    /// A new snapshot of a database was uploaded, or could not be.
-    pub(super) fn snapshotted(
-        &mut self,
-        database: Database,
-        result: Result<(), String>,
-        turn: &mut Turn<'_>,
-    ) {
-        if !matches!(self.process.phase, Phase::Resetting { .. }) {
-            return;
-        }
-        if let Some(watched) = turn.databases.get_mut(database) {
-            let mut out = watched.outbox(turn.out);
-            match &result {
-                Ok(()) => out.info("Litestream has uploaded a new snapshot".to_owned()),
-                Err(cause) => out.warn(format!("a new snapshot could not be uploaded: {cause}")),
-            }
-            watched.snapshotted(result, turn.now);
-        }
-        self.go_on_reset(turn);
-    }
-
     /// The daemon ends; a second request shortens that.
     pub(super) fn stop(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
@@ -343,7 +304,7 @@ impl Replicator {
         if self.rescue_at(turn.databases) <= turn.now {
             self.begin_rescue(turn);
         }
-        self.plan_restores(turn);
+        self.look_at_restores(turn);
         if matches!(self.process.phase, Phase::Running) {
             self.expire(turn);
             if self.introduced_at(turn.databases) <= turn.now {
@@ -388,7 +349,7 @@ impl Replicator {
     pub(super) fn deadline(&self, databases: &Databases) -> BootTime {
         let at = self.process.deadline();
         let limit = self.leaving.unwrap_or(BootTime::NEVER);
-        let planned = self.planned_at(databases);
+        let planned = self.looked_at(databases);
         let earliest = |of: &dyn Fn(&&Watched) -> bool| {
             let deadlines = databases.iter().filter(of).map(|w| w.replica.deadline());
             deadlines.min().unwrap_or(BootTime::NEVER)
@@ -484,105 +445,6 @@ impl Replicator {
                 turn.out.warn(text);
             });
         }
-    }
-
-    /// Plans what is due, and makes a new snapshot where one is missing and may be made.
-    fn plan_restores(&mut self, turn: &mut Turn<'_>) {
-        let can_plan = self.can_plan();
-        for watched in turn.databases.iter_mut() {
-            let proved = watched.provable().filter(|_| can_plan);
-            let mut out = watched.outbox(turn.out);
-            let restorable = &mut watched.restorable;
-            restorable.advance(
-                turn.paces.restorable,
-                proved,
-                turn.jitter,
-                turn.now,
-                &mut out,
-            );
-        }
-        self.verify(turn);
-        if self.mended_at(turn.databases) > turn.now {
-            return;
-        }
-        if !self.process.has_credentials(turn.now) {
-            for watched in turn.databases.iter_mut() {
-                watched.puts_mending_off(turn.now + LEAST_TERM);
-            }
-            return;
-        }
-        for watched in turn.databases.iter_mut() {
-            if watched.mends_at() <= turn.now {
-                watched.begin_mending(turn.now);
-                let mut out = watched.outbox(turn.out);
-                out.warn(
-                    "Litestream is stopped to upload a new snapshot, without which the database can't be \
-                     restored"
-                        .to_owned(),
-                );
-            }
-        }
-        self.prepare(turn);
-    }
-
-    /// Has one database verified, if that is due and none is.
-    fn verify(&self, turn: &mut Turn<'_>) {
-        let (can_verify, is_near) = (self.can_plan(), self.stop_is_near(turn));
-        for watched in turn.databases.iter_mut() {
-            let mut out = watched.outbox(turn.out);
-            let pace = turn.paces.verify;
-            watched
-                .verification
-                .advance(pace, turn.jitter, turn.now, &mut out);
-        }
-        let mut is_busy = verifies(turn.databases);
-        for watched in turn.databases.iter_mut() {
-            if can_verify && !is_busy && watched.provable().is_some() {
-                let moment = Moment::of(turn.phase, watched.id());
-                let mut out = watched.outbox(turn.out);
-                let verification = &mut watched.verification;
-                verification.take_turn(moment, is_near, turn.now, &mut out);
-                is_busy = verification.is_under_way();
-            }
-        }
-    }
-
-    /// A verify that begins now would soon wait for a Litestream that is stopped.
-    fn stop_is_near(&self, turn: &Turn<'_>) -> bool {
-        let now = turn.now;
-        let left = self
-            .process
-            .term
-            .map_or(Duration::ZERO, |term| term.ends.since(now));
-        let near = now + NEAR.min(left / 4);
-        !self.process.refreshes() && turn.renewal.is_none_or(|due| due <= near)
-    }
-
-    /// Litestream runs, and goes on running.
-    fn can_plan(&self) -> bool {
-        matches!(self.process.phase, Phase::Running) && self.leaving.is_none()
-    }
-
-    /// When a new snapshot is made.
-    fn mended_at(&self, databases: &Databases) -> BootTime {
-        let all = databases.iter().map(Watched::mends_at);
-        match self.can_plan() {
-            true => all.min().unwrap_or(BootTime::NEVER),
-            false => BootTime::NEVER,
-        }
-    }
-
-    /// When a restore has to be planned or a replica verified, or that is late.
-    fn planned_at(&self, databases: &Databases) -> BootTime {
-        let can_plan = self.can_plan();
-        let all = databases.iter();
-        let is_busy = verifies(databases);
-        let looks = all.map(|w| {
-            let can = can_plan && w.provable().is_some();
-            let verify = w.verification.deadline(can && !is_busy);
-            w.restorable.deadline(can).min(verify)
-        });
-        looks.min().unwrap_or(BootTime::NEVER)
     }
 
     /// The database that has waited longest for Litestream to follow, and since when.
@@ -798,11 +660,6 @@ impl Replicator {
             ));
         }
     }
-}
-
-/// One of them is verified.
-fn verifies(databases: &Databases) -> bool {
-    databases.iter().any(|w| w.verification.is_under_way())
 }
 
 /// Keeps what is wrong, and tells it where it is news.
