@@ -262,7 +262,7 @@ impl Restorable {
         match (Fault::of(listing, asked.proved), self.seen, listing.chain) {
             // What two devices wrote stays a mixture, and so does what a compaction made of an altered
             // object.
-            (None, Some(seen), _) if seen.fault.outlasts_compaction() && !seen.is_mended => {
+            (None, Some(seen), _) if seen.outlasts_compaction() && !seen.is_mended => {
                 self.sees(seen.fault, now, out);
             }
             (Some(fault), ..) => self.sees(fault, now, out),
@@ -367,9 +367,11 @@ impl Restorable {
         self.due = self.due.min(now);
     }
 
-    /// Another device was seen to write to the prefix.
+    /// Another device was seen to write to the prefix, twice: once it may be this device's own files that
+    /// are not what they were.
     pub(super) fn is_shared(&self) -> bool {
-        self.seen.is_some_and(|seen| seen.fault.is_strangers())
+        let is_confirmed = |seen: Seen| seen.fault.is_strangers() && seen.is_confirmed();
+        self.seen.is_some_and(is_confirmed)
     }
 
     /// It is known that it can't be restored.
@@ -425,24 +427,29 @@ impl Restorable {
     fn sees(&mut self, fault: Fault, now: BootTime, out: &mut Outbox<'_>) {
         // Whatever it does to the chain.
         let fault = match self.seen {
-            Some(seen) if seen.fault.is_strangers() => seen.fault,
+            Some(seen) if self.is_shared() => seen.fault,
             _ => fault,
         };
         let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
         let is_news = before.is_none_or(|seen| seen.fault.kind() != fault.kind());
+        // Of a stranger's signs none but its own confirm it.
+        let counts = |seen: &Seen| !fault.is_strangers() || seen.fault.is_strangers();
+        let looks = before.filter(counts).map_or(0, |seen| seen.looks);
         let seen = Seen {
             fault,
             since: self.seen.map_or(now, |seen| seen.since),
-            looks: before.map_or(0, |seen| seen.looks).saturating_add(1),
+            looks: looks.saturating_add(1),
             is_mended: false,
         };
         if fault.is_strangers() && self.mend == Mend::Wanted {
             self.mend = Mend::No;
         }
-        if !seen.is_confirmed() {
-            let pace = self.pace.unwrap_or(CONFIRMATION);
-            self.due = now + CONFIRMATION.min(pace);
-        }
+        let wait = match seen.is_confirmed() {
+            false => CONFIRMATION,
+            // It may be over at any time: a bucket that was answered for by somebody else, for instance.
+            true => (now.since(seen.since) / 4).clamp(CONFIRMATION, RETRY.longest),
+        };
+        self.due = now + wait.min(self.pace.unwrap_or(wait));
         self.seen = Some(seen);
         if is_news {
             out.warn(fault.to_string());
@@ -462,6 +469,15 @@ impl Restorable {
 }
 
 impl Seen {
+    /// A later plan may be whole, and what it restores is not right.
+    fn outlasts_compaction(&self) -> bool {
+        match self.fault {
+            Fault::Altered { .. } => true,
+            Fault::Stranger { .. } => self.is_confirmed(),
+            _ => false,
+        }
+    }
+
     fn is_confirmed(&self) -> bool {
         let enough = match self.fault {
             Fault::Altered { .. } => LOOKS_AT_ALTERED,
@@ -490,11 +506,6 @@ impl Fault {
 
     fn is_strangers(self) -> bool {
         matches!(self, Self::Stranger { .. })
-    }
-
-    /// A later plan may be whole, and what it restores is not right.
-    fn outlasts_compaction(self) -> bool {
-        matches!(self, Self::Altered { .. } | Self::Stranger { .. })
     }
 
     fn kind(self) -> std::mem::Discriminant<Self> {

@@ -346,7 +346,7 @@ fn plans(
     is_well: impl Fn(&Value) -> bool,
 ) -> Result {
     let (age, planned) = (Cell::new(0.0), Cell::new(0));
-    let status = daemon.wait_for("plan of a restore", LIMIT, |status| {
+    let status = daemon.wait_for("plan of a restore", LIMIT * 3, |status| {
         // A plan begins the age of the last one anew.
         if let Some(now) = database_of(status, database)["restorable"]["checked_s"].as_f64() {
             planned.set(planned.get() + u32::from(now < age.get()));

@@ -230,9 +230,42 @@ fn an_altered_object_is_looked_at_often_before_it_is_mended_and_no_compaction_hi
 
     // It was the first sign of another device.
     shared.look(Ok(seen), at(80));
+    shared.look(Ok(seen), at(90));
     assert_eq!(shared.restorable.mends_at(), BootTime::NEVER);
     shared.look(listed(Chain::Nothing), at(80) + PACE);
     assert_eq!(shared.restorable.state(), Restorability::Shared);
+}
+
+/// As an older copy of Litestream's files makes one: they are dropped then.
+#[test]
+fn a_strangers_sign_that_is_seen_once_bars_no_mending() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    let seen = Listing {
+        chain: Chain::Whole(HOLDINGS),
+        stranger: Some(Stranger::Ahead { at: 8 }),
+    };
+    case.look(Ok(seen), at(30));
+    assert!(case.restorable.problem(at(30)).is_some());
+    assert!(!case.restorable.is_shared());
+    case.look(whole(8), at(40));
+    assert!(case.restorable.problem(at(40)).is_none());
+}
+
+#[test]
+fn what_stays_broken_is_looked_at_ever_more_seldom() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    let mut looks = Vec::new();
+    for second in 30..86_400 {
+        if case.pass(Some(7), at(second)) {
+            case.planned(listed(Chain::Nothing), at(second));
+            looks.push(second);
+        }
+    }
+    assert_eq!(looks[..5], [30, 40, 50, 60, 70]);
+    let gaps: Vec<_> = looks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.is_sorted() && looks.len() < 60, "{gaps:?}");
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(super) struct Shown {
     /// Since it has to be mended.
     twice: Option<Time>,
     is_shared: bool,
+    /// So many plans in a row showed a sign of another device.
+    signs: u32,
     /// When the last plan succeeded, and when the last one failed since.
     planned: Option<Time>,
     failed: Option<Time>,
@@ -87,10 +89,16 @@ impl Shown {
                     true => {
                         self.is_broken = self.is_shared;
                         self.times = 0;
+                        self.signs = 0;
                     }
                     false => {
                         self.is_broken = true;
-                        self.is_shared |= listing.stranger.is_some();
+                        // Once it may be this device's own files that are not what they were.
+                        self.signs = match listing.stranger {
+                            Some(_) => self.signs + 1,
+                            None => 0,
+                        };
+                        self.is_shared |= self.signs > 1;
                         self.times += 1;
                     }
                 }
