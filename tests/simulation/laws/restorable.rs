@@ -99,7 +99,10 @@ impl Shown {
                             None => 0,
                         };
                         self.is_shared |= self.signs > 1;
-                        self.times += 1;
+                        self.times = match self.signs {
+                            0 => self.times + 1,
+                            signs => signs,
+                        };
                     }
                 }
                 // An altered object may be the first sign of another device.
@@ -107,7 +110,7 @@ impl Shown {
                     Chain::Altered { .. } => 6,
                     _ => 2,
                 };
-                let is_to_be_mended = self.times >= enough && !self.is_shared;
+                let is_to_be_mended = self.times >= enough && self.signs == 0 && !self.is_shared;
                 self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
             }
             Event::Planned(_, Err(_)) => self.fails(time),
@@ -422,7 +425,8 @@ impl Law for Mended {
             // Dropped local state begins anew first.
             Step::Action(Action::MakeSnapshot(_) | Action::ResetState(_)) => {
                 let (began, pace) = past.shown.began(past);
-                self.allowed = began + pace;
+                // A reset brings forward no snapshot that has to wait for the pace of an earlier one.
+                self.allowed = self.allowed.max(began + pace);
             }
             Step::Event(Event::Snapshotted(_, Err(_))) => {
                 self.allowed = past.time + pace.max(MEND_RETRY);
