@@ -7,9 +7,10 @@
 //!
 //! Its parts: `renewal` (when to fetch), `replicator` (the hand-over, Litestream's life), `databases` (which
 //! are watched), `database` (one of them) and `replica` (its), `proof` (what answers prove), `heartbeat`
-//! (the rows), `restorable` and `verification` (what a restore would give; `mending`: when that is mended),
-//! `creation` (a missing database), `guard` (the WAL guard's bounds), `clock_belief` (whether the clock is
-//! right), `glance`, `problems` and `report` (what it means for the operator).
+//! (the rows), `restorable` and `verification` (what a restore would give; `mending`: when that is mended;
+//! `doubt`: how it is said), `creation` (a missing database), `guard` (the WAL guard's bounds),
+//! `clock_belief` (whether the clock is right), `glance`, `problems` and `report` (what it means for the
+//! operator).
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ mod clock_belief;
 mod creation;
 mod database;
 mod databases;
+mod doubt;
 mod glance;
 mod guard;
 mod heartbeat;
@@ -497,29 +499,19 @@ impl Agent {
                 turn.of(database, |watched, out| watched.looked(mark, now, out));
             }
             Event::Looked(database, result) => {
-                let now = turn.now;
-                if let Some(watched) = turn.databases.get_mut(database) {
-                    let mut out = watched.outbox(turn.out);
-                    watched.creation.looked(result, turn.jitter, now, &mut out);
-                }
+                turn.tell(database, |watched, jitter, now, out| {
+                    watched.creation.looked(result, jitter, now, out);
+                });
             }
             Event::Planned(database, result) => {
-                let now = turn.now;
-                if let Some(watched) = turn.databases.get_mut(database) {
-                    let mut out = watched.outbox(turn.out);
-                    watched
-                        .restorable
-                        .planned(result, turn.jitter, now, &mut out);
-                }
+                turn.tell(database, |watched, jitter, now, out| {
+                    watched.restorable.planned(result, jitter, now, out);
+                });
             }
             Event::Verified(database, result) => {
-                let now = turn.now;
-                if let Some(watched) = turn.databases.get_mut(database) {
-                    let mut out = watched.outbox(turn.out);
-                    watched
-                        .verification
-                        .verified(result, turn.jitter, now, &mut out);
-                }
+                turn.tell(database, |watched, jitter, now, out| {
+                    watched.verification.verified(result, jitter, now, out);
+                });
             }
             Event::Complained => {
                 for watched in turn.databases.iter_mut() {

@@ -1,10 +1,9 @@
 //! A missing database, or an empty file in its place: whether it may be created.
 //!
 //! Owns one rule: a database is created only if no replica of it can be restored, and Litestream does not
-//! take an empty file for one before. Otherwise the new one
-//! would be replicated over the replica's newest state, and a Litestream that restores missing
-//! databases would find it present. One without heartbeat rows is its application's to create. Never
-//! looks for a replica itself.
+//! take an empty file for one before. Otherwise the new one would be replicated over the replica's newest
+//! state, and a Litestream that restores missing databases would find it present. One without heartbeat
+//! rows is its application's to create. Never looks for a replica itself.
 
 use std::time::Duration;
 

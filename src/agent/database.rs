@@ -159,6 +159,12 @@ impl Watched {
             .map(|proof| proof.position.replicated)
     }
 
+    /// Its local state is useless. Returns whether it is to be dropped now: not again and again, and not
+    /// where that would make another device's replica worse.
+    pub(super) fn want_reset(&mut self, now: BootTime) -> bool {
+        !self.restorable.is_shared() && self.replica.want_reset(now)
+    }
+
     /// A snapshot is about to be made. Where nobody holds the WAL, it may have been reset, and nobody
     /// examines it: the transactions that are uploaded before the snapshot may not continue the replica.
     pub(super) fn begin_snapshot(&mut self) {

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use super::activity::Activity;
 use super::database::Watched;
+use super::doubt::Doubt;
 use super::proof::BOUND;
 use super::replicator::NO_REASON;
-use super::restorable::Unrestorable;
-use super::verification::Unverified;
-use super::{Agent, Now};
+use super::{Agent, Now, restorable, verification};
 use crate::clock::BootTime;
 use crate::credentials::FailureClass;
 
@@ -37,9 +36,9 @@ enum What<'a> {
     /// What has been unproved for too long, and why.
     Unproved(&'static str, &'a str),
     /// It can't be restored, or that is not known.
-    Unrestorable(Unrestorable<'a>),
+    Unrestorable(Doubt<'a, restorable::Fault>),
     /// A restore would give something else, or that is not known.
-    Unverified(Unverified<'a>),
+    Unverified(Doubt<'a, verification::Fault>),
 }
 
 impl fmt::Display for Problem<'_> {

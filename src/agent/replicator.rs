@@ -25,7 +25,7 @@ use super::database::Watched;
 use super::databases::Databases;
 use super::renewal::Term;
 use super::replica::{Replica, Request, Socket, Verdict};
-use super::watch::Database;
+use super::watch::{Database, Outbox};
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
 use crate::litestream::answer::{Answer, SyncFailure};
@@ -95,6 +95,18 @@ impl Turn<'_> {
     pub(super) fn of(&mut self, database: Database, act: impl FnOnce(&mut Watched, &mut Actions)) {
         if let Some(watched) = self.databases.get_mut(database) {
             act(watched, self.out);
+        }
+    }
+
+    /// Tells a database, if it is watched still, what came of something that is tried again by chance.
+    pub(super) fn tell(
+        &mut self,
+        database: Database,
+        tell: impl FnOnce(&mut Watched, &mut Jitter, BootTime, &mut Outbox<'_>),
+    ) {
+        if let Some(watched) = self.databases.get_mut(database) {
+            let mut out = watched.outbox(self.out);
+            tell(watched, self.jitter, self.now, &mut out);
         }
     }
 
@@ -517,8 +529,8 @@ impl Replicator {
         }
         let may_reset = self.leaving.is_none();
         for watched in turn.databases.iter_mut() {
-            if may_reset && watched.replica.ledger.is_broken() && !watched.restorable.is_shared() {
-                watched.replica.want_reset(turn.now);
+            if may_reset && watched.replica.ledger.is_broken() {
+                watched.want_reset(turn.now);
             }
         }
         let stays_down = |w: &Watched| w.replica.wants_reset() || w.restorable.wants_snapshot();
@@ -616,8 +628,7 @@ impl Replicator {
         let Some(watched) = turn.databases.get_mut(database) else {
             return;
         };
-        let may_reset = self.leaving.is_none() && !watched.restorable.is_shared();
-        if !may_reset || !watched.replica.want_reset(turn.now) {
+        if self.leaving.is_some() || !watched.want_reset(turn.now) {
             return self.trouble(database, cause, turn);
         }
         watched.outbox(turn.out).warn(format!(

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::Action;
 use super::backoff::{Backoff, Jitter};
+use super::doubt::{Doubt, is_overdue};
 use super::mending::Mending;
 use super::watch::Outbox;
 use crate::clock::BootTime;
@@ -105,7 +106,7 @@ enum Mend {
 
 /// Why a database can't be restored, or not for long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     /// An earlier run of edgerepl found one.
     Earlier,
     Nothing,
@@ -259,21 +260,20 @@ impl Restorable {
         self.trouble = None;
         self.looked = Some(now);
         self.due = now + pace;
-        match (Fault::of(listing, asked.proved), self.seen, listing.chain) {
+        match (judge(listing, asked.proved), self.seen) {
+            (Err(fault), _) => self.sees(fault, now, out),
             // What two devices wrote stays a mixture, and so does what a compaction made of an altered
             // object.
-            (None, Some(seen), _) if seen.outlasts_compaction() && !seen.is_mended => {
+            (Ok(_), Some(seen)) if seen.outlasts_compaction() && !seen.is_mended => {
                 self.sees(seen.fault, now, out);
             }
-            (Some(fault), ..) => self.sees(fault, now, out),
-            (None, _, Chain::Whole(holdings)) => {
+            (Ok(holdings), _) => {
                 self.known = Some((holdings, now));
                 self.mending.works();
                 if self.seen.take().is_some() {
                     out.info("the database can be restored again".to_owned());
                 }
             }
-            (None, ..) => {}
         }
     }
 
@@ -334,7 +334,7 @@ impl Restorable {
         self.mend == Mend::UnderWay
     }
 
-    /// It was made, or could not be. Returns why not.
+    /// It was made, or could not be.
     pub(super) fn snapshotted(&mut self, result: Result<(), String>, now: BootTime) {
         self.mend = Mend::No;
         self.due = now;
@@ -405,23 +405,14 @@ impl Restorable {
     }
 
     /// Why it is not known, or known not, to be restorable.
-    pub(super) fn problem(&self, now: BootTime) -> Option<Unrestorable<'_>> {
-        let cause = match self.seen {
-            Some(seen) => Cause::Fault(seen.fault),
-            None if self.is_overdue(now) => Cause::Overdue,
-            None => return None,
-        };
+    pub(super) fn problem(&self, now: BootTime) -> Option<Doubt<'_, Fault>> {
         let trouble = self.trouble.as_deref();
-        Some(Unrestorable { cause, trouble })
-    }
-
-    /// No plan has succeeded for two paces.
-    fn is_overdue(&self, now: BootTime) -> bool {
-        let since = self.known.map(|(_, at)| at).or(self.began);
-        let (Some(pace), Some(since), false) = (self.pace, since, self.is_unsupported) else {
-            return false;
-        };
-        self.failures > 0 && now.since(since) > pace * 2
+        if let Some(seen) = self.seen {
+            return Some(Doubt::of(seen.fault, trouble));
+        }
+        let since = self.planned_at().or(self.began);
+        let is_overdue = is_overdue(self.pace, since, self.failures, now);
+        (is_overdue && !self.is_unsupported).then(|| Doubt::overdue(OVERDUE, trouble))
     }
 
     fn sees(&mut self, fault: Fault, now: BootTime, out: &mut Outbox<'_>) {
@@ -487,23 +478,21 @@ impl Seen {
     }
 }
 
-impl Fault {
-    /// What is wrong with a chain that has to reach the transaction `proved`, if anything is.
-    fn of(listing: Listing, proved: u64) -> Option<Self> {
-        match (listing.stranger, listing.chain) {
-            (Some(Stranger::Ahead { at } | Stranger::Differing { at }), _) => {
-                Some(Self::Stranger { at })
-            }
-            (None, Chain::Nothing) => Some(Self::Nothing),
-            (None, Chain::Hole { after }) => Some(Self::Hole { after }),
-            (None, Chain::Altered { at }) => Some(Self::Altered { at }),
-            (None, Chain::Whole(Holdings { last, .. })) if last < proved => {
-                Some(Self::Short { last, proved })
-            }
-            (None, Chain::Whole(_)) => None,
-        }
+/// What can be restored of a chain that has to reach the transaction `proved`, or what is wrong with it.
+fn judge(listing: Listing, proved: u64) -> Result<Holdings, Fault> {
+    if let Some(Stranger::Ahead { at } | Stranger::Differing { at }) = listing.stranger {
+        return Err(Fault::Stranger { at });
     }
+    match listing.chain {
+        Chain::Nothing => Err(Fault::Nothing),
+        Chain::Hole { after } => Err(Fault::Hole { after }),
+        Chain::Altered { at } => Err(Fault::Altered { at }),
+        Chain::Whole(Holdings { last, .. }) if last < proved => Err(Fault::Short { last, proved }),
+        Chain::Whole(holdings) => Ok(holdings),
+    }
+}
 
+impl Fault {
     fn is_strangers(self) -> bool {
         matches!(self, Self::Stranger { .. })
     }
@@ -512,6 +501,10 @@ impl Fault {
         std::mem::discriminant(&self)
     }
 }
+
+/// What is said where no plan has succeeded for two paces.
+const OVERDUE: &str = "it is not known whether the database can be restored, because a restore could not be planned \
+                       for more than two paces of [proof] restorable";
 
 /// What is lost, and what comes of it.
 const MENDED: &str = "a new snapshot mends that, but not the states before it; look who deletes or \
@@ -548,34 +541,6 @@ impl fmt::Display for Fault {
                 "another device writes to the same prefix of the bucket (transaction {at} is not this \
                  device's), so that no restore is right: give each device a prefix of its own, and restart \
                  edgerepl"
-            ),
-        }
-    }
-}
-
-/// Why a database is not known to be restorable, before it is formatted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unrestorable<'a> {
-    cause: Cause,
-    trouble: Option<&'a str>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Cause {
-    Fault(Fault),
-    Overdue,
-}
-
-impl fmt::Display for Unrestorable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.cause, self.trouble) {
-            (Cause::Fault(fault), None) => fault.fmt(f),
-            (Cause::Fault(fault), Some(trouble)) => write!(f, "{fault} (so far: {trouble})"),
-            (Cause::Overdue, trouble) => write!(
-                f,
-                "it is not known whether the database can be restored, because a restore could not be planned \
-                 for more than two paces of [proof] restorable: {}",
-                trouble.unwrap_or_default()
             ),
         }
     }

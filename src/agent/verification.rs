@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::Action;
 use super::backoff::{Backoff, Jitter};
+use super::doubt::{Doubt, is_overdue};
 use super::mending::Mending;
 use super::watch::{Database, Outbox};
 use crate::clock::BootTime;
@@ -348,29 +349,14 @@ impl Verification {
     }
 
     /// What makes the database unhealthy.
-    pub(super) fn problem(&self, now: BootTime) -> Option<Unverified<'_>> {
-        let overdue = Unverified {
-            cause: Cause::Overdue,
-            trouble: self.trouble.as_deref(),
-        };
-        let is_overdue = self.is_overdue(now);
-        self.difference().or(is_overdue.then_some(overdue))
+    pub(super) fn problem(&self, now: BootTime) -> Option<Doubt<'_, Fault>> {
+        let is_overdue = is_overdue(self.pace, self.held.or(self.began), self.failures, now);
+        let overdue = || Doubt::overdue(OVERDUE, self.trouble.as_deref());
+        self.difference().or_else(|| is_overdue.then(overdue))
     }
 
-    fn difference(&self) -> Option<Unverified<'_>> {
-        Some(Unverified {
-            cause: Cause::Fault(self.differs?.fault),
-            trouble: self.trouble.as_deref(),
-        })
-    }
-
-    /// None has succeeded for two paces, although it was tried.
-    fn is_overdue(&self, now: BootTime) -> bool {
-        let since = self.held.or(self.began);
-        let (Some(pace), Some(since)) = (self.pace, since) else {
-            return false;
-        };
-        self.failures > 0 && now.since(since) > pace * 2
+    fn difference(&self) -> Option<Doubt<'_, Fault>> {
+        Some(Doubt::of(self.differs?.fault, self.trouble.as_deref()))
     }
 
     fn holds(&mut self, now: BootTime, out: &mut Outbox<'_>) {
@@ -405,6 +391,9 @@ impl Verification {
     }
 }
 
+/// What is said where none has held for two paces.
+const OVERDUE: &str = "no verify has held for more than two paces of [proof] verify";
+
 /// What comes of it.
 const MENDED: &str = "a new snapshot mends that, but not the states before it; look who changes objects in the \
                       bucket, and run `edgerepl verify` to see what differs";
@@ -423,33 +412,6 @@ impl fmt::Display for Fault {
             Self::OtherBytes { at: None } => write!(
                 f,
                 "the replica holds other bytes than the database, or none that can be read: {MENDED}"
-            ),
-        }
-    }
-}
-
-/// Why a replica is not known to hold the database's bytes, before it is formatted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unverified<'a> {
-    cause: Cause,
-    trouble: Option<&'a str>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Cause {
-    Fault(Fault),
-    Overdue,
-}
-
-impl fmt::Display for Unverified<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.cause, self.trouble) {
-            (Cause::Fault(fault), None) => fault.fmt(f),
-            (Cause::Fault(fault), Some(trouble)) => write!(f, "{fault} (so far: {trouble})"),
-            (Cause::Overdue, trouble) => write!(
-                f,
-                "no verify has held for more than two paces of [proof] verify: {}",
-                trouble.unwrap_or_default()
             ),
         }
     }

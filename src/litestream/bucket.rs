@@ -11,7 +11,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::chain::{self, Listing, Look, Own, PlanFailure, Record};
-use super::command::{KNOWS_NO_PLAN, Replicate};
+use super::command::{KNOWS_NO_PLAN, Replicate, last_words};
 use super::leash;
 use crate::system::file;
 
@@ -76,29 +76,35 @@ pub(crate) fn look(
     if plan.as_ref().is_err_and(|e| e.contains(KNOWS_NO_PLAN)) {
         return Err(PlanFailure::Unsupported);
     }
+    compare(commands, &plan, environment, state, record).map_err(PlanFailure::Failed)
+}
+
+fn compare(
+    commands: &Commands,
+    plan: &Result<String, String>,
+    environment: &str,
+    state: &Path,
+    record: Option<&Path>,
+) -> Result<Listing, String> {
     let list = |words: &[String]| chain::objects(&ask(words, environment)?);
     let earlier = record.map(|file| fs::read(file).unwrap_or_default());
     let earlier = Record::read(&earlier.unwrap_or_default());
-    let look = || -> Result<Look<'_>, String> {
-        Ok(Look {
-            plan: match &plan {
-                Ok(printed) => Ok(chain::objects(printed)?),
-                Err(message) => Err(message),
-            },
-            snapshots: list(&commands.snapshots)?,
-            singles: list(&commands.singles)?,
-            // After the lists: Litestream keeps each file before it uploads it.
-            own: Own::read(state),
-            earlier: &earlier,
-        })
+    let look = Look {
+        plan: match plan {
+            Ok(printed) => Ok(chain::objects(printed)?),
+            Err(message) => Err(message),
+        },
+        snapshots: list(&commands.snapshots)?,
+        singles: list(&commands.singles)?,
+        // After the lists: Litestream keeps each file before it uploads it.
+        own: Own::read(state),
+        earlier: &earlier,
     };
-    let look = look().map_err(PlanFailure::Failed)?;
-    let listing = look.judge().map_err(PlanFailure::Failed)?;
+    let listing = look.judge()?;
     if let Some(record) = record {
         let seen = look.record().document().to_string();
-        file::replace(record, 0o600, seen.as_bytes()).map_err(|e| {
-            PlanFailure::Failed(format!("{} can't be written: {e}", record.display()))
-        })?;
+        file::replace(record, 0o600, seen.as_bytes())
+            .map_err(|e| format!("{} can't be written: {e}", record.display()))?;
     }
     Ok(listing)
 }
@@ -119,11 +125,7 @@ fn ask(words: &[String], environment: &str) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let mut lines = said.lines().rev();
-    let last = lines.find(|line| !line.trim().is_empty());
-    let why = last.unwrap_or("it gives no reason").chars();
-    Err(why.filter(|c| !c.is_control()).take(500).collect())
+    Err(last_words(&String::from_utf8_lossy(&output.stderr)))
 }
 
 #[cfg(test)]

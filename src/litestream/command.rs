@@ -40,6 +40,9 @@ const DEFAULT_CONFIGURATION: &str = "/etc/litestream.yml";
 /// Litestream's words where there is nothing to restore.
 pub const NOTHING_TO_RESTORE: &str = "no matching backup files";
 
+/// The file of the runtime directory in which nothing ever is: plans are not carried out.
+pub(crate) const NO_COPY: &str = "no-copy";
+
 /// Its message if it is too old for [`Replicate::plan`].
 pub const KNOWS_NO_PLAN: &str = "flag provided but not defined";
 
@@ -244,6 +247,13 @@ pub fn configuration(words: &[String]) -> PathBuf {
     Replicate::parse(words).map_or(DEFAULT_CONFIGURATION.into(), |command| {
         command.configuration
     })
+}
+
+/// The last thing that it said on standard error before it failed, as part of a sentence.
+pub(crate) fn last_words(said: &str) -> String {
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.unwrap_or("it gives no reason").chars();
+    last.filter(|c| !c.is_control()).take(500).collect()
 }
 
 /// The version in what `litestream version` prints: `0.5.17`, `v0.3.13`.

@@ -167,10 +167,7 @@ impl Configuration {
 
     /// The bucket that `database` is replicated to; none where only the environment tells.
     pub fn bucket(&self, database: &Path) -> Option<String> {
-        let entry = self.entry(database)?;
-        let replica = entry
-            .get("replica")
-            .or_else(|| entry.list("replicas").next())?;
+        let replica = replica_of(self.entry(database)?)?;
         let of_url = || {
             let (_, rest) = replica.text("url")?.split_once("s3://")?;
             rest.split(['/', '?']).next()
@@ -182,10 +179,7 @@ impl Configuration {
     /// Where the replica of `database` is, for people: `s3://my-fleet/thing/app.db`. None where only the
     /// environment tells, or where a credential may be in it.
     pub fn place(&self, database: &Path) -> Option<String> {
-        let entry = self.entry(database)?;
-        let replica = entry
-            .get("replica")
-            .or_else(|| entry.list("replicas").next())?;
+        let replica = replica_of(self.entry(database)?)?;
         let place = match replica.text("url") {
             Some(url) => url.split('?').next()?.to_owned(),
             None => {
@@ -468,6 +462,13 @@ fn is_inside(entry: &Node, database: &Path) -> Option<PathBuf> {
         Some(_) => None,
         None => Folder::of(entry)?.holds(&wanted),
     }
+}
+
+/// The replica of an entry: Litestream 0.5 has one, also where it is the only one of a list.
+fn replica_of(entry: &Node) -> Option<&Node> {
+    entry
+        .get("replica")
+        .or_else(|| entry.list("replicas").next())
 }
 
 /// All replicas of all databases.

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, linkat, unlinkat};
 
-use super::command::{Replicate, Upto};
+use super::command::{Replicate, Upto, last_words};
 use super::leash;
 use crate::credentials::delivery::Variable;
 use crate::store::wal_of;
@@ -231,14 +231,10 @@ impl<'a> Restoring<'a> {
         if self.running.wait().is_ok_and(|status| status.success()) {
             return Ok(self.copy.is_file().then_some(self.copy));
         }
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        let why: String = last
-            .unwrap_or("it gives no reason")
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(500)
-            .collect();
-        Err(format!("Litestream can't restore the replica: {why}"))
+        Err(format!(
+            "Litestream can't restore the replica: {}",
+            last_words(&said)
+        ))
     }
 }
 

@@ -336,7 +336,7 @@ impl Litestream {
         let variables = context.variables()?;
         let path = context.paths.in_litestream(database);
         let own = own_configuration(database, context)?;
-        let nowhere = context.runtime.file(NO_COPY);
+        let nowhere = context.runtime.file(command::NO_COPY);
         let question = bucket::Question {
             commands: Commands::of(litestream, path, own.as_deref(), &nowhere),
             state: self.state(database, context),
@@ -589,9 +589,6 @@ fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
     ))
 }
 
-/// Nothing is ever here: plans are not carried out.
-const NO_COPY: &str = "no-copy";
-
 /// Two Litestreams on one database ruin its replica: the lock is the one of the Litestream that replicates.
 fn snapshot_steps(database: Database, context: &Context) -> Result<Vec<Step>, String> {
     let variables = context.variables()?;
@@ -626,7 +623,11 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
         Look::Plan => {
             let path = context.paths.in_litestream(database);
             let own = own_configuration(database, context)?;
-            litestream.plan(path, &context.runtime.file(NO_COPY), own.as_deref())
+            litestream.plan(
+                path,
+                &context.runtime.file(command::NO_COPY),
+                own.as_deref(),
+            )
         }
     };
     let name = format!("`{}`", words.join(" "));

@@ -206,13 +206,21 @@ mod tests {
 
     const DATABASE: &str = "/data/an app's.db";
 
+    /// The files that outlive a boot, the first of which a test looks at.
+    fn lasting(folder: &Path, anew: &Path) -> [PathBuf; 3] {
+        [
+            anew.to_owned(),
+            folder.join(UNRESTORABLE),
+            folder.join(DIFFERS),
+        ]
+    }
+
     #[test]
     fn what_was_kept_is_recalled_in_the_same_boot_or_for_good() {
         let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let lasting =
-            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
+        let lasting = lasting(&folder, &anew);
         let memory = |boot: &str| Memory::of(unproved.clone(), lasting.clone(), boot.to_owned());
         let recalled = |boot: &str, path: &str| memory(boot).recall(Path::new(path));
         let legacy = |seconds: Option<u64>, begins_anew| Legacy {
@@ -283,8 +291,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("edgerepl-once-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
-        let lasting =
-            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
+        let lasting = lasting(&folder, &anew);
         let mut memory = Memory::of(unproved.clone(), lasting, "b".to_owned());
         let legacy = Legacy {
             unproved_since: None,
@@ -315,8 +322,7 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let late = folder.join("not yet");
         let anew = late.join(BEGIN_ANEW);
-        let lasting =
-            [&*anew, UNRESTORABLE.as_ref(), DIFFERS.as_ref()].map(|name| folder.join(name));
+        let lasting = lasting(&folder, &anew);
         let mut memory = Memory::of(folder.join(UNPROVED), lasting.clone(), String::new());
         let legacy = Legacy {
             unproved_since: None,

@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use edgerepl_lab::{Daemon, Lab, Site, SmallDisk};
@@ -14,8 +13,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::support::{
-    Application, LIMIT, Result, add_databases, assert_one_full_upload, configure_databases, create,
-    fill, lengthen_wal, litestreams, local_state, open, reset_wal, site, wait_until, write_row,
+    Application, LIMIT, Result, add_databases, all_at_once, assert_one_full_upload,
+    configure_databases, create, fill, lengthen_wal, litestreams, local_state, open, reset_wal,
+    site, wait_until, write_row,
 };
 use crate::writer::{be_killed_in, update, wait_until_read};
 
@@ -108,7 +108,7 @@ impl Wound {
 
 #[test]
 fn what_is_broken_of_one_database_is_mended_while_the_others_are_proved() -> Result {
-    all_at_once(&[
+    suffer_all(&[
         Wound::WalReset,
         Wound::KilledInCommit,
         Wound::StateRemoved,
@@ -119,29 +119,16 @@ fn what_is_broken_of_one_database_is_mended_while_the_others_are_proved() -> Res
 
 #[test]
 fn one_database_that_a_person_has_to_restore_is_named_while_the_others_are_proved() -> Result {
-    all_at_once(&[Wound::Deleted, Wound::Halved, Wound::Garbage])
+    suffer_all(&[Wound::Deleted, Wound::Halved, Wound::Garbage])
 }
 
 #[test]
 fn one_database_that_nobody_can_write_to_is_named_while_the_others_are_proved() -> Result {
-    all_at_once(&[Wound::Locked, Wound::DiskFull, Wound::DiskReadOnly])
+    suffer_all(&[Wound::Locked, Wound::DiskFull, Wound::DiskReadOnly])
 }
 
-/// Each on a device of its own: most of the time they wait.
-fn all_at_once(wounds: &[Wound]) -> Result {
-    let failed: Vec<String> = thread::scope(|scope| {
-        let suffer = |wound| move || suffer(wound).map_err(|e| format!("{wound:?}: {e}"));
-        let threads: Vec<_> = wounds.iter().map(|w| scope.spawn(suffer(*w))).collect();
-        let ended = threads.into_iter().map(|thread| {
-            let panicked = |_| Err("a case panicked".to_owned());
-            thread.join().unwrap_or_else(panicked)
-        });
-        ended.filter_map(std::result::Result::err).collect()
-    });
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(failed.join("\n\n").into()),
-    }
+fn suffer_all(wounds: &[Wound]) -> Result {
+    all_at_once(wounds, |wound| suffer(*wound))
 }
 
 fn suffer(wound: Wound) -> Result {

@@ -18,6 +18,20 @@ fn story() -> Story {
     story
 }
 
+/// What comes of an action where all goes well.
+fn outcome(story: &mut Story, action: &Action) -> Option<Event> {
+    Some(match action {
+        Action::Fetch => granted(HOUR),
+        Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+        Action::TakeGuard(DB) => Event::GuardTaken(DB, Ok(())),
+        Action::Sync(DB) => story.say(&FOLLOWS),
+        Action::Terminate => Event::Exited("exit status: 0".to_owned()),
+        Action::MakeSnapshot(DB) => Event::Snapshotted(DB, Ok(())),
+        Action::Start(_) => Event::Started(Ok(())),
+        _ => return None,
+    })
+}
+
 /// Lets time pass with a Litestream that follows, and credentials that are renewed; whether a verify is
 /// begun, and how long it took until then.
 fn wait_for_verify(story: &mut Story, span: Duration) -> Option<Duration> {
@@ -26,18 +40,12 @@ fn wait_for_verify(story: &mut Story, span: Duration) -> Option<Duration> {
         story.now.boot = story.agent.deadline();
         let mut actions = VecDeque::from(story.tell(Event::Tick));
         while let Some(action) = actions.pop_front() {
-            let came_of_it = match action {
-                Action::Fetch => granted(HOUR),
-                Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
-                Action::TakeGuard(DB) => Event::GuardTaken(DB, Ok(())),
-                Action::Sync(DB) => story.say(&FOLLOWS),
-                Action::Terminate => Event::Exited("exit status: 0".to_owned()),
-                Action::MakeSnapshot(DB) => Event::Snapshotted(DB, Ok(())),
-                Action::Start(_) => Event::Started(Ok(())),
-                Action::Verify(DB) => return Some(story.now.boot.since(begun)),
-                _ => continue,
-            };
-            actions.extend(story.tell(came_of_it));
+            if action == Action::Verify(DB) {
+                return Some(story.now.boot.since(begun));
+            }
+            if let Some(came_of_it) = outcome(story, &action) {
+                actions.extend(story.tell(came_of_it));
+            }
         }
     }
     None
@@ -71,17 +79,10 @@ fn a_difference_makes_the_database_unhealthy_until_a_snapshot_is_seen_to_hold() 
     // Litestream is stopped, and makes one.
     let mut done = Vec::new();
     while let Some(action) = told.pop_front() {
-        let came_of_it = match action {
-            Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
-            Action::TakeGuard(DB) => Event::GuardTaken(DB, Ok(())),
-            Action::Sync(DB) => story.say(&FOLLOWS),
-            Action::Terminate => Event::Exited("exit status: 0".to_owned()),
-            Action::MakeSnapshot(DB) => Event::Snapshotted(DB, Ok(())),
-            Action::Start(_) => Event::Started(Ok(())),
-            _ => continue,
-        };
-        done.push(action);
-        told.extend(story.tell(came_of_it));
+        if let Some(came_of_it) = outcome(&mut story, &action) {
+            done.push(action);
+            told.extend(story.tell(came_of_it));
+        }
     }
     let snapshots = done.iter().filter(|a| **a == Action::MakeSnapshot(DB));
     assert_eq!(snapshots.count(), 1, "{done:?}");

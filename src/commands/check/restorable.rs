@@ -11,7 +11,7 @@ use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::{Grant, delivery};
 use crate::litestream::bucket::{self, Commands};
 use crate::litestream::chain::{Chain, Listing, PlanFailure, Stranger};
-use crate::litestream::command::Replicate;
+use crate::litestream::command::{NO_COPY, Replicate};
 use crate::litestream::config_file::{Configuration, Found};
 use crate::litestream::lineage;
 
@@ -93,7 +93,7 @@ fn look(
         Ok(litestream) => litestream,
         Err(cause) => return Outcome::Skip(cause),
     };
-    let commands = Commands::of(&litestream, database, None, &runtime.file("no-copy"));
+    let commands = Commands::of(&litestream, database, None, &runtime.file(NO_COPY));
     let state = lineage::state_of(database, Some(configuration));
     outcome(bucket::look(&commands, environment, &state, None))
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::document::Node;
-use super::{Configuration, STATIC_KEYS, absolute, clean, is_inside, is_unknown};
+use super::{Configuration, STATIC_KEYS, absolute, clean, is_inside, is_unknown, replica_of};
 
 impl Configuration {
     /// A configuration that names `database` and no other, where this one names others, too. Nothing in it
@@ -46,7 +46,7 @@ impl Configuration {
         let folders = super::databases(&self.root).map(|(_, node)| node);
         let Some(replica) = folders
             .filter(|node| is_inside(node, database).is_some())
-            .find_map(|node| node.get("replica").or_else(|| node.list("replicas").next()))
+            .find_map(replica_of)
         else {
             return Ok(None);
         };

@@ -179,13 +179,19 @@ impl Law for NotHealthy {
 
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
-        match step {
-            Step::Look(glance) if self.applies(past) => {
-                let is_told = glance.is_unrestorable && !glance.is_healthy;
-                Verdict::of(is_told, || format!("{glance:?}"))
-            }
-            _ => Verdict::Silent,
+        told_where(self.applies(past), step)
+    }
+}
+
+/// Where it applies, each look shows that the database can't be restored.
+#[inline]
+fn told_where(applies: bool, step: &Step<'_>) -> Verdict {
+    match step {
+        Step::Look(glance) if applies => {
+            let is_told = glance.is_unrestorable && !glance.is_healthy;
+            Verdict::of(is_told, || format!("{glance:?}"))
         }
+        _ => Verdict::Silent,
     }
 }
 
@@ -202,13 +208,7 @@ impl Law for Shared {
 
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
-        match step {
-            Step::Look(glance) if self.applies(past) => {
-                let is_told = glance.is_unrestorable && !glance.is_healthy;
-                Verdict::of(is_told, || format!("{glance:?}"))
-            }
-            _ => Verdict::Silent,
-        }
+        told_where(self.applies(past), step)
     }
 }
 
