@@ -306,9 +306,11 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
-/// How long an emptying waits for those who write and read; a commit may have to wait as long for it. Under
-/// an application that commits all the time a moment is too short to find a place between two commits.
-const EMPTYING_LIMIT: Duration = Duration::from_secs(1);
+/// How often an emptying asks for the place between two commits before it gives up, and at which pace. A
+/// commit may have to wait as long for it, a second. SQLite's own timeout asks ten times a second in the
+/// end, and misses the few milliseconds that a busy application leaves.
+const EMPTYING_TRIES: i32 = 1000;
+const EMPTYING_PACE: Duration = Duration::from_millis(1);
 
 /// Moves the contents of the WAL to the database, and leaves the WAL empty. Takes as long as the disk
 /// does: no loop may do it. Most of it is done while writers go on.
@@ -316,8 +318,11 @@ const EMPTYING_LIMIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// Why not, in words: usually another process reads or writes.
 pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
-    let checkpoint = |connection: Connection| {
-        connection.busy_timeout(EMPTYING_LIMIT)?;
+    let checkpoint = |mut connection: Connection| {
+        connection.busy_handler(Some(|tries| {
+            std::thread::sleep(EMPTYING_PACE);
+            tries < EMPTYING_TRIES
+        }))?;
         let busy = |mode| {
             let sql = format!("PRAGMA wal_checkpoint({mode})");
             connection.query_row(&sql, [], |row| row.get::<_, bool>(0))

@@ -598,7 +598,12 @@ fn a_wal_is_emptied_beside_a_writer_that_does_not_rest() {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        let emptied: Vec<_> = (0..5).map(|_| empty_wal(&database)).collect();
+        let emptied: Vec<_> = (0..5)
+            .map(|_| {
+                std::thread::sleep(Duration::from_millis(30));
+                empty_wal(&database)
+            })
+            .collect();
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(emptied.iter().all(Result::is_ok), "{emptied:?}");
     });
