@@ -24,6 +24,7 @@ use crate::litestream::chain::{Listing, PlanFailure};
 
 mod activity;
 mod backoff;
+mod claim;
 mod clock_belief;
 mod creation;
 mod database;
@@ -169,6 +170,9 @@ pub enum Event {
     LastCommit(Database, Option<u64>),
     /// Whether a replica of the missing database can be restored, or why that is unknown.
     Looked(Database, Result<bool, String>),
+    /// The newest transaction in the bucket, if it is ahead of Litestream's files here, or why that is
+    /// unknown.
+    LookedAhead(Database, Result<Option<u64>, String>),
     /// What a restore would take from the bucket, or why that is unknown.
     Planned(Database, Result<Listing, PlanFailure>),
     /// What a `verify` showed, or why it showed nothing.
@@ -285,6 +289,11 @@ pub enum Action {
     AbandonLook(Database),
     /// Create the database, and write a heartbeat row; ends in [`Event::Row`].
     WriteFirstRow(Database),
+    /// Find out whether the bucket is ahead of Litestream's files, before it starts; ends in
+    /// [`Event::LookedAhead`].
+    LookAhead(Database),
+    /// Give up that look: it sends no event any more.
+    AbandonLookAhead(Database),
     /// Plan a restore, and compare what the bucket holds with what was uploaded; ends in
     /// [`Event::Planned`].
     PlanRestore(Database),
@@ -503,9 +512,12 @@ impl Agent {
                     watched.creation.looked(result, jitter, now, out);
                 });
             }
+            Event::LookedAhead(database, result) => {
+                self.replicator.looked_ahead(database, result, &mut turn);
+            }
             Event::Planned(database, result) => {
                 turn.tell(database, |watched, jitter, now, out| {
-                    watched.restorable.planned(result, jitter, now, out);
+                    watched.planned(result, jitter, now, out);
                 });
             }
             Event::Verified(database, result) => {

@@ -351,6 +351,8 @@ impl Reactor {
             Action::LookForCommit(of) => events.push_back(Stores::last_commit(of, context)),
             Action::LookForReplica(of) => events.extend(litestream.look(of, Look::Plan, context)),
             Action::AbandonLook(of) => litestream.abandon_look(of, leftovers),
+            Action::LookAhead(of) => events.extend(litestream.look_ahead(of, context)),
+            Action::AbandonLookAhead(of) => litestream.abandon_look_ahead(of, leftovers),
             Action::PlanRestore(of) => events.extend(litestream.plan_restore(of, context)),
             Action::AbandonPlan(of) => litestream.abandon_plan(of, leftovers),
             Action::Verify(of) => events.extend(litestream.verify(of, context)),

@@ -6,15 +6,18 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::backoff::Jitter;
+use super::claim::Claim;
 use super::creation::Creation;
 use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::replica::Replica;
-use super::restorable::Restorable;
+use super::restorable::{Grounds, Restorable};
 use super::verification::Verification;
 use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
+use crate::litestream::chain::{Listing, PlanFailure};
 
 /// The reason for a snapshot that was begun without the guard, and did not end.
 const NOT_HELD: &str = "nobody held the WAL when a new snapshot was begun, so what was uploaded before it may not \
@@ -27,6 +30,7 @@ pub(super) struct Watched {
     pub(super) heartbeat: Heartbeat,
     pub(super) creation: Creation,
     pub(super) guard: Guard,
+    pub(super) claim: Claim,
     pub(super) restorable: Restorable,
     /// The snapshot under way holds all that is known to be missing.
     snapshot_covers: bool,
@@ -51,6 +55,7 @@ impl Watched {
             heartbeat: Heartbeat::new(now),
             creation: Creation::new(),
             guard: Guard::default(),
+            claim: Claim::default(),
             restorable: Restorable::new(),
             snapshot_covers: false,
             verification: Verification::new(),
@@ -149,14 +154,33 @@ impl Watched {
         self.replica.look(mark, now);
     }
 
-    /// The last transaction that was proved, where a restore can be planned now.
-    pub(super) fn provable(&self) -> Option<u64> {
+    /// Its WAL is to be emptied, and nobody of ours holds it any more.
+    pub(super) fn can_be_emptied(&self) -> bool {
+        self.replica.waits_for_guard() && !self.guard.may_hold()
+    }
+
+    /// What is known of the replica, where a restore can be planned now.
+    pub(super) fn grounds(&self) -> Option<Grounds> {
         let ledger = &self.replica.ledger;
         let can = !self.is_away() && self.replica.follows() && !ledger.is_broken();
-        ledger
-            .proof()
-            .filter(|_| can)
-            .map(|proof| proof.position.replicated)
+        ledger.proof().filter(|_| can).map(|proof| Grounds {
+            proved: proof.position.replicated,
+            sound: ledger.sound(),
+        })
+    }
+
+    /// What a restore would take is known, or could not be planned.
+    pub(super) fn planned(
+        &mut self,
+        result: Result<Listing, PlanFailure>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) {
+        self.restorable.planned(result, jitter, now, out);
+        if self.restorable.suspects_stranger() {
+            self.replica.confirm(now);
+        }
     }
 
     /// Its local state is useless. Returns whether it is to be dropped now: not again and again, and not

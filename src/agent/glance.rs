@@ -39,6 +39,8 @@ pub struct Glance {
     pub is_broken: bool,
     /// A restore can't succeed, as far as is known.
     pub is_unrestorable: bool,
+    /// Another device is known to write to the same prefix.
+    pub is_shared: bool,
 }
 
 impl Glance {
@@ -53,6 +55,7 @@ impl Glance {
             unproved_for: unproved.max(),
             is_broken: all().any(|watched| watched.replica.ledger.is_broken()),
             is_unrestorable: all().any(|watched| watched.restorable.is_broken()),
+            is_shared: all().any(|watched| watched.restorable.is_shared()),
             ..Self::shared(agent, agent.databases.are_replicated(), time)
         };
         match all().next() {
@@ -70,6 +73,7 @@ impl Glance {
             unproved_for: unproved_for(agent, watched, time),
             is_broken: ledger.is_broken(),
             is_unrestorable: watched.restorable.is_broken(),
+            is_shared: watched.restorable.is_shared(),
             ..Self::shared(agent, watched.replica.follows(), time)
         }
         .with_proof(watched, time.boot)
@@ -95,6 +99,7 @@ impl Glance {
             lag: None,
             is_broken: false,
             is_unrestorable: false,
+            is_shared: false,
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Ledger {
     /// The last answer, and whether it came from the running process.
     seen: Option<Answer>,
     is_same_process: bool,
+    /// When the last answer was asked for that continued the one before.
+    sound: Option<BootTime>,
     /// The mark of the files' folder before the start, until it is known how Litestream went on there.
     folder_before: Option<Option<u64>>,
     /// Why Litestream has to upload the whole database before its answers count.
@@ -137,6 +139,7 @@ impl Ledger {
             waiting: None,
             seen: None,
             is_same_process: false,
+            sound: None,
             folder_before: None,
             broken: None,
             begins_anew: false,
@@ -241,6 +244,7 @@ impl Ledger {
         if let Some(why) = self.broken {
             return Finding::Broken(why);
         }
+        self.sound = Some(asked.at);
         let before = self.seen.replace(answer);
         let is_same_process = std::mem::replace(&mut self.is_same_process, true);
         if position.local == 0 || position.replicated < position.local {
@@ -285,6 +289,11 @@ impl Ledger {
     /// Nothing was committed since all was proved, as the last look showed.
     pub(super) fn is_idle(&self) -> bool {
         self.looked.is_some() && self.looked == self.proved_look
+    }
+
+    /// When the last answer was asked for that showed that Litestream's files are what they were.
+    pub(super) fn sound(&self) -> Option<BootTime> {
+        self.sound
     }
 
     /// The last transaction in any answer.

@@ -191,6 +191,11 @@ impl Replica {
         matches!(self.stage, Stage::Holding(_) | Stage::Emptying(_))
     }
 
+    /// The WAL is to be emptied, once our guard has released it.
+    pub(super) fn waits_for_guard(&self) -> bool {
+        matches!(self.stage, Stage::Holding(_))
+    }
+
     /// Nobody of ours holds the WAL any more. Returns whether it is to be emptied now.
     pub(super) fn begin_emptying(&mut self) -> bool {
         match self.stage {
@@ -303,6 +308,13 @@ impl Replica {
             && let Stage::CatchingUp(catch_up) = &mut self.stage
         {
             catch_up.want();
+        }
+    }
+
+    /// It is to be seen at once whether Litestream's files are what they were.
+    pub(super) fn confirm(&mut self, now: BootTime) {
+        if let Stage::CatchingUp(catch_up) = &mut self.stage {
+            catch_up.confirm(now);
         }
     }
 

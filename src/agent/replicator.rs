@@ -88,6 +88,7 @@ impl Turn<'_> {
     fn stop_all(&mut self) {
         for watched in self.databases.iter_mut() {
             watched.replica.stops();
+            watched.claim.interrupt();
         }
     }
 
@@ -326,7 +327,10 @@ impl Replicator {
         match &mut self.process.phase {
             Phase::Waiting { until } if *until <= turn.now => self.start_or_idle(turn),
             Phase::Starting(start) if start.deadline() <= turn.now => self.start_is_late(turn),
-            Phase::Starting(_) => self.go_on_emptied(turn),
+            Phase::Starting(_) => {
+                self.look_ahead(turn);
+                self.go_on_emptied(turn);
+            }
             phase @ (Phase::Running | Phase::Preparing) => {
                 let is_running = matches!(phase, Phase::Running);
                 let asked = turn.databases.iter_mut();
@@ -375,7 +379,8 @@ impl Replicator {
                 .min(limit),
             Phase::Preparing => earliest(&|_| true),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
-            Phase::Starting(_) | Phase::Resetting { .. } => at.min(limit),
+            Phase::Starting(_) => at.min(limit).min(Self::goes_on_at(databases)),
+            Phase::Resetting { .. } => at.min(limit),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) => at,
             Phase::Down => return at,
         };

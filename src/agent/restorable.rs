@@ -8,9 +8,14 @@
 //! ```text
 //!             proof               whole
 //!   Unknown ────────► planned ────────────► Restorable ──► planned at each pace
-//!                        │ broken, twice
-//!                        ▼                   once per pace
-//!                      Broken ──────────────────────────────► a new snapshot, planned after its proof
+//!                      │    │ broken, twice
+//!                      │    ▼                once per pace
+//!                      │  Broken ───────────────────────────► a new snapshot, planned after its proof
+//!                      │ foreign transactions
+//!                      ▼            ever more, and the own files are sound
+//!                    Foreign ───────────────────────────────► Shared, for the rest of the run
+//!                      └────────────────────────────────────► Broken
+//!                             no more for long enough
 //! ```
 
 use std::fmt;
@@ -18,6 +23,7 @@ use std::time::Duration;
 
 use super::Action;
 use super::backoff::{Backoff, Jitter};
+use super::claim::PATIENCE;
 use super::doubt::{Doubt, is_overdue};
 use super::mending::Mending;
 use super::watch::Outbox;
@@ -77,19 +83,29 @@ pub(super) struct Restorable {
     mending: Mending,
 }
 
-/// A plan that was asked for.
+/// What a plan is compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grounds {
+    /// The last transaction that was proved.
+    pub(super) proved: u64,
+    /// When Litestream was last asked, and its answer showed that its files are what they were.
+    pub(super) sound: Option<BootTime>,
+}
+
+/// A plan that was asked for, and on which grounds.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     limit: BootTime,
-    /// The last transaction that was proved before.
-    proved: u64,
+    grounds: Grounds,
 }
 
-/// A fault, since when one is known, how many looks showed it, and whether a snapshot was made since.
+/// A fault, since when one is known, since when this kind, how many looks showed it, and whether a snapshot
+/// was made since.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     fault: Fault,
     since: BootTime,
+    kind_since: BootTime,
     looks: u32,
     is_mended: bool,
 }
@@ -121,6 +137,15 @@ pub(super) enum Fault {
         last: u64,
         proved: u64,
     },
+    /// A transaction that is not of Litestream's files here, as they are now.
+    Foreign {
+        at: u64,
+    },
+    /// The same, and they have not become more for long enough: nobody writes them now.
+    Mixture {
+        at: u64,
+    },
+    /// The same; these files are what they were, and there are ever more such transactions.
     Stranger {
         at: u64,
     },
@@ -179,17 +204,17 @@ impl Restorable {
         self.seen = Some(Seen {
             fault: Fault::Earlier,
             since: now,
+            kind_since: now,
             looks: 0,
             is_mended: false,
         });
     }
 
-    /// Plans a restore if that is due. `proved`: the last transaction that was proved, if Litestream
-    /// follows now.
+    /// Plans a restore if that is due. `grounds`: what is known of the replica, if Litestream follows now.
     pub(super) fn advance(
         &mut self,
         pace: Option<Duration>,
-        proved: Option<u64>,
+        grounds: Option<Grounds>,
         jitter: &mut Jitter,
         now: BootTime,
         out: &mut Outbox<'_>,
@@ -211,7 +236,7 @@ impl Restorable {
             out.push(Action::AbandonPlan(out.database));
             self.failed("it took too long".to_owned(), jitter, now, out);
         }
-        let Some(proved) = proved else {
+        let Some(grounds) = grounds else {
             return;
         };
         if self.began.is_none() {
@@ -220,7 +245,7 @@ impl Restorable {
         }
         if self.due <= now && self.asked.is_none() {
             let limit = now + PLAN_LIMIT;
-            self.asked = Some(Asked { limit, proved });
+            self.asked = Some(Asked { limit, grounds });
             out.push(Action::PlanRestore(out.database));
         }
     }
@@ -260,12 +285,13 @@ impl Restorable {
         self.trouble = None;
         self.looked = Some(now);
         self.due = now + pace;
-        match (judge(listing, asked.proved), self.seen) {
-            (Err(fault), _) => self.sees(fault, now, out),
+        let grounds = asked.grounds;
+        match (judge(listing, grounds.proved), self.seen) {
+            (Err(fault), _) => self.sees(fault, grounds, now, out),
             // What two devices wrote stays a mixture, and so does what a compaction made of an altered
             // object.
             (Ok(_), Some(seen)) if seen.outlasts_compaction() && !seen.is_mended => {
-                self.sees(seen.fault, now, out);
+                self.sees(seen.fault, grounds, now, out);
             }
             (Ok(holdings), _) => {
                 self.known = Some((holdings, now));
@@ -275,6 +301,20 @@ impl Restorable {
                 }
             }
         }
+    }
+
+    /// Another device writes to the prefix, as was seen before Litestream was started.
+    pub(super) fn finds_stranger(&mut self, at: u64, now: BootTime, out: &mut Outbox<'_>) {
+        let fault = Fault::Stranger { at };
+        let since = self.seen.map_or(now, |seen| seen.since);
+        self.seen = Some(Seen {
+            fault,
+            since,
+            kind_since: now,
+            looks: 1,
+            is_mended: false,
+        });
+        out.warn(fault.to_string());
     }
 
     /// The database is not watched any more.
@@ -367,11 +407,17 @@ impl Restorable {
         self.due = self.due.min(now);
     }
 
-    /// Another device was seen to write to the prefix, twice: once it may be this device's own files that
-    /// are not what they were.
+    /// What looks like another device may be this device's own files that are not what they were: that is to
+    /// be asked.
+    pub(super) fn suspects_stranger(&self) -> bool {
+        self.seen
+            .is_some_and(|seen| matches!(seen.fault, Fault::Foreign { .. }))
+    }
+
+    /// Another device is known to write to the prefix.
     pub(super) fn is_shared(&self) -> bool {
-        let is_confirmed = |seen: Seen| seen.fault.is_strangers() && seen.is_confirmed();
-        self.seen.is_some_and(is_confirmed)
+        self.seen
+            .is_some_and(|seen| matches!(seen.fault, Fault::Stranger { .. }))
     }
 
     /// It is known that it can't be restored.
@@ -381,7 +427,7 @@ impl Restorable {
 
     pub(super) fn state(&self) -> Restorability {
         match (self.pace, self.seen, self.known) {
-            (_, Some(seen), _) if seen.fault.is_strangers() => Restorability::Shared,
+            (_, Some(_), _) if self.is_shared() => Restorability::Shared,
             (_, Some(_), _) => Restorability::Broken,
             (None, None, _) => Restorability::Off,
             (_, None, Some((holdings, _))) => Restorability::Restorable(holdings),
@@ -415,20 +461,32 @@ impl Restorable {
         (is_overdue && !self.is_unsupported).then(|| Doubt::overdue(OVERDUE, trouble))
     }
 
-    fn sees(&mut self, fault: Fault, now: BootTime, out: &mut Outbox<'_>) {
-        // Whatever it does to the chain.
-        let fault = match self.seen {
-            Some(seen) if self.is_shared() => seen.fault,
+    fn sees(&mut self, fault: Fault, grounds: Grounds, now: BootTime, out: &mut Outbox<'_>) {
+        let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
+        let is_sound = |since: BootTime| grounds.sound > Some(since);
+        let fault = match (before.map(|seen| (seen.fault, seen.kind_since)), fault) {
+            // Whatever it does to the chain.
+            (Some((fault @ Fault::Stranger { .. }, _)), _) => fault,
+            (Some((suspicion @ Fault::Foreign { at: first }, since)), Fault::Foreign { at }) => {
+                match at > first {
+                    true if is_sound(since) => Fault::Stranger { at },
+                    false if now.since(since) >= PATIENCE => Fault::Mixture { at },
+                    _ => suspicion,
+                }
+            }
+            (Some((Fault::Mixture { at: first }, _)), Fault::Foreign { at }) if at <= first => {
+                Fault::Mixture { at }
+            }
             _ => fault,
         };
-        let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
-        let is_news = before.is_none_or(|seen| seen.fault.kind() != fault.kind());
-        // Of a stranger's signs none but its own confirm it.
+        let same = before.filter(|seen| seen.fault.kind() == fault.kind());
+        // A sign of another device confirms nothing else.
         let counts = |seen: &Seen| !fault.is_strangers() || seen.fault.is_strangers();
         let looks = before.filter(counts).map_or(0, |seen| seen.looks);
         let seen = Seen {
             fault,
             since: self.seen.map_or(now, |seen| seen.since),
+            kind_since: same.map_or(now, |seen| seen.kind_since),
             looks: looks.saturating_add(1),
             is_mended: false,
         };
@@ -442,7 +500,7 @@ impl Restorable {
         };
         self.due = now + wait.min(self.pace.unwrap_or(wait));
         self.seen = Some(seen);
-        if is_news {
+        if same.is_none() {
             out.warn(fault.to_string());
         }
     }
@@ -462,26 +520,23 @@ impl Restorable {
 impl Seen {
     /// A later plan may be whole, and what it restores is not right.
     fn outlasts_compaction(&self) -> bool {
-        match self.fault {
-            Fault::Altered { .. } => true,
-            Fault::Stranger { .. } => self.is_confirmed(),
-            _ => false,
-        }
+        matches!(self.fault, Fault::Altered { .. } | Fault::Stranger { .. })
     }
 
     fn is_confirmed(&self) -> bool {
-        let enough = match self.fault {
-            Fault::Altered { .. } => LOOKS_AT_ALTERED,
-            _ => LOOKS,
-        };
-        self.looks >= enough
+        match self.fault {
+            Fault::Foreign { .. } => false,
+            Fault::Stranger { .. } | Fault::Mixture { .. } => true,
+            Fault::Altered { .. } => self.looks >= LOOKS_AT_ALTERED,
+            _ => self.looks >= LOOKS,
+        }
     }
 }
 
 /// What can be restored of a chain that has to reach the transaction `proved`, or what is wrong with it.
 fn judge(listing: Listing, proved: u64) -> Result<Holdings, Fault> {
-    if let Some(Stranger::Ahead { at } | Stranger::Differing { at }) = listing.stranger {
-        return Err(Fault::Stranger { at });
+    if let Some(at) = listing.stranger.map(Stranger::at) {
+        return Err(Fault::Foreign { at });
     }
     match listing.chain {
         Chain::Nothing => Err(Fault::Nothing),
@@ -494,7 +549,7 @@ fn judge(listing: Listing, proved: u64) -> Result<Holdings, Fault> {
 
 impl Fault {
     fn is_strangers(self) -> bool {
-        matches!(self, Self::Stranger { .. })
+        matches!(self, Self::Foreign { .. } | Self::Stranger { .. })
     }
 
     fn kind(self) -> std::mem::Discriminant<Self> {
@@ -535,6 +590,16 @@ impl fmt::Display for Fault {
                 f,
                 "the database can be restored to transaction {last} only, but transaction {proved} was proved \
                  to be there, so the bucket was rolled back: {MENDED}"
+            ),
+            Self::Foreign { at } => write!(
+                f,
+                "the bucket holds a transaction that is not of Litestream's files here ({at}): another device \
+                 writes to the same prefix, or these files are an older copy; that is looked at"
+            ),
+            Self::Mixture { at } => write!(
+                f,
+                "the bucket holds a transaction that is not of Litestream's files here ({at}), and nobody adds \
+                 to it now, so that a restore may be a mixture: {MENDED}"
             ),
             Self::Stranger { at } => write!(
                 f,

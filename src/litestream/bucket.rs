@@ -49,16 +49,35 @@ impl Commands {
 
     /// Reads what [`Commands::document`] made.
     pub(crate) fn read(document: &Value) -> Option<Self> {
-        let words = |key: &str| -> Option<Vec<String>> {
-            let words = document[key].as_array()?.iter();
-            words.map(|word| word.as_str().map(str::to_owned)).collect()
-        };
         Some(Self {
-            plan: words("plan")?,
-            snapshots: words("snapshots")?,
-            singles: words("singles")?,
+            plan: words(&document["plan"])?,
+            snapshots: words(&document["snapshots"])?,
+            singles: words(&document["singles"])?,
         })
     }
+}
+
+/// The words of a command, from a document.
+pub(crate) fn words(document: &Value) -> Option<Vec<String>> {
+    let words = document.as_array()?.iter();
+    words.map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+/// The newest single transaction in the bucket, by the command `list`, if Litestream's files below `state` are
+/// not as far; none where it has no files.
+///
+/// # Errors
+/// Why the bucket can't be listed.
+pub(crate) fn ahead(
+    list: &[String],
+    environment: &str,
+    state: &Path,
+) -> Result<Option<u64>, String> {
+    let Some(own) = Own::read(state) else {
+        return Ok(None);
+    };
+    let singles = chain::objects(&ask(list, environment)?)?;
+    Ok(own.passed_by(&singles))
 }
 
 /// Looks at the bucket. `environment` has the credentials, in lines of `NAME=value`; `state` is Litestream's

@@ -68,9 +68,18 @@ pub enum Stranger {
     },
     /// Objects that are not what Litestream here uploaded.
     Differing {
-        /// The first transaction of those that differ.
+        /// The newest transaction of those that differ.
         at: u64,
     },
+}
+
+impl Stranger {
+    /// The newest transaction that is not this device's.
+    pub const fn at(self) -> u64 {
+        match self {
+            Self::Ahead { at } | Self::Differing { at } => at,
+        }
+    }
 }
 
 /// Why no restore could be planned.
@@ -195,6 +204,12 @@ impl Own {
         (!sizes.is_empty()).then_some(Self(sizes))
     }
 
+    /// The newest of these transactions, if it is ahead of the files.
+    pub(crate) fn passed_by(&self, singles: &[Object]) -> Option<u64> {
+        let newest = singles.iter().map(|object| object.last).max()?;
+        (newest > self.last()).then_some(newest)
+    }
+
     fn last(&self) -> u64 {
         self.0.last_key_value().map_or(0, |(last, _)| *last)
     }
@@ -284,8 +299,8 @@ impl Look<'_> {
             return Some(Stranger::Ahead { at: newest });
         }
         let differing = self.differing();
-        let first = *differing.first()?;
-        (differing.len() >= MANY).then_some(Stranger::Differing { at: first })
+        let newest = *differing.last()?;
+        (differing.len() >= MANY).then_some(Stranger::Differing { at: newest })
     }
 
     /// The single transactions that differ from Litestream's own files, or did so at an earlier look: a

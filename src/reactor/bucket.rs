@@ -31,6 +31,29 @@ pub(super) struct Question {
     pub(super) record: PathBuf,
 }
 
+/// The child that looks whether the bucket is ahead of Litestream's files of `database`, by the command
+/// `list`.
+pub(super) fn look_ahead(
+    database: &Path,
+    list: &[String],
+    state: &Path,
+    environment: Zeroizing<String>,
+) -> Step {
+    let name = format!("the look at the replica of {}", database.display());
+    let asked = json!({"list": list, "state": state});
+    child_of(name, &asked, environment)
+}
+
+/// Its output.
+pub(super) fn looked_ahead(printed: &str) -> Result<Option<u64>, String> {
+    let found: Value = serde_json::from_str(printed).unwrap_or_default();
+    match (&found["failed"], &found["ahead"]) {
+        (Value::String(cause), _) => Err(cause.clone()),
+        (_, Value::Null) if found.is_object() => Ok(None),
+        (_, ahead) => ahead.as_u64().map(Some).ok_or_else(strange),
+    }
+}
+
 /// The child that looks at what the bucket holds of `database`; `environment` has the credentials.
 pub(super) fn look(database: &Path, question: &Question, environment: Zeroizing<String>) -> Step {
     let asked = json!({
@@ -38,18 +61,23 @@ pub(super) fn look(database: &Path, question: &Question, environment: Zeroizing<
         "state": question.state,
         "record": question.record,
     });
+    let name = format!("the plan of a restore of {}", database.display());
+    child_of(name, &asked, environment)
+}
+
+fn child_of(name: String, asked: &Value, environment: Zeroizing<String>) -> Step {
     let mut command = this_program();
     command.arg(COMMAND).arg(asked.to_string());
-    let name = format!("the plan of a restore of {}", database.display());
     Step::named(name, command).told(environment)
+}
+
+fn strange() -> String {
+    "the child that looks at the bucket printed something unexpected".to_owned()
 }
 
 /// The child's output.
 pub(super) fn looked(printed: &str) -> Result<Listing, PlanFailure> {
-    let strange = || {
-        let text = "the child that looks at the bucket printed something unexpected";
-        PlanFailure::Failed(text.to_owned())
-    };
+    let strange = || PlanFailure::Failed(strange());
     let found: Value = serde_json::from_str(printed).map_err(|_| strange())?;
     if found["unsupported"] == true {
         return Err(PlanFailure::Unsupported);
@@ -113,15 +141,28 @@ fn document(listing: Listing) -> Value {
 /// The child's work; `None` if it does not know what was asked.
 pub(crate) fn child(asked: &str) -> Option<String> {
     let asked: Value = serde_json::from_str(asked).ok()?;
+    match asked["list"].is_null() {
+        true => plan(&asked),
+        false => ahead(&asked),
+    }
+}
+
+fn ahead(asked: &Value) -> Option<String> {
+    let list = bucket::words(&asked["list"])?;
+    let state = Path::new(asked["state"].as_str()?);
+    let looked = environment().and_then(|told| bucket::ahead(&list, &told, state));
+    Some(match looked {
+        Ok(at) => json!({"ahead": at}).to_string(),
+        Err(cause) => json!({"failed": cause}).to_string(),
+    })
+}
+
+fn plan(asked: &Value) -> Option<String> {
     let commands = Commands::read(&asked["commands"])?;
     let [state, record] = ["state", "record"].map(|key| asked[key].as_str().map(Path::new));
     let (state, record) = (state?, record?);
-    let mut environment = Zeroizing::default();
-    let told = io::stdin().take(MOST).read_to_string(&mut environment);
-    let found = match told {
-        Ok(_) => bucket::look(&commands, &environment, state, Some(record)),
-        Err(e) => Err(PlanFailure::Failed(e.to_string())),
-    };
+    let told = environment().map_err(PlanFailure::Failed);
+    let found = told.and_then(|told| bucket::look(&commands, &told, state, Some(record)));
     let found = match found {
         Ok(listing) => document(listing),
         Err(PlanFailure::Unsupported) => json!({"unsupported": true}),
@@ -130,9 +171,28 @@ pub(crate) fn child(asked: &str) -> Option<String> {
     Some(found.to_string())
 }
 
+/// What the child is told, with the credentials.
+fn environment() -> Result<Zeroizing<String>, String> {
+    let mut environment = Zeroizing::default();
+    let told = io::stdin().take(MOST).read_to_string(&mut environment);
+    told.map(|_| environment).map_err(|e| e.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_ahead_says_what_its_parent_reads() {
+        let said = |text: &str| looked_ahead(text);
+        assert_eq!(said(&json!({"ahead": 9}).to_string()), Ok(Some(9)));
+        assert_eq!(said(&json!({"ahead": null}).to_string()), Ok(None));
+        let failed = json!({"failed": "403"}).to_string();
+        assert_eq!(said(&failed), Err("403".to_owned()));
+        for text in ["", "null", "7", r#"{"ahead": "9"}"#] {
+            assert!(said(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_child_says_what_its_parent_reads() {

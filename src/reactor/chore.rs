@@ -31,6 +31,8 @@ pub(super) enum Errand {
     EmptyWal(Database),
     RestartUnit,
     ResetState(Database),
+    /// The look whether the bucket is ahead of Litestream's files.
+    LookAhead(Database),
     /// The look at what the bucket holds.
     Plan(Database),
     Snapshot(Database),

@@ -5,6 +5,8 @@
 //! method, which returns an event if the result is known at once. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::answer::{Position, SyncFailure};
 use crate::litestream::bucket::Commands;
-use crate::litestream::chain::PlanFailure;
+use crate::litestream::chain::{self, PlanFailure};
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{self, Configuration};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};
@@ -205,6 +207,7 @@ impl Litestream {
     }
 
     pub(super) fn empty_wal(&mut self, database: Database, context: &mut Context) -> Option<Event> {
+        forget_looks(database, context);
         let step = disk::empty_wal(context.path(database));
         self.begin(Errand::EmptyWal(database), Ok(vec![step]), context)
     }
@@ -229,7 +232,7 @@ impl Litestream {
             Errand::Probe | Errand::RestartUnit => true,
             // It is news whatever becomes of a start.
             Errand::Find { .. } => false,
-            Errand::Survey(_) | Errand::EmptyWal(_) => true,
+            Errand::Survey(_) | Errand::LookAhead(_) | Errand::EmptyWal(_) => true,
             Errand::ResetState(_) | Errand::Snapshot(_) => true,
             Errand::Look { .. } | Errand::Examine { .. } | Errand::Plan(_) => false,
             Errand::Verify(_) | Errand::Sweep(_) => false,
@@ -282,6 +285,7 @@ impl Litestream {
         database: Database,
         context: &mut Context,
     ) -> Option<Event> {
+        forget_looks(database, context);
         // Before its files are deleted.
         let compare = disk::compare(context.path(database), &self.state(database, context));
         let steps = Replicate::parse(context.command()).map(|litestream| {
@@ -313,6 +317,45 @@ impl Litestream {
         self.chores.abandon(is_look, leftovers);
     }
 
+    /// Finds out whether the bucket is ahead of Litestream's files.
+    pub(super) fn look_ahead(
+        &mut self,
+        database: Database,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let Ok(litestream) = Replicate::parse(context.command()) else {
+            // Whatever it is, it can't be asked.
+            return Some(Event::LookedAhead(database, Ok(None)));
+        };
+        let step = self.look_ahead_step(&litestream, database, context);
+        let errand = Errand::LookAhead(database);
+        self.begin(errand, step.map(|step| vec![step]), context)
+    }
+
+    fn look_ahead_step(
+        &self,
+        litestream: &Replicate,
+        database: Database,
+        context: &Context,
+    ) -> Result<Step, String> {
+        let variables = context.variables()?;
+        let path = context.paths.in_litestream(database);
+        let own = own_configuration(database, context)?;
+        let list = litestream.list(chain::SINGLE, path, own.as_deref());
+        let state = self.state(database, context);
+        Ok(bucket::look_ahead(
+            path,
+            &list,
+            &state,
+            delivery::lines(&variables),
+        ))
+    }
+
+    pub(super) fn abandon_look_ahead(&mut self, database: Database, leftovers: &mut Leftovers) {
+        let is_look = |errand: &Errand| *errand == Errand::LookAhead(database);
+        self.chores.abandon(is_look, leftovers);
+    }
+
     /// Plans a restore, and looks at what the bucket holds.
     pub(super) fn plan_restore(
         &mut self,
@@ -340,7 +383,7 @@ impl Litestream {
         let question = bucket::Question {
             commands: Commands::of(litestream, path, own.as_deref(), &nowhere),
             state: self.state(database, context),
-            record: context.runtime.file(&format!("listed-{}.json", database.0)),
+            record: record(database, context),
         };
         Ok(bucket::look(path, &question, delivery::lines(&variables)))
     }
@@ -497,6 +540,11 @@ impl Litestream {
                 let compared = first(outcome).and_then(|printed| disk::compared(&printed));
                 Event::StateReset(database, compared)
             }
+            Errand::LookAhead(database) => {
+                let printed = first(outcome);
+                let ahead = printed.and_then(|printed| bucket::looked_ahead(&printed));
+                Event::LookedAhead(database, ahead)
+            }
             Errand::Plan(database) => {
                 let printed = first(outcome).map_err(PlanFailure::Failed);
                 let listing = printed.and_then(|printed| bucket::looked(&printed));
@@ -633,6 +681,23 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
     let name = format!("`{}`", words.join(" "));
     let step = Step::named(name, leash::command(None, &words));
     Ok(step.told(delivery::lines(&variables)))
+}
+
+/// Where it is recorded what the looks at the bucket saw.
+fn record(database: Database, context: &Context) -> PathBuf {
+    context.runtime.file(&format!("listed-{}.json", database.0))
+}
+
+/// Litestream is to upload the whole database: what differed before says nothing about it, and its files may
+/// not even have been its own.
+fn forget_looks(database: Database, context: &Context) {
+    let record = record(database, context);
+    match fs::remove_file(&record) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            warn!("{} can't be removed: {e}", record.display());
+        }
+        _ => {}
+    }
 }
 
 /// A configuration that names a database of a folder by its path: no restore knows it otherwise.

@@ -70,6 +70,7 @@ impl Step<'_> {
                 | Event::WalTooLarge(of)
                 | Event::Recalled(of, _)
                 | Event::Inherited(of, _)
+                | Event::LookedAhead(of, _)
                 | Event::Planned(of, _)
                 | Event::Snapshotted(of, _),
             )
@@ -86,6 +87,8 @@ impl Step<'_> {
                 | Action::LookForReplica(of)
                 | Action::AbandonLook(of)
                 | Action::WriteFirstRow(of)
+                | Action::LookAhead(of)
+                | Action::AbandonLookAhead(of)
                 | Action::PlanRestore(of)
                 | Action::AbandonPlan(of)
                 | Action::MakeSnapshot(of)
@@ -220,6 +223,8 @@ laws! {
     broken_state: recovery::BrokenState,
     not_healthy: restorable::NotHealthy,
     shared: restorable::Shared,
+    stranger_named: restorable::StrangerNamed,
+    starts_alone: restorable::StartsAlone,
     no_false_alarm: restorable::NoFalseAlarm,
     loss_remembered: restorable::LossRemembered,
     one_plan: restorable::OnePlan,

@@ -139,6 +139,13 @@ impl CatchUp {
         }
     }
 
+    /// A replica that follows is checked at once.
+    pub(super) fn confirm(&mut self, now: BootTime) {
+        if let Self::Done { from, wanted } = self {
+            (*from, *wanted) = (now, true);
+        }
+    }
+
     /// Something changed that may let a failing sync succeed.
     pub(super) fn hasten(&mut self, now: BootTime) {
         if let Self::Due { at, .. } = self {

@@ -32,6 +32,11 @@ impl Paces {
             verify: policy.verify,
         }
     }
+
+    /// It is looked at what the bucket holds.
+    pub(super) fn plans(&self) -> bool {
+        self.restorable.is_some()
+    }
 }
 
 impl Replicator {
@@ -39,12 +44,12 @@ impl Replicator {
     pub(super) fn look_at_restores(&mut self, turn: &mut Turn<'_>) {
         let can_plan = self.can_plan();
         for watched in turn.databases.iter_mut() {
-            let proved = watched.provable().filter(|_| can_plan);
+            let grounds = watched.grounds().filter(|_| can_plan);
             let mut out = watched.outbox(turn.out);
             let restorable = &mut watched.restorable;
             restorable.advance(
                 turn.paces.restorable,
-                proved,
+                grounds,
                 turn.jitter,
                 turn.now,
                 &mut out,
@@ -86,7 +91,7 @@ impl Replicator {
         }
         let mut is_busy = verifies(turn.databases);
         for watched in turn.databases.iter_mut() {
-            if can_verify && !is_busy && watched.provable().is_some() {
+            if can_verify && !is_busy && watched.grounds().is_some() {
                 let moment = Moment::of(turn.phase, watched.id());
                 let mut out = watched.outbox(turn.out);
                 let verification = &mut watched.verification;
@@ -127,7 +132,7 @@ impl Replicator {
         let all = databases.iter();
         let is_busy = verifies(databases);
         let looks = all.map(|w| {
-            let can = can_plan && w.provable().is_some();
+            let can = can_plan && w.grounds().is_some();
             let verify = w.verification.deadline(can && !is_busy);
             w.restorable.deadline(can).min(verify)
         });

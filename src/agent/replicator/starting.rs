@@ -8,8 +8,11 @@ use super::process::Phase;
 use super::start::{Start, Step};
 use super::{Introduction, Replicator, Turn};
 use crate::agent::Action;
+use crate::agent::database::Watched;
+use crate::agent::databases::Databases;
 use crate::agent::replica::{Because, Emptied};
 use crate::agent::watch::Database;
+use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::litestream::answer::Survey;
 
@@ -17,6 +20,8 @@ use crate::litestream::answer::Survey;
 const WAL_WAS_RESET: &str = "the WAL was reset while Litestream did not hold it";
 const EMPTY: &str = "the database is an empty file, which Litestream would take for the database: it is not \
                      started before it is known that S3 holds no replica";
+const NOT_STARTED: &str =
+    "Litestream is not started: it would mix this device's transactions with the other's";
 const MUST_BEGIN_ANEW: &str = "Litestream has to upload the whole database";
 
 impl Replicator {
@@ -82,14 +87,40 @@ impl Replicator {
         self.go_on_surveyed(rotation, turn);
     }
 
+    /// It is known whether the bucket is ahead of Litestream's files, or unknown.
+    pub(in crate::agent) fn looked_ahead(
+        &mut self,
+        database: Database,
+        result: Result<Option<u64>, String>,
+        turn: &mut Turn<'_>,
+    ) {
+        let now = turn.now;
+        turn.of(database, |watched, out| {
+            let mut out = watched.outbox(out);
+            if let Some(at) = watched.claim.looked(result, now, &mut out) {
+                watched.restorable.finds_stranger(at, now, &mut out);
+            }
+        });
+        if let Some(Step::Survey(rotation)) = self.step() {
+            self.go_on_surveyed(rotation, turn);
+        }
+    }
+
     /// Nothing is left to examine, perhaps.
     pub(super) fn go_on_surveyed(&mut self, rotation: Rotation, turn: &mut Turn<'_>) {
         let is_understood = match &self.process.phase {
             Phase::Starting(start) => start.is_understood(),
             _ => false,
         };
-        if !is_understood || !turn.databases.iter().all(|w| w.replica.is_surveyed()) {
+        let is_examined = |w: &Watched| w.replica.is_surveyed() && w.claim.is_settled();
+        if !is_understood || !turn.databases.iter().all(is_examined) {
             return;
+        }
+        if self.belongs_to_others(turn) {
+            turn.out.warn(NOT_STARTED.to_owned());
+            turn.stop_all();
+            let until = BootTime::NEVER;
+            return self.process.enter(Phase::Waiting { until }, turn.now);
         }
         if turn.databases.iter().any(|w| w.replica.wants_reset()) {
             return self.drop_state(turn);
@@ -168,7 +199,7 @@ impl Replicator {
             return;
         };
         for watched in turn.databases.iter_mut() {
-            if !watched.guard.may_hold() && watched.replica.begin_emptying() {
+            if watched.can_be_emptied() && watched.replica.begin_emptying() {
                 turn.out.push(Action::EmptyWal(watched.id()));
             }
         }
@@ -239,16 +270,52 @@ impl Replicator {
         self.process.enter(Phase::Starting(start), turn.now);
         turn.stop_all();
         turn.out.push(Action::Understand);
-        Self::survey_all(turn);
+        self.survey_all(turn);
     }
 
     /// Has those examined that are not yet.
-    fn survey_all(turn: &mut Turn<'_>) {
+    fn survey_all(&self, turn: &mut Turn<'_>) {
+        let is_first = self.process.starts == 0;
+        let looks_ahead = is_first && self.process.is_child() && turn.paces.plans();
         for watched in turn.databases.iter_mut() {
             if watched.replica.begin_survey() {
                 turn.out.push(Action::Survey(watched.id()));
             }
+            if looks_ahead {
+                let mut out = watched.outbox(turn.out);
+                watched.claim.begin(turn.now, &mut out);
+            } else {
+                watched.claim.waive();
+            }
         }
+    }
+
+    /// Of all that this device replicates another one was seen to write to the prefix before anything was
+    /// uploaded: a Litestream here would make its replica a mixture.
+    fn belongs_to_others(&self, turn: &Turn<'_>) -> bool {
+        let is_others = |w: &Watched| w.is_away() || w.restorable.is_shared();
+        let mut there = turn.databases.iter().filter(|w| !w.is_away());
+        self.process.starts == 0 && there.next().is_some() && turn.databases.iter().all(is_others)
+    }
+
+    /// Looks again at the buckets that are ahead, where that is due.
+    pub(super) fn look_ahead(&mut self, turn: &mut Turn<'_>) {
+        for watched in turn.databases.iter_mut() {
+            let mut out = watched.outbox(turn.out);
+            watched.claim.advance(turn.now, &mut out);
+        }
+        if let Some(Step::Survey(rotation)) = self.step() {
+            self.go_on_surveyed(rotation, turn);
+        }
+    }
+
+    /// When a look is due, or a WAL can be emptied that our guard has released.
+    pub(super) fn goes_on_at(databases: &Databases) -> BootTime {
+        let all = databases.iter().map(|w| match w.can_be_emptied() {
+            true => BootTime::default(),
+            false => w.claim.deadline(),
+        });
+        all.min().unwrap_or(BootTime::NEVER)
     }
 
     /// What Litestream's configuration names is known: others may have to be examined than before.
@@ -257,7 +324,7 @@ impl Replicator {
             && let Step::Survey(rotation) = start.step()
         {
             start.understands();
-            Self::survey_all(turn);
+            self.survey_all(turn);
             self.go_on_surveyed(rotation, turn);
         }
     }

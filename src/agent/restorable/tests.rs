@@ -30,9 +30,18 @@ fn listed(chain: Chain) -> Result<Listing, PlanFailure> {
     Ok(Listing { chain, stranger })
 }
 
+fn foreign(stranger: Stranger) -> Result<Listing, PlanFailure> {
+    Ok(Listing {
+        chain: Chain::Whole(HOLDINGS),
+        stranger: Some(stranger),
+    })
+}
+
 /// A database whose restores are planned.
 struct Case {
     restorable: Restorable,
+    /// Until when Litestream's files are known to be what they were.
+    sound: Option<BootTime>,
     jitter: Jitter,
 }
 
@@ -40,6 +49,7 @@ impl Case {
     fn new() -> Self {
         Self {
             restorable: Restorable::new(),
+            sound: Some(BootTime::NEVER),
             jitter: Jitter::new(7),
         }
     }
@@ -50,7 +60,10 @@ impl Case {
         let mut out = Outbox::new(Database(0), Some(Rc::from("app.db")), &mut actions);
         let jitter = &mut self.jitter;
         let pace = Some(PACE);
-        self.restorable.advance(pace, proved, jitter, now, &mut out);
+        let sound = self.sound.min(Some(now));
+        let grounds = proved.map(|proved| Grounds { proved, sound });
+        self.restorable
+            .advance(pace, grounds, jitter, now, &mut out);
         actions.0.contains(&Action::PlanRestore(Database(0)))
     }
 
@@ -172,15 +185,13 @@ fn a_chain_that_ends_before_what_was_proved_is_broken() {
 
 #[test]
 fn a_prefix_that_another_device_writes_to_is_never_mended_nor_trusted_again() {
-    for stranger in [Stranger::Ahead { at: 8 }, Stranger::Differing { at: 5 }] {
+    let ahead: fn(u64) -> Stranger = |at| Stranger::Ahead { at };
+    let differing: fn(u64) -> Stranger = |at| Stranger::Differing { at };
+    for stranger in [ahead, differing] {
         let mut case = Case::new();
         case.pass(Some(7), at(0));
-        let seen = Listing {
-            chain: Chain::Whole(HOLDINGS),
-            stranger: Some(stranger),
-        };
-        case.look(Ok(seen), at(30));
-        case.look(Ok(seen), at(40));
+        case.look(foreign(stranger(8)), at(30));
+        case.look(foreign(stranger(9)), at(40));
         assert_eq!(case.restorable.state(), Restorability::Shared);
         assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
         case.look(whole(7), at(40) + PACE);
@@ -205,10 +216,6 @@ fn an_altered_object_is_looked_at_often_before_it_is_mended_and_no_compaction_hi
         assert_eq!(case.restorable.state(), Restorability::Broken);
         assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "{look}");
     }
-    let seen = Listing {
-        chain: Chain::Whole(HOLDINGS),
-        stranger: Some(Stranger::Differing { at: 5 }),
-    };
     let mut shared = case;
     let mut case = Case::new();
     case.pass(Some(7), at(0));
@@ -229,23 +236,66 @@ fn an_altered_object_is_looked_at_often_before_it_is_mended_and_no_compaction_hi
     );
 
     // It was the first sign of another device.
-    shared.look(Ok(seen), at(80));
-    shared.look(Ok(seen), at(90));
+    shared.look(foreign(Stranger::Differing { at: 5 }), at(80));
+    shared.look(foreign(Stranger::Differing { at: 6 }), at(90));
     assert_eq!(shared.restorable.mends_at(), BootTime::NEVER);
     shared.look(listed(Chain::Nothing), at(80) + PACE);
     assert_eq!(shared.restorable.state(), Restorability::Shared);
 }
 
-/// As an older copy of Litestream's files makes one: they are dropped then.
+/// An older copy of Litestream's files makes it look alike: they are dropped then.
+#[test]
+fn another_device_is_named_only_once_the_own_files_are_known_to_be_sound() {
+    let mut case = Case::new();
+    case.sound = Some(at(30));
+    case.pass(Some(7), at(0));
+    let ahead = |look: u32| {
+        foreign(Stranger::Ahead {
+            at: 8 + u64::from(look),
+        })
+    };
+    for look in 0..5 {
+        case.look(ahead(look), at(30) + CONFIRMATION * look);
+        assert_eq!(case.restorable.state(), Restorability::Broken);
+        assert!(case.restorable.suspects_stranger(), "it is to be asked");
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+    }
+    // However long ago: a slow S3 delays each answer.
+    case.sound = Some(at(31));
+    case.look(ahead(5), at(80));
+    assert_eq!(case.restorable.state(), Restorability::Shared);
+    assert!(!case.restorable.suspects_stranger());
+}
+
+#[test]
+fn foreign_transactions_that_do_not_become_more_are_mended() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    let seen = || foreign(Stranger::Differing { at: 5 });
+    for look in 0..7 {
+        case.look(seen(), at(30) + CONFIRMATION * look);
+        assert_eq!(case.restorable.state(), Restorability::Broken);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+    }
+    case.look(seen(), at(100));
+    assert_eq!(case.restorable.state(), Restorability::Broken);
+    assert!(case.restorable.mends_at() <= at(100));
+    case.restorable.begin_mending(at(100));
+    case.restorable.snapshotted(Ok(()), at(110));
+    case.look(whole(7), at(110));
+    assert_eq!(case.restorable.state(), Restorability::Restorable(HOLDINGS));
+    // Of another device there are ever more.
+    case.look(foreign(Stranger::Differing { at: 9 }), at(110) + PACE);
+    assert_eq!(case.restorable.state(), Restorability::Broken);
+    case.look(foreign(Stranger::Differing { at: 10 }), at(120) + PACE);
+    assert_eq!(case.restorable.state(), Restorability::Shared);
+}
+
 #[test]
 fn a_strangers_sign_that_is_seen_once_bars_no_mending() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));
-    let seen = Listing {
-        chain: Chain::Whole(HOLDINGS),
-        stranger: Some(Stranger::Ahead { at: 8 }),
-    };
-    case.look(Ok(seen), at(30));
+    case.look(foreign(Stranger::Ahead { at: 8 }), at(30));
     assert!(case.restorable.problem(at(30)).is_some());
     assert!(!case.restorable.is_shared());
     case.look(whole(8), at(40));

@@ -121,7 +121,7 @@ fn what_this_device_never_made_is_a_strangers() {
     let found = judged(plan(), own(&[(5, 200), (6, 300)]));
     assert_eq!(found.stranger, Some(Stranger::Ahead { at: 7 }));
     let found = judged(plan(), own(&[(6, 310), (7, 300)]));
-    assert_eq!(found.stranger, Some(Stranger::Differing { at: 6 }));
+    assert_eq!(found.stranger, Some(Stranger::Differing { at: 7 }));
     // At two looks, between which the first one was compacted.
     let none = Record::default();
     let first = look(plan(), own(&[(6, 310), (7, 310)]), &none);
@@ -133,7 +133,7 @@ fn what_this_device_never_made_is_a_strangers() {
     later[1].last = 6;
     let second = look(later.clone(), own(&[(7, 300)]), &record);
     let found = second.judge().expect("a finding").stranger;
-    assert_eq!(found, Some(Stranger::Differing { at: 6 }));
+    assert_eq!(found, Some(Stranger::Differing { at: 7 }));
     // A newer snapshot holds neither.
     later[0].last = 7;
     let third = look(later, own(&[(7, 300)]), &record);

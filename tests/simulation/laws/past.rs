@@ -68,6 +68,8 @@ pub(crate) struct Sight {
     pub(crate) pace: Option<Duration>,
     /// A restore would not bring all back, or another device writes to the prefix.
     pub(crate) chain_is_broken: bool,
+    /// Another device has written to the prefix at any time.
+    pub(crate) stranger_came: bool,
     /// Litestream can list the bucket, and may.
     pub(crate) lists_work: bool,
     pub(crate) plan_is_under_way: bool,

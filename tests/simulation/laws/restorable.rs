@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use edgerepl::agent::{Action, Activity, Event, Glance};
-use edgerepl::litestream::chain::{Chain, Listing};
+use edgerepl::litestream::chain::{Chain, Listing, Stranger};
 
 use super::{Law, Past, Step, Time, Verdict, follows};
 
@@ -25,6 +25,12 @@ const MEND_RETRY: Duration = Duration::from_secs(300);
 /// A row, a sync and a stop come before a snapshot, of a Litestream that not even SIGKILL ends at once.
 const MEND_LIMIT: Duration = Duration::from_secs(300);
 
+/// Foreign transactions that do not become more in so long are a mixture that is mended.
+const PATIENCE: Duration = Duration::from_secs(70);
+
+/// Litestream may answer so late.
+const ANSWER_LIMIT: Duration = Duration::from_secs(200);
+
 /// Credentials that end sooner are not worth a stop.
 const LEAST_TERM: Duration = Duration::from_secs(10);
 
@@ -41,8 +47,18 @@ pub(super) struct Shown {
     /// Since it has to be mended.
     twice: Option<Time>,
     is_shared: bool,
-    /// So many plans in a row showed a sign of another device.
+    /// So many plans in a row showed a sign of another device, since then; and two did at any time.
     signs: u32,
+    signs_since: Time,
+    first_sign: u64,
+    /// There were ever more foreign transactions.
+    signs_grew: bool,
+    /// What was ahead of Litestream's files before it was started.
+    ahead: Option<u64>,
+    /// When the replica was last proved, as far as was seen.
+    proved_at: Option<Time>,
+    /// A proof that was asked for after a sign, and then another sign of more, leave no doubt.
+    is_certain: bool,
     /// When the last plan succeeded, and when the last one failed since.
     planned: Option<Time>,
     failed: Option<Time>,
@@ -85,7 +101,9 @@ impl Shown {
             Event::Planned(_, Ok(listing)) => {
                 self.planned = Some(time);
                 self.failed = None;
-                match self.is_whole(listing) {
+                let sign = listing.stranger.map(Stranger::at);
+                let mut is_mixture = false;
+                match self.is_whole(listing) && sign.is_none() {
                     true => {
                         self.is_broken = self.is_shared;
                         self.times = 0;
@@ -94,11 +112,21 @@ impl Shown {
                     false => {
                         self.is_broken = true;
                         // Once it may be this device's own files that are not what they were.
-                        self.signs = match listing.stranger {
+                        let at = sign.unwrap_or_default();
+                        self.signs = match sign {
                             Some(_) => self.signs + 1,
                             None => 0,
                         };
-                        self.is_shared |= self.signs > 1;
+                        if self.signs == 1 {
+                            (self.signs_since, self.first_sign) = (time, at);
+                        }
+                        let grew = self.signs > 1 && at > self.first_sign;
+                        let sound = self.signs_since + ANSWER_LIMIT;
+                        self.signs_grew |= grew;
+                        is_mixture = self.signs > 1
+                            && at <= self.first_sign
+                            && time - self.signs_since >= PATIENCE;
+                        self.is_certain |= grew && self.proved_at > Some(sound);
                         self.times = match self.signs {
                             0 => self.times + 1,
                             signs => signs,
@@ -110,10 +138,16 @@ impl Shown {
                     Chain::Altered { .. } => 6,
                     _ => 2,
                 };
-                let is_to_be_mended = self.times >= enough && self.signs == 0 && !self.is_shared;
+                let is_certain = self.times >= enough && self.signs == 0;
+                let is_to_be_mended = (is_certain || is_mixture) && !self.is_shared;
                 self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
             }
             Event::Planned(_, Err(_)) => self.fails(time),
+            Event::LookedAhead(_, Ok(Some(at))) => {
+                self.signs_grew |= self.ahead.is_some_and(|before| before < *at);
+                self.is_broken |= self.signs_grew;
+                self.ahead = self.ahead.or(Some(*at));
+            }
             // The next plan shows whether that mended it.
             Event::Snapshotted(_, Ok(())) => self.twice = None,
             _ => {}
@@ -124,6 +158,8 @@ impl Shown {
         if std::mem::take(&mut self.is_asked) {
             self.proved = glance.proof.map(|proof| proof.position.replicated);
         }
+        self.proved_at = glance.proof.map(|proof| time.saturating_sub(proof.age));
+        self.is_shared |= glance.is_shared;
         self.stopping = match glance.replication {
             Activity::Stopping => self.stopping.or(Some(Stopping {
                 since: time,
@@ -161,8 +197,7 @@ impl Shown {
         let Chain::Whole(holdings) = listing.chain else {
             return false;
         };
-        let is_all = self.proved.is_none_or(|proved| holdings.last >= proved);
-        is_all && listing.stranger.is_none()
+        self.proved.is_none_or(|proved| holdings.last >= proved)
     }
 }
 
@@ -180,6 +215,71 @@ impl Law for NotHealthy {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         told_where(self.applies(past), step)
+    }
+}
+
+/// Another device is named where two plans showed its signs while this device's own files were sound, and
+/// nowhere else.
+#[derive(Debug, Default)]
+pub(super) struct StrangerNamed;
+
+impl Law for StrangerNamed {
+    const NAME: &'static str = "another device is named once it is certain";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.shown.signs > 0
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Look(glance) if glance.is_shared => {
+                let is_true = past.sight.stranger_came && past.shown.signs_grew;
+                Verdict::of(is_true, || format!("it is not there: {:?}", past.shown))
+            }
+            Step::Look(_) if past.shown.is_certain => {
+                Verdict::Broken(format!("it is not: {:?}", past.shown))
+            }
+            _ => Verdict::Silent,
+        }
+    }
+}
+
+/// Where the bucket grows before Litestream is started for the first time, another device uploads: it is not
+/// started then.
+#[derive(Debug, Default)]
+pub(super) struct StartsAlone {
+    ahead: Option<u64>,
+    is_started: bool,
+    is_taken: bool,
+}
+
+impl Law for StartsAlone {
+    const NAME: &'static str = "no Litestream is started beside another device's";
+
+    fn applies(&self, past: &Past) -> bool {
+        self.is_taken && past.sight.pace.is_some() && !past.sight.has_siblings
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match step {
+            Step::Event(Event::LookedAhead(_, Ok(Some(at)))) if !self.is_started => {
+                self.is_taken |= self.ahead.is_some_and(|before| before < *at);
+                self.ahead = self.ahead.or(Some(*at));
+            }
+            // It is as if nothing had been known before.
+            Step::Event(Event::Reloaded(policy)) if policy.restorable.is_none() => {
+                self.is_taken = false;
+            }
+            Step::Action(Action::Start(_)) => {
+                let is_barred = self.applies(past);
+                self.is_started = true;
+                return Verdict::of(!is_barred, || "one is".to_owned());
+            }
+            _ => {}
+        }
+        Verdict::Silent
     }
 }
 

@@ -38,7 +38,10 @@ pub(super) struct Bucket {
     pub(super) refuses_lists: bool,
     /// A rule deletes until then.
     rule_ends: Time,
+    /// It has, at any time.
+    pub(super) stranger_came: bool,
     /// What is under way.
+    pub(super) ahead: Option<u64>,
     pub(super) plan: Option<u64>,
     pub(super) snapshot: Option<u64>,
     /// From then on the Litestream that makes the snapshot has the database open,
@@ -54,6 +57,8 @@ impl Bucket {
             stranger: None,
             refuses_lists: false,
             rule_ends: Duration::ZERO,
+            stranger_came: false,
+            ahead: None,
             plan: None,
             snapshot: None,
             opened: Duration::ZERO,
@@ -71,8 +76,9 @@ impl Bucket {
         self.snapshot.is_some() && self.opened <= time
     }
 
-    /// What a plan shows of it, when so many transactions were uploaded.
-    fn listing(&self, newest: u64) -> Listing {
+    /// What a plan shows of it, when so many transactions were uploaded, and the files of an older copy are
+    /// `passed` by that one. Another device uploads one every few seconds.
+    fn listing(&self, newest: u64, passed: Option<u64>, time: Time) -> Listing {
         let whole = |last| {
             Chain::Whole(Holdings {
                 files: 1,
@@ -90,9 +96,22 @@ impl Bucket {
                 Truth::Altered { at } => Chain::Altered { at },
                 Truth::RolledBack { last } => whole(last),
             },
-            stranger: self.stranger,
+            stranger: match self.stranger {
+                Some(Stranger::Ahead { .. }) => Some(Stranger::Ahead {
+                    at: theirs(newest, time),
+                }),
+                Some(Stranger::Differing { .. }) => Some(Stranger::Differing {
+                    at: theirs(newest, time),
+                }),
+                None => passed.map(|at| Stranger::Ahead { at }),
+            },
         }
     }
+}
+
+/// The newest transaction of another device, beside this one's.
+fn theirs(newest: u64, time: Time) -> u64 {
+    newest + 7 + time.as_secs() / 5
 }
 
 impl World {
@@ -113,9 +132,9 @@ impl World {
             }
             _ => {
                 self.coverage.happened(Happening::StrangerCame);
-                let at = self.databases[number].replica.newest() + 7;
-                let signs = [Stranger::Ahead { at }, Stranger::Differing { at: at - 7 }];
+                let signs = [Stranger::Ahead { at: 0 }, Stranger::Differing { at: 0 }];
                 self.databases[number].bucket.stranger = Some(self.chance.pick(&signs));
+                self.databases[number].bucket.stranger_came = true;
                 self.expect_sometime(Coming::StrangerGoes(number), HOUR, 10 * DAY);
             }
         }
@@ -190,6 +209,32 @@ impl World {
         self.databases[number].bucket.truth = truth;
     }
 
+    pub(super) fn start_look_ahead(&mut self, number: usize) {
+        let process = self.new_process();
+        self.databases[number].bucket.ahead = Some(process);
+        if !self.strikes(Fault::Bucket, 30) {
+            let wait = self.chance.scale(SECOND / 10, 15 * SECOND);
+            self.expect(Coming::LookAheadEnds(process), wait);
+        }
+    }
+
+    pub(super) fn end_look_ahead(&mut self, process: u64) {
+        let Some(number) = self.number_of(|database| &mut database.bucket.ahead, process) else {
+            return;
+        };
+        let replica = &self.databases[number].replica;
+        let (newest, passed) = (replica.newest(), replica.passed_by());
+        let bucket = &self.databases[number].bucket;
+        let reached = self.reaches_bucket(self.cloud.granted_until);
+        let result = if !self.plans_restores || !reached || bucket.refuses_lists {
+            Err("it may not list".to_owned())
+        } else {
+            let theirs = bucket.stranger.map(|_| theirs(newest, self.time));
+            Ok(theirs.or(passed))
+        };
+        self.tell(Event::LookedAhead(id(number), result));
+    }
+
     pub(super) fn start_plan(&mut self, number: usize) {
         let process = self.new_process();
         self.databases[number].bucket.plan = Some(process);
@@ -204,7 +249,8 @@ impl World {
         let Some(number) = self.number_of(|database| &mut database.bucket.plan, process) else {
             return;
         };
-        let newest = self.databases[number].replica.newest();
+        let replica = &self.databases[number].replica;
+        let (newest, passed) = (replica.newest(), replica.passed_by());
         let reached = self.reaches_bucket(self.cloud.granted_until);
         let result = if !self.plans_restores {
             Err(PlanFailure::Unsupported)
@@ -214,11 +260,14 @@ impl World {
             // A compaction moves objects while they are listed.
             self.coverage.happened(Happening::CompactionRace);
             let after = newest.saturating_sub(1);
-            let listing = self.databases[number].bucket.listing(newest);
+            let listing = self.databases[number]
+                .bucket
+                .listing(newest, passed, self.time);
             let chain = Chain::Hole { after };
             Ok(Listing { chain, ..listing })
         } else {
-            Ok(self.databases[number].bucket.listing(newest))
+            let bucket = &self.databases[number].bucket;
+            Ok(bucket.listing(newest, passed, self.time))
         };
         self.tell(Event::Planned(id(number), result));
     }

@@ -140,6 +140,7 @@ impl Database {
         self.reset = None;
         self.survey = None;
         self.emptying = None;
+        self.bucket.ahead = None;
     }
 
     /// The WAL was emptied in vain, or Litestream's files are not what they were.

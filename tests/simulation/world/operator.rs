@@ -280,6 +280,7 @@ impl World {
             database.sync = None;
             database.look = None;
             database.bucket.plan = None;
+            database.bucket.ahead = None;
             database.was_surveyed = false;
             database.is_listed = false;
             database.guard = false;

@@ -193,6 +193,12 @@ impl Replica {
         self.newest
     }
 
+    /// The last number that S3 has, if Litestream's files are not as far.
+    pub(crate) fn passed_by(&self) -> Option<u64> {
+        let is_behind = !self.files.is_empty() && self.local < self.newest;
+        is_behind.then_some(self.newest)
+    }
+
     /// S3 has a snapshot of the whole database, as of the last number: what was wrong before it is not read
     /// any more.
     pub(crate) fn is_uploaded_whole(&mut self) {
