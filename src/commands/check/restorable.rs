@@ -115,10 +115,10 @@ fn outcome(found: Result<Listing, PlanFailure>) -> Outcome {
         Some(Stranger::Differing { at }) => {
             return fail(
                 format!(
-                    "another device writes to the same prefix of the bucket: transaction {at} is not this \
-                     device's"
+                    "the bucket holds other transactions than Litestream's files here, up to transaction {at}: \
+                     another device writes to the same prefix, or these files are an older copy"
                 ),
-                "give each device a prefix of its own",
+                "run edgerepl, whose status says which; give each device a prefix of its own",
             );
         }
         // A power cut may have taken Litestream's own newest files.
