@@ -197,6 +197,8 @@ pub enum Event {
     Recalled(Database, Earlier),
     /// An earlier run's row of this age is not known to be proved.
     Inherited(Database, Duration),
+    /// Somebody asked that everything is uploaded now.
+    SyncWanted,
     /// The daemon was asked to end.
     Terminate,
 }
@@ -477,6 +479,15 @@ impl Agent {
                 self.renewal.clock_stepped(turn.now);
                 for watched in turn.databases.iter_mut() {
                     watched.replica.hasten(turn.now);
+                }
+            }
+            Event::SyncWanted => {
+                for watched in turn.databases.iter_mut().filter(|w| !w.is_away()) {
+                    if watched.shows_rows(turn.has_rows) && !self.stopping {
+                        turn.out.push(Action::WriteRow(watched.id()));
+                    }
+                    watched.replica.sync_now(turn.now);
+                    watched.restorable.hasten(turn.now);
                 }
             }
             Event::Terminate => {

@@ -8,13 +8,14 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use env_logger::Target;
 use log::{Level, LevelFilter};
 use nix::sys::prctl::set_dumpable;
 
-use crate::commands::{check, credential_process, csr, output, restore, status, verify};
+use crate::commands::{check, credential_process, csr, output, restore, status, sync, verify};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::litestream::{leash, unit};
@@ -106,6 +107,10 @@ fn execute(arguments: Arguments) -> ExitCode {
     let code = match &arguments.command {
         Command::Status { json } => Ok(status::show(&runtime, *json)),
         Command::Check { online, json } => Ok(check::check(config, &runtime, *online, *json)),
+        Command::Sync { timeout, json } => {
+            let limit = Duration::from_secs(u64::from(*timeout));
+            Ok(sync::sync(&runtime, limit, *json))
+        }
         Command::CredentialProcess => Ok(credential_process::print(config, &runtime)),
         Command::Run => load().map(|settings| run(config, settings, &runtime)),
         Command::Restore {

@@ -12,4 +12,5 @@ pub(crate) mod output;
 mod patience;
 pub(crate) mod restore;
 pub(crate) mod status;
+pub(crate) mod sync;
 pub(crate) mod verify;

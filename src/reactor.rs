@@ -32,6 +32,7 @@ use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
 use crate::ipc::status::{self, Outside, StatusServer};
+use crate::ipc::sync::SyncServer;
 use crate::litestream::control::Question;
 use crate::store;
 use crate::store::version::SqliteVersion;
@@ -107,6 +108,7 @@ struct Reactor {
     network: Option<NetworkWatch>,
     status: StatusServer,
     credentials: CredentialServer,
+    sync: SyncServer,
     metrics: Metrics,
     notifier: Notifier,
     memory: Memory,
@@ -142,6 +144,7 @@ impl Reactor {
             .ok();
         let status = StatusServer::bind(&runtime).map_err(failed)?;
         let credentials = CredentialServer::bind(&runtime).map_err(failed)?;
+        let sync = SyncServer::bind(&runtime).map_err(failed)?;
         let (metrics, memory) = (Metrics::new(&runtime), Memory::new(&runtime));
         let mut context = Context {
             config: config.to_owned(),
@@ -163,6 +166,7 @@ impl Reactor {
             network,
             status,
             credentials,
+            sync,
             metrics,
             notifier: Notifier::new(),
             memory,
@@ -234,16 +238,18 @@ impl Reactor {
             .min(self.litestream.deadline())
             .min(self.status.door().deadline())
             .min(self.credentials.door().deadline())
+            .min(self.sync.door().deadline())
             .min(guarded);
         if let Err(e) = self.alarm.set(deadline) {
             error!("the timer can't be set: {e}");
         }
-        let sources: [Option<BorrowedFd<'_>>; 6] = [
+        let sources: [Option<BorrowedFd<'_>>; 7] = [
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
             self.status.door().source(),
             self.credentials.door().source(),
+            self.sync.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
         ];
         let fetch = self.fetch.iter().flat_map(FetchChild::pipes);
@@ -281,6 +287,9 @@ impl Reactor {
         }
         if self.network.as_ref().is_some_and(NetworkWatch::drain) {
             self.events.push_back(Event::NetworkChanged);
+        }
+        if self.sync.is_wanted() {
+            self.events.push_back(Event::SyncWanted);
         }
         self.gather_from_children();
         self.events.extend(self.stores.too_large(&self.context));

@@ -37,6 +37,9 @@ _edgerepl() {
             edgerepl,status)
                 cmd="edgerepl__subcmd__status"
                 ;;
+            edgerepl,sync)
+                cmd="edgerepl__subcmd__sync"
+                ;;
             edgerepl,verify)
                 cmd="edgerepl__subcmd__verify"
                 ;;
@@ -61,6 +64,9 @@ _edgerepl() {
             edgerepl__subcmd__help,status)
                 cmd="edgerepl__subcmd__help__subcmd__status"
                 ;;
+            edgerepl__subcmd__help,sync)
+                cmd="edgerepl__subcmd__help__subcmd__sync"
+                ;;
             edgerepl__subcmd__help,verify)
                 cmd="edgerepl__subcmd__help__subcmd__verify"
                 ;;
@@ -71,7 +77,7 @@ _edgerepl() {
 
     case "${cmd}" in
         edgerepl)
-            opts="-h -V --config --runtime-directory --help --version run check status restore verify credential-process csr help"
+            opts="-h -V --config --runtime-directory --help --version run check status restore verify sync credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -167,7 +173,7 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__help)
-            opts="run check status restore verify credential-process csr help"
+            opts="run check status restore verify sync credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -278,6 +284,20 @@ _edgerepl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        edgerepl__subcmd__help__subcmd__sync)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         edgerepl__subcmd__help__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -347,6 +367,32 @@ _edgerepl() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__sync)
+            opts="-h --timeout --json --config --runtime-directory --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

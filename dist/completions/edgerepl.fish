@@ -33,6 +33,7 @@ complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "check" -d 'Checks
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -57,6 +58,11 @@ complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l config -d '
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l timeout -d 'How long to wait, in seconds' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l json -d 'Prints JSON'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -66,11 +72,12 @@ rsa2048\t'RSA with 2048 bits'"
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -33,6 +33,8 @@ pub struct Glance {
     pub proof: Option<Proven>,
     /// The age of the oldest unproved row; without a heartbeat, of a transaction.
     pub unproved_for: Option<Duration>,
+    /// The time since the moment up to which everything that was committed is proved.
+    pub covered_for: Option<Duration>,
     /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
     /// What Litestream uploads does not continue its replica, as far as is known.
@@ -96,6 +98,7 @@ impl Glance {
             replication,
             proof: None,
             unproved_for: None,
+            covered_for: None,
             lag: None,
             is_broken: false,
             is_unrestorable: false,
@@ -110,6 +113,7 @@ impl Glance {
                 position: proof.position,
                 age: now.since(proof.at),
             }),
+            covered_for: ledger.covered().map(|at| now.since(at)),
             lag: ledger.proof().and_then(|proof| {
                 let row = proof.row?;
                 let rows = ledger.rows() - row.number;

@@ -296,6 +296,11 @@ impl Ledger {
         self.sound
     }
 
+    /// Everything that was committed before is proved.
+    pub(super) fn covered(&self) -> Option<BootTime> {
+        self.covered
+    }
+
     /// The last transaction in any answer.
     pub(super) fn last_seen(&self) -> Option<u64> {
         self.seen.as_ref().map(|seen| seen.position.local)

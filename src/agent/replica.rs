@@ -61,6 +61,8 @@ pub(super) struct Replica {
     unemptied: u32,
     /// How many starts in a row it has held up.
     held_up: u32,
+    /// Somebody asked that what was committed before is proved.
+    wanted: Option<BootTime>,
 }
 
 #[derive(Debug)]
@@ -129,6 +131,7 @@ impl Replica {
             resets: 0,
             unemptied: 0,
             held_up: 0,
+            wanted: None,
         }
     }
 
@@ -318,6 +321,13 @@ impl Replica {
         }
     }
 
+    /// What was committed until now is to be proved at once.
+    pub(super) fn sync_now(&mut self, now: BootTime) {
+        self.wanted = Some(now);
+        self.hasten(now);
+        self.confirm(now);
+    }
+
     /// The database was not there, and is now: Litestream could not follow before.
     pub(super) fn appears(&mut self, now: BootTime) {
         self.ledger.excuse(now);
@@ -361,6 +371,12 @@ impl Replica {
                 let verdict = catch_up.answered(finding, asker, socket, jitter, now);
                 // It can't be known whether it holds the WAL; the guard must end sometime.
                 self.holds_wal |= matches!(verdict, Some(Verdict::Unmeasured));
+                // It was asked for before that was wanted.
+                if self.wanted > self.ledger.covered() {
+                    catch_up.confirm(now);
+                } else {
+                    self.wanted = None;
+                }
                 verdict
             }
             Stage::Preparing(preparation) if preparation.awaits_sync() => {

@@ -402,8 +402,8 @@ impl Restorable {
         }
     }
 
-    /// Litestream has to begin anew for another reason: what it uploads then is to be planned.
-    pub(super) fn begins_anew(&mut self, now: BootTime) {
+    /// Litestream has to begin anew for another reason, or somebody asks: a plan is due once it follows.
+    pub(super) fn hasten(&mut self, now: BootTime) {
         self.due = self.due.min(now);
     }
 

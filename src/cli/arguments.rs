@@ -133,6 +133,23 @@ Exit status:
         json: bool,
     },
 
+    /// Uploads everything now, such as before a planned power-off
+    ///
+    /// Ends once each replica is proved to hold all that was committed before.
+    #[command(after_help = "\
+Exit status:
+  0  each replica holds everything
+  1  a replica does not within the time
+  3  the daemon is not running")]
+    Sync {
+        /// How long to wait, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u32,
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Prints credentials in the format of the AWS SDKs' credential_process
     ///
     /// The daemon answers in a few milliseconds. If no daemon runs, the command fetches credentials

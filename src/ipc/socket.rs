@@ -125,6 +125,17 @@ pub(crate) fn ask(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Why there is no answer from the process that listens at `path`, in one sentence.
+pub(crate) fn unanswered(path: &Path, e: &io::Error) -> String {
+    match e.kind() {
+        ErrorKind::PermissionDenied => format!("{} may not be used: {e}", path.display()),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            format!("no edgerepl runs here ({}: {e})", path.display())
+        }
+        _ => format!("edgerepl runs and does not answer: {e}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! Owns the document (JSON, from one [`Report`]) and both ends of the socket. The document never
 //! holds a secret. A dead daemon is never quoted: without its socket there is no status.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -105,6 +105,7 @@ fn database(report: &DatabaseReport, outside: Outside) -> Value {
             json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
         }),
         "oldest_unproved_s": report.unproved_for.map(seconds),
+        "covered_s": report.covered_for.map(seconds),
         "lag": report.lag.map(|lag| {
             json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
         }),
@@ -195,12 +196,6 @@ impl StatusServer {
 /// Why none does, in one sentence.
 pub(crate) fn ask(runtime: &RuntimeDirectory) -> Result<Value, String> {
     let path = runtime.file(SOCKET);
-    let text = socket::ask(&path).map_err(|e| match e.kind() {
-        ErrorKind::PermissionDenied => format!("{} may not be read: {e}", path.display()),
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            format!("no edgerepl runs here ({}: {e})", path.display())
-        }
-        _ => format!("edgerepl runs and does not answer: {e}"),
-    })?;
+    let text = socket::ask(&path).map_err(|e| socket::unanswered(&path, &e))?;
     serde_json::from_str(&text).map_err(|_| "edgerepl answers with no status".to_owned())
 }

@@ -98,6 +98,7 @@ kinds! {
         NothingOwed: Event::Recalled(_, Earlier { debt: Debt::Nothing, .. }),
         RowOwed: Event::Recalled(_, Earlier { debt: Debt::Row(_), begins_anew: false, .. }),
         BrokenReplica: Event::Recalled(_, Earlier { begins_anew: true, .. }),
+        SyncWanted: Event::SyncWanted,
         Terminate: Event::Terminate,
     }
 }

@@ -219,6 +219,7 @@ laws! {
     rows: recovery::Rows,
     credentials: recovery::Credentials,
     replication: recovery::Replication,
+    asked_sync: recovery::AskedSync,
     hung: recovery::Hung,
     broken_state: recovery::BrokenState,
     not_healthy: restorable::NotHealthy,

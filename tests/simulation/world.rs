@@ -87,6 +87,8 @@ enum Coming {
     Sleep,
     Reload,
     PlannedReload,
+    /// Somebody wants everything to be uploaded.
+    SyncWanted,
     /// And so many more.
     ReloadStorm(u32),
     /// Somebody restores the database of that number.
@@ -257,6 +259,7 @@ impl World {
                 self.expect_sometime(coming, least, most);
             }
         }
+        self.expect_sometime(Coming::SyncWanted, MINUTE, 30 * DAY);
         for number in 0..self.databases.len() {
             self.expect_sometime(Coming::Checkpoint(number), SECOND, DAY);
             self.expect_sometime(Coming::Write(number), SECOND, DAY);
@@ -346,6 +349,10 @@ impl World {
             Coming::PowerCut => self.cut_power(),
             Coming::Sleep => self.sleep(),
             Coming::Reload => self.reload(),
+            Coming::SyncWanted => {
+                self.tell(Event::SyncWanted);
+                self.expect_sometime(Coming::SyncWanted, MINUTE, 30 * DAY);
+            }
             Coming::PlannedReload => self.reload_by_plan(),
             Coming::ReloadStorm(more) => self.reload_in_a_storm(more),
             Coming::Restored(number) => {

@@ -170,7 +170,7 @@ impl Replicator {
         match emptied {
             Emptied::Aside => return,
             Emptied::Begins(because) => {
-                watched.restorable.begins_anew(turn.now);
+                watched.restorable.hasten(turn.now);
                 let why = match because {
                     Because::WalWasReset => WAL_WAS_RESET,
                     Because::ReplicaIsBroken => MUST_BEGIN_ANEW,

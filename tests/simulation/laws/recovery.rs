@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use edgerepl::agent::{BOUND, Event};
 
-use super::{Law, Past, Step, Time, Verdict};
+use super::{Law, Past, Step, Time, Verdict, follows};
 
 /// After so much fair weather all must be well again. The slowest retry is 15 min.
 const RECOVERY: Duration = Duration::from_secs(40 * 60);
@@ -124,6 +124,57 @@ impl Law for Replication {
                 Verdict::of(bad < RECOVERY, || format!("not for {bad:?}: {glance:?}"))
             }
             _ => Verdict::Silent,
+        }
+    }
+}
+
+/// A sync that somebody asked for takes no longer, where nothing is in the way: a row, a sync that may be under
+/// way already, and one more.
+const ASKED_LIMIT: Duration = Duration::from_secs(60);
+
+/// In fair weather everything is proved soon that was committed before somebody asked.
+#[derive(Debug, Default)]
+pub(super) struct AskedSync {
+    asked: Option<Time>,
+    last_barred: Time,
+}
+
+impl Law for AskedSync {
+    const NAME: &'static str = "fair weather: a sync that is asked for";
+
+    fn applies(&self, past: &Past) -> bool {
+        self.asked.is_some() && past.fair_since().is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let glance = match step {
+            Step::Event(Event::SyncWanted) => {
+                self.asked = Some(past.time);
+                return Verdict::Silent;
+            }
+            Step::Look(glance) => glance,
+            _ => return Verdict::Silent,
+        };
+        let Some(asked) = self.asked else {
+            return Verdict::Silent;
+        };
+        let is_covered = |age| past.time.saturating_sub(age) >= asked;
+        if glance.covered_for.is_some_and(is_covered) {
+            self.asked = None;
+            return Verdict::Kept;
+        }
+        if !follows(glance) || glance.is_broken || past.sight.litestream_is_stuck {
+            self.last_barred = past.time;
+        }
+        match past.fair_since() {
+            Some(fair) => {
+                let due = asked.max(self.last_barred).max(fair) + ASKED_LIMIT;
+                Verdict::of(past.time <= due, || {
+                    format!("not since {asked:?}: {glance:?}")
+                })
+            }
+            None => Verdict::Silent,
         }
     }
 }
