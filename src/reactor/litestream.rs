@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{info, warn};
+use zeroize::Zeroizing;
 
 use super::chore::{Chores, Errand, Look, Outcome, Step};
 use super::context::Context;
@@ -327,28 +328,12 @@ impl Litestream {
             // Whatever it is, it can't be asked.
             return Some(Event::LookedAhead(database, Ok(None)));
         };
-        let step = self.look_ahead_step(&litestream, database, context);
+        let step = self.asking(database, context).map(|asking| {
+            let list = litestream.list(chain::SINGLE, asking.path, asking.own.as_deref());
+            bucket::look_ahead(asking.path, &list, &asking.state, asking.environment)
+        });
         let errand = Errand::LookAhead(database);
         self.begin(errand, step.map(|step| vec![step]), context)
-    }
-
-    fn look_ahead_step(
-        &self,
-        litestream: &Replicate,
-        database: Database,
-        context: &Context,
-    ) -> Result<Step, String> {
-        let variables = context.variables()?;
-        let path = context.paths.in_litestream(database);
-        let own = own_configuration(database, context)?;
-        let list = litestream.list(chain::SINGLE, path, own.as_deref());
-        let state = self.state(database, context);
-        Ok(bucket::look_ahead(
-            path,
-            &list,
-            &state,
-            delivery::lines(&variables),
-        ))
     }
 
     pub(super) fn abandon_look_ahead(&mut self, database: Database, leftovers: &mut Leftovers) {
@@ -366,26 +351,27 @@ impl Litestream {
             // Whatever it is, it can't be asked.
             return Some(Event::Planned(database, Err(PlanFailure::Unsupported)));
         };
-        let step = self.plan_step(&litestream, database, context);
+        let step = self.asking(database, context).map(|asking| {
+            let nowhere = context.runtime.file(command::NO_COPY);
+            let own = asking.own.as_deref();
+            let question = bucket::Question {
+                commands: Commands::of(&litestream, asking.path, own, &nowhere),
+                state: asking.state,
+                record: record(database, context),
+            };
+            bucket::look(asking.path, &question, asking.environment)
+        });
         self.begin(Errand::Plan(database), step.map(|step| vec![step]), context)
     }
 
-    fn plan_step(
-        &self,
-        litestream: &Replicate,
-        database: Database,
-        context: &Context,
-    ) -> Result<Step, String> {
-        let variables = context.variables()?;
-        let path = context.paths.in_litestream(database);
-        let own = own_configuration(database, context)?;
-        let nowhere = context.runtime.file(command::NO_COPY);
-        let question = bucket::Question {
-            commands: Commands::of(litestream, path, own.as_deref(), &nowhere),
+    /// What is asked with, of the bucket.
+    fn asking<'a>(&self, database: Database, context: &'a Context) -> Result<Asking<'a>, String> {
+        Ok(Asking {
+            path: context.paths.in_litestream(database),
+            own: own_configuration(database, context)?,
             state: self.state(database, context),
-            record: record(database, context),
-        };
-        Ok(bucket::look(path, &question, delivery::lines(&variables)))
+            environment: delivery::lines(&context.variables()?),
+        })
     }
 
     pub(super) fn abandon_plan(&mut self, database: Database, leftovers: &mut Leftovers) {
@@ -681,6 +667,18 @@ fn look_step(database: Database, look: Look, context: &Context) -> Result<Step, 
     let name = format!("`{}`", words.join(" "));
     let step = Step::named(name, leash::command(None, &words));
     Ok(step.told(delivery::lines(&variables)))
+}
+
+/// What a child needs that asks Litestream about the bucket.
+struct Asking<'a> {
+    /// The database, as Litestream's configuration spells it.
+    path: &'a Path,
+    /// A configuration that names it, where Litestream's own names only its folder.
+    own: Option<PathBuf>,
+    /// Litestream's local state of it.
+    state: PathBuf,
+    /// The credentials, in lines of `NAME=value`.
+    environment: Zeroizing<String>,
 }
 
 /// Where it is recorded what the looks at the bucket saw.
