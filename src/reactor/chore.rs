@@ -16,6 +16,7 @@ use super::notify;
 use super::voice::Voice;
 use crate::agent::Database;
 use crate::litestream::answer::Position;
+use crate::system::heap;
 use crate::system::process::{Process, Streams};
 
 /// The purpose of a chore.
@@ -88,6 +89,8 @@ const MOST: usize = 8;
 pub(super) struct Chores {
     running: Vec<(Errand, Chore)>,
     waiting: VecDeque<(Errand, Vec<Step>)>,
+    /// Some had to wait since all were done last.
+    was_crowded: bool,
 }
 
 impl Chores {
@@ -103,7 +106,10 @@ impl Chores {
         }
         match self.running.len() < MOST {
             true => self.running.push((errand, Chore::start(steps)?)),
-            false => self.waiting.push_back((errand, steps)),
+            false => {
+                self.waiting.push_back((errand, steps));
+                self.was_crowded = true;
+            }
         }
         Ok(())
     }
@@ -135,6 +141,11 @@ impl Chores {
                 Ok(chore) => self.running.push((errand, chore)),
                 Err(cause) => ended.push((errand, Err(cause))),
             }
+        }
+        // Each that waits is a command line, with the credentials: those of a hundred databases are more
+        // than all that is kept of them.
+        if self.running.is_empty() && std::mem::take(&mut self.was_crowded) {
+            heap::give_back();
         }
         ended
     }
