@@ -186,6 +186,12 @@ impl Past {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
             Step::Action(Action::PlanRestore(_)) => self.shown.asks(),
             Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
+            Step::Action(Action::MakeSnapshot(_)) => {
+                self.shown.makes_snapshot(self.time, self.sight.pace);
+            }
+            Step::Action(Action::AbandonStart) if self.sight.snapshot_is_under_way => {
+                self.shown.snapshot_fails(self.time);
+            }
             Step::Action(Action::Survey(_)) => self.is_about_to_stop |= self.sight.litestream_is_up,
             Step::Action(Action::TakeGuard(_)) => self.guard_since = Some(self.time),
             Step::Action(Action::AbandonGuard(_)) => {
