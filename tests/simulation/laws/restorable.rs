@@ -1,4 +1,7 @@
 //! Laws of the plans of a restore, and of what follows from them.
+//!
+//! Owns what plans have shown. Of what a verify shows, which is another reason for a new snapshot,
+//! `verification` knows.
 
 use std::time::Duration;
 
@@ -17,10 +20,10 @@ const SPREAD: Duration = Duration::from_secs(30);
 const PLAN_RETRY: Duration = Duration::from_secs(3600);
 
 /// No two snapshots are made in less, whatever the pace.
-const LEAST_PACE: Duration = Duration::from_secs(60);
+pub(super) const LEAST_PACE: Duration = Duration::from_secs(60);
 
 /// A snapshot that failed is made again after that, or within a pace.
-const MEND_RETRY: Duration = Duration::from_secs(300);
+pub(super) const MEND_RETRY: Duration = Duration::from_secs(300);
 
 /// A row, a sync and a stop come before a snapshot, of a Litestream that not even SIGKILL ends at once.
 const MEND_LIMIT: Duration = Duration::from_secs(300);
@@ -70,15 +73,15 @@ pub(super) struct Shown {
 
 /// A stop of Litestream that is under way, and what was at its beginning.
 #[derive(Clone, Copy, Debug)]
-struct Stopping {
+pub(super) struct Stopping {
     since: Time,
     pace: Option<Duration>,
-    awaited: bool,
+    pub(super) awaited: bool,
 }
 
 impl Stopping {
     /// The same, or one that has begun, or none.
-    fn look(
+    pub(super) fn look(
         before: Option<Self>,
         glance: &Glance,
         pace: Option<Duration>,
@@ -95,7 +98,11 @@ impl Stopping {
     }
 
     /// When the one began that was for a snapshot, and at which pace.
-    fn began(stopping: Option<Self>, pace: Option<Duration>, time: Time) -> (Time, Duration) {
+    pub(super) fn began(
+        stopping: Option<Self>,
+        pace: Option<Duration>,
+        time: Time,
+    ) -> (Time, Duration) {
         let (since, pace) = match stopping {
             Some(stopping) => (stopping.since, stopping.pace),
             None => (time, pace),
@@ -215,7 +222,7 @@ impl Shown {
     }
 
     /// How much too early one would be that this is the reason for, if it is one.
-    fn early(&self, past: &Past) -> Option<Duration> {
+    pub(super) fn early(&self, past: &Past) -> Option<Duration> {
         let (began, _) = self.began(past);
         let early = self.next.saturating_sub(began);
         self.awaits_snapshot().then_some(early)
@@ -549,18 +556,18 @@ pub(super) struct Mended {
 
 /// Since when nothing is in the way of a new snapshot.
 #[derive(Debug, Default)]
-struct MendWay {
+pub(super) struct MendWay {
     was_open: bool,
     last_barred: Time,
 }
 
 impl MendWay {
     /// When one is made at the latest that is due at that time.
-    fn limit(&self, due: Time, fair: Time) -> Time {
+    pub(super) fn limit(&self, due: Time, fair: Time) -> Time {
         due.max(self.last_barred).max(fair) + MEND_LIMIT
     }
 
-    fn look(&mut self, glance: &Glance, time: Time) {
+    pub(super) fn look(&mut self, glance: &Glance, time: Time) {
         let runs = matches!(
             glance.replication,
             Activity::CatchingUp | Activity::Replicating | Activity::Stopping
@@ -627,7 +634,9 @@ impl Law for MendPace {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match (step, past.shown.early(past)) {
+            // Other bytes are a reason with a pace of its own.
             (Step::Action(Action::MakeSnapshot(_)), Some(early)) => {
+                let early = past.compared.early(past).map_or(early, |of| early.min(of));
                 Verdict::of(early.is_zero(), || format!("{early:?} too early"))
             }
             _ => Verdict::Silent,
@@ -635,15 +644,16 @@ impl Law for MendPace {
     }
 }
 
-/// A snapshot is made of what two looks showed to be broken: one may be wrong.
+/// A snapshot is made of what two looks showed to be broken, as one may be wrong, or where a verify showed
+/// other bytes.
 #[derive(Debug, Default)]
 pub(super) struct SeenTwice;
 
 impl Law for SeenTwice {
-    const NAME: &'static str = "no snapshot of what was not seen broken twice";
+    const NAME: &'static str = "no snapshot of what was not seen broken";
 
     fn applies(&self, past: &Past) -> bool {
-        past.sight.pace.is_some()
+        past.sight.pace.is_some() || past.sight.verify_pace.is_some()
     }
 
     #[inline]
@@ -651,7 +661,10 @@ impl Law for SeenTwice {
         match step {
             // Of a shared prefix another law speaks.
             Step::Action(Action::MakeSnapshot(_)) if !past.shown.is_shared => {
-                Verdict::of(past.shown.awaits_snapshot(), || format!("{:?}", past.shown))
+                let is_awaited = past.shown.awaits_snapshot() || past.compared.awaits_snapshot();
+                Verdict::of(is_awaited, || {
+                    format!("{:?}, {:?}", past.shown, past.compared)
+                })
             }
             _ => Verdict::Silent,
         }
