@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-use edgerepl::agent::{Action, Activity, Debt, Earlier, Event, Legacy};
+use edgerepl::agent::{Action, Activity, Debt, Earlier, Event, Legacy, NotVerified, Verified};
 use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl::litestream::answer::SyncFailure;
@@ -33,8 +33,7 @@ macro_rules! kinds {
 kinds! {
     /// Events, their outcomes apart.
     EventKind of Event {
-        // Nothing is verified here.
-        Tick: Event::Tick | Event::Verified(..),
+        Tick: Event::Tick,
         Granted: Event::Fetched(Ok(_)),
         FetchFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Transient, .. })),
         KeyFailed: Event::Fetched(Err(FetchFailure { class: FailureClass::Key, .. })),
@@ -81,6 +80,11 @@ kinds! {
         PlannedAltered: Event::Planned(_, Ok(Listing { chain: Chain::Altered { .. }, .. })),
         PlansNothing: Event::Planned(_, Err(PlanFailure::Unsupported)),
         PlanFailed: Event::Planned(_, Err(PlanFailure::Failed(_))),
+        VerifiedHolding: Event::Verified(_, Ok(Verified { holds: true, .. })),
+        VerifiedDiffering: Event::Verified(_, Ok(Verified { transaction: Some(_), .. })),
+        VerifiedUnreadable: Event::Verified(_, Ok(Verified { transaction: None, .. })),
+        NotVerifiedOverMobileLink: Event::Verified(_, Err(NotVerified::Metered(_))),
+        VerifyFailed: Event::Verified(_, Err(NotVerified::Failed(_))),
         Complained: Event::Complained,
         SnapshotMade: Event::Snapshotted(_, Ok(())),
         SnapshotFailed: Event::Snapshotted(_, Err(_)),
@@ -93,6 +97,7 @@ kinds! {
         NotUnderstood: Event::Understood(Err(_)),
         Reloaded: Event::Reloaded(_),
         Inherited: Event::Inherited(_, _),
+        DifferedBefore: Event::Recalled(_, Earlier { differs: true, .. }),
         UnrestorableBefore: Event::Recalled(_, Earlier { is_unrestorable: true, .. }),
         NothingRecalled: Event::Recalled(_, Earlier { debt: Debt::Unknown, .. }),
         NothingOwed: Event::Recalled(_, Earlier { debt: Debt::Nothing, .. }),
@@ -122,6 +127,7 @@ kinds! {
         List: Action::List,
         ResetState: Action::ResetState(_),
         EmptyWal: Action::EmptyWal(_),
+        RememberDifference: Action::Remember(_, Legacy { differs: true, .. }),
         RememberUnrestorable: Action::Remember(_, Legacy { is_unrestorable: true, .. }),
         RememberBroken: Action::Remember(_, Legacy { begins_anew: true, .. }),
         RememberUnproved: Action::Remember(_, Legacy { unproved_since: Some(_), .. }),
@@ -137,13 +143,15 @@ kinds! {
         WriteFirstRow: Action::WriteFirstRow(_),
         PlanRestore: Action::PlanRestore(_),
         AbandonPlan: Action::AbandonPlan(_),
+        Verify: Action::Verify(_),
+        AbandonVerify: Action::AbandonVerify(_),
         MakeSnapshot: Action::MakeSnapshot(_),
         Prune: Action::Prune(_),
         TakeGuard: Action::TakeGuard(_),
         ReleaseGuard: Action::ReleaseGuard(_),
         AbandonGuard: Action::AbandonGuard(_),
         Log: Action::Log(..),
-        Exit: Action::Exit | Action::Verify(_) | Action::AbandonVerify(_),
+        Exit: Action::Exit,
     }
 }
 
@@ -186,6 +194,8 @@ pub(crate) enum Happening {
     OtherRotation,
     OtherPace,
     PlansOff,
+    OtherVerifyPace,
+    VerifiesOff,
     Unlisted,
     EndedWhileFetching,
     EndedWhileLooking,
@@ -195,10 +205,13 @@ pub(crate) enum Happening {
     ObjectsLost,
     DeletingRule,
     RolledBack,
+    /// An object of the same size holds something else.
+    Garbled,
     ListsRefused,
     StrangerCame,
     StrangerWent,
     PlanHung,
+    VerifyHung,
     CompactionRace,
     BucketMended,
 }
@@ -224,6 +237,8 @@ impl Happening {
         Self::OtherRotation,
         Self::OtherPace,
         Self::PlansOff,
+        Self::OtherVerifyPace,
+        Self::VerifiesOff,
         Self::Unlisted,
         Self::EndedWhileFetching,
         Self::EndedWhileLooking,
@@ -232,10 +247,12 @@ impl Happening {
         Self::ObjectsLost,
         Self::DeletingRule,
         Self::RolledBack,
+        Self::Garbled,
         Self::ListsRefused,
         Self::StrangerCame,
         Self::StrangerWent,
         Self::PlanHung,
+        Self::VerifyHung,
         Self::CompactionRace,
         Self::BucketMended,
     ];

@@ -18,6 +18,7 @@ mod proof;
 mod recovery;
 mod restorable;
 mod start;
+mod verification;
 
 pub(crate) use past::{Past, Sight};
 
@@ -72,6 +73,7 @@ impl Step<'_> {
                 | Event::Inherited(of, _)
                 | Event::LookedAhead(of, _)
                 | Event::Planned(of, _)
+                | Event::Verified(of, _)
                 | Event::Snapshotted(of, _),
             )
             | Self::Action(
@@ -91,6 +93,8 @@ impl Step<'_> {
                 | Action::AbandonLookAhead(of)
                 | Action::PlanRestore(of)
                 | Action::AbandonPlan(of)
+                | Action::Verify(of)
+                | Action::AbandonVerify(of)
                 | Action::MakeSnapshot(of)
                 | Action::Prune(of)
                 | Action::TakeGuard(of)
@@ -236,6 +240,14 @@ laws! {
     seen_twice: restorable::SeenTwice,
     not_a_strangers: restorable::NotAStrangers,
     while_stopped: restorable::WhileStopped,
+    one_verify: verification::OneVerify,
+    given_up: verification::GivenUp,
+    verified: verification::Verified,
+    differs: verification::NotHealthy,
+    difference_remembered: verification::DifferenceRemembered,
+    no_false_difference: verification::NoFalseDifference,
+    difference_mended: verification::Mended,
+    difference_pace: verification::MendPace,
     asked_end: end::Asked,
     timely_end: end::Timely,
     quiet_end: end::Quiet,
@@ -275,9 +287,9 @@ impl Laws {
         self.past.after(step);
     }
 
-    /// Plans showed twice that a snapshot has to be made, which is not made yet.
+    /// Plans showed twice, or a verify once, that a snapshot has to be made, which is not made yet.
     pub(crate) fn awaits_snapshot(&self) -> bool {
-        self.past.shown.awaits_snapshot()
+        self.past.shown.awaits_snapshot() || self.past.compared.awaits_snapshot()
     }
 
     /// The first law that was broken.
@@ -310,6 +322,6 @@ impl Verdict {
 }
 
 /// Whether the agent says that the replica follows.
-fn follows(glance: &Glance) -> bool {
+pub(crate) fn follows(glance: &Glance) -> bool {
     glance.replication == Activity::Replicating
 }

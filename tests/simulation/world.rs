@@ -6,7 +6,8 @@
 //!
 //! Its parts: `device` (power and clocks), `weather` (what fails by itself, and for how long), `cloud`
 //! (AWS and the key), `bucket` (what a restore would find), `litestream`, `replica` (Litestream's files and what they are worth), `database`
-//! (the application's side), `operator` (who reloads, ends and starts edgerepl).
+//! (the application's side), `verification` (what a verify shows), `operator` (who reloads, ends and starts
+//! edgerepl).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,7 +20,7 @@ use edgerepl::config::Rotation;
 use crate::chance::Chance;
 use crate::coverage::{Coverage, Happening};
 use crate::faults::{Fault, Faults};
-use crate::laws::{Laws, Record, Sight, Step, Violation};
+use crate::laws::{Laws, Record, Sight, Step, Violation, follows};
 
 mod bucket;
 mod cloud;
@@ -28,6 +29,7 @@ mod device;
 mod litestream;
 mod operator;
 mod replica;
+mod verification;
 mod weather;
 
 use cloud::Cloud;
@@ -65,6 +67,7 @@ enum Coming {
     LookAheadEnds(u64),
     PlanEnds(u64),
     SnapshotEnds(u64),
+    VerifyEnds(u64),
     Weather(Part),
     ClockStep,
     ClockMended,
@@ -334,6 +337,7 @@ impl World {
             Coming::LookAheadEnds(process) => self.end_look_ahead(process),
             Coming::PlanEnds(process) => self.end_plan(process),
             Coming::SnapshotEnds(process) => self.end_snapshot(process),
+            Coming::VerifyEnds(process) => self.end_verify(process),
             Coming::Weather(part) => self.change_weather(part),
             Coming::ClockStep => self.step_clock(),
             Coming::ClockMended => self.set_clock(0),
@@ -443,7 +447,8 @@ impl World {
             Action::PlanRestore(of) => self.start_plan(number(of)),
             Action::AbandonPlan(of) => self.databases[number(of)].bucket.plan = None,
             Action::MakeSnapshot(of) => self.start_snapshot(number(of)),
-            Action::Verify(_) | Action::AbandonVerify(_) => {}
+            Action::Verify(of) => self.start_verify(number(of)),
+            Action::AbandonVerify(of) => self.databases[number(of)].verify = None,
             Action::WriteRow(to) => {
                 let event = if !self.weather.disk {
                     Event::Row(to, Err("it is locked".to_owned()))
@@ -557,6 +562,10 @@ impl World {
             // It is about to be stopped for what the agent alone knows.
             sight.any_is_hurt |= self.agent.glance(self.now()).is_broken;
         }
+        if let Step::Action(Action::Verify(of)) = step {
+            let glance = self.agent.glance_at(*of, self.now());
+            sight.is_followed = glance.is_some_and(|glance| follows(&glance));
+        }
         self.laws[number].observe(step, sight, self.time);
     }
 
@@ -629,6 +638,11 @@ impl World {
             any_awaits_snapshot: watched().any(|(number, _)| self.laws[number].awaits_snapshot()),
             unit_restarts: litestream.restarts,
             loss_is_remembered: database.is_unrestorable,
+            verify_pace: self.policy.verify,
+            verify_is_under_way: database.verify.is_some(),
+            any_verify_is_under_way: self.databases.iter().any(|d| d.verify.is_some()),
+            is_followed: false,
+            difference_is_remembered: database.differs,
             remembered: database
                 .remembered
                 .map(|since| since.map(|since| self.device.booted + since.since_boot())),

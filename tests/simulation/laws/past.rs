@@ -7,6 +7,7 @@ use std::time::Duration;
 use edgerepl::agent::{Action, Event, Glance};
 
 use super::restorable::Shown;
+use super::verification::Compared;
 use super::{Step, follows};
 use crate::world::Time;
 
@@ -75,12 +76,20 @@ pub(crate) struct Sight {
     pub(crate) plan_is_under_way: bool,
     pub(crate) snapshot_is_under_way: bool,
     pub(crate) any_snapshot_is_under_way: bool,
-    /// Of any database that is watched plans showed twice that a snapshot has to be made.
+    /// Of any database that is watched it was shown that a snapshot has to be made.
     pub(crate) any_awaits_snapshot: bool,
     /// systemd starts Litestream.
     pub(crate) unit_restarts: bool,
     /// The next run is to be told that no restore brings all back.
     pub(crate) loss_is_remembered: bool,
+    /// How often the bytes of a replica are verified.
+    pub(crate) verify_pace: Option<Duration>,
+    pub(crate) verify_is_under_way: bool,
+    pub(crate) any_verify_is_under_way: bool,
+    /// The agent says that the replica follows; known where a verify is asked for.
+    pub(crate) is_followed: bool,
+    /// The next run is to be told that the replica holds other bytes.
+    pub(crate) difference_is_remembered: bool,
 }
 
 /// What was, up to now.
@@ -116,8 +125,9 @@ pub(crate) struct Past {
     pub(super) guard_is_spent: bool,
     /// Up to when Litestream was shown to follow.
     pub(super) followed: Time,
-    /// What plans have shown.
+    /// What plans have shown, and what verifies have.
     pub(super) shown: Shown,
+    pub(super) compared: Compared,
 }
 
 impl Past {
@@ -147,6 +157,7 @@ impl Past {
             guard_is_spent: false,
             followed: Duration::ZERO,
             shown: Shown::default(),
+            compared: Compared::default(),
         }
     }
 
@@ -186,6 +197,15 @@ impl Past {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
             Step::Action(Action::PlanRestore(_)) => self.shown.asks(),
             Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
+            Step::Action(Action::AbandonVerify(_)) => self.compared.fails(self.time),
+            Step::Action(Action::MakeSnapshot(_)) => {
+                self.shown.makes_snapshot(self.time, self.sight.pace);
+                self.compared.makes_snapshot(self.time);
+            }
+            Step::Action(Action::AbandonStart) if self.sight.snapshot_is_under_way => {
+                self.shown.snapshot_fails(self.time);
+                self.compared.snapshot_fails(self.time);
+            }
             Step::Action(Action::Survey(_)) => self.is_about_to_stop |= self.sight.litestream_is_up,
             Step::Action(Action::TakeGuard(_)) => self.guard_since = Some(self.time),
             Step::Action(Action::AbandonGuard(_)) => {
@@ -239,12 +259,14 @@ impl Past {
             came: self.came,
             fine_since: self.sight.is_fine.then_some(self.time),
             last_wrong_clock: self.last_wrong_clock,
+            compared: Compared::at(self.sight.verify_pace),
             ..Self::new()
         };
     }
 
     fn hear(&mut self, event: &Event) {
         self.shown.hear(event, self.sight.pace, self.time);
+        self.compared.hear(event, self.time);
         match event {
             Event::Fetched(Ok(_)) => {
                 self.grants += 1;
@@ -274,5 +296,6 @@ impl Past {
         }
         self.glance = Some(*glance);
         self.shown.look(glance, self.sight.pace, self.time);
+        self.compared.look(glance, self.time);
     }
 }

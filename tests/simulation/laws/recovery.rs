@@ -105,6 +105,7 @@ impl Law for Replication {
             || sight.litestream_is_stuck
             || glance.is_broken
             || past.shown.is_unsettled()
+            || past.compared.is_unsettled()
             || sight.any_snapshot_is_under_way;
         let is_hurt = is_hurt || past.is_new_database;
         if std::mem::replace(&mut self.was_hurt, is_hurt) || is_hurt {

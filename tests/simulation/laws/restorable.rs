@@ -1,4 +1,7 @@
 //! Laws of the plans of a restore, and of what follows from them.
+//!
+//! Owns what plans have shown. Of what a verify shows, which is another reason for a new snapshot,
+//! `verification` knows.
 
 use std::time::Duration;
 
@@ -17,10 +20,10 @@ const SPREAD: Duration = Duration::from_secs(30);
 const PLAN_RETRY: Duration = Duration::from_secs(3600);
 
 /// No two snapshots are made in less, whatever the pace.
-const LEAST_PACE: Duration = Duration::from_secs(60);
+pub(super) const LEAST_PACE: Duration = Duration::from_secs(60);
 
 /// A snapshot that failed is made again after that, or within a pace.
-const MEND_RETRY: Duration = Duration::from_secs(300);
+pub(super) const MEND_RETRY: Duration = Duration::from_secs(300);
 
 /// A row, a sync and a stop come before a snapshot, of a Litestream that not even SIGKILL ends at once.
 const MEND_LIMIT: Duration = Duration::from_secs(300);
@@ -64,13 +67,48 @@ pub(super) struct Shown {
     failed: Option<Time>,
     /// Since when Litestream is being stopped, at which pace, and whether a snapshot was to be made then.
     stopping: Option<Stopping>,
+    /// No snapshot for this reason begins before.
+    next: Time,
 }
 
+/// A stop of Litestream that is under way, and what was at its beginning.
 #[derive(Clone, Copy, Debug)]
-struct Stopping {
+pub(super) struct Stopping {
     since: Time,
     pace: Option<Duration>,
-    awaited: bool,
+    pub(super) awaited: bool,
+}
+
+impl Stopping {
+    /// The same, or one that has begun, or none.
+    pub(super) fn look(
+        before: Option<Self>,
+        glance: &Glance,
+        pace: Option<Duration>,
+        awaited: bool,
+        time: Time,
+    ) -> Option<Self> {
+        let begun = Self {
+            since: time,
+            pace,
+            awaited,
+        };
+        let stops = glance.replication == Activity::Stopping;
+        stops.then(|| before.unwrap_or(begun))
+    }
+
+    /// When the one began that was for a snapshot, and at which pace.
+    pub(super) fn began(
+        stopping: Option<Self>,
+        pace: Option<Duration>,
+        time: Time,
+    ) -> (Time, Duration) {
+        let (since, pace) = match stopping {
+            Some(stopping) => (stopping.since, stopping.pace),
+            None => (time, pace),
+        };
+        (since, pace.unwrap_or_default().max(LEAST_PACE))
+    }
 }
 
 impl Shown {
@@ -150,6 +188,7 @@ impl Shown {
             }
             // The next plan shows whether that mended it.
             Event::Snapshotted(_, Ok(())) => self.twice = None,
+            Event::Snapshotted(_, Err(_)) => self.snapshot_fails(time),
             _ => {}
         }
     }
@@ -160,14 +199,7 @@ impl Shown {
         }
         self.proved_at = glance.proof.map(|proof| time.saturating_sub(proof.age));
         self.is_shared |= glance.is_shared;
-        self.stopping = match glance.replication {
-            Activity::Stopping => self.stopping.or(Some(Stopping {
-                since: time,
-                pace,
-                awaited: self.twice.is_some(),
-            })),
-            _ => None,
-        };
+        self.stopping = Stopping::look(self.stopping, glance, pace, self.twice.is_some(), time);
     }
 
     /// A snapshot has to be made, or had to be when the stop under way began.
@@ -186,11 +218,23 @@ impl Shown {
 
     /// When the stop began that was for a snapshot, and at which pace.
     fn began(&self, past: &Past) -> (Time, Duration) {
-        let (since, pace) = match self.stopping {
-            Some(stopping) => (stopping.since, stopping.pace),
-            None => (past.time, past.sight.pace),
-        };
-        (since, pace.unwrap_or_default().max(LEAST_PACE))
+        Stopping::began(self.stopping, past.sight.pace, past.time)
+    }
+
+    /// How much too early one would be that this is the reason for, if it is one.
+    pub(super) fn early(&self, past: &Past) -> Option<Duration> {
+        let (began, _) = self.began(past);
+        let early = self.next.saturating_sub(began);
+        self.awaits_snapshot().then_some(early)
+    }
+
+    pub(super) fn makes_snapshot(&mut self, time: Time, pace: Option<Duration>) {
+        let (began, pace) = Stopping::began(self.stopping, pace, time);
+        self.next = began + pace;
+    }
+
+    pub(super) fn snapshot_fails(&mut self, time: Time) {
+        self.next = time + MEND_RETRY;
     }
 
     fn is_whole(&self, listing: &Listing) -> bool {
@@ -506,9 +550,36 @@ impl Law for SeenInTime {
 /// In fair weather a chain that was seen broken twice gets a new snapshot, once per pace.
 #[derive(Debug, Default)]
 pub(super) struct Mended {
-    was_open: bool,
     allowed: Time,
+    way: MendWay,
+}
+
+/// Since when nothing is in the way of a new snapshot.
+#[derive(Debug, Default)]
+pub(super) struct MendWay {
+    was_open: bool,
     last_barred: Time,
+}
+
+impl MendWay {
+    /// When one is made at the latest that is due at that time.
+    pub(super) fn limit(&self, due: Time, fair: Time) -> Time {
+        due.max(self.last_barred).max(fair) + MEND_LIMIT
+    }
+
+    pub(super) fn look(&mut self, glance: &Glance, time: Time) {
+        let runs = matches!(
+            glance.replication,
+            Activity::CatchingUp | Activity::Replicating | Activity::Stopping
+        );
+        let lives = glance
+            .credentials_left
+            .is_some_and(|left| left > LEAST_TERM);
+        let is_open = runs && lives;
+        if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
+            self.last_barred = time;
+        }
+    }
 }
 
 impl Law for Mended {
@@ -534,44 +605,24 @@ impl Law for Mended {
             Step::Action(Action::AbandonStart) if past.sight.snapshot_is_under_way => {
                 self.allowed = past.time + pace.max(MEND_RETRY);
             }
-            Step::Look(glance) => return self.look(glance, past),
+            Step::Look(glance) => {
+                self.way.look(glance, past.time);
+                if let (Some(fair), Some(twice)) = (past.fair_since(), past.shown.twice) {
+                    let limit = self.way.limit(twice.max(self.allowed), fair);
+                    return Verdict::of(past.time <= limit, || {
+                        format!("no snapshot by {limit:?}: {glance:?}")
+                    });
+                }
+            }
             _ => {}
         }
         Verdict::Silent
     }
 }
 
-impl Mended {
-    fn look(&mut self, glance: &Glance, past: &Past) -> Verdict {
-        let runs = matches!(
-            glance.replication,
-            Activity::CatchingUp | Activity::Replicating | Activity::Stopping
-        );
-        let lives = glance
-            .credentials_left
-            .is_some_and(|left| left > LEAST_TERM);
-        let is_open = runs && lives;
-        if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
-            self.last_barred = past.time;
-        }
-        match (past.fair_since(), past.shown.twice) {
-            (Some(fair), Some(twice)) => {
-                let due = twice.max(self.allowed).max(self.last_barred).max(fair);
-                Verdict::of(past.time <= due + MEND_LIMIT, || {
-                    format!("no snapshot since {due:?}: {glance:?}")
-                })
-            }
-            _ => Verdict::Silent,
-        }
-    }
-}
-
 /// Whoever deletes in the bucket, a device does not upload without end.
 #[derive(Debug, Default)]
-pub(super) struct MendPace {
-    /// No snapshot begins before.
-    next: Time,
-}
+pub(super) struct MendPace;
 
 impl Law for MendPace {
     const NAME: &'static str = "no more than one snapshot per pace";
@@ -582,37 +633,27 @@ impl Law for MendPace {
 
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
-        let (began, pace) = past.shown.began(past);
-        match step {
-            Step::Action(Action::MakeSnapshot(_)) => {
-                let early = self.next.saturating_sub(began);
-                self.next = began + pace;
-                return Verdict::of(early.is_zero(), || format!("{early:?} too early"));
+        match (step, past.shown.early(past)) {
+            // Other bytes are a reason with a pace of its own.
+            (Step::Action(Action::MakeSnapshot(_)), Some(early)) => {
+                let early = past.compared.early(past).map_or(early, |of| early.min(of));
+                Verdict::of(early.is_zero(), || format!("{early:?} too early"))
             }
-            Step::Event(Event::Snapshotted(_, Err(_))) => self.next = past.time + MEND_RETRY,
-            Step::Action(Action::AbandonStart) if past.sight.snapshot_is_under_way => {
-                self.next = past.time + MEND_RETRY;
-            }
-            // It is as if nothing had been known before.
-            Step::Event(Event::Reloaded(policy)) if policy.restorable.is_none() => {
-                self.next = Duration::ZERO;
-            }
-            Step::Event(Event::Recalled(..)) => self.next = Duration::ZERO,
-            _ => {}
+            _ => Verdict::Silent,
         }
-        Verdict::Silent
     }
 }
 
-/// A snapshot is made of what two looks showed to be broken: one may be wrong.
+/// A snapshot is made of what two looks showed to be broken, as one may be wrong, or where a verify showed
+/// other bytes.
 #[derive(Debug, Default)]
 pub(super) struct SeenTwice;
 
 impl Law for SeenTwice {
-    const NAME: &'static str = "no snapshot of what was not seen broken twice";
+    const NAME: &'static str = "no snapshot of what was not seen broken";
 
     fn applies(&self, past: &Past) -> bool {
-        past.sight.pace.is_some()
+        past.sight.pace.is_some() || past.sight.verify_pace.is_some()
     }
 
     #[inline]
@@ -620,7 +661,10 @@ impl Law for SeenTwice {
         match step {
             // Of a shared prefix another law speaks.
             Step::Action(Action::MakeSnapshot(_)) if !past.shown.is_shared => {
-                Verdict::of(past.shown.awaits_snapshot(), || format!("{:?}", past.shown))
+                let is_awaited = past.shown.awaits_snapshot() || past.compared.awaits_snapshot();
+                Verdict::of(is_awaited, || {
+                    format!("{:?}, {:?}", past.shown, past.compared)
+                })
             }
             _ => Verdict::Silent,
         }

@@ -32,6 +32,8 @@ enum Truth {
 #[derive(Debug)]
 pub(super) struct Bucket {
     truth: Truth,
+    /// An object was overwritten by something of the same size, which no plan shows.
+    is_garbled: bool,
     /// Another device writes to it, too.
     stranger: Option<Stranger>,
     /// Somebody forbade its lists.
@@ -54,6 +56,7 @@ impl Bucket {
     pub(super) fn new() -> Self {
         Self {
             truth: Truth::Whole,
+            is_garbled: false,
             stranger: None,
             refuses_lists: false,
             rule_ends: Duration::ZERO,
@@ -69,6 +72,16 @@ impl Bucket {
     /// A plan would show that no restore brings all back.
     pub(super) fn is_broken(&self) -> bool {
         self.truth != Truth::Whole || self.stranger.is_some()
+    }
+
+    /// A restore would give other bytes than were uploaded, or none at all.
+    pub(super) fn gives_other_bytes(&self) -> bool {
+        self.is_garbled || self.is_broken()
+    }
+
+    /// A restore would give something.
+    pub(super) fn is_readable(&self) -> bool {
+        matches!(self.truth, Truth::Whole | Truth::RolledBack { .. })
     }
 
     /// Litestream has the database open to make a snapshot of it.
@@ -117,7 +130,7 @@ fn theirs(newest: u64, time: Time) -> u64 {
 impl World {
     /// Somebody's hand in the bucket.
     pub(super) fn hurt_bucket(&mut self, number: usize) {
-        match self.chance.below(12) {
+        match self.chance.below(14) {
             0..=6 => self.damage(number),
             7 => {
                 self.coverage.happened(Happening::DeletingRule);
@@ -130,6 +143,7 @@ impl World {
                 self.databases[number].bucket.refuses_lists = true;
                 self.expect_sometime(Coming::ListsAllowed(number), HOUR, 5 * DAY);
             }
+            11..=12 => self.garble(number),
             _ => {
                 self.coverage.happened(Happening::StrangerCame);
                 let signs = [Stranger::Ahead { at: 0 }, Stranger::Differing { at: 0 }];
@@ -175,6 +189,14 @@ impl World {
         self.coverage.happened(Happening::StrangerWent);
         self.databases[number].bucket.stranger = None;
         self.look_in();
+    }
+
+    /// No list shows it.
+    fn garble(&mut self, number: usize) {
+        if !self.databases[number].replica.is_empty() {
+            self.coverage.happened(Happening::Garbled);
+            self.databases[number].bucket.is_garbled = true;
+        }
     }
 
     fn damage(&mut self, number: usize) {
@@ -300,6 +322,7 @@ impl World {
             self.coverage.happened(Happening::BucketMended);
             let database = &mut self.databases[number];
             database.bucket.truth = Truth::Whole;
+            database.bucket.is_garbled = false;
             database.is_uploaded_whole();
             // Whoever wanted to have the WAL emptied has what that is for.
             database.wal_stays = false;
@@ -332,7 +355,7 @@ impl World {
         self.replicate(number)
     }
 
-    fn reaches_bucket(&self, session_ends: Time) -> bool {
+    pub(super) fn reaches_bucket(&self, session_ends: Time) -> bool {
         let skewed = self.device.wall_offset.unsigned_abs() > 15 * 60;
         self.weather.s3 && self.weather.network && !skewed && self.time < session_ends
     }

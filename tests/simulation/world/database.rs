@@ -47,6 +47,9 @@ pub(super) struct Database {
     pub(super) survey: Option<u64>,
     pub(super) emptying: Option<u64>,
     pub(super) look: Option<u64>,
+    pub(super) verify: Option<u64>,
+    /// It has read other bytes already.
+    pub(super) verify_differs: bool,
     /// How often edgerepl began to watch it.
     pub(super) generation: u32,
     /// Up to when it was shown to be followed.
@@ -68,10 +71,11 @@ pub(super) struct Database {
     pub(super) is_blind: bool,
     wal: u64,
     /// What edgerepl left for its next run: of this boot since when a row is not proved, and whether
-    /// Litestream has to begin anew, and the bucket is known to hold no restore.
+    /// Litestream has to begin anew, and the bucket is known to hold no restore, or other bytes.
     pub(super) remembered: Option<Option<BootTime>>,
     pub(super) begins_anew: bool,
     pub(super) is_unrestorable: bool,
+    pub(super) differs: bool,
 }
 
 impl Database {
@@ -95,6 +99,8 @@ impl Database {
             survey: None,
             emptying: None,
             look: None,
+            verify: None,
+            verify_differs: false,
             generation: 0,
             followed: Duration::ZERO,
             there,
@@ -112,6 +118,7 @@ impl Database {
             remembered: None,
             begins_anew: false,
             is_unrestorable: false,
+            differs: false,
         }
     }
 
@@ -131,7 +138,7 @@ impl Database {
             },
             begins_anew: self.begins_anew,
             is_unrestorable: self.is_unrestorable,
-            differs: false,
+            differs: self.differs,
         }
     }
 
@@ -161,6 +168,11 @@ impl Database {
         let done = self.replica.sync(self.commits).is_ok();
         self.counts_missing();
         done
+    }
+
+    /// A restore does not give what was uploaded, or that is not the database.
+    pub(super) fn gives_other_bytes(&self) -> bool {
+        !self.replica.is_sound || self.bucket.gives_other_bytes()
     }
 
     /// The bucket has a snapshot of what Litestream uploaded last.

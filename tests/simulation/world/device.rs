@@ -28,6 +28,7 @@ impl World {
             // A device without a place for it has it on tmpfs, too.
             database.begins_anew &= self.keeps_state;
             database.is_unrestorable &= self.keeps_state;
+            database.differs &= self.keeps_state;
         }
         self.litestream.process = self.new_process();
         self.litestream.up = false;

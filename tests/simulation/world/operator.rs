@@ -35,6 +35,16 @@ const PACES: [Option<Duration>; 7] = [
     Some(Duration::from_secs(30 * 86_400)),
 ];
 
+/// How often the bytes of a replica are verified.
+const VERIFY_PACES: [Option<Duration>; 6] = [
+    None,
+    None,
+    Some(HOUR),
+    Some(DAY),
+    Some(Duration::from_secs(7 * 86_400)),
+    Some(Duration::from_secs(30 * 86_400)),
+];
+
 pub(super) fn policy(chance: &mut Chance) -> Policy {
     Policy {
         renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
@@ -47,7 +57,7 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
         ]),
         rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
         restorable: chance.pick(&PACES),
-        verify: None,
+        verify: chance.pick(&VERIFY_PACES),
         // Who is watched is the world's affair.
         databases: Vec::new(),
     }
@@ -131,6 +141,7 @@ impl World {
         self.databases[number].remembered = Some(legacy.unproved_since);
         self.databases[number].begins_anew = legacy.begins_anew;
         self.databases[number].is_unrestorable = legacy.is_unrestorable;
+        self.databases[number].differs = legacy.differs;
     }
 
     fn change_policy(&mut self) {
@@ -165,6 +176,13 @@ impl World {
             let what = match policy.restorable {
                 Some(_) => Happening::OtherPace,
                 None => Happening::PlansOff,
+            };
+            self.coverage.happened(what);
+        }
+        if policy.verify != self.policy.verify {
+            let what = match policy.verify {
+                Some(_) => Happening::OtherVerifyPace,
+                None => Happening::VerifiesOff,
             };
             self.coverage.happened(what);
         }
@@ -279,6 +297,7 @@ impl World {
             database.abandons_start();
             database.sync = None;
             database.look = None;
+            database.verify = None;
             database.bucket.plan = None;
             database.bucket.ahead = None;
             database.was_surveyed = false;

@@ -27,6 +27,8 @@ pub(super) struct Weather {
     pub(super) key: Key,
     pub(super) s3: bool,
     pub(super) disk: bool,
+    /// The way to S3 leads over a mobile link: all goes well, and each byte is paid for.
+    pub(super) is_metered: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,6 +69,7 @@ impl Weather {
         key: Key::Well,
         s3: true,
         disk: true,
+        is_metered: false,
     };
 
     /// Nothing stands between the device and its replica.
@@ -128,6 +131,7 @@ impl World {
         let well = self.weather.turn(part, &mut self.chance);
         self.look_in();
         if part == Part::Network {
+            self.weather.is_metered = well && self.chance.one_in(8);
             self.tell(Event::NetworkChanged);
             if well && self.clock_is_behind() {
                 let wait = self.chance.between(SECOND, MINUTE);
