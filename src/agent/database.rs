@@ -177,7 +177,11 @@ impl Watched {
         now: BootTime,
         out: &mut Outbox<'_>,
     ) {
+        let was_wanted = self.restorable.wants_snapshot();
         self.restorable.planned(result, jitter, now, out);
+        if was_wanted && !self.restorable.wants_snapshot() {
+            self.verification.puts_snapshot_off(now);
+        }
         if self.restorable.suspects_stranger() {
             self.replica.confirm(now);
         }

@@ -17,6 +17,8 @@ const LEAST_PACE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Mending {
     allowed: BootTime,
+    /// When the one that was begun last was allowed.
+    was_allowed: BootTime,
     /// How many in a row failed.
     failures: u32,
 }
@@ -29,6 +31,7 @@ impl Mending {
 
     /// One is to be made.
     pub(super) fn begins(&mut self, pace: Duration, now: BootTime) {
+        self.was_allowed = self.allowed;
         self.allowed = now + pace.max(LEAST_PACE);
     }
 
@@ -37,9 +40,9 @@ impl Mending {
         self.allowed = self.allowed.max(until);
     }
 
-    /// It was not begun.
+    /// It was not made: whatever was the reason, the pace of this one goes on as before.
     pub(super) fn is_still_due(&mut self, now: BootTime) {
-        self.allowed = now;
+        self.allowed = self.was_allowed.max(now);
     }
 
     /// It could not be made.

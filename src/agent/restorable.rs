@@ -350,7 +350,7 @@ impl Restorable {
         self.mending.begins(self.pace.unwrap_or_default(), now);
     }
 
-    /// Litestream ended before it was stopped for that.
+    /// Litestream ended before it was stopped for that, or another device may write to the prefix.
     pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
         if self.mend == Mend::Wanted {
             self.mend = Mend::No;
@@ -490,8 +490,8 @@ impl Restorable {
             looks: looks.saturating_add(1),
             is_mended: false,
         };
-        if fault.is_strangers() && self.mend == Mend::Wanted {
-            self.mend = Mend::No;
+        if fault.is_strangers() {
+            self.puts_snapshot_off(now);
         }
         let wait = match seen.is_confirmed() {
             false => CONFIRMATION,

@@ -76,6 +76,8 @@ enum Harm {
     SnapshotHalved,
     /// Half of a transaction is left, which Litestream has whole.
     TransactionHalved,
+    /// The same of two, as if another device had uploaded them, which does so no more.
+    TransactionsHalved,
     /// The prefix holds what it held once, and transactions follow.
     RolledBack,
     /// The same, with a database that nobody writes to afterwards.
@@ -93,6 +95,7 @@ impl Harm {
             Self::AllGone | Self::BeginningGone | Self::ExpiredIdle => &["holds no snapshot"],
             Self::MiddleGone => &["is missing in the bucket"],
             Self::SnapshotHalved | Self::TransactionHalved => &["has another size"],
+            Self::TransactionsHalved => &["not of Litestream's files here"],
             // As it is seen: until the next transaction there is no hole.
             Self::RolledBack => &["is missing in the bucket", "was proved to be there"],
             Self::RolledBackIdle => &["was proved to be there"],
@@ -133,6 +136,7 @@ fn what_is_altered_in_the_bucket_is_named_and_one_snapshot_mends_it() -> Result 
     suffer_all(&[
         Harm::SnapshotHalved,
         Harm::TransactionHalved,
+        Harm::TransactionsHalved,
         Harm::RolledBack,
         Harm::RolledBackIdle,
     ])
@@ -233,13 +237,8 @@ impl Device {
                 remove(&objects, holds_it)?;
             }
             Harm::SnapshotHalved => objects.halve(&newest(&objects, SNAPSHOT)?.key)?,
-            Harm::TransactionHalved => {
-                let last = newest(&objects, 0)?;
-                let own = local_state(&self.path(database)).join("ltx/0");
-                let name = last.key.rsplit('/').next().unwrap_or_default();
-                assert!(own.join(name).is_file(), "Litestream has no {name}");
-                objects.halve(&last.key)?;
-            }
+            Harm::TransactionHalved => self.halve_newest(&objects, 1)?,
+            Harm::TransactionsHalved => self.halve_newest(&objects, 2)?,
             Harm::RolledBack | Harm::RolledBackIdle => {
                 let copied = objects.copy()?;
                 let application = open(&self.path(database))?;
@@ -252,6 +251,20 @@ impl Device {
                 objects.put_back(&copied)?;
             }
             Harm::ListsRefused => self.lab.s3().set_fault(S3Fault::RefusesLists)?,
+        }
+        Ok(())
+    }
+
+    /// Halves so many of the newest transactions of the first database.
+    fn halve_newest(&self, objects: &Objects, number: usize) -> Result {
+        let own = local_state(&self.path(FIRST)).join("ltx/0");
+        let mut singles = files(objects)?;
+        singles.retain(|file| file.level == 0);
+        singles.sort_by_key(|file| file.last);
+        for file in singles.iter().rev().take(number) {
+            let name = file.key.rsplit('/').next().unwrap_or_default();
+            assert!(own.join(name).is_file(), "Litestream has no {name}");
+            objects.halve(&file.key)?;
         }
         Ok(())
     }
@@ -279,7 +292,8 @@ impl Device {
             let prefix = format!("{}/{name}", site.device.thing_name);
             newest(&lab.s3().objects(&prefix), SNAPSHOT).is_ok()
         };
-        self.daemon.wait_for("health", LIMIT, |status| {
+        // Foreign transactions are watched for 70 s first.
+        self.daemon.wait_for("health", LIMIT * 2, |status| {
             status["state"] == "healthy"
                 && databases.iter().all(|name| is_restorable(status, name))
                 && databases.iter().all(has_snapshot)

@@ -137,6 +137,7 @@ const ASKED_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct AskedSync {
     asked: Option<Time>,
+    was_open: bool,
     last_barred: Time,
 }
 
@@ -157,6 +158,11 @@ impl Law for AskedSync {
             Step::Look(glance) => glance,
             _ => return Verdict::Silent,
         };
+        let is_open = follows(glance) && !glance.is_broken && !past.sight.litestream_is_stuck;
+        // Between two looks nothing changes.
+        if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
+            self.last_barred = past.time;
+        }
         let Some(asked) = self.asked else {
             return Verdict::Silent;
         };
@@ -164,9 +170,6 @@ impl Law for AskedSync {
         if glance.covered_for.is_some_and(is_covered) {
             self.asked = None;
             return Verdict::Kept;
-        }
-        if !follows(glance) || glance.is_broken || past.sight.litestream_is_stuck {
-            self.last_barred = past.time;
         }
         match past.fair_since() {
             Some(fair) => {
