@@ -734,17 +734,23 @@ fn make_foreign(lab: &Lab, name: &str, transactions: u32, folder: &Path) -> Outc
     copy(&other.state(), &folder.join(".app.db-litestream"))
 }
 
+/// The Litestream that runs may put a file there meanwhile: it is done again then.
 fn reset(device: &Device) -> Outcome {
     let config = device.site.root().join("litestream.yml");
-    let reset = Command::new(tools::litestream("0.5.17")?)
-        .args(["reset", "-config"])
-        .arg(config)
-        .arg(device.site.database())
-        .output()?;
-    match reset.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&reset.stderr).into()),
+    for _ in 0..100 {
+        let reset = Command::new(tools::litestream("0.5.17")?)
+            .args(["reset", "-config"])
+            .arg(&config)
+            .arg(device.site.database())
+            .output()?;
+        let why = String::from_utf8_lossy(&reset.stderr);
+        match reset.status.success() {
+            true => return Ok(()),
+            false if why.contains("directory not empty") => {}
+            false => return Err(why.into()),
+        }
     }
+    Err("Litestream's folder fills up again and again".into())
 }
 
 fn empty(folder: &Path) -> Outcome {

@@ -474,6 +474,13 @@ impl Restorable {
                     _ => suspicion,
                 }
             }
+            // That is a sign of one of them, too.
+            (Some((suspicion @ Fault::Foreign { at }, since)), Fault::Altered { .. }) => {
+                match now.since(since) >= PATIENCE {
+                    true => Fault::Mixture { at },
+                    false => suspicion,
+                }
+            }
             (Some((Fault::Mixture { at: first }, _)), Fault::Foreign { at }) if at <= first => {
                 Fault::Mixture { at }
             }
@@ -493,12 +500,16 @@ impl Restorable {
         if fault.is_strangers() {
             self.puts_snapshot_off(now);
         }
-        let wait = match seen.is_confirmed() {
-            false => CONFIRMATION,
+        self.due = match (seen.is_confirmed(), fault) {
+            // However often it is planned: another device has to have the time to show itself.
+            (false, Fault::Altered { .. }) => now + CONFIRMATION,
+            (false, _) => now + CONFIRMATION.min(self.pace.unwrap_or(CONFIRMATION)),
             // It may be over at any time: a bucket that was answered for by somebody else, for instance.
-            true => (now.since(seen.since) / 4).clamp(CONFIRMATION, RETRY.longest),
+            (true, _) => {
+                let wait = (now.since(seen.since) / 4).clamp(CONFIRMATION, RETRY.longest);
+                now + wait.min(self.pace.unwrap_or(wait))
+            }
         };
-        self.due = now + wait.min(self.pace.unwrap_or(wait));
         self.seen = Some(seen);
         if same.is_none() {
             out.warn(fault.to_string());

@@ -268,6 +268,24 @@ fn another_device_is_named_only_once_the_own_files_are_known_to_be_sound() {
 }
 
 #[test]
+fn an_altered_object_does_not_end_the_suspicion_of_another_device() {
+    let mut case = Case::new();
+    case.pass(Some(7), at(0));
+    case.look(listed(Chain::Altered { at: 5 }), at(30));
+    case.look(foreign(Stranger::Ahead { at: 9 }), at(40));
+    for look in 2..7 {
+        // Now this one is ahead, and now that one.
+        case.look(
+            listed(Chain::Altered { at: 5 }),
+            at(30) + CONFIRMATION * look,
+        );
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "{look}");
+    }
+    case.look(foreign(Stranger::Ahead { at: 20 }), at(100));
+    assert_eq!(case.restorable.state(), Restorability::Shared);
+}
+
+#[test]
 fn foreign_transactions_that_do_not_become_more_are_mended() {
     let mut case = Case::new();
     case.pass(Some(7), at(0));

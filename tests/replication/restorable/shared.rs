@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use edgerepl_lab::{KeyKind, Lab, S3Fault, Site, tools};
+use edgerepl_lab::{Daemon, KeyKind, Lab, S3Fault, Site, tools};
 use serde_json::Value;
 
 use super::{
@@ -51,11 +51,16 @@ fn share(rotation: &str) -> Result {
     for application in applications {
         application.stop()?;
     }
+    let logs = daemons.each_ref().map(Daemon::log);
     for daemon in daemons {
         assert!(daemon.terminate()?.success());
     }
     let made = snapshots(&lab, since);
-    assert!(made.is_empty(), "it was mended: {made:#?}");
+    assert!(
+        made.is_empty(),
+        "it was mended: {made:#?}; the logs:\n{}",
+        logs.join("\nthe other's:\n")
+    );
     Ok(())
 }
 

@@ -139,7 +139,10 @@ impl Shown {
             Event::Planned(_, Ok(listing)) => {
                 self.planned = Some(time);
                 self.failed = None;
+                // An altered object is a sign, too, once there was a clearer one.
+                let is_sign = matches!(listing.chain, Chain::Altered { .. }) && self.signs > 0;
                 let sign = listing.stranger.map(Stranger::at);
+                let sign = sign.or(is_sign.then_some(self.first_sign));
                 let mut is_mixture = false;
                 match self.is_whole(listing) && sign.is_none() {
                     true => {
