@@ -158,6 +158,8 @@ fn suffer(harm: Harm, rotation: &str) -> Result {
     let mut device = Device::start(&name, rotation, harm)?;
     device.wait_until_restorable()?;
     device.wait_until_settled()?;
+    // One plan at least has begun since: what was altered before any has seen it can't be told.
+    plans(&mut device.daemon, harm.database(), 2, |_| true)?;
     let since = Instant::now();
     device.hurt(harm)?;
     let hurt = Instant::now();
