@@ -10,7 +10,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{
@@ -306,10 +306,12 @@ pub(crate) fn wal_of(database: &Path) -> PathBuf {
     wal.into()
 }
 
-/// How often an emptying asks for the place between two commits before it gives up, and at which pace. A
-/// commit may have to wait as long for it, a second. SQLite's own timeout asks ten times a second in the
-/// end, and misses the few milliseconds that a busy application leaves.
-const EMPTYING_TRIES: i32 = 1000;
+/// How long an emptying is tried, and how often it asks for the place between two commits before one attempt
+/// ends, and at which pace. A commit may have to wait as long for that. SQLite's own timeout asks ten times
+/// a second in the end, and misses the few milliseconds that a busy application leaves; and where another
+/// connection checkpoints, as each commit of an application does once the WAL is long, it asks once.
+const EMPTYING_LIMIT: Duration = Duration::from_secs(1);
+const EMPTYING_TRIES: i32 = 500;
 const EMPTYING_PACE: Duration = Duration::from_millis(1);
 
 /// Moves the contents of the WAL to the database, and leaves the WAL empty. Takes as long as the disk
@@ -328,7 +330,14 @@ pub(crate) fn empty_wal(database: &Path) -> Result<(), String> {
             connection.query_row(&sql, [], |row| row.get::<_, bool>(0))
         };
         busy("PASSIVE")?;
-        Ok(busy("TRUNCATE")?)
+        let begun = Instant::now();
+        while busy("TRUNCATE")? {
+            if begun.elapsed() >= EMPTYING_LIMIT {
+                return Ok(true);
+            }
+            std::thread::sleep(EMPTYING_PACE);
+        }
+        Ok(false)
     };
     match connect(database).and_then(checkpoint) {
         Ok(false) => Ok(()),
