@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid};
 
 use crate::clock::BootTime;
+use crate::system::file;
 
 /// A daemon answers in the turn in which it is asked; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,10 +49,7 @@ impl Door {
     /// # Errors
     /// Where the directory can't be written to.
     pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        file::remove(path)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         // The file gets the mode that the socket has: nobody else comes in before it has its own.

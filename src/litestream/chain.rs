@@ -206,8 +206,7 @@ impl Own {
 
     /// The newest of these transactions, if it is ahead of the files.
     pub(crate) fn passed_by(&self, singles: &[Object]) -> Option<u64> {
-        let newest = singles.iter().map(|object| object.last).max()?;
-        (newest > self.last()).then_some(newest)
+        newest(singles).filter(|newest| *newest > self.last())
     }
 
     fn last(&self) -> u64 {
@@ -293,8 +292,7 @@ impl Look<'_> {
 
     fn stranger(&self) -> Option<Stranger> {
         let own = self.own.as_ref()?;
-        let all = self.singles.iter().chain(&self.snapshots);
-        let newest = all.map(|object| object.last).max()?;
+        let newest = newest(&self.singles).max(newest(&self.snapshots))?;
         if newest > own.last() {
             return Some(Stranger::Ahead { at: newest });
         }
@@ -306,7 +304,7 @@ impl Look<'_> {
     /// The single transactions that differ from Litestream's own files, or did so at an earlier look: a
     /// compaction takes them out of sight, and not out of what is restored. A snapshot does.
     fn differing(&self) -> BTreeSet<u64> {
-        let snapshot = self.snapshots.iter().map(|object| object.last).max();
+        let snapshot = newest(&self.snapshots);
         let is_restored = |at: &u64| Some(*at) > snapshot;
         let now = self.own.iter().flat_map(|own| {
             let singles = self.singles.iter();
@@ -316,6 +314,11 @@ impl Look<'_> {
         let earlier = self.earlier.differing.iter().copied();
         earlier.chain(now).filter(is_restored).collect()
     }
+}
+
+/// The newest transaction of all.
+fn newest(objects: &[Object]) -> Option<u64> {
+    objects.iter().map(|object| object.last).max()
 }
 
 /// Whether a line of its log complains about what the bucket holds: files that do not fit together, or that

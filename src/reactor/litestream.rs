@@ -5,8 +5,6 @@
 //! method, which returns an event if the result is known at once. Decides nothing.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -690,11 +688,8 @@ fn record(database: Database, context: &Context) -> PathBuf {
 /// not even have been its own.
 fn forget_looks(database: Database, context: &Context) {
     let record = record(database, context);
-    match fs::remove_file(&record) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            warn!("{} can't be removed: {e}", record.display());
-        }
-        _ => {}
+    if let Err(e) = file::remove(&record) {
+        warn!("{} can't be removed: {e}", record.display());
     }
 }
 

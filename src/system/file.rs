@@ -34,10 +34,7 @@ pub fn replace_for_good(path: &Path, mode: u32, content: &[u8]) -> io::Result<()
 fn write_beside(path: &Path, mode: u32, content: &[u8]) -> io::Result<(PathBuf, File)> {
     let beside = beside(path);
     // Left by a process that was killed in the middle of this; or a link of somebody else's.
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove(&beside)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -47,6 +44,17 @@ fn write_beside(path: &Path, mode: u32, content: &[u8]) -> io::Result<(PathBuf, 
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     Ok((beside, file))
+}
+
+/// Removes a file, or the link at its place, if one is there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a folder for such files where there is none, and those that it is in. All may look into them,
