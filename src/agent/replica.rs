@@ -328,6 +328,11 @@ impl Replica {
         self.confirm(now);
     }
 
+    /// Something is not proved that was committed before somebody asked.
+    pub(super) fn owes_sync(&self) -> bool {
+        self.wanted > self.ledger.covered()
+    }
+
     /// The database was not there, and is now: Litestream could not follow before.
     pub(super) fn appears(&mut self, now: BootTime) {
         self.ledger.excuse(now);

@@ -75,8 +75,8 @@ pub struct DatabaseReport {
     /// The age of the oldest row that is not known to be on the replica; without rows, the possible age of
     /// such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
-    /// The time since the moment up to which everything that was committed is proved.
-    pub covered_for: Option<Duration>,
+    /// Something is not proved that was committed before somebody asked for a sync.
+    pub owes_sync: bool,
     /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
     /// Rows written since the start.
@@ -291,7 +291,7 @@ impl DatabaseReport {
             state,
             proof: glance.proof,
             unproved_for: glance.unproved_for,
-            covered_for: glance.covered_for,
+            owes_sync: watched.replica.owes_sync(),
             lag: glance.lag,
             rows: ledger.rows(),
             last_row: ledger.last_row().map(|(id, at)| (id, now.since(at))),

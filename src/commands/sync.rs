@@ -16,9 +16,6 @@ use crate::ipc::{status, sync};
 /// How often the daemon is asked how far it is.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The status tells whole milliseconds, and leaves off the rest.
-const PRECISION: Duration = Duration::from_millis(1);
-
 /// What became of one database.
 #[derive(Debug)]
 struct Synced {
@@ -59,22 +56,21 @@ pub(crate) fn sync(runtime: &RuntimeDirectory, limit: Duration, as_json: bool) -
 
 /// Waits until each database is done, or for so long; returns what the daemon says then.
 fn wait(runtime: &RuntimeDirectory, limit: Duration) -> Result<(Vec<Synced>, Vec<String>), String> {
-    let asked = Instant::now();
-    sync::ask(runtime)?;
+    let begun = Instant::now();
+    let mut asked = sync::ask(runtime)?;
     loop {
-        // Before the status is made: the answer takes time, in which no proof gets younger.
-        let since = asked.elapsed();
         let status = status::ask(runtime)?;
-        let databases: Vec<Synced> = status["databases"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|database| Synced::read(database, since))
-            .collect();
+        // Another one knows nothing of the wish.
+        if status["pid"] != asked {
+            asked = sync::ask(runtime)?;
+            continue;
+        }
+        let databases = status["databases"].as_array().into_iter().flatten();
+        let databases: Vec<Synced> = databases.map(Synced::read).collect();
         if are_done(&databases) {
             return Ok((databases, Vec::new()));
         }
-        if since >= limit {
+        if begun.elapsed() >= limit {
             let problems = status["problems"].as_array().into_iter().flatten();
             let problems = problems.filter_map(Value::as_str).map(str::to_owned);
             return Ok((databases, problems.collect()));
@@ -88,14 +84,11 @@ fn are_done(databases: &[Synced]) -> bool {
 }
 
 impl Synced {
-    /// What the daemon says of a database, when it was asked `since` ago at least.
-    fn read(database: &Value, since: Duration) -> Self {
-        let covered = database["covered_s"].as_f64();
-        let is_covered =
-            covered.is_some_and(|age| age + PRECISION.as_secs_f64() < since.as_secs_f64());
+    /// What the daemon says of a database.
+    fn read(database: &Value) -> Self {
         let state = match database["proof"]["transaction"].as_u64() {
             _ if database["state"] == "absent" => State::Absent,
-            Some(transaction) if is_covered => State::Holds(transaction),
+            Some(transaction) if database["owes_sync"] == false => State::Holds(transaction),
             _ => State::Behind,
         };
         let path = database["path"].as_str().unwrap_or_default().to_owned();
@@ -147,24 +140,25 @@ fn document(databases: &[Synced], problems: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn state(database: Value, since_ms: u64) -> State {
-        Synced::read(&database, Duration::from_millis(since_ms)).state
+    fn state(database: Value) -> State {
+        Synced::read(&database).state
     }
 
     #[test]
-    fn nothing_but_a_proof_of_after_the_request_counts() {
-        let covered = |age: f64| json!({"covered_s": age, "proof": {"transaction": 7}});
-        assert_eq!(state(covered(0.038), 40), State::Holds(7));
-        // The status tells whole milliseconds: it may have been asked for before.
-        assert_eq!(state(covered(0.039), 40), State::Behind);
-        assert_eq!(state(covered(0.040), 40), State::Behind);
-        assert_eq!(state(json!({"covered_s": null}), 40), State::Behind);
-        assert_eq!(state(json!({}), 40), State::Behind);
+    fn nothing_but_a_proof_of_what_was_asked_for_counts() {
+        let proof = json!({"transaction": 7});
+        let told = |owes: Value| state(json!({"owes_sync": owes, "proof": proof}));
+        assert_eq!(told(json!(false)), State::Holds(7));
+        assert_eq!(told(json!(true)), State::Behind);
+        assert_eq!(told(Value::Null), State::Behind);
+        let unproved = json!({"owes_sync": false, "proof": null});
+        assert_eq!(state(unproved), State::Behind);
+        assert_eq!(state(json!({})), State::Behind);
     }
 
     #[test]
     fn a_database_that_is_gone_is_not_said_to_be_on_the_replica() {
-        let gone = json!({"state": "absent", "covered_s": 0.001, "proof": {"transaction": 7}});
-        assert_eq!(state(gone, 40), State::Absent);
+        let gone = json!({"state": "absent", "owes_sync": false, "proof": {"transaction": 7}});
+        assert_eq!(state(gone), State::Absent);
     }
 }

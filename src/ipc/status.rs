@@ -105,7 +105,7 @@ fn database(report: &DatabaseReport, outside: Outside) -> Value {
             json!({"transaction": proof.position.replicated, "age_s": seconds(proof.age)})
         }),
         "oldest_unproved_s": report.unproved_for.map(seconds),
-        "covered_s": report.covered_for.map(seconds),
+        "owes_sync": report.owes_sync,
         "lag": report.lag.map(|lag| {
             json!({"row": lag.row, "rows": lag.rows, "s": seconds(lag.time)})
         }),

@@ -1,8 +1,10 @@
 //! The wish that everything is uploaded now, over a socket.
 //!
-//! Owns both ends. A connection is the wish, and carries nothing: what comes of it is in the status.
+//! Owns both ends. A connection is the wish; the answer is the process that has taken it. What comes of it is
+//! in that one's status.
 
-use std::io;
+use std::io::{self, Write};
+use std::process;
 
 use super::socket::{self, Door};
 use crate::config::RuntimeDirectory;
@@ -29,18 +31,26 @@ impl SyncServer {
         &self.0
     }
 
-    /// Whether somebody wishes it; they go at once.
+    /// Whether somebody wishes it. The status that they ask for afterwards is of the turn that begins with
+    /// this, or of a later one.
     pub(crate) fn is_wanted(&mut self) -> bool {
-        !self.0.clients().is_empty()
+        let clients = self.0.clients();
+        for mut client in &clients {
+            if let Err(e) = writeln!(client, "{}", process::id()) {
+                log::debug!("a client asked for a sync and did not read the answer: {e}");
+            }
+        }
+        !clients.is_empty()
     }
 }
 
-/// Wishes it.
+/// Wishes it; returns the process that has taken the wish.
 ///
 /// # Errors
-/// Why no daemon takes the wish, in one sentence.
-pub(crate) fn ask(runtime: &RuntimeDirectory) -> Result<(), String> {
+/// Why no daemon takes it, in one sentence.
+pub(crate) fn ask(runtime: &RuntimeDirectory) -> Result<u32, String> {
     let path = runtime.file(SOCKET);
-    socket::ask(&path).map_err(|e| socket::unanswered(&path, &e))?;
-    Ok(())
+    let text = socket::ask(&path).map_err(|e| socket::unanswered(&path, &e))?;
+    let id = text.trim_end().parse();
+    id.map_err(|_| "edgerepl does not say that it syncs".to_owned())
 }
