@@ -533,7 +533,7 @@ impl Agent {
             }
             Event::Verified(database, result) => {
                 turn.tell(database, |watched, jitter, now, out| {
-                    watched.verification.verified(result, jitter, now, out);
+                    watched.verified(result, jitter, now, out);
                 });
             }
             Event::Complained => {

@@ -13,7 +13,7 @@ use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::replica::Replica;
 use super::restorable::{Grounds, Restorable};
-use super::verification::Verification;
+use super::verification::{NotVerified, Verification, Verified};
 use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
@@ -187,6 +187,20 @@ impl Watched {
         }
     }
 
+    /// A verify ended. A plan shows who may have written what differs, before that is mended.
+    pub(super) fn verified(
+        &mut self,
+        result: Result<Verified, NotVerified>,
+        jitter: &mut Jitter,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) {
+        self.verification.verified(result, jitter, now, out);
+        if self.verification.seen_at() == Some(now) {
+            self.restorable.hasten(now);
+        }
+    }
+
     /// Its local state is useless. Returns whether it is to be dropped now: not again and again, and not
     /// where that would make another device's replica worse.
     pub(super) fn want_reset(&mut self, now: BootTime) -> bool {
@@ -213,9 +227,10 @@ impl Watched {
 
     /// When a new snapshot is to be made, because the chain is broken or the bytes differ.
     pub(super) fn mends_at(&self) -> BootTime {
-        let bytes = match self.restorable.may_mend() {
-            true => self.verification.mends_at(),
-            false => BootTime::NEVER,
+        let may_mend = |seen: BootTime| self.restorable.may_mend_bytes(seen);
+        let bytes = match self.verification.seen_at() {
+            Some(seen) if may_mend(seen) => self.verification.mends_at(),
+            _ => BootTime::NEVER,
         };
         self.restorable.mends_at().min(bytes)
     }

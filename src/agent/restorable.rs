@@ -324,9 +324,16 @@ impl Restorable {
         }
     }
 
-    /// No new snapshot is under way, and none would harm another device's replica.
-    pub(super) fn may_mend(&self) -> bool {
-        self.mend == Mend::No && !self.is_shared()
+    /// Other bytes were seen at that time, and a new snapshot may mend them: none is under way, and no plan
+    /// since shows what may be another device's, whose replica that would harm.
+    pub(super) fn may_mend_bytes(&self, seen: BootTime) -> bool {
+        let plans = self.pace.is_some() && !self.is_unsupported;
+        let is_settled = |fault: Seen| fault.is_confirmed() && !fault.fault.is_strangers();
+        let is_alone = match plans {
+            true => self.looked >= Some(seen) && self.seen.is_none_or(is_settled),
+            false => !self.is_shared(),
+        };
+        self.mend == Mend::No && is_alone
     }
 
     /// The chain is known to be broken, and a new snapshot may mend it.

@@ -11,8 +11,8 @@
 //!   Unknown ──────────────────────────► asked ────────► Holds ──► asked at each pace
 //!                                       │  ▲
 //!                               differs │  │ minutes later
-//!                                       ▼  │    once per pace
-//!                                    Differs ─────────────────► a new snapshot
+//!                                       ▼  │    once per pace, and no other device is seen
+//!                                    Differs ───────────────────────────────────────────► a new snapshot
 //! ```
 
 use std::fmt;
@@ -48,8 +48,10 @@ pub(super) struct Verification {
     pace: Option<Duration>,
     /// When the next one is due; `NEVER` before the first proof.
     due: BootTime,
-    /// One is under way, until then.
+    /// One is under way, until then,
     limit: Option<BootTime>,
+    /// and a new snapshot was made since it began: what it shows may be over.
+    is_overtaken: bool,
     /// Since when one can be made.
     began: Option<BootTime>,
     /// The last one that compared the two.
@@ -63,10 +65,12 @@ pub(super) struct Verification {
     mending: Mending,
 }
 
-/// The replica holds other bytes, and whether a snapshot was made since that was seen.
+/// The replica holds other bytes, when a verify last said so, and whether a snapshot was made
+/// since.
 #[derive(Clone, Copy, Debug)]
 struct Differs {
     fault: Fault,
+    seen: BootTime,
     is_mended: bool,
 }
 
@@ -145,6 +149,7 @@ impl Verification {
             pace: None,
             due: BootTime::NEVER,
             limit: None,
+            is_overtaken: false,
             began: None,
             last: None,
             held: None,
@@ -159,6 +164,7 @@ impl Verification {
     pub(super) fn recalls(&mut self) {
         self.differs = Some(Differs {
             fault: Fault::Earlier,
+            seen: BootTime::default(),
             is_mended: false,
         });
     }
@@ -212,6 +218,7 @@ impl Verification {
             return;
         }
         self.limit = Some(now + LIMIT);
+        self.is_overtaken = false;
         out.push(Action::Verify(out.database));
     }
 
@@ -263,7 +270,7 @@ impl Verification {
         self.last = Some((verified.transaction, now));
         match verified.holds {
             true => self.holds(now, out),
-            false => self.sees(verified.transaction, out),
+            false => self.sees(verified.transaction, now, out),
         }
     }
 
@@ -281,11 +288,17 @@ impl Verification {
         }
     }
 
-    /// A difference was seen, and a new snapshot may mend it.
+    /// When a difference was seen that a new snapshot may mend.
+    pub(super) fn seen_at(&self) -> Option<BootTime> {
+        let is_due = |seen: &Differs| seen.fault != Fault::Earlier && !seen.is_mended;
+        self.differs.filter(is_due).map(|differs| differs.seen)
+    }
+
+    /// When that snapshot may be made.
     pub(super) fn mends_at(&self) -> BootTime {
-        match self.differs {
-            Some(seen) if seen.fault != Fault::Earlier && !seen.is_mended => self.mending.allowed(),
-            _ => BootTime::NEVER,
+        match self.seen_at() {
+            Some(_) => self.mending.allowed(),
+            None => BootTime::NEVER,
         }
     }
 
@@ -296,20 +309,21 @@ impl Verification {
 
     /// A new snapshot is to be made, of which this may be the reason.
     pub(super) fn begin_mending(&mut self, now: BootTime) {
-        if self.mends_at() < BootTime::NEVER {
+        if self.seen_at().is_some() {
             self.mending.begins(self.pace.unwrap_or_default(), now);
         }
     }
 
     /// Litestream ended before it was stopped for that.
     pub(super) fn puts_snapshot_off(&mut self, now: BootTime) {
-        if self.mends_at() < BootTime::NEVER {
+        if self.seen_at().is_some() {
             self.mending.is_still_due(now);
         }
     }
 
     /// It was made, or could not be.
     pub(super) fn snapshotted(&mut self, result: &Result<(), String>, now: BootTime) {
+        self.is_overtaken |= result.is_ok();
         let (Some(seen), Some(pace)) = (&mut self.differs, self.pace) else {
             return;
         };
@@ -367,12 +381,16 @@ impl Verification {
         }
     }
 
-    fn sees(&mut self, at: Option<u64>, out: &mut Outbox<'_>) {
+    fn sees(&mut self, at: Option<u64>, now: BootTime, out: &mut Outbox<'_>) {
         let fault = Fault::OtherBytes { at };
         let before = self.differs.replace(Differs {
             fault,
-            is_mended: false,
+            seen: now,
+            is_mended: self.is_overtaken,
         });
+        if let (true, Some(pace)) = (self.is_overtaken, self.pace) {
+            self.due = now + SOON.min(pace);
+        }
         if before.is_none_or(|before| before.fault == Fault::Earlier) {
             out.warn(fault.to_string());
         }

@@ -247,6 +247,7 @@ laws! {
     difference_remembered: verification::DifferenceRemembered,
     no_false_difference: verification::NoFalseDifference,
     difference_mended: verification::Mended,
+    difference_alone: verification::MendedAlone,
     difference_pace: verification::MendPace,
     asked_end: end::Asked,
     timely_end: end::Timely,

@@ -1,6 +1,8 @@
 //! When the agent has a replica verified, and what it does about a difference.
 
 use super::*;
+use crate::clock::WallTime;
+use crate::litestream::chain::{Holdings, PlanFailure, Stranger};
 
 const PACE: Duration = Duration::from_secs(6 * 3600);
 
@@ -94,6 +96,45 @@ fn a_difference_makes_the_database_unhealthy_until_a_snapshot_is_seen_to_hold() 
     assert!(again < 10 * MINUTE, "{again:?}");
     story.tell(verified(true));
     assert!(story.report().state.is_healthy());
+}
+
+#[test]
+fn a_difference_is_mended_once_a_plan_shows_no_other_device() {
+    let holdings = Holdings {
+        files: 3,
+        bytes: 4096,
+        last: 10_000,
+        oldest: WallTime::EPOCH,
+        newest: WallTime::EPOCH,
+    };
+    let listing = |stranger| Listing {
+        chain: Chain::Whole(holdings),
+        stranger,
+    };
+    let is_stopping =
+        |story: &Story| story.agent.glance(story.now).replication == Activity::Stopping;
+    let foreign = || Some(Stranger::Differing { at: 7 });
+    let results = [
+        (Ok(listing(None)), true),
+        (Ok(listing(foreign())), false),
+        (Err(PlanFailure::Failed("no list".to_owned())), false),
+        (Err(PlanFailure::Unsupported), true),
+    ];
+    for (result, is_mended) in results {
+        let mut story = story();
+        let mut policy = story.agent.policy.clone();
+        policy.restorable = Some(10 * PACE);
+        story.tell(Event::Reloaded(policy));
+        wait_for_verify(&mut story, PACE).expect("a verify");
+        story.tell(Event::Planned(DB, Ok(listing(None))));
+        story.now.boot = story.now.boot + SECOND;
+        let told = story.tell(verified(false));
+        assert!(told.contains(&Action::PlanRestore(DB)), "{told:?}");
+        assert!(is_unhealthy(&story.report()));
+        assert!(!is_stopping(&story), "{told:?}");
+        story.tell(Event::Planned(DB, result.clone()));
+        assert_eq!(is_stopping(&story), is_mended, "{result:?}");
+    }
 }
 
 #[test]

@@ -182,6 +182,27 @@ fn a_difference_is_mended_once_and_looked_at_soon_then_once_per_pace() {
 }
 
 #[test]
+fn a_difference_that_a_snapshot_overtook_is_looked_at_soon_and_brings_no_other() {
+    let (mut case, held) = Case::holding();
+    let now = held + PACE;
+    assert!(case.pass(now));
+    // For another reason, while the verify reads what was there before.
+    case.verification.snapshotted(&Ok(()), now);
+    let mut actions = Actions::default();
+    let mut out = Outbox::new(FIRST, None, &mut actions);
+    case.verification
+        .verified(DIFFERS, &mut case.jitter, now, &mut out);
+    assert_eq!(case.verification.state(), Verity::Differs);
+    assert_eq!(case.verification.mends_at(), BootTime::NEVER);
+
+    // What the next one sees is not over.
+    let soon = now + SOON;
+    case.look(DIFFERS, soon);
+    assert_eq!(case.verification.seen_at(), Some(soon));
+    case.mend(Ok(()), soon);
+}
+
+#[test]
 fn a_snapshot_that_fails_is_tried_again_ever_later() {
     let (mut case, held) = Case::holding();
     let mut now = held + PACE;

@@ -196,6 +196,7 @@ impl Past {
         match step {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
             Step::Action(Action::PlanRestore(_)) => self.shown.asks(),
+            Step::Action(Action::Verify(_)) => self.compared.asks(),
             Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
             Step::Action(Action::AbandonVerify(_)) => self.compared.fails(self.time),
             Step::Action(Action::MakeSnapshot(_)) => {

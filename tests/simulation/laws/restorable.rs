@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use edgerepl::agent::{Action, Activity, Event, Glance};
-use edgerepl::litestream::chain::{Chain, Listing, Stranger};
+use edgerepl::litestream::chain::{Chain, Listing, PlanFailure, Stranger};
 
 use super::{Law, Past, Step, Time, Verdict, follows};
 
@@ -62,6 +62,8 @@ pub(super) struct Shown {
     proved_at: Option<Time>,
     /// A proof that was asked for after a sign, and then another sign of more, leave no doubt.
     is_certain: bool,
+    /// This Litestream plans no restore.
+    is_unsupported: bool,
     /// When the last plan succeeded, and when the last one failed since.
     planned: Option<Time>,
     failed: Option<Time>,
@@ -138,6 +140,7 @@ impl Shown {
             }
             Event::Planned(_, Ok(listing)) => {
                 self.planned = Some(time);
+                self.is_unsupported = false;
                 self.failed = None;
                 // An altered object is a sign, too, once there was a clearer one.
                 let is_sign = matches!(listing.chain, Chain::Altered { .. }) && self.signs > 0;
@@ -183,7 +186,10 @@ impl Shown {
                 let is_to_be_mended = (is_certain || is_mixture) && !self.is_shared;
                 self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
             }
-            Event::Planned(_, Err(_)) => self.fails(time),
+            Event::Planned(_, Err(failure)) => {
+                self.is_unsupported |= *failure == PlanFailure::Unsupported;
+                self.fails(time);
+            }
             Event::LookedAhead(_, Ok(Some(at))) => {
                 self.signs_grew |= self.ahead.is_some_and(|before| before < *at);
                 self.is_broken |= self.signs_grew;
@@ -212,6 +218,13 @@ impl Shown {
 
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Another device may have written what was seen then: no plan since shows that none did.
+    pub(super) fn doubts(&self, seen: Time, past: &Past) -> bool {
+        let looks = past.sight.pace.is_some() && !self.is_unsupported;
+        let is_unclear = self.is_broken && self.twice.is_none();
+        looks && (self.planned < Some(seen) || self.signs > 0 || is_unclear)
     }
 
     /// It can't be restored, or the last plan failed.
@@ -499,6 +512,10 @@ impl Law for Planned {
         match (past.fair_since(), past.sight.pace) {
             (Some(fair), Some(pace)) if self.applies(past) => {
                 let due = past.shown.planned.map_or(past.began, |at| at + pace);
+                // Before other bytes are mended.
+                let wanted = past.compared.unmended();
+                let is_wanted = wanted > past.shown.planned;
+                let due = due.min(wanted.filter(|_| is_wanted).unwrap_or(due));
                 let limit = self.way.limit(due, pace, fair, past);
                 Verdict::of(past.time <= limit, || {
                     format!("none since {:?}: {glance:?}", past.shown.planned)

@@ -34,6 +34,8 @@ pub(super) struct Compared {
     differs: bool,
     /// Since a new snapshot has to be made: a verify of this run showed other bytes.
     unmended: Option<Time>,
+    /// A new snapshot was made since the verify began that is under way.
+    is_overtaken: bool,
     /// When the last verify failed, if none showed anything since.
     failed: Option<Time>,
     /// When the next one is due; unknown before one could be made in this run.
@@ -66,14 +68,21 @@ impl Compared {
             Event::Verified(_, Ok(verified)) => {
                 self.failed = None;
                 self.differs = !verified.holds;
-                self.unmended = self.differs.then(|| self.unmended.unwrap_or(time));
-                self.due = self.pace.map(|pace| time + pace);
+                // What it saw may be over: the next one shows it.
+                let awaits = self.differs && !self.is_overtaken;
+                self.unmended = awaits.then(|| self.unmended.unwrap_or(time));
+                let soon = self.differs && self.is_overtaken;
+                self.due = self.pace.map(|pace| match soon {
+                    true => time + pace.min(SOON),
+                    false => time + pace,
+                });
             }
             Event::Verified(_, Err(NotVerified::Metered(_))) => self.retries(METERED_RETRY, time),
             Event::Verified(_, Err(NotVerified::Failed(_))) => self.fails(time),
             // The next verify shows whether that mended it.
             Event::Snapshotted(_, Ok(())) => {
                 self.unmended = None;
+                self.is_overtaken = true;
                 if self.differs {
                     self.due = self.pace.map(|pace| time + pace.min(SOON));
                 }
@@ -86,6 +95,16 @@ impl Compared {
     pub(super) fn look(&mut self, glance: &Glance, time: Time) {
         let awaited = self.unmended.is_some();
         self.stopping = Stopping::look(self.stopping, glance, self.pace, awaited, time);
+    }
+
+    /// One begins.
+    pub(super) fn asks(&mut self) {
+        self.is_overtaken = false;
+    }
+
+    /// Since a difference was seen that a new snapshot has to mend.
+    pub(super) fn unmended(&self) -> Option<Time> {
+        self.unmended
     }
 
     /// One failed, or was given up.
@@ -350,10 +369,13 @@ impl Law for NoFalseDifference {
     }
 }
 
-/// In fair weather a difference is mended by a new snapshot, once per pace.
+/// In fair weather a difference is mended by a new snapshot, once per pace, after a plan that shows no other
+/// device.
 #[derive(Debug, Default)]
 pub(super) struct Mended {
     allowed: Time,
+    /// When another device could last not be ruled out.
+    doubted: Time,
     way: MendWay,
 }
 
@@ -384,10 +406,17 @@ impl Law for Mended {
             }
             Step::Look(glance) => {
                 self.way.look(glance, past.time);
+                if compared
+                    .unmended
+                    .is_some_and(|seen| past.shown.doubts(seen, past))
+                {
+                    self.doubted = past.time;
+                }
                 if let (Some(fair), Some(seen)) = (past.fair_since(), compared.unmended)
                     && self.applies(past)
                 {
-                    let limit = self.way.limit(seen.max(self.allowed), fair);
+                    let due = seen.max(self.allowed).max(self.doubted);
+                    let limit = self.way.limit(due, fair);
                     return Verdict::of(past.time <= limit, || {
                         format!("no snapshot by {limit:?}: {glance:?}")
                     });
@@ -396,6 +425,30 @@ impl Law for Mended {
             _ => {}
         }
         Verdict::Silent
+    }
+}
+
+/// No snapshot is made of other bytes that another device may have written: a plan comes first.
+#[derive(Debug, Default)]
+pub(super) struct MendedAlone;
+
+impl Law for MendedAlone {
+    const NAME: &'static str = "other bytes are mended where no other device is seen";
+
+    fn applies(&self, past: &Past) -> bool {
+        past.compared.awaits_snapshot() && !past.shown.awaits_snapshot()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        match (step, past.compared.unmended) {
+            (Step::Action(Action::MakeSnapshot(_)), Some(seen)) if self.applies(past) => {
+                Verdict::of(!past.shown.doubts(seen, past), || {
+                    format!("seen at {seen:?}: {:?}", past.shown)
+                })
+            }
+            _ => Verdict::Silent,
+        }
     }
 }
 
