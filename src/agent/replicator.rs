@@ -381,6 +381,8 @@ impl Replicator {
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) => at.min(limit).min(Self::goes_on_at(databases)),
             Phase::Resetting { .. } => at.min(limit),
+            // There is nothing to wait for.
+            Phase::Idle | Phase::Waiting { .. } if self.is_leaving() => BootTime::default(),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) => at,
             Phase::Down => return at,
         };
