@@ -12,6 +12,7 @@
 //! `clock_belief` (whether the clock is right), `glance`, `problems` and `report` (what it means for the
 //! operator).
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
@@ -41,6 +42,7 @@ mod replica;
 mod replicator;
 mod report;
 mod restorable;
+mod rpo;
 #[cfg(test)]
 mod tests;
 mod verification;
@@ -52,7 +54,6 @@ use clock_belief::ClockBelief;
 use database::Watched;
 use databases::Databases;
 pub use glance::{Glance, Lag, Proven};
-pub use proof::BOUND;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
@@ -61,6 +62,7 @@ pub use report::{
     DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State, VerifyReport,
 };
 pub use restorable::Restorability;
+pub use rpo::Rpo;
 pub use verification::{NotVerified, Verified, Verity};
 pub use watch::{Database, Watch};
 
@@ -91,6 +93,8 @@ const SLEEP: Duration = Duration::from_secs(30);
 pub struct Policy {
     /// How long before their expiry credentials are renewed.
     pub renew_before: Duration,
+    /// How much may be lost.
+    pub rpo: Rpo,
     /// The time between two heartbeat rows; `None` writes none.
     pub heartbeat: Option<Duration>,
     /// Old rows are pruned.
@@ -103,6 +107,8 @@ pub struct Policy {
     pub restorable: Option<Duration>,
     /// How often the bytes of each replica are compared with its database; `None`: never.
     pub verify: Option<Duration>,
+    /// What Litestream is told, where edgerepl writes that: news needs a start.
+    pub litestream: Option<Rc<str>>,
     /// The databases that edgerepl's own configuration names, in its order; one at least.
     pub databases: Vec<Watch>,
 }
@@ -321,8 +327,8 @@ pub enum Action {
     Exit,
 }
 
-/// What an application commits to a database without heartbeat rows is looked for so often.
-const LOOK_PACE: Duration = Duration::from_secs(30);
+/// A database that is not there, or of which nothing is proved, is looked for so often at least.
+const SEARCH_PACE: Duration = Duration::from_secs(30);
 
 /// The state machine.
 #[derive(Debug)]
@@ -337,7 +343,8 @@ pub struct Agent {
     clock: ClockBelief,
     /// The wall clock minus the boot clock, in seconds, at the last event.
     offset: i64,
-    look_due: BootTime,
+    /// When it was last looked for what applications commit.
+    looked: Option<BootTime>,
     /// Litestream's configuration names other databases since it was started.
     names_others: bool,
     begun: bool,
@@ -356,7 +363,7 @@ impl Agent {
             databases: Databases::new(&policy.databases, now.boot),
             clock: ClockBelief::default(),
             offset: now.offset(),
-            look_due: now.boot,
+            looked: None,
             names_others: false,
             begun: false,
             stopping: false,
@@ -463,10 +470,12 @@ impl Agent {
                 let named = std::mem::take(&mut self.names_others);
                 let configured = &policy.databases;
                 let are_others = turn.databases.configured(configured, turn.now, turn.out);
+                let are_others = are_others || policy.litestream != self.policy.litestream;
                 turn.has_rows = policy.heartbeat.is_some();
                 for watched in turn.databases.iter_mut() {
                     watched.reloaded(turn.has_rows, turn.now);
                 }
+                turn.paces = Paces::of(&policy);
                 self.replicator
                     .reloaded(&policy, named || are_others, &mut turn);
                 self.policy = policy;
@@ -500,7 +509,8 @@ impl Agent {
                 turn.of(database, |watched, _| watched.recalls(earlier, now));
             }
             Event::Inherited(database, age) => {
-                turn.of(database, |watched, _| watched.replica.ledger.inherit(age));
+                let now = turn.now;
+                turn.of(database, |watched, _| watched.replica.inherit(age, now));
             }
             Event::Row(database, result) => {
                 let now = turn.now;
@@ -583,16 +593,31 @@ impl Agent {
             own.min(watched.creation.deadline())
         });
         let looks = match self.looks_for_commits().next() {
-            Some(_) => self.look_due,
+            Some(_) => self.look_due(),
             None => BootTime::NEVER,
         };
         rows.min().unwrap_or(BootTime::NEVER).min(looks)
     }
 
-    /// The databases that show only by their commits that they have something to replicate, and which may
-    /// not be there at all.
+    /// When it is looked for what applications commit. A database that nothing is known of, or that is not
+    /// there, is looked for sooner.
+    fn look_due(&self) -> BootTime {
+        let is_unknown = |w: &Watched| w.is_away() || w.replica.ledger.proof().is_none();
+        let pace = self.policy.rpo.pace();
+        let pace = match self.databases.iter().any(is_unknown) {
+            true => pace.min(SEARCH_PACE),
+            false => pace,
+        };
+        self.looked.map_or(BootTime::default(), |at| at + pace)
+    }
+
+    /// The databases that show only by their commits that they have something to replicate, because no row
+    /// comes in time, and which may not be there at all.
     fn looks_for_commits(&self) -> impl Iterator<Item = Database> {
-        let rowless = self.databases.iter().filter(|w| !self.shows_rows(w));
+        let interval = self.policy.heartbeat;
+        let in_time = interval.is_some_and(|interval| interval <= self.policy.rpo.pace());
+        let rowless = self.databases.iter();
+        let rowless = rowless.filter(move |w| !(in_time && self.shows_rows(w)));
         let looked = rowless.filter(|w| w.follows() || w.replica.ledger.proof().is_none());
         looked.map(|watched| watched.id())
     }
@@ -659,13 +684,13 @@ impl Agent {
                     .advance(self.policy.heartbeat, prune, now, &mut outbox);
             }
         }
-        if self.look_due <= now {
+        if self.look_due() <= now {
             let looks: Vec<_> = self
                 .looks_for_commits()
                 .map(Action::LookForCommit)
                 .collect();
             if !looks.is_empty() {
-                self.look_due = now + LOOK_PACE;
+                self.looked = Some(now);
                 looks.into_iter().for_each(|look| out.push(look));
             }
         }

@@ -18,6 +18,7 @@ use nix::sys::prctl::set_dumpable;
 use crate::commands::{check, credential_process, csr, output, restore, status, sync, verify};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
+use crate::litestream::own_config::Lent;
 use crate::litestream::{leash, unit};
 use crate::reactor::{self, bucket, disk, verification};
 use crate::system::inherited;
@@ -104,6 +105,17 @@ fn execute(arguments: Arguments) -> ExitCode {
             cause.exit_code()
         })
     };
+    // With a configuration for Litestream, where edgerepl writes that.
+    let lent = || {
+        let mut settings = load()?;
+        match Lent::to(&mut settings, &runtime) {
+            Ok(lent) => Ok((settings, lent)),
+            Err(cause) => {
+                log::error!("{cause}");
+                Err(ExitCode::FAILURE)
+            }
+        }
+    };
     let code = match &arguments.command {
         Command::Status { json } => Ok(status::show(&runtime, *json)),
         Command::Check { online, json } => Ok(check::check(config, &runtime, *online, *json)),
@@ -117,7 +129,7 @@ fn execute(arguments: Arguments) -> ExitCode {
             names,
             wait,
             timestamp,
-        } => load().map(|settings| {
+        } => lent().map(|(settings, _lent)| {
             let order = restore::Order {
                 names,
                 moment: timestamp.as_ref(),
@@ -126,7 +138,7 @@ fn execute(arguments: Arguments) -> ExitCode {
             restore::restore(&settings, &runtime, &order)
         }),
         Command::Verify { names, json } => {
-            load().map(|settings| verify::verify(&settings, &runtime, names, *json))
+            lent().map(|(settings, _lent)| verify::verify(&settings, &runtime, names, *json))
         }
         Command::Csr(Request { subject, generate }) => {
             load().map(|s| csr::csr(&s.identity, subject.as_deref(), *generate, &runtime))

@@ -4,6 +4,7 @@
 //! work is refused here, with its file and key. Never opens a path that it names: whether a
 //! certificate exists may change at any time, and `check` and the fetch test it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::time::Duration;
 mod layers;
 mod pkcs11_uri;
 mod private_key;
+mod replication;
 mod runtime_directory;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ mod value;
 use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
 pub use private_key::PrivateKey;
+pub use replication::{Replica, Replication, Rotation, Supervisor, THING_NAME};
 pub use runtime_directory::RuntimeDirectory;
 pub(crate) use value::is_thing_name;
 use value::shown;
@@ -54,6 +57,11 @@ const SCHEMA: &[Known] = &[
             "unit",
             "environment_file",
             "control_socket",
+            "rpo",
+            "bucket",
+            "prefix",
+            "endpoint",
+            "retention",
         ],
     ),
     Known {
@@ -124,8 +132,33 @@ const VERIFY: Bounds = Bounds {
     most: "365d",
 };
 
+/// Each upload costs a request.
+const RPO: Bounds = Bounds {
+    section: "replication",
+    key: "rpo",
+    least: "1s",
+    most: "1d",
+};
+
+/// Each snapshot is the whole database.
+const RETENTION: Bounds = Bounds {
+    section: "replication",
+    key: "retention",
+    least: "1h",
+    most: "3650d",
+};
+
 /// The bounds of each duration and size.
-pub const BOUNDS: [Bounds; 6] = [RENEW_BEFORE, WAL_GUARD, INTERVAL, KEEP, RESTORABLE, VERIFY];
+pub const BOUNDS: [Bounds; 8] = [
+    RENEW_BEFORE,
+    RPO,
+    RETENTION,
+    WAL_GUARD,
+    INTERVAL,
+    KEEP,
+    RESTORABLE,
+    VERIFY,
+];
 
 /// The whole configuration, validated.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -140,6 +173,8 @@ pub struct Settings {
     pub renew_before: Duration,
     /// The Litestream that replicates the databases, and its supervisor.
     pub replication: Replication,
+    /// How much may be lost with the device: what was committed in this time.
+    pub rpo: Duration,
     /// The databases.
     pub databases: Databases,
     /// The heartbeat rows; `None` if the application writes enough itself.
@@ -166,7 +201,8 @@ impl Settings {
     ) -> Result<Self, ConfigError> {
         let layers = Layers::read(vendor, main, SCHEMA)?;
         let replication = layers.section("replication");
-        Ok(Self {
+        let rpo = replication.parsed_or(RPO.key, "1m", RPO.around(value::duration))?;
+        let settings = Self {
             identity: Identity::read(&layers.section("identity"))?,
             provider: Provider::read(&layers.section("credentials"))?,
             region: layers
@@ -178,8 +214,9 @@ impl Settings {
                 RENEW_BEFORE.around(value::duration),
             )?,
             replication: Replication::read(&replication, runtime)?,
+            rpo,
             databases: Databases::read(&layers)?,
-            heartbeat: Heartbeat::read(&layers.section("heartbeat"))?,
+            heartbeat: Heartbeat::read(&layers.section("heartbeat"), rpo)?,
             restorable: layers.section("proof").parsed_or(
                 RESTORABLE.key,
                 "1d",
@@ -190,7 +227,11 @@ impl Settings {
                 "off",
                 value::or_off(VERIFY.around(value::duration)),
             )?,
-        })
+        };
+        if settings.replication.replica.is_some() {
+            settings.databases.can_be_named(&layers)?;
+        }
+        Ok(settings)
     }
 }
 
@@ -292,88 +333,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The replication: `[replication]`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Replication {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// How Litestream gets new credentials; `None` ("auto"): by a refresh if this Litestream can do it,
-    /// else by a restart.
-    pub rotation: Option<Rotation>,
-    /// The supervisor of Litestream.
-    pub supervisor: Supervisor,
-    /// Litestream's control socket, as in Litestream's configuration. If nothing listens there,
-    /// edgerepl works without it, a little slower.
-    pub control_socket: PathBuf,
-}
-
-impl Replication {
-    /// Litestream is run by a unit of its own.
-    pub fn has_unit(&self) -> bool {
-        matches!(self.supervisor, Supervisor::Systemd { .. })
-    }
-
-    fn read(section: &Section<'_>, runtime: &RuntimeDirectory) -> Result<Self, ConfigError> {
-        let default = ["litestream", "replicate", "-config", "/etc/litestream.yml"];
-        let supervisor = match section.choice("supervisor", "child", &["child", "systemd"])? {
-            "systemd" => Supervisor::Systemd {
-                unit: section.parsed_or("unit", "litestream.service", value::unit)?,
-                environment_file: section
-                    .optional("environment_file", value::absolute_path)?
-                    .unwrap_or_else(|| runtime.file("litestream.env")),
-            },
-            _ => Supervisor::Child,
-        };
-        let rotation = match section.choice("rotation", "auto", &["auto", "restart", "refresh"])? {
-            "restart" => Some(Rotation::Restart),
-            "refresh" => Some(Rotation::Refresh),
-            _ => None,
-        };
-        Ok(Self {
-            command: section.command("command", &default)?,
-            rotation,
-            supervisor,
-            control_socket: section
-                .optional("control_socket", value::socket_path)?
-                .unwrap_or_else(|| runtime.file("litestream.sock")),
-        })
-    }
-}
-
-/// How Litestream gets new credentials.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Rotation {
-    /// By a restart with the credentials in the environment: every version can do it.
-    Restart,
-    /// By a refresh: Litestream asks a process of ours for them, whenever those that it has are about to
-    /// end; 0.5 and later.
-    Refresh,
-}
-
-impl Rotation {
-    /// The word for it, in the configuration and in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Restart => "restart",
-            Self::Refresh => "refresh",
-        }
-    }
-}
-
-/// The supervisor of Litestream.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Supervisor {
-    /// edgerepl itself: credentials never touch a file.
-    Child,
-    /// systemd, in Litestream's own unit.
-    Systemd {
-        /// The unit to restart.
-        unit: String,
-        /// The unit's `EnvironmentFile=`, on tmpfs.
-        environment_file: PathBuf,
-    },
-}
-
 /// The databases: `[database]`, or each `[[database]]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Databases {
@@ -387,6 +346,27 @@ impl Databases {
     /// All of them, the first one first.
     pub fn iter(&self) -> impl Iterator<Item = &Database> {
         std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// Each is replicated to its file's name below one prefix, in a file in which Litestream expands
+    /// variables.
+    fn can_be_named(&self, layers: &Layers) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        for (database, section) in self.iter().zip(layers.sections("database")) {
+            let name = database.path.file_name().unwrap_or_default();
+            let cause = match () {
+                () if database.path.to_string_lossy().contains('$') => {
+                    "must have no \"$\" where [replication] bucket is set, because Litestream would expand it"
+                }
+                () if !names.insert(name) => {
+                    "must have another file name than the other databases where [replication] bucket is set, \
+                     because their replicas have these names below one prefix"
+                }
+                () => continue,
+            };
+            return Err(section.error("path", cause.to_owned()));
+        }
+        Ok(())
     }
 
     fn read(layers: &Layers) -> Result<Self, ConfigError> {
@@ -440,13 +420,13 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    fn read(section: &Section<'_>) -> Result<Option<Self>, ConfigError> {
+    fn read(section: &Section<'_>, rpo: Duration) -> Result<Option<Self>, ConfigError> {
         let table = section.parsed_or("table", "HealthCheck", str::parse)?;
-        let duration = |bounds: Bounds, default| {
-            let read = |text: &str| value::or_off(bounds.around(value::duration))(text);
-            section.parsed_or(bounds.key, default, read)
-        };
-        let (keep, interval) = (duration(KEEP, "30d")?, duration(INTERVAL, "5s")?);
+        let keep = value::or_off(KEEP.around(value::duration));
+        let keep = section.parsed_or(KEEP.key, "30d", keep)?;
+        let interval = value::or_off(INTERVAL.around(value::duration));
+        let interval = section.optional(INTERVAL.key, interval)?;
+        let interval = interval.unwrap_or(Some(rpo));
         // The next row's id follows the last one's, so the last row has to be kept.
         if interval.zip(keep).is_some_and(|(i, k)| k < i * 2) {
             let cause = "must be at least twice the interval, or \"off\"";

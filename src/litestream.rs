@@ -13,6 +13,7 @@ pub mod control;
 pub mod leash;
 pub(crate) mod lineage;
 pub mod moment;
+pub(crate) mod own_config;
 pub(crate) mod restore;
 mod trouble;
 pub mod unit;

@@ -24,7 +24,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Comparison, Device, Error, Lab, Result, tools};
+use crate::{Comparison, Device, Error, Lab, Result, s3::BUCKET, tools};
 
 /// How long a daemon that was asked to end may take: Litestream's last sync and more.
 const END_LIMIT: Duration = Duration::from_secs(60);
@@ -80,6 +80,8 @@ impl Site {
             ("credentials", "ca_file", quoted(lab.ca_file())),
             ("replication", "rotation", "\"restart\"".to_owned()),
             ("database", "path", quoted(&site.database())),
+            // A proof each 30 s.
+            ("replication", "rpo", "\"36s\"".to_owned()),
             ("heartbeat", "interval", "\"500ms\"".to_owned()),
         ] {
             site.set(section, key, value);
@@ -98,6 +100,25 @@ impl Site {
         let program = tools::litestream(version)?;
         let command = format!("[{program:?}, \"replicate\", \"-config\", {config:?}]");
         self.set("replication", "command", command);
+        Ok(())
+    }
+
+    /// Replicates by one file: edgerepl writes Litestream's configuration itself, and finds Litestream by
+    /// the path of programs.
+    pub fn use_one_file(&mut self, lab: &Lab) -> Result<()> {
+        let file = self.root.join("litestream.yml");
+        fs::remove_file(&file).map_err(Error::doing(file.display()))?;
+        self.values
+            .remove(&("replication".to_owned(), "command".to_owned()));
+        self.set("replication", "bucket", format!("{BUCKET:?}"));
+        self.set(
+            "replication",
+            "endpoint",
+            format!("{:?}", lab.s3().endpoint()),
+        );
+        let program = tools::litestream("0.5.17")?;
+        let folder = program.parent().unwrap_or(&program);
+        self.set_env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
         Ok(())
     }
 

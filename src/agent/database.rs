@@ -92,7 +92,7 @@ impl Watched {
             self.verification.recalls();
         }
         self.asks_row_before = earlier.debt == Debt::Unknown;
-        self.replica.recalls(earlier);
+        self.replica.recalls(earlier, now);
     }
 
     /// A heartbeat row was committed, or could not be.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::activity::Activity;
 use super::database::Watched;
 use super::doubt::Doubt;
-use super::proof::BOUND;
 use super::replicator::NO_REASON;
 use super::{Agent, Now, restorable, verification};
 use crate::clock::BootTime;
@@ -34,7 +33,7 @@ enum What<'a> {
     /// Litestream's configuration can't be read, and Litestream has not told what it replicates.
     Unreadable(&'a str),
     /// What has been unproved for too long, and why.
-    Unproved(&'static str, &'a str),
+    Unproved(Duration, &'static str, &'a str),
     /// It can't be restored, or that is not known.
     Unrestorable(Doubt<'a, restorable::Fault>),
     /// A restore would give something else, or that is not known.
@@ -56,8 +55,8 @@ impl fmt::Display for Problem<'_> {
                 "it is unknown whether Litestream replicates databases that edgerepl does not watch: {cause}"
             ),
             // The duration is reported elsewhere: this sentence stays the same, so it is logged once.
-            What::Unproved(what, why) => {
-                write!(f, "for more than {} s {what}: {why}", BOUND.as_secs())
+            What::Unproved(bound, what, why) => {
+                write!(f, "for more than {} s {what}: {why}", bound.as_secs())
             }
         }
     }
@@ -112,9 +111,10 @@ fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<It
 }
 
 fn without_credentials(agent: &Agent, now: BootTime) -> Option<What<'_>> {
+    let bound = agent.policy.rpo.bound();
     let is_young = agent.databases.iter().all(|watched| {
         let ledger = &watched.replica.ledger;
-        ledger.proof().is_none() && ledger.age(now) <= BOUND
+        ledger.proof().is_none() && ledger.age(now) <= bound
     });
     let ended = agent.renewal.term().is_none_or(|term| term.ends <= now);
     match agent.renewal.failure() {
@@ -144,7 +144,7 @@ fn without_rows<'a>(agent: &Agent, watched: &'a Watched, now: BootTime) -> Optio
     let patience = interval
         .saturating_mul(3)
         .saturating_add(SHORT_TROUBLE)
-        .min(BOUND);
+        .min(agent.policy.rpo.bound());
     (now.since(since) > patience).then_some(What::NoRows(trouble))
 }
 
@@ -154,7 +154,8 @@ fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option
     }
     let ledger = &watched.replica.ledger;
     let rows = agent.shows_rows(watched);
-    let is_late = |age: Duration| age > BOUND;
+    let bound = agent.policy.rpo.bound();
+    let is_late = |age: Duration| age > bound;
     let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
         "what was written is not proved to be on the replica"
     } else if ledger.proof().is_none() && is_late(ledger.age(now)) {
@@ -162,7 +163,7 @@ fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option
     } else {
         return None;
     };
-    Some(What::Unproved(what, waits_for(agent, watched)))
+    Some(What::Unproved(bound, what, waits_for(agent, watched)))
 }
 
 /// What the next proof of a database waits for.

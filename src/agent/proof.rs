@@ -38,9 +38,6 @@ use crate::litestream::answer::{Answer, BEGINNING_MISSED, NO_COMMIT, Position};
 #[cfg(test)]
 mod tests;
 
-/// A row that is older, and not known to be on a replica, is reported.
-pub const BOUND: Duration = Duration::from_secs(120);
-
 /// The reasons for a broken history.
 const WENT_BACK: &str = "Litestream restarted its transaction numbers, as `litestream reset` does, so its \
                          uploads do not continue the replica";
@@ -264,7 +261,12 @@ impl Ledger {
         }
         let is_quiet = !is_same_process || before.last_commit == answer.last_commit;
         let nothing_new = match rows {
-            true => asked.row == self.proof.and_then(|proof| proof.row) && self.proof.is_some(),
+            true => {
+                let is_quiet = is_quiet || answer.last_commit.is_none();
+                asked.row == self.proof.and_then(|proof| proof.row)
+                    && self.proof.is_some()
+                    && is_quiet
+            }
             false => answer
                 .last_commit
                 .is_some_and(|last| last == NO_COMMIT || is_quiet),

@@ -15,8 +15,8 @@ use crate::litestream::answer::{Answer, BEGINNING_MISSED, Survey, SyncFailure};
 mod catch_up;
 mod preparation;
 
-use catch_up::{Asker, CatchUp};
-pub(super) use catch_up::{SOCKET_LIMIT, Socket, Verdict};
+use catch_up::CatchUp;
+pub(super) use catch_up::{Asker, SOCKET_LIMIT, Socket, Verdict};
 pub(super) use preparation::Request;
 use preparation::{Preparation, Progress};
 
@@ -135,10 +135,16 @@ impl Replica {
         }
     }
 
+    /// An earlier run left a row of this age: a proof that is asked for from now on shows where it is.
+    pub(super) fn inherit(&mut self, age: Duration, now: BootTime) {
+        self.ledger.inherit(age);
+        self.confirm(now);
+    }
+
     /// The record of an earlier run; it does not say what was wrong with Litestream's local state.
-    pub(super) fn recalls(&mut self, earlier: Earlier) {
+    pub(super) fn recalls(&mut self, earlier: Earlier, now: BootTime) {
         if let Debt::Row(age) = earlier.debt {
-            self.ledger.inherit(age);
+            self.inherit(age, now);
         }
         if earlier.begins_anew {
             self.ledger.breaks(FOUND_EARLIER);
@@ -314,6 +320,13 @@ impl Replica {
         }
     }
 
+    /// It is to be proved at this pace.
+    pub(super) fn quicken(&mut self, pace: Duration, now: BootTime) {
+        if let Stage::CatchingUp(catch_up) = &mut self.stage {
+            catch_up.quicken(pace, now);
+        }
+    }
+
     /// It is to be seen at once whether Litestream's files are what they were.
     pub(super) fn confirm(&mut self, now: BootTime) {
         if let Stage::CatchingUp(catch_up) = &mut self.stage {
@@ -350,12 +363,11 @@ impl Replica {
         }
     }
 
-    /// Litestream, up for `age`, answered a sync. Returns what that means, if it is news.
+    /// Litestream answered a sync. Returns what that means, if it is news.
     pub(super) fn answered(
         &mut self,
         result: Result<Answer, SyncFailure>,
-        rows: bool,
-        age: Duration,
+        asker: Asker,
         socket: &mut Socket,
         jitter: &mut Jitter,
         now: BootTime,
@@ -365,15 +377,11 @@ impl Replica {
         if result == Err(SyncFailure::BeginningMissed) {
             self.ledger.breaks(BEGINNING_MISSED);
         }
-        let finding = result.map(|answer| self.ledger.judge(answer, rows, now));
-        let asker = Asker {
-            age,
-            heartbeat: rows,
-            wanted: self.ledger.has_unproved_row(),
-        };
+        let finding = result.map(|answer| self.ledger.judge(answer, asker.rows, now));
+        let wanted = self.ledger.has_unproved_row();
         match &mut self.stage {
             Stage::CatchingUp(catch_up) => {
-                let verdict = catch_up.answered(finding, asker, socket, jitter, now);
+                let verdict = catch_up.answered(finding, asker, wanted, socket, jitter, now);
                 // It can't be known whether it holds the WAL; the guard must end sometime.
                 self.holds_wal |= matches!(verdict, Some(Verdict::Unmeasured));
                 // It was asked for before that was wanted.

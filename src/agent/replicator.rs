@@ -24,7 +24,7 @@ use super::backoff::Jitter;
 use super::database::Watched;
 use super::databases::Databases;
 use super::renewal::Term;
-use super::replica::{Replica, Request, Socket, Verdict};
+use super::replica::{Asker, Replica, Request, Socket, Verdict};
 use super::watch::{Database, Outbox};
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
@@ -175,6 +175,8 @@ impl Replicator {
     /// than before, Litestream is restarted, which reads its configuration only at a start.
     pub(super) fn reloaded(&mut self, policy: &Policy, are_others: bool, turn: &mut Turn<'_>) {
         self.process.reloaded(policy.rotation);
+        let pace = turn.paces.proof;
+        turn.one_by_one(|watched, now| watched.replica.quicken(pace, now));
         if !are_others {
             return;
         }
@@ -228,9 +230,14 @@ impl Replicator {
         };
         let rows = watched.shows_rows(turn.has_rows);
         let socket = &mut self.socket;
+        let asker = Asker {
+            age,
+            rows,
+            pace: turn.paces.proof,
+        };
         let verdict = watched
             .replica
-            .answered(result, rows, age, socket, turn.jitter, turn.now);
+            .answered(result, asker, socket, turn.jitter, turn.now);
         if let Some(verdict) = verdict {
             self.judge(database, verdict, followed, turn);
         }

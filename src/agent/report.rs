@@ -15,7 +15,7 @@ use super::replicator::NO_REASON;
 use super::restorable::Restorability;
 use super::verification::Verity;
 use super::watch::Database;
-use super::{Agent, Now, SupervisorKind};
+use super::{Agent, Now, Rpo, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
@@ -54,6 +54,8 @@ pub struct Report {
     pub rotations: u64,
     /// From Litestream's last stop until its replica was proved to follow again.
     pub last_gap: Option<Duration>,
+    /// How much may be lost.
+    pub rpo: Rpo,
     /// The age of the oldest row, of any database, that is not known to be on a replica; without rows, the
     /// possible age of such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
@@ -254,6 +256,7 @@ impl Report {
             starts: agent.replicator.process.starts,
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
+            rpo: agent.policy.rpo,
             unproved_for: glance.unproved_for,
             databases: agent
                 .databases

@@ -13,6 +13,7 @@ mod creation;
 mod following;
 mod hand_over;
 mod renewal;
+mod rpo;
 mod start;
 mod verification;
 
@@ -69,12 +70,14 @@ impl Story {
     fn of(supervisor: SupervisorKind, rotation: Option<Rotation>, databases: Vec<Watch>) -> Self {
         let policy = Policy {
             renew_before: 5 * MINUTE,
+            rpo: Rpo::new(36 * SECOND),
             heartbeat: Some(5 * SECOND),
             prune: false,
             supervisor,
             rotation,
             restorable: None,
             verify: None,
+            litestream: None,
             databases,
         };
         let now = Now {

@@ -32,6 +32,7 @@ use crate::credentials::key;
 use crate::credentials::{FailureClass, FetchFailure, Grant, delivery, tls};
 use crate::litestream::command::{self, Replicate};
 use crate::litestream::config_file::{Configuration, Finding, Found, Surroundings, Variables};
+use crate::litestream::own_config::Lent;
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
@@ -61,12 +62,20 @@ pub(crate) fn check(
     online: bool,
     as_json: bool,
 ) -> ExitCode {
-    let settings = match Settings::load(config, runtime) {
+    let mut settings = match Settings::load(config, runtime) {
         Ok(settings) => settings,
         Err(cause) => {
             let next = "correct that line, then run the check again";
             let failed = Check::new("configuration", fail(cause.to_string(), next));
             return print(&[failed], as_json, cause.exit_code());
+        }
+    };
+    let _lent = match Lent::to(&mut settings, runtime) {
+        Ok(lent) => lent,
+        Err(cause) => {
+            let next = "make a folder for temporary files that can be written to, such as /tmp";
+            let failed = Check::new("litestream_config", fail(cause, next));
+            return print(&[failed], as_json, ExitCode::FAILURE);
         }
     };
     let checks = all(config, &settings, runtime, online);

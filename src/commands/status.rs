@@ -95,6 +95,12 @@ fn table(document: &Value) -> String {
         },
     );
     row(
+        "may be lost",
+        replication["rpo_s"].as_f64().map_or("-".to_owned(), |rpo| {
+            format!("with the device: the last {}", span(rpo))
+        }),
+    );
+    row(
         "unproved",
         match replication["oldest_unproved_s"].as_f64() {
             Some(age) => format!(

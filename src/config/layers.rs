@@ -209,6 +209,11 @@ impl<'a> Section<'a> {
         Err(self.error(key, format!("must be {wanted}, not {}", shown(word))))
     }
 
+    /// Whether one of the layers sets it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
     /// True or false.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.value(key) {

@@ -55,6 +55,7 @@ fn what_is_left_out_has_the_documented_default() {
         Path::new("/usr/share/edgerepl/aws-iot-ca.pem")
     );
     assert_eq!(settings.renew_before, Duration::from_secs(300));
+    assert_eq!(settings.rpo, Duration::from_secs(60));
     assert_eq!(settings.restorable, Some(Duration::from_secs(86_400)));
     assert_eq!(settings.verify, None);
     let replication = settings.replication;
@@ -62,11 +63,12 @@ fn what_is_left_out_has_the_documented_default() {
         replication.command,
         ["litestream", "replicate", "-config", "/etc/litestream.yml"]
     );
+    assert_eq!(replication.replica, None);
     assert_eq!(replication.rotation, None);
     assert_eq!(replication.supervisor, Supervisor::Child);
     assert_eq!(settings.databases.first.wal_guard, Some(64 << 20));
     let heartbeat = settings.heartbeat.expect("a heartbeat");
-    assert_eq!(heartbeat.interval, Duration::from_secs(5));
+    assert_eq!(heartbeat.interval, settings.rpo);
     assert_eq!(heartbeat.table.to_string(), "HealthCheck");
     assert_eq!(heartbeat.keep, Some(Duration::from_secs(30 * 86_400)));
 }
@@ -271,12 +273,15 @@ fn no_error_quotes_a_private_key_or_a_pin() {
     }
 }
 
-/// `dist/edgerepl.toml` with those of its keys in force that `wanted` picks.
-fn shipped(wanted: impl Fn(&str) -> bool) -> String {
-    let line = |line: &'static str| {
+/// `dist/edgerepl.toml` with those of its keys in force that `wanted` picks by section and key.
+fn shipped(wanted: impl Fn(&str, &str) -> bool) -> String {
+    let mut section = "";
+    let mut line = |line: &'static str| {
+        section = line.strip_prefix('[').unwrap_or(section);
         let assignment = line.strip_prefix('#')?;
         let (key, _) = assignment.split_once(" = ")?;
-        (!key.contains(' ') && wanted(key)).then_some(assignment)
+        let section = section.trim_end_matches(']');
+        (!key.contains(' ') && wanted(section, key)).then_some(assignment)
     };
     include_str!("../../dist/edgerepl.toml")
         .lines()
@@ -286,7 +291,7 @@ fn shipped(wanted: impl Fn(&str) -> bool) -> String {
 
 #[test]
 fn the_shipped_file_shows_each_key_with_its_default() {
-    let table: toml::Table = shipped(|_| true).parse().expect("TOML");
+    let table: toml::Table = shipped(|_, _| true).parse().expect("TOML");
     for Known { section, keys, .. } in SCHEMA {
         let shown: Vec<&String> = table[*section]
             .as_table()
@@ -319,9 +324,28 @@ fn the_shipped_file_shows_each_key_with_its_default() {
             ];
             Files::new(&name, &files).load().expect("settings")
         };
-        let all = load("shipped-all", &shipped(|_| true));
-        let defaults = load("shipped-defaults", &shipped(|key| examples.contains(&key)));
+        let is_example =
+            |section: &str, key: &str| section != "replication" && examples.contains(&key);
+        let is_of_bucket = |section: &str, key: &str| {
+            let keys = ["bucket", "prefix", "endpoint", "retention"];
+            section == "replication" && keys.contains(&key)
+        };
+        let all = load(
+            "shipped-all",
+            &shipped(|section, key| !is_of_bucket(section, key)),
+        );
+        let defaults = load("shipped-defaults", &shipped(is_example));
         assert_eq!(all, defaults, "a default that is none");
+        if supervisor == "child" {
+            let with = |wanted: &[&str]| {
+                let is_wanted = |section: &str, key: &str| {
+                    is_example(section, key) || section == "replication" && wanted.contains(&key)
+                };
+                load(&format!("shipped-{}", wanted.len()), &shipped(is_wanted))
+            };
+            let all = with(&["bucket", "prefix", "retention"]);
+            assert_eq!(all, with(&["bucket"]), "a default that is none");
+        }
     }
 }
 
@@ -330,6 +354,7 @@ fn each_duration_and_size_is_refused_beyond_its_bounds_alone() {
     let load = |Bounds { section, key, .. }: Bounds, value: &str| {
         let keep = match key {
             "keep" => "interval = \"100ms\"",
+            "retention" => "bucket = \"my-fleet\"",
             _ => "",
         };
         let layer = format!("[{section}]\n{key} = {value:?}\n{keep}");

@@ -5,11 +5,13 @@
 //! sizes are [`Bounds`], which the manual lists. Never reads a file or the environment.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::private_key::PrivateKey;
+use super::{Endpoint, THING_NAME};
 
 /// The longest path of a socket, in bytes (unix(7)).
 pub(super) const LONGEST_SOCKET: usize = 107;
@@ -135,6 +137,60 @@ pub(super) fn region(text: &str) -> Result<String, String> {
             shown(text)
         )
     })
+}
+
+/// The name of an S3 bucket: 3 to 63 of `a-z 0-9 . -`, with a letter or a digit at both ends.
+pub(super) fn bucket(text: &str) -> Result<String, String> {
+    let is_inner = |b: u8| is_outer(b) || b == b'.' || b == b'-';
+    let ends = [text.bytes().next(), text.bytes().last()];
+    name(text, 63, is_inner)
+        .filter(|name| name.len() >= 3 && ends.into_iter().flatten().all(is_outer))
+        .ok_or_else(|| {
+            format!(
+                "must be a bucket's name (3 to 63 of a-z 0-9 . -), not {}",
+                shown(text)
+            )
+        })
+}
+
+const fn is_outer(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+/// What the keys of objects begin with: words of `A-Z a-z 0-9 _ . = -` between slashes, any of which may hold
+/// the place of the thing's name.
+pub(super) fn prefix(text: &str) -> Result<String, String> {
+    let is_word = |word: &str| {
+        let plain = word.replace(THING_NAME, "x");
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.=-".contains(&b);
+        name(&plain, 512, allowed).is_some_and(|plain| plain != "." && plain != "..")
+    };
+    if text.split('/').all(is_word) && text.len() <= 512 {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "must be words of A-Z a-z 0-9 _ . = - or {THING_NAME} between slashes, not {}",
+        shown(text)
+    ))
+}
+
+/// The URL of an S3-compatible store. Only to this machine itself may it be without TLS.
+pub(super) fn store(text: &str) -> Result<String, String> {
+    let (is_plain, authority) = match (text.strip_prefix("http://"), text.strip_prefix("https://"))
+    {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => return Err(format!("must begin with \"https://\", not {}", shown(text))),
+    };
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let endpoint: Endpoint = authority.parse()?;
+    let host = endpoint.host.trim_start_matches('[').trim_end_matches(']');
+    let is_local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if is_plain && !is_local {
+        return Err("must be reached by https, not http".to_owned());
+    }
+    let scheme = if is_plain { "http" } else { "https" };
+    Ok(format!("{scheme}://{authority}"))
 }
 
 /// The name of a systemd unit.

@@ -127,6 +127,9 @@ pub fn with_keys(thing_name: &str, region: &str, credentials: &Credentials) -> V
     variables
 }
 
+/// The variable with the thing's name, which Litestream expands in its configuration.
+pub(crate) const THING_NAME: &str = "EDGEREPL_THING_NAME";
+
 /// The same of one that asks for credentials: `sdk_config` is the file that tells it whom.
 pub fn to_ask(thing_name: &str, region: &str, sdk_config: &str) -> Vec<Variable> {
     vec![
@@ -136,7 +139,7 @@ pub fn to_ask(thing_name: &str, region: &str, sdk_config: &str) -> Vec<Variable>
         variable("AWS_REGION", region),
         variable("AWS_DEFAULT_REGION", region),
         variable("AWS_EC2_METADATA_DISABLED", "true"),
-        variable("EDGEREPL_THING_NAME", thing_name),
+        variable(THING_NAME, thing_name),
     ]
 }
 

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::socket::{self, Door};
 use crate::agent::{
-    BOUND, Database, DatabaseReport, Report, Restorability, RestoreReport, SupervisorKind,
-    VerifyReport,
+    Database, DatabaseReport, Report, Restorability, RestoreReport, SupervisorKind, VerifyReport,
 };
 use crate::clock::WallTime;
 use crate::config::Rotation;
@@ -85,9 +84,10 @@ pub(crate) fn document(
             "starts": report.starts,
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
+            "rpo_s": report.rpo.most().as_secs(),
             "proof": first["proof"],
             "oldest_unproved_s": report.unproved_for.map(seconds),
-            "bound_s": BOUND.as_secs(),
+            "bound_s": report.rpo.bound().as_secs(),
             "lag": first["lag"],
         },
         "heartbeat": first["heartbeat"],

@@ -4,15 +4,17 @@
 //! configuration. Starts nothing, and waits for nothing.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use log::warn;
 
 use super::paths::Paths;
-use crate::agent::{Database, Policy, SupervisorKind, Watch};
+use crate::agent::{Database, Policy, Rpo, SupervisorKind, Watch};
 use crate::config::{self, Heartbeat, RuntimeDirectory, Settings, Supervisor, TableName};
 use crate::credentials::Grant;
 use crate::credentials::delivery::{self, Variable};
 use crate::litestream::config_file::{Configuration, Variables};
+use crate::litestream::own_config;
 
 #[derive(Debug)]
 pub(super) struct Context {
@@ -63,8 +65,10 @@ impl Context {
         self.grant.as_ref().map_or("", |grant| &grant.thing_name)
     }
 
-    /// Litestream's configuration, as a Litestream that starts now would read it.
+    /// Litestream's configuration, as a Litestream that starts now would read it. It is written first where
+    /// it is edgerepl's.
     pub(super) fn litestream_config(&self) -> Result<Configuration, String> {
+        own_config::write(&self.settings)?;
         let region = &self.settings.region;
         let is_unit = self.settings.replication.has_unit();
         let variables = Variables::of_litestream(self.thing_name(), region, is_unit);
@@ -112,6 +116,7 @@ impl Context {
         Policy {
             databases: databases.collect(),
             renew_before: settings.renew_before,
+            rpo: Rpo::new(settings.rpo),
             heartbeat: heartbeat.map(|heartbeat| heartbeat.interval),
             prune: heartbeat.is_some_and(|heartbeat| heartbeat.keep.is_some()),
             supervisor: match settings.replication.supervisor {
@@ -121,6 +126,7 @@ impl Context {
             rotation: settings.replication.rotation,
             restorable: settings.restorable,
             verify: settings.verify,
+            litestream: own_config::text(settings).map(Rc::from),
         }
     }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{BOUND, DatabaseReport, Report, Restorability, Verity};
+use crate::agent::{DatabaseReport, Report, Restorability, Verity};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
@@ -75,7 +75,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 22] {
+fn families(report: &Report) -> [Family; 23] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -153,9 +153,14 @@ fn families(report: &Report) -> [Family; 22] {
             of_each(&|database| Some(seconds(database.unproved_for.unwrap_or_default()))),
         ),
         Family::gauge(
+            "edgerepl_rpo_seconds",
+            "How much may be lost with the device: what was committed in so many seconds.",
+            Some(seconds(report.rpo.most())),
+        ),
+        Family::gauge(
             "edgerepl_unproved_bound_seconds",
             "How old it may be on a healthy device.",
-            Some(seconds(BOUND)),
+            Some(seconds(report.rpo.bound())),
         ),
         Family::labelled(
             "edgerepl_replica_lag_seconds",

@@ -15,6 +15,7 @@ mod crash;
 mod litestream;
 mod members;
 mod missing;
+mod one_file;
 mod refresh;
 mod restorable;
 mod rotation;

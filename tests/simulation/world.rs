@@ -592,6 +592,7 @@ impl World {
         Sight {
             generation: database.generation,
             device_is_healthy,
+            rpo: Some(self.policy.rpo),
             heartbeat: self.policy.heartbeat.filter(|_| rows),
             wants_guard: self
                 .told

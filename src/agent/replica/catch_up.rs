@@ -32,9 +32,6 @@ const SYNC_LIMIT: Duration = Duration::from_secs(20);
 /// reports why S3 fails, and makes no second attempt in parallel.
 const LATE_LIMIT: Duration = Duration::from_secs(180);
 
-/// How often a replica that follows is checked again, if new rows can show it.
-const PROOF_PACE: Duration = Duration::from_secs(30);
-
 /// The retry of a failed sync: it also ends Litestream's own back-off, which grows to 5 min.
 const SYNC_RETRY: Backoff = Backoff {
     first: Duration::from_secs(1),
@@ -75,13 +72,13 @@ pub(in crate::agent) enum Socket {
 
 /// What an answer's meaning depends on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(in crate::agent) struct Asker {
     /// How long the Litestream that was asked has been up.
-    pub(super) age: Duration,
+    pub(in crate::agent) age: Duration,
     /// Heartbeat rows are written.
-    pub(super) heartbeat: bool,
-    /// There is a newer row that the answer does not cover.
-    pub(super) wanted: bool,
+    pub(in crate::agent) rows: bool,
+    /// How soon a replica that follows is asked again, where something was committed.
+    pub(in crate::agent) pace: Duration,
 }
 
 /// What an answer to a sync says about the replica.
@@ -139,6 +136,13 @@ impl CatchUp {
         }
     }
 
+    /// A replica that follows is checked within this pace.
+    pub(super) fn quicken(&mut self, pace: Duration, now: BootTime) {
+        if let Self::Done { from, .. } = self {
+            *from = (*from).min(now + pace);
+        }
+    }
+
     /// A replica that follows is checked at once.
     pub(super) fn confirm(&mut self, now: BootTime) {
         if let Self::Done { from, wanted } = self {
@@ -153,11 +157,13 @@ impl CatchUp {
         }
     }
 
-    /// Litestream answered a sync. `None`: no news.
+    /// Litestream answered a sync; `wanted`: there is a newer row that the answer does not cover. `None`: no
+    /// news.
     pub(super) fn answered(
         &mut self,
         result: Result<Finding, SyncFailure>,
         asker: Asker,
+        wanted: bool,
         socket: &mut Socket,
         jitter: &mut Jitter,
         now: BootTime,
@@ -183,8 +189,8 @@ impl CatchUp {
         Some(match result {
             Ok(Finding::Proved) => {
                 *self = Self::Done {
-                    from: now + PROOF_PACE,
-                    wanted: asker.wanted,
+                    from: now + asker.pace,
+                    wanted,
                 };
                 Verdict::CaughtUp
             }
@@ -195,7 +201,7 @@ impl CatchUp {
             }
             Ok(Finding::Unread) => {
                 // It may have been read before the request; a new row can't have been.
-                let first = failures == 0 && asker.heartbeat;
+                let first = failures == 0 && asker.rows;
                 let at = match first {
                     true => now,
                     false => now + SYNC_RETRY.wait(failed, jitter),

@@ -18,9 +18,10 @@ use crate::clock::BootTime;
 /// No verify begins so shortly before a hand-over.
 const NEAR: Duration = Duration::from_secs(10);
 
-/// How often it is looked at what a restore would give.
+/// How often Litestream is asked for a proof, and how often it is looked at what a restore would give.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Paces {
+    pub(super) proof: Duration,
     restorable: Option<Duration>,
     verify: Option<Duration>,
 }
@@ -28,6 +29,7 @@ pub(in crate::agent) struct Paces {
 impl Paces {
     pub(in crate::agent) fn of(policy: &Policy) -> Self {
         Self {
+            proof: policy.rpo.pace(),
             restorable: policy.restorable,
             verify: policy.verify,
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Event, Glance};
+use edgerepl::agent::{Action, Event, Glance, Rpo};
 
 use super::restorable::Shown;
 use super::verification::Compared;
@@ -21,6 +21,8 @@ pub(crate) struct Sight {
     pub(crate) generation: u32,
     /// What the agent says of all of them.
     pub(crate) device_is_healthy: bool,
+    /// How much may be lost, as the configuration says.
+    pub(crate) rpo: Option<Rpo>,
     /// What the configuration says; rows are written to this database.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) wants_guard: bool,
@@ -128,6 +130,8 @@ pub(crate) struct Past {
     /// What plans have shown, and what verifies have.
     pub(super) shown: Shown,
     pub(super) compared: Compared,
+    /// What the agent was told of how much may be lost.
+    pub(super) rpo: Rpo,
 }
 
 impl Past {
@@ -158,6 +162,7 @@ impl Past {
             followed: Duration::ZERO,
             shown: Shown::default(),
             compared: Compared::default(),
+            rpo: Rpo::new(Duration::ZERO),
         }
     }
 
@@ -236,9 +241,10 @@ impl Past {
         self.end_asked.is_none().then_some(fair)
     }
 
-    /// One without rows, which edgerepl looks for each half minute.
+    /// One without rows, which edgerepl looks for each half minute, once it has seen that it is not there.
     pub(super) fn came_lately(&self) -> bool {
-        let looked_for = self.came.max(self.slept_until) + Duration::from_secs(31);
+        let pace = self.rpo.pace().max(Duration::from_secs(30)) + Duration::from_secs(1);
+        let looked_for = self.came.max(self.slept_until) + pace;
         self.sight.heartbeat.is_none() && self.time <= looked_for
     }
 
@@ -261,6 +267,7 @@ impl Past {
             fine_since: self.sight.is_fine.then_some(self.time),
             last_wrong_clock: self.last_wrong_clock,
             compared: Compared::at(self.sight.verify_pace),
+            rpo: self.sight.rpo.unwrap_or(self.rpo),
             ..Self::new()
         };
     }
@@ -278,7 +285,10 @@ impl Past {
                 self.guard_since = None;
                 self.guard_failed = Some(self.time);
             }
-            Event::Reloaded(_) => self.policy_changed = self.time,
+            Event::Reloaded(policy) => {
+                self.policy_changed = self.time;
+                self.rpo = policy.rpo;
+            }
             Event::Terminate => self.end_asked = self.end_asked.or(Some(self.time)),
             _ => {}
         }

@@ -1,6 +1,6 @@
 //! Laws of what is said to be proved, and of what is lost.
 
-use edgerepl::agent::{Action, BOUND};
+use edgerepl::agent::Action;
 
 use super::{Law, Past, Step, Time, Verdict};
 
@@ -20,7 +20,8 @@ impl Law for HealthyIsTrue {
         match step {
             Step::Look(glance) if glance.is_healthy => {
                 let age = past.sight.oldest_missing.map(|written| past.time - written);
-                Verdict::of(age.is_none_or(|age| age <= BOUND), || {
+                let bound = past.rpo.bound();
+                Verdict::of(age.is_none_or(|age| age <= bound), || {
                     format!("one was written {age:?} ago: {glance:?}")
                 })
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{BOUND, Event};
+use edgerepl::agent::Event;
 
 use super::{Law, Past, Step, Time, Verdict, follows};
 
@@ -113,7 +113,7 @@ impl Law for Replication {
         }
         // What somebody has to mend, who is told of it.
         let is_told = sight.clock_is_doubted;
-        let is_proved = glance.unproved_for.unwrap_or_default() <= BOUND;
+        let is_proved = glance.unproved_for.unwrap_or_default() <= past.rpo.bound();
         let is_well = (glance.is_healthy || is_told && is_proved) && sight.litestream_is_up;
         // Between two looks nothing changes.
         if std::mem::replace(&mut self.was_well, is_well) || is_well {
@@ -195,11 +195,12 @@ impl Law for Hung {
     const NAME: &'static str = "fair weather: what hangs is restarted";
 
     fn applies(&self, past: &Past) -> bool {
-        // Where rows are seldom, so are the questions that show it.
+        // Where rows are seldom, or much may be lost, so are the questions that show it.
         let asks = past
             .sight
             .heartbeat
-            .is_some_and(|interval| interval <= RECOVERY);
+            .is_some_and(|interval| interval <= RECOVERY)
+            && past.rpo.pace() <= RECOVERY;
         past.fair_since().is_some() && past.sight.litestream_is_stuck && asks
     }
 

@@ -184,7 +184,8 @@ impl Law for CanStartAgain {
 
 /// Litestream is not started on a WAL that was begun anew while it was down, which it takes for the one
 /// that it knows: what was in the old one would be on no replica.
-/// Where other databases would wait for ever, it is; and what comes of that is known to be wrong.
+/// Where other databases would wait for ever, or the replica is known to be wrong anyway, it is; and what
+/// comes of that is known to be wrong.
 #[derive(Debug, Default)]
 pub(super) struct KnownWal {
     is_given_up: bool,
@@ -202,7 +203,8 @@ impl Law for KnownWal {
         match step {
             Step::Action(Action::Start(_)) => {
                 self.is_given_up = past.sight.wal_is_passed_over;
-                match self.is_given_up && past.sight.has_siblings {
+                let is_wrong = past.glance.is_some_and(|glance| glance.is_broken);
+                match self.is_given_up && (past.sight.has_siblings || is_wrong) {
                     true => Verdict::Silent,
                     false => Verdict::is_kept(!self.is_given_up, PASSES_OVER),
                 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use edgerepl::agent::{Action, Agent, Event, Legacy, Policy, SupervisorKind, Watch};
+use edgerepl::agent::{Action, Agent, Event, Legacy, Policy, Rpo, SupervisorKind, Watch};
 use edgerepl::config::Rotation;
 
 use super::replica::Wound;
@@ -13,6 +13,16 @@ use super::{Coming, DAY, HOUR, MINUTE, SECOND, World, id};
 use crate::chance::Chance;
 use crate::coverage::Happening;
 use crate::faults::Fault;
+
+/// How much may be lost.
+const RPOS: [Duration; 6] = [
+    Duration::from_secs(10),
+    MINUTE,
+    Duration::from_secs(5 * 60),
+    HOUR,
+    HOUR,
+    DAY,
+];
 
 /// How often rows are written. A life is short where that costs many events: see [`is_busy`].
 const INTERVALS: [Option<Duration>; 6] = [
@@ -48,6 +58,7 @@ const VERIFY_PACES: [Option<Duration>; 6] = [
 pub(super) fn policy(chance: &mut Chance) -> Policy {
     Policy {
         renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
+        rpo: Rpo::new(chance.pick(&RPOS)),
         heartbeat: chance.pick(&INTERVALS),
         prune: chance.one_in(2),
         supervisor: chance.pick(&[
@@ -58,15 +69,16 @@ pub(super) fn policy(chance: &mut Chance) -> Policy {
         rotation: chance.pick(&[None, Some(Rotation::Restart), Some(Rotation::Refresh)]),
         restorable: chance.pick(&PACES),
         verify: chance.pick(&VERIFY_PACES),
+        litestream: None,
         // Who is watched is the world's affair.
         databases: Vec::new(),
     }
 }
 
-/// Litestream is asked each half minute, or more often, or a restore is planned each minute.
+/// Litestream is asked each minute, or more often, or a restore is planned each minute.
 pub(super) fn is_busy(policy: &Policy) -> bool {
-    let asks = policy.heartbeat.is_none_or(|interval| interval < MINUTE);
-    asks || policy.restorable == Some(MINUTE)
+    let rows = policy.heartbeat.is_some_and(|interval| interval < MINUTE);
+    rows || policy.rpo.most() <= MINUTE || policy.restorable == Some(MINUTE)
 }
 
 impl World {

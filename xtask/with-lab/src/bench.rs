@@ -8,6 +8,7 @@ use std::path::Path;
 use edgerepl_tools as tools;
 use xtask::{Outcome, setup};
 
+mod cost;
 pub(crate) mod count;
 mod databases;
 mod kernel;
@@ -19,11 +20,18 @@ struct Benchmark {
     run: fn(&Path) -> Outcome,
 }
 
-const BENCHMARKS: &[Benchmark] = &[Benchmark {
-    name: "databases",
-    measures: "what each database more costs, idle and at a restart of Litestream",
-    run: databases::databases,
-}];
+const BENCHMARKS: &[Benchmark] = &[
+    Benchmark {
+        name: "databases",
+        measures: "what each database more costs, idle and at a restart of Litestream",
+        run: databases::databases,
+    },
+    Benchmark {
+        name: "cost",
+        measures: "what S3 is asked for, by how much may be lost",
+        run: cost::cost,
+    },
+];
 
 /// Those of these names, or all. True where each is within its budget.
 pub(crate) fn bench(names: &[&str]) -> Outcome {

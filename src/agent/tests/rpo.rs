@@ -1,0 +1,91 @@
+//! What follows from how much may be lost.
+
+use super::*;
+
+/// A child that replicates, where so much may be lost, and rows are written so often.
+fn story(rpo: Duration, heartbeat: Duration) -> Story {
+    let mut story = Story::replicating();
+    let mut policy = story.agent.policy.clone();
+    (policy.rpo, policy.heartbeat) = (Rpo::new(rpo), Some(heartbeat));
+    story.tell(Event::Reloaded(policy));
+    story
+}
+
+/// Lets time pass beside an application that commits all the time; when Litestream, which answers so, was
+/// asked to sync.
+fn syncs(story: &mut Story, span: Duration, answer: &Says) -> Vec<Duration> {
+    let begun = story.now.boot;
+    let (mut asked, mut mark) = (Vec::new(), 100);
+    while story.agent.deadline() <= begun + span {
+        story.now.boot = story.agent.deadline();
+        let mut actions = VecDeque::from(story.tell(Event::Tick));
+        while let Some(action) = actions.pop_front() {
+            let came_of_it = match action {
+                Action::Fetch => granted(12 * HOUR),
+                Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+                Action::LookForCommit(DB) => {
+                    mark += 1;
+                    Event::LastCommit(DB, Some(mark))
+                }
+                Action::Sync(DB) => {
+                    asked.push(story.now.boot.since(begun));
+                    story.say(answer)
+                }
+                Action::Terminate => Event::Exited("exit status: 0".to_owned()),
+                Action::Start(_) => Event::Started(Ok(())),
+                _ => continue,
+            };
+            actions.extend(story.tell(came_of_it));
+        }
+    }
+    asked
+}
+
+#[test]
+fn what_an_application_commits_is_uploaded_within_it_however_seldom_rows_are_written() {
+    for rpo in [SECOND, MINUTE, HOUR, 24 * HOUR] {
+        for heartbeat in [rpo / 10, rpo, 5 * rpo] {
+            let mut story = story(rpo, heartbeat);
+            syncs(&mut story, MINUTE, &FOLLOWS);
+            let asked = syncs(&mut story, 20 * rpo, &FOLLOWS);
+            let gaps = asked.windows(2).map(|pair| pair[1] - pair[0]);
+            let (least, most) = (gaps.clone().min(), gaps.max());
+            assert!(most < Some(rpo), "{rpo:?}, {heartbeat:?}: {most:?}");
+            // A hand-over asks, too.
+            let is_thrifty = least > Some(rpo / 2) || rpo >= HOUR;
+            assert!(is_thrifty, "{rpo:?}, {heartbeat:?}: {least:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shorter_one_holds_at_once() {
+    let mut story = story(24 * HOUR, HOUR);
+    syncs(&mut story, 2 * HOUR, &FOLLOWS);
+    let mut policy = story.agent.policy.clone();
+    policy.rpo = Rpo::new(MINUTE);
+    story.tell(Event::Reloaded(policy));
+    let first = syncs(&mut story, HOUR, &FOLLOWS).into_iter().next();
+    assert!(first < Some(MINUTE), "{first:?}");
+}
+
+#[test]
+fn what_is_older_is_unhealthy() {
+    for rpo in [SECOND, MINUTE, HOUR] {
+        let mut story = story(rpo, rpo);
+        syncs(&mut story, MINUTE + 3 * rpo, &FOLLOWS);
+        assert!(story.report().state.is_healthy());
+        let behind = Err(SyncFailure::Failed("it is slow".to_owned()));
+        let begun = story.now.boot;
+        while !is_unhealthy(&story.report()) {
+            syncs(&mut story, SECOND, &behind);
+            story.now.boot = story.now.boot + SECOND;
+        }
+        let age = story.report().unproved_for;
+        let bound = Rpo::new(rpo).bound();
+        assert!(age > Some(bound), "{age:?}");
+        assert!(story.now.boot.since(begun) <= bound + rpo + 3 * SECOND);
+        let words = format!("for more than {} s", bound.as_secs());
+        assert!(has_problem(&story.report(), &words), "{words}");
+    }
+}

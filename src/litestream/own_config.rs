@@ -1,0 +1,148 @@
+//! Litestream's configuration where edgerepl writes it: `[replication] bucket`.
+//!
+//! Owns its text: the socket, the databases, and the intervals, which follow from how much may be lost.
+//! edgerepl's own syncs are the uploads: what Litestream does by itself is a net below them, and the rest is
+//! chosen for few requests. Holds no credentials. Never reads such a file: `config_file` does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::mkdtemp;
+use serde_json::Value;
+
+use super::command;
+use crate::config::{Replica, RuntimeDirectory, Settings, THING_NAME};
+use crate::credentials::delivery;
+use crate::system::file;
+
+/// Litestream's own rounds, in which it reads the WAL and uploads what nobody has asked for: long after
+/// edgerepl's sync, and often enough that a WAL does not grow for a day.
+const LEAST_ROUND: Duration = Duration::from_secs(10 * 60);
+const LONGEST_ROUND: Duration = Duration::from_secs(3600);
+
+/// A snapshot is the whole database: one a day, or as often as the retention asks for.
+const SNAPSHOT_PACE: Duration = Duration::from_secs(86_400);
+
+/// What no setting changes. A stop waits 10 s at most for a last sync, as the hand-over does. Each level
+/// costs requests at its interval where there is something new, and each check of the level 0 a LIST.
+const FIXED: &str = "\
+shutdown-sync-timeout: 10s
+l0-retention: 10m
+l0-retention-check-interval: 10m
+levels:
+  - interval: 10m
+  - interval: 1h
+  - interval: 12h
+";
+
+/// The text; `None` where the user has a configuration of his own.
+pub(crate) fn text(settings: &Settings) -> Option<String> {
+    let replica = settings.replication.replica.as_ref()?;
+    let mut text = format!(
+        "# Written by edgerepl from its own configuration: change that.\n\
+         socket:\n  enabled: true\n  path: {}\n  permissions: 0600\n{FIXED}\
+         snapshot:\n  interval: {}\n  retention: {}\ndbs:\n",
+        quoted(&settings.replication.control_socket.to_string_lossy()),
+        seconds(replica.retention.min(SNAPSHOT_PACE)),
+        seconds(replica.retention),
+    );
+    let round = settings.rpo.saturating_mul(2);
+    for database in settings.databases.iter() {
+        text += &format!(
+            "  - path: {}\n    monitor-interval: {}\n    replica:\n",
+            quoted(&database.path.to_string_lossy()),
+            seconds(round.clamp(LEAST_ROUND, LONGEST_ROUND)),
+        );
+        text += &place(replica, &settings.region, &database.path);
+    }
+    Some(text)
+}
+
+/// Writes it where Litestream is told to read it, unless it is there.
+///
+/// # Errors
+/// Why it can't be written, in one sentence.
+pub(crate) fn write(settings: &Settings) -> Result<(), String> {
+    let Some(text) = text(settings) else {
+        return Ok(());
+    };
+    let path = command::configuration(&settings.replication.command);
+    if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    file::replace(&path, 0o600, text.as_bytes())
+        .map_err(|e| format!("{} can't be written: {e}", path.display()))
+}
+
+/// A folder with that file for one command; gone with it.
+#[derive(Debug)]
+pub(crate) struct Lent(PathBuf);
+
+impl Lent {
+    /// Has `settings` name a file of this process alone: the daemon's may be missing, or of another
+    /// configuration.
+    ///
+    /// # Errors
+    /// Why there can be none, in one sentence.
+    pub(crate) fn to(
+        settings: &mut Settings,
+        runtime: &RuntimeDirectory,
+    ) -> Result<Option<Self>, String> {
+        if settings.replication.replica.is_none() {
+            return Ok(None);
+        }
+        let make =
+            |folder: &Path| mkdtemp(&folder.join("edgerepl-XXXXXX")).map_err(io::Error::from);
+        let folder = make(runtime.path())
+            .or_else(|_| make(&std::env::temp_dir()))
+            .map_err(|e| format!("Litestream's configuration can't be written: {e}"))?;
+        let lent = Self(folder);
+        let file = lent.0.join("litestream.yml").display().to_string();
+        if let Some(last) = settings.replication.command.last_mut() {
+            *last = file;
+        }
+        write(settings)?;
+        Ok(Some(lent))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // It holds no secret; a folder on tmpfs that stays costs a page.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where the replica of one database is.
+fn place(replica: &Replica, region: &str, database: &Path) -> String {
+    let variable = format!("${{{}}}", delivery::THING_NAME);
+    let prefix = replica.prefix.replace(THING_NAME, &variable);
+    let name = database.file_name().unwrap_or_default().to_string_lossy();
+    let mut place = format!(
+        "      type: s3\n      bucket: {}\n      path: {}\n      region: {}\n",
+        quoted(&replica.bucket),
+        quoted(&format!("{prefix}/{name}")),
+        quoted(region),
+    );
+    if let Some(endpoint) = &replica.endpoint {
+        place += &format!(
+            "      endpoint: {}\n      force-path-style: true\n",
+            quoted(endpoint)
+        );
+    }
+    place
+}
+
+/// A text as YAML reads it, whatever is in it: as JSON writes it.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! What S3 is asked for, by how much may be lost and by what the application writes.
+//!
+//! Owns the devices, which run side by side against an S3 each that counts, and the kill at the end: what is
+//! older than the RPO is on the replica then. Prices are S3's of us-east-1, and bytes are bodies alone.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::error::Error;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use edgerepl_lab::{KeyKind, Lab, LabOptions, S3Fault, S3Request, Site};
+use rusqlite::Connection;
+use xtask::Outcome;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: levels are compacted in it, and
+/// L0 files go.
+const COUNTED: u64 = 1800;
+
+/// The first minutes are a start's.
+const SETTLES: Duration = Duration::from_secs(120);
+
+/// Nothing that is waited for takes so long.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A session as most devices have one.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// US dollars for a million: PUT, POST, LIST; and GET.
+const TIER_1: f64 = 5.0;
+const TIER_2: f64 = 0.4;
+
+/// A month.
+const MINUTES: f64 = 30.0 * 24.0 * 60.0;
+
+/// A device.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    /// `[replication] rpo`, and its duration.
+    rpo: (&'static str, Duration),
+    /// `[heartbeat] interval`, where it is not the RPO.
+    heartbeat: Option<&'static str>,
+    /// edgerepl writes Litestream's configuration, or Litestream has its defaults.
+    one_file: bool,
+    /// Between two rows of the application.
+    row_each: Option<Duration>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: (&str, Duration) = ("\"1m\"", Duration::from_secs(60));
+
+const CASES: [Case; 6] = [
+    Case {
+        name: "Litestream's defaults, a heartbeat each 5 s",
+        rpo: ("\"36s\"", Duration::from_secs(36)),
+        heartbeat: Some("\"5s\""),
+        one_file: false,
+        row_each: None,
+    },
+    Case {
+        name: "the same, and a row each second",
+        rpo: ("\"36s\"", Duration::from_secs(36)),
+        heartbeat: Some("\"5s\""),
+        one_file: false,
+        row_each: Some(SECOND),
+    },
+    Case {
+        name: "rpo = \"1m\"",
+        rpo: MINUTE,
+        heartbeat: None,
+        one_file: true,
+        row_each: None,
+    },
+    Case {
+        name: "rpo = \"1m\", a row each second",
+        rpo: MINUTE,
+        heartbeat: None,
+        one_file: true,
+        row_each: Some(SECOND),
+    },
+    Case {
+        name: "rpo = \"5m\", a row each second",
+        rpo: ("\"5m\"", Duration::from_secs(300)),
+        heartbeat: None,
+        one_file: true,
+        row_each: Some(SECOND),
+    },
+    Case {
+        name: "rpo = \"10s\", a row each second",
+        rpo: ("\"10s\"", Duration::from_secs(10)),
+        heartbeat: None,
+        one_file: true,
+        row_each: Some(SECOND),
+    },
+];
+
+/// Prints the table. True where each replica held what it had to when its device was killed.
+pub(super) fn cost(program: &Path) -> Outcome {
+    let counted = match env::var("EDGEREPL_BENCH_SECONDS") {
+        Ok(seconds) => seconds.parse()?,
+        Err(_) => COUNTED,
+    };
+    let counted = Duration::from_secs(counted);
+    println!(
+        "{} devices side by side, for {} min",
+        CASES.len(),
+        (SETTLES + counted).as_secs() / 60
+    );
+    let bills = thread::scope(|scope| {
+        let devices = CASES.map(|case| scope.spawn(move || Bill::of(case, program, counted)));
+        devices.map(|device| match device.join() {
+            Ok(bill) => bill,
+            Err(_) => Err("a device panicked".into()),
+        })
+    });
+    let bills = bills.into_iter().collect::<Result<Vec<_>>>();
+    let bills = bills.map_err(|e| e.to_string())?;
+    print(&bills);
+    Ok(bills.iter().all(|bill| bill.lost <= bill.young))
+}
+
+/// What a device's requests cost.
+struct Bill {
+    case: Case,
+    minutes: f64,
+    requests: BTreeMap<&'static str, u64>,
+    bytes: u64,
+    /// Rows that were not on the replica when the device was killed, and those that were younger than its RPO.
+    lost: i64,
+    young: i64,
+}
+
+impl Bill {
+    fn of(case: Case, program: &Path, counted: Duration) -> Result<Self> {
+        let (lab, site) = device(&case, program)?;
+        let database = site.connect()?;
+        database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
+        let mut daemon = site.start()?;
+        daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
+        let mut written = write_for(SETTLES, &case, &database)?;
+        let begun = Instant::now();
+        written.extend(write_for(counted, &case, &database)?);
+        let minutes = begun.elapsed().as_secs_f64() / 60.0;
+        let requests = lab.s3().requests();
+        let requests: Vec<&S3Request> = requests.iter().filter(|r| r.at >= begun).collect();
+
+        lab.s3().set_fault(S3Fault::ConnectionRefused)?;
+        let ended = Instant::now();
+        daemon.kill()?;
+        thread::sleep(5 * SECOND);
+        lab.s3().set_fault(S3Fault::None)?;
+        let comparison = site.compare(&lab)?;
+        let young = written.iter().filter(|at| ended - **at < case.rpo.1);
+        let mut by_operation = BTreeMap::new();
+        for request in &requests {
+            *by_operation.entry(request.operation).or_default() += 1;
+        }
+        Ok(Self {
+            case,
+            minutes,
+            requests: by_operation,
+            bytes: requests.iter().map(|request| request.bytes).sum(),
+            lost: comparison.live - comparison.restored,
+            // The heartbeat's row may be one of them.
+            young: i64::try_from(young.count())? + 1,
+        })
+    }
+
+    fn count(&self, operations: &[&str]) -> f64 {
+        let all = self.requests.iter();
+        let own = all.filter(|(operation, _)| operations.contains(*operation));
+        own.map(|(_, count)| *count).sum::<u64>() as f64 / self.minutes
+    }
+
+    fn tier_1(&self) -> f64 {
+        self.count(&TIER_1_OPERATIONS)
+    }
+
+    fn dollars(&self) -> f64 {
+        let gets = self.count(&["GetObject", "HeadObject"]);
+        (self.tier_1() * TIER_1 + gets * TIER_2) * MINUTES / 1e6
+    }
+}
+
+const TIER_1_OPERATIONS: [&str; 6] = [
+    "PutObject",
+    "CreateMultipartUpload",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "CopyObject",
+    "ListObjectsV2",
+];
+
+fn device(case: &Case, program: &Path) -> Result<(Lab, Site)> {
+    let lab = Lab::start(LabOptions {
+        lifetime: LIFETIME,
+        ..LabOptions::default()
+    })?;
+    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
+    let mut site = Site::new(&lab, device, program)?;
+    site.set("replication", "rotation", "\"auto\"");
+    site.set("replication", "rpo", case.rpo.0);
+    let interval = case.heartbeat.unwrap_or(case.rpo.0);
+    site.set("heartbeat", "interval", interval);
+    if case.one_file {
+        site.use_one_file(&lab)?;
+    }
+    Ok((lab, site))
+}
+
+/// Writes as the application does, for so long; when each row was committed.
+fn write_for(span: Duration, case: &Case, database: &Connection) -> Result<Vec<Instant>> {
+    let begun = Instant::now();
+    let mut written = Vec::new();
+    while begun.elapsed() < span {
+        let Some(pace) = case.row_each else {
+            thread::sleep(span - begun.elapsed());
+            break;
+        };
+        let sql = "INSERT INTO row (text) VALUES (hex(randomblob(50)))";
+        database.execute(sql, [])?;
+        written.push(Instant::now());
+        thread::sleep(pace);
+    }
+    Ok(written)
+}
+
+fn print(bills: &[Bill]) {
+    println!(
+        "\n{:<46}{:>8}{:>8}{:>8}{:>8}{:>11}{:>9}{:>9}{:>12}",
+        "a minute", "PUT", "LIST", "GET", "DELETE", "KiB", "USD/mo", "ratio", "lost/young"
+    );
+    for bill in bills {
+        let base = bills.iter().find(|other| {
+            !other.case.one_file && other.case.row_each.is_some() == bill.case.row_each.is_some()
+        });
+        let ratio = base.map_or(1.0, |base| base.tier_1() / bill.tier_1());
+        println!(
+            "{:<46}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>11.1}{:>9.2}{:>9.1}{:>12}",
+            bill.case.name,
+            bill.tier_1() - bill.count(&["ListObjectsV2"]),
+            bill.count(&["ListObjectsV2"]),
+            bill.count(&["GetObject", "HeadObject"]),
+            bill.count(&["DeleteObject", "DeleteObjects"]),
+            bill.bytes as f64 / 1024.0 / bill.minutes,
+            bill.dollars(),
+            ratio,
+            format!("{}/{}", bill.lost, bill.young),
+        );
+    }
+    for bill in bills {
+        println!("  {}: {:?}", bill.case.name, bill.requests);
+    }
+}
