@@ -175,6 +175,7 @@ impl Root {
              credentials.region = \"us-east-1\"\n\
              credentials.ca_file = \"/data/edgerepl/ca.pem\"\n\
              database.path = \"/data/app/app.db\"\n\
+             replication.rpo = \"36s\"\n\
              heartbeat.interval = \"1s\"\n"
         );
         self.put("etc/edgerepl/edgerepl.toml", &configuration, 0o644)?;

@@ -209,6 +209,8 @@ impl<'a> Rig<'a> {
             "credentials.ca_file = \"/data/edgerepl/ca.pem\"".to_owned(),
             "database.path = \"/data/app/app.db\"".to_owned(),
             "replication.rotation = \"restart\"".to_owned(),
+            // A proof each 30 s.
+            "replication.rpo = \"36s\"".to_owned(),
             "heartbeat.interval = \"1s\"".to_owned(),
         ];
         for setting in &self.settings {
