@@ -15,7 +15,9 @@ use env_logger::Target;
 use log::{Level, LevelFilter};
 use nix::sys::prctl::set_dumpable;
 
-use crate::commands::{check, credential_process, csr, output, restore, status, sync, verify};
+use crate::commands::{
+    check, credential_process, csr, init, output, restore, status, sync, verify,
+};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
 use crate::litestream::own_config::Lent;
@@ -123,6 +125,9 @@ fn execute(arguments: Arguments) -> ExitCode {
             let limit = Duration::from_secs(u64::from(*timeout));
             Ok(sync::sync(&runtime, limit, *json))
         }
+        Command::Init(answers) => Ok(init::init(config, &runtime, &|required| {
+            answers.to(required.option)
+        })),
         Command::CredentialProcess => Ok(credential_process::print(config, &runtime)),
         Command::Run => load().map(|settings| run(config, settings, &runtime)),
         Command::Restore {

@@ -8,6 +8,7 @@ pub(crate) mod check;
 pub(crate) mod credential_process;
 pub(crate) mod csr;
 mod databases;
+pub(crate) mod init;
 pub(crate) mod output;
 mod patience;
 pub(crate) mod restore;

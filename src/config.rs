@@ -15,6 +15,7 @@ mod layers;
 mod pkcs11_uri;
 mod private_key;
 mod replication;
+mod required;
 mod runtime_directory;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
 pub use private_key::PrivateKey;
 pub use replication::{Replica, Replication, Rotation, Supervisor, THING_NAME};
+pub use required::Required;
 pub use runtime_directory::RuntimeDirectory;
 pub(crate) use value::is_thing_name;
 use value::shown;

@@ -28,6 +28,9 @@ _edgerepl() {
             edgerepl,help)
                 cmd="edgerepl__subcmd__help"
                 ;;
+            edgerepl,init)
+                cmd="edgerepl__subcmd__init"
+                ;;
             edgerepl,restore)
                 cmd="edgerepl__subcmd__restore"
                 ;;
@@ -55,6 +58,9 @@ _edgerepl() {
             edgerepl__subcmd__help,help)
                 cmd="edgerepl__subcmd__help__subcmd__help"
                 ;;
+            edgerepl__subcmd__help,init)
+                cmd="edgerepl__subcmd__help__subcmd__init"
+                ;;
             edgerepl__subcmd__help,restore)
                 cmd="edgerepl__subcmd__help__subcmd__restore"
                 ;;
@@ -77,7 +83,7 @@ _edgerepl() {
 
     case "${cmd}" in
         edgerepl)
-            opts="-h -V --config --runtime-directory --help --version run check status restore verify sync credential-process csr help"
+            opts="-h -V --config --runtime-directory --help --version run check init status restore verify sync credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -173,7 +179,7 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__help)
-            opts="run check status restore verify sync credential-process csr help"
+            opts="run check init status restore verify sync credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -229,6 +235,20 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__help__subcmd__init)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -305,6 +325,56 @@ _edgerepl() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__init)
+            opts="-h --certificate --private-key --endpoint --role-alias --region --bucket --database --config --runtime-directory --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --certificate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --private-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --endpoint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --role-alias)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --region)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bucket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --database)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -30,6 +30,7 @@ complete -c edgerepl -n "__fish_edgerepl_needs_command" -s h -l help -d 'Print h
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -s V -l version -d 'Print version'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "init" -d 'Writes a configuration: asks for what is missing, or takes it as options'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
@@ -45,6 +46,16 @@ complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l runtime-dire
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l online -d 'Also fetches credentials once'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l certificate -d 'Path of the device\'s certificate (PEM)' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l private-key -d 'The certificate\'s private key: a PKCS #11 URI, or a path' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l endpoint -d 'Endpoint of the AWS IoT credential provider' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l role-alias -d 'Role alias that the device assumes' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l region -d 'Region of the bucket' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l bucket -d 'Bucket for the replicas' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l database -d 'Path of the database' -r
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand status" -l json -d 'Prints JSON'
@@ -72,12 +83,13 @@ rsa2048\t'RSA with 2048 bits'"
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check status restore verify sync credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "init" -d 'Writes a configuration: asks for what is missing, or takes it as options'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

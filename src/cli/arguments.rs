@@ -79,6 +79,16 @@ Exit status:
         json: bool,
     },
 
+    /// Writes a configuration: asks for what is missing, or takes it as options
+    ///
+    /// Then checks it as `check --online` does, and prints the next command. It never overwrites a file: where the
+    /// main configuration file is there, it writes a layer beside it.
+    #[command(after_help = "\
+Exit status:
+  0  the configuration is written
+  1  it is not")]
+    Init(Answers),
+
     /// Shows the state of the running daemon: credentials, Litestream, replica
     #[command(after_help = "\
 Exit status:
@@ -168,6 +178,47 @@ Exit status:
   1   the request can't be made
   78  the configuration can't be read")]
     Csr(Request),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Answers {
+    /// Path of the device's certificate (PEM)
+    #[arg(long, value_name = "PATH")]
+    certificate: Option<String>,
+    /// The certificate's private key: a PKCS #11 URI, or a path
+    #[arg(long, value_name = "KEY")]
+    private_key: Option<String>,
+    /// Endpoint of the AWS IoT credential provider
+    #[arg(long, value_name = "HOST")]
+    endpoint: Option<String>,
+    /// Role alias that the device assumes
+    #[arg(long, value_name = "NAME")]
+    role_alias: Option<String>,
+    /// Region of the bucket
+    #[arg(long, value_name = "REGION")]
+    region: Option<String>,
+    /// Bucket for the replicas
+    #[arg(long, value_name = "NAME")]
+    bucket: Option<String>,
+    /// Path of the database
+    #[arg(long, value_name = "PATH")]
+    database: Option<String>,
+}
+
+impl Answers {
+    /// What was given for an option of this name.
+    pub(super) fn to(&self, option: &str) -> Option<String> {
+        match option {
+            "certificate" => self.certificate.clone(),
+            "private-key" => self.private_key.clone(),
+            "endpoint" => self.endpoint.clone(),
+            "role-alias" => self.role_alias.clone(),
+            "region" => self.region.clone(),
+            "bucket" => self.bucket.clone(),
+            "database" => self.database.clone(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

@@ -38,12 +38,26 @@ type Place = (String, usize, String);
 impl Layers {
     /// Reads `vendor/*.toml`, then `main`, then `main.d/*.toml`, each folder by file name.
     pub(super) fn read(vendor: &Path, main: &Path, schema: &[Known]) -> Result<Self, ConfigError> {
+        match main.metadata() {
+            Err(e) if e.kind() != ErrorKind::NotFound || fragments(vendor)?.is_empty() => {
+                Err(unreadable(main, &e))
+            }
+            _ => Self::read_or_none(vendor, main, schema),
+        }
+    }
+
+    /// The same where there may be no file at all yet.
+    pub(super) fn read_or_none(
+        vendor: &Path,
+        main: &Path,
+        schema: &[Known],
+    ) -> Result<Self, ConfigError> {
         let mut drop_ins = main.as_os_str().to_owned();
         drop_ins.push(".d");
         let mut files = fragments(vendor)?;
         match main.metadata() {
             Ok(_) => files.push(main.to_owned()),
-            Err(e) if e.kind() == ErrorKind::NotFound && !files.is_empty() => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(unreadable(main, &e)),
         }
         files.extend(fragments(Path::new(&drop_ins))?);

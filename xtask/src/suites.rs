@@ -62,6 +62,7 @@ const SUITES: &[Suite] = &[
     ),
     with_lab("output", &["--package=edgerepl-tests", "--test=output"]),
     with_lab("csr", &["--package=edgerepl-tests", "--test=csr"]),
+    with_lab("init", &["--package=edgerepl-tests", "--test=init"]),
     with_lab("notify", &["--package=edgerepl-tests", "--test=notify"]),
     with_lab(
         "slow-disk",
