@@ -1,8 +1,7 @@
 //! Litestream's configuration where edgerepl writes it: `[replication] bucket`.
 //!
-//! Owns its text: the socket, the databases, and the intervals, which follow from how much may be lost.
-//! edgerepl's own syncs are the uploads: what Litestream does by itself is a net below them, and the rest is
-//! chosen for few requests. Holds no credentials. Never reads such a file: `config_file` does.
+//! Owns its text: the socket, the databases, and the intervals. edgerepl's own syncs are the uploads, at the
+//! RPO's pace: what Litestream does by itself is a net below them, and the rest is chosen for few requests. Holds no credentials. Never reads such a file: `config_file` does.
 
 use std::fs;
 use std::io;
@@ -17,10 +16,9 @@ use crate::config::{Replica, RuntimeDirectory, Settings, THING_NAME};
 use crate::credentials::delivery;
 use crate::system::file;
 
-/// Litestream's own rounds, in which it reads the WAL and uploads what nobody has asked for: long after
-/// edgerepl's sync, and often enough that a WAL does not grow for a day.
-const LEAST_ROUND: Duration = Duration::from_secs(10 * 60);
-const LONGEST_ROUND: Duration = Duration::from_secs(3600);
+/// Litestream's own rounds, in which it reads the WAL and uploads what nobody has asked for: after edgerepl's
+/// syncs, and often enough that no WAL grows for hours, however much may be lost.
+const ROUND: &str = "10m";
 
 /// A snapshot is the whole database: one a day, or as often as the retention asks for.
 const SNAPSHOT_PACE: Duration = Duration::from_secs(86_400);
@@ -48,12 +46,10 @@ pub(crate) fn text(settings: &Settings) -> Option<String> {
         seconds(replica.retention.min(SNAPSHOT_PACE)),
         seconds(replica.retention),
     );
-    let round = settings.rpo.saturating_mul(2);
     for database in settings.databases.iter() {
         text += &format!(
-            "  - path: {}\n    monitor-interval: {}\n    replica:\n",
+            "  - path: {}\n    monitor-interval: {ROUND}\n    replica:\n",
             quoted(&database.path.to_string_lossy()),
-            seconds(round.clamp(LEAST_ROUND, LONGEST_ROUND)),
         );
         text += &place(replica, &settings.region, &database.path);
     }

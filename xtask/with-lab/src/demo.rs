@@ -4,7 +4,7 @@
 //! the other is restarted with them (restart). Real Litestream replicates two real SQLite databases, ten
 //! rows a second each, to an S3 server that refuses each session from the second it ends, through six
 //! rotations, with the private key in a PKCS#11 token. One of the two an application writes that knows
-//! nothing of edgerepl, and that edgerepl's configuration does not name. Then each replica is restored,
+//! nothing of edgerepl. One file configures all, with a second as the RPO. Then each replica is restored,
 //! every row is compared, and a table tells what each way has cost.
 
 use std::thread;
@@ -26,6 +26,8 @@ const GLANCE: Duration = Duration::from_millis(200);
 
 /// How long things take.
 pub(crate) struct Pace {
+    /// A row of edgerepl's comes so often.
+    heartbeat: &'static str,
     lifetime: Duration,
     rotations: u64,
     /// It goes on at least so long,
@@ -37,14 +39,16 @@ pub(crate) struct Pace {
 impl Pace {
     /// Six rotations in a minute and a half.
     pub(crate) const SHORT: Self = Self {
+        heartbeat: "100ms",
         lifetime: Duration::from_secs(20),
         rotations: 6,
         least: Duration::ZERO,
         most: Duration::from_secs(115),
     };
 
-    /// As on a device: AWS's shortest session, renewed 5 min ahead, for 65 min.
+    /// As on a device: a row each 5 s, AWS's shortest session, renewed 5 min ahead, for 65 min.
     pub(crate) const REAL: Self = Self {
+        heartbeat: "5s",
         lifetime: Duration::from_secs(900),
         rotations: 6,
         least: Duration::from_secs(65 * 60),
@@ -66,18 +70,18 @@ pub(crate) fn demo(pace: &Pace) -> Outcome {
     println!("Two devices: a P-256 key each, made in a SoftHSM token, which it never leaves.");
     println!(
         "Credentials live for {} s. edgerepl runs Litestream {}, which replicates two\n\
-         databases of each, with ten rows a second in each: {}, which edgerepl writes\n\
-         to, and {}, written by an application that knows nothing of edgerepl and\n\
-         named by litestream.yml alone.\n",
+         databases of each by one file: {}, to which edgerepl writes a row each {}, and\n\
+         {}, to which an application that knows nothing of edgerepl writes ten rows a second.\n",
         pace.lifetime.as_secs(),
         setup::LITESTREAM,
         DATABASES[0],
+        pace.heartbeat,
         DATABASES[1],
     );
     let mut screen = Screen::new();
     let mut ways = [
-        Way::start("refresh", &lab, &program)?,
-        Way::start("restart", &lab, &program)?,
+        Way::start("refresh", &lab, &program, pace.heartbeat)?,
+        Way::start("restart", &lab, &program, pace.heartbeat)?,
     ];
     watch(&mut ways, pace, &mut screen)?;
     screen.say("SIGTERM to edgerepl, which lets Litestream sync once more; then each");

@@ -4,7 +4,6 @@
 //! own prefix. It asks Litestream for nothing, and so changes nothing of what it measures.
 
 use std::error::Error;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,9 +12,6 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::application::{self, Application};
-
-/// Ten rows a second: in any longer time without an upload there was something to upload.
-const HEARTBEAT: &str = "\"100ms\"";
 
 pub(super) struct Way<'a> {
     mode: &'static str,
@@ -47,7 +43,7 @@ pub(super) struct Figures {
     pub(super) comparisons: [Comparison; DATABASES.len()],
 }
 
-/// What Litestream replicates of a device. edgerepl's configuration names the first one alone.
+/// What Litestream replicates of a device: edgerepl's configuration names both, and needs no other file.
 pub(super) const DATABASES: [&str; 2] = ["app.db", application::DATABASE];
 
 impl<'a> Way<'a> {
@@ -56,17 +52,19 @@ impl<'a> Way<'a> {
         mode: &'static str,
         lab: &'a Lab,
         program: &Path,
+        heartbeat: &str,
     ) -> Result<Self, Box<dyn Error>> {
         let device = lab.provision_token(KeyKind::EcdsaP256, &format!("demo-{mode}"))?;
         let mut site = Site::new(lab, device, program)?;
         site.set("replication", "rotation", format!("{mode:?}"));
-        site.set("heartbeat", "interval", HEARTBEAT);
-        let paths = DATABASES.map(|name| site.root().join(name));
-        let litestream = lab.litestream_config_text(
-            &paths.each_ref().map(|path| path.as_path()),
-            &site.runtime_file("litestream.sock"),
-        );
-        fs::write(site.root().join("litestream.yml"), litestream)?;
+        site.set("replication", "rpo", "\"1s\"");
+        site.set("heartbeat", "interval", format!("{heartbeat:?}"));
+        site.use_one_file(lab)?;
+        let tables = DATABASES.map(|name| {
+            let path = site.root().join(name);
+            format!("[[database]]\npath = {path:?}\n")
+        });
+        site.add_layer("databases.toml", &tables.concat())?;
         Ok(Self {
             mode,
             lab,
