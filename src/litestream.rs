@@ -10,6 +10,7 @@ pub mod chain;
 pub mod command;
 pub mod config_file;
 pub mod control;
+pub(crate) mod cost;
 pub mod leash;
 pub(crate) mod lineage;
 pub mod moment;

@@ -39,6 +39,7 @@ fn all_pass_on_a_sound_device_and_nothing_is_changed() -> Outcome {
             "litestream_config",
             "sqlite",
             "restorable",
+            "cost",
             "database",
         ];
         wanted.extend((thing == "token").then_some("token"));

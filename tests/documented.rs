@@ -195,8 +195,8 @@ impl Run {
         let device = lab.provision_pem(KeyKind::EcdsaP256, THING)?;
         let mut site = site(&lab, &device)?;
         site.set("replication", "rotation", "\"auto\"");
+        site.set("replication", "rpo", "\"1m\"");
         site.set("heartbeat", "interval", "\"5s\"");
-        site.set("proof", "restorable", "\"10s\"");
         let paths = paths(&lab, &site)?;
         let root = site.root().to_owned();
         let here = CONFIGURED.replace("/data/app", &root.display().to_string());
@@ -225,6 +225,7 @@ impl Run {
     /// All is well. Answers with a moment of then.
     fn watches(&mut self) -> Outcome<(Daemon, String)> {
         self.prints("check", &["check"])?;
+        self.site.set("proof", "restorable", "\"10s\"");
         let mut daemon = self.site.start()?;
         is_idle(&mut daemon)?;
         self.prints("status", &["status"])?;

@@ -4,6 +4,7 @@
 //! it creates no database, renews and restarts nothing. Loads the PKCS#11 module into its own
 //! process, and gives up on a module that hangs.
 
+mod cost;
 pub(crate) mod database;
 mod restorable;
 mod secure_element;
@@ -122,6 +123,7 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     ];
     checks.push(restorable::planned(settings, version));
     let known = configuration.as_ref().ok();
+    checks.extend(known.and_then(|known| cost::predicted(settings, version, known, found.clone())));
     checks.extend(database::checks(settings, runtime, known, found.clone()));
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));

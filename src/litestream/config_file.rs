@@ -7,6 +7,7 @@
 mod alone;
 mod document;
 mod expansion;
+mod intervals;
 mod named;
 mod pattern;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::time::Duration;
 use super::command::{self, Replicate};
 use document::Node;
 use expansion::{Expanded, is_unknown};
+use intervals::go_duration;
 
 pub use expansion::Variables;
 pub(crate) use named::Identity;
@@ -244,7 +246,7 @@ impl Configuration {
         findings.extend(self.restore(around));
         match around.version {
             Some(version) if version < command::REFRESHES => {
-                findings.extend(self.intervals(version));
+                findings.extend(self.counted_from_start(version));
             }
             _ => {
                 findings.extend(self.socket(around));
@@ -410,7 +412,7 @@ impl Configuration {
     }
 
     /// What 0.3 counts from its start: a rotation starts it. 0.5 goes by what is on the replica.
-    fn intervals(&self, version: (u32, u32, u32)) -> Vec<Finding> {
+    fn counted_from_start(&self, version: (u32, u32, u32)) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (place, replica) in replicas(&self.root) {
             let too_long = |key: &str, default: Option<&str>| {
@@ -528,25 +530,4 @@ fn notice(cause: impl Into<String>, next: impl Into<String>) -> Finding {
         is_fault: false,
         ..fault(cause, next)
     }
-}
-
-/// A duration as Go writes it, without fractions: `90s`, `1h30m`, `24h0m0s`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut seconds = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let (factor, length) = match unit {
-            _ if unit.starts_with("ms") => (0, 2),
-            _ if unit.starts_with('h') => (3600, 1),
-            _ if unit.starts_with('m') => (60, 1),
-            _ if unit.starts_with('s') => (1, 1),
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.checked_mul(factor)?)?;
-        rest = &unit[length..];
-    }
-    (!text.is_empty()).then(|| Duration::from_secs(seconds))
 }

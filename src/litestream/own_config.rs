@@ -12,44 +12,70 @@ use nix::unistd::mkdtemp;
 use serde_json::Value;
 
 use super::command;
+use super::cost::Intervals;
 use crate::config::{Replica, RuntimeDirectory, Settings, THING_NAME};
 use crate::credentials::delivery;
 use crate::system::file;
 
 /// Litestream's own rounds, in which it reads the WAL and uploads what nobody has asked for: after edgerepl's
 /// syncs, and often enough that no WAL grows for hours, however much may be lost.
-const ROUND: &str = "10m";
+const ROUND: Duration = Duration::from_secs(10 * 60);
+
+/// A checkpoint for its time alone commits something, which is one more upload: a WAL of 1,000 pages brings
+/// one sooner.
+const CHECKPOINT: Duration = Duration::from_secs(3600);
 
 /// A snapshot is the whole database: one a day, or as often as the retention asks for.
 const SNAPSHOT_PACE: Duration = Duration::from_secs(86_400);
 
-/// What no setting changes. A stop waits 10 s at most for a last sync, as the hand-over does. Each level
-/// costs requests at its interval where there is something new, and each check of the level 0 a LIST.
-const FIXED: &str = "\
-shutdown-sync-timeout: 10s
-l0-retention: 10m
-l0-retention-check-interval: 10m
-levels:
-  - interval: 10m
-  - interval: 1h
-  - interval: 12h
-";
+/// So many uploads are compacted at once, and their objects go. Each time costs requests, and a restore reads
+/// all that is not compacted yet.
+const COMPACTED: u32 = 60;
+const LEAST_COMPACTION: Duration = Duration::from_secs(10 * 60);
+const LONGEST_COMPACTION: Duration = Duration::from_secs(3600);
+
+/// What is compacted of that is compacted again.
+const HIGHER_LEVELS: [Duration; 2] = [Duration::from_secs(6 * 3600), SNAPSHOT_PACE];
+
+/// The intervals for what may be lost.
+pub(crate) fn intervals(rpo: Duration) -> Intervals {
+    let compaction = rpo.saturating_mul(COMPACTED);
+    let compaction = compaction.clamp(LEAST_COMPACTION, LONGEST_COMPACTION);
+    Intervals {
+        monitor: ROUND,
+        checkpoint: CHECKPOINT,
+        check: compaction,
+        levels: [&[compaction], &HIGHER_LEVELS[..]].concat(),
+        snapshot: SNAPSHOT_PACE,
+    }
+}
 
 /// The text; `None` where the user has a configuration of his own.
 pub(crate) fn text(settings: &Settings) -> Option<String> {
     let replica = settings.replication.replica.as_ref()?;
+    let intervals = intervals(settings.rpo);
+    let levels: String = intervals
+        .levels
+        .iter()
+        .map(|interval| format!("  - interval: {}\n", seconds(*interval)))
+        .collect();
     let mut text = format!(
         "# Written by edgerepl from its own configuration: change that.\n\
-         socket:\n  enabled: true\n  path: {}\n  permissions: 0600\n{FIXED}\
+         socket:\n  enabled: true\n  path: {}\n  permissions: 0600\n\
+         shutdown-sync-timeout: 10s\n\
+         l0-retention: 10m\nl0-retention-check-interval: {}\nlevels:\n{levels}\
          snapshot:\n  interval: {}\n  retention: {}\ndbs:\n",
         quoted(&settings.replication.control_socket.to_string_lossy()),
+        seconds(intervals.check),
         seconds(replica.retention.min(SNAPSHOT_PACE)),
         seconds(replica.retention),
     );
     for database in settings.databases.iter() {
         text += &format!(
-            "  - path: {}\n    monitor-interval: {ROUND}\n    replica:\n",
+            "  - path: {}\n    monitor-interval: {}\n    checkpoint-interval: {}\n    replica:\n",
             quoted(&database.path.to_string_lossy()),
+            seconds(intervals.monitor),
+            seconds(intervals.checkpoint),
         );
         text += &place(replica, &settings.region, &database.path);
     }

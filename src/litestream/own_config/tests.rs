@@ -72,6 +72,8 @@ fn it_is_written_once_and_read_as_it_is_meant() {
         let place = read.place(Path::new(database));
         assert_eq!(place, Some(format!("s3://my-fleet/thing-1/{name}")));
     }
+    let told = read.intervals(Path::new(TWO[1]));
+    assert_eq!(told, intervals(settings.rpo));
     let databases: Vec<&Path> = TWO.iter().map(Path::new).collect();
     let findings = read.lint(Surroundings {
         databases: &databases,
