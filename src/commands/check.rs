@@ -151,6 +151,8 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
 struct Check {
     name: String,
     outcome: Outcome,
+    /// What programs may want to know beside the sentence; null where there is nothing.
+    figures: Value,
 }
 
 enum Outcome {
@@ -170,8 +172,11 @@ enum Outcome {
 
 impl Check {
     fn new(name: impl Into<String>, outcome: Outcome) -> Self {
-        let name = name.into();
-        Self { name, outcome }
+        Self {
+            name: name.into(),
+            outcome,
+            figures: Value::Null,
+        }
     }
 
     fn passes(&self) -> bool {
@@ -593,7 +598,7 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
     let mut text = String::new();
     let longest = checks.iter().map(|check| check.name.chars().count()).max();
     let width = longest.unwrap_or_default();
-    for Check { name, outcome } in checks {
+    for Check { name, outcome, .. } in checks {
         let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", Paint::Green, text, None),
             Outcome::Warn { cause, next } => ("warn", Paint::Yellow, cause, Some(next)),
@@ -616,7 +621,12 @@ fn to_json(check: &Check) -> Value {
         Outcome::Fail { cause, next } => ("fail", cause, Some(next)),
         Outcome::Skip(text) => ("skip", text, None),
     };
-    json!({"name": check.name, "outcome": word, "detail": text, "next_step": next})
+    let mut document =
+        json!({"name": check.name, "outcome": word, "detail": text, "next_step": next});
+    if !check.figures.is_null() {
+        document["figures"] = check.figures.clone();
+    }
+    document
 }
 
 #[cfg(test)]

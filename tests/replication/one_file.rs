@@ -10,6 +10,7 @@ use std::{
 
 use edgerepl_lab::{Lab, S3Fault, Site};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::support::{
     LIMIT, Result, SHORT, all_at_once, assert_nothing_lost, configure_databases, create,
@@ -32,6 +33,14 @@ fn whole_life(rotation: &str) -> Result {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
     assert!(lent(&site)?.is_empty(), "the check left its file behind");
+    let report: Value = serde_json::from_str(&text)?;
+    let mut checks = report["checks"].as_array().into_iter().flatten();
+    let cost = checks.find(|check| check["name"] == "cost");
+    assert_eq!(
+        cost.map(|cost| &cost["outcome"]),
+        Some(&"pass".into()),
+        "{text}"
+    );
 
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;

@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use super::{Check, Outcome, warn};
 use crate::agent::Rpo;
 use crate::commands::databases::Subjects;
@@ -62,7 +64,20 @@ pub(super) fn predicted(
         ),
         false => Outcome::Pass(told),
     };
-    Some(Check::new(NAME, outcome))
+    let figures = json!({"requests_a_month": {"idle": figures(idle), "busy": figures(busy)}});
+    Some(Check {
+        figures,
+        ..Check::new(NAME, outcome)
+    })
+}
+
+fn figures(requests: Requests) -> Value {
+    json!({
+        "put": requests.put.round(),
+        "list": requests.list.round(),
+        "get": requests.get.round(),
+        "us_dollars": requests.dollars(),
+    })
 }
 
 /// `0.24 US dollars for 48,000 requests (PUT 45,000, LIST 3,000, GET 200)`.

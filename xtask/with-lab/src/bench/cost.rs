@@ -6,19 +6,25 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use edgerepl_lab::{KeyKind, Lab, LabOptions, S3Fault, S3Request, Site};
+use edgerepl_tools as tools;
 use rusqlite::Connection;
+use serde_json::Value;
 use xtask::Outcome;
+
+mod picture;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: levels are compacted in it, and
+/// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: the hour at which levels are compacted is in it, and
 /// L0 files go.
-const COUNTED: u64 = 1800;
+const COUNTED: u64 = 3600;
 
 /// The first minutes are a start's.
 const SETTLES: Duration = Duration::from_secs(120);
@@ -119,7 +125,11 @@ pub(super) fn cost(program: &Path) -> Outcome {
     });
     let bills = bills.into_iter().collect::<Result<Vec<_>>>();
     let bills = bills.map_err(|e| e.to_string())?;
-    print(&bills);
+    let table = table(&bills);
+    println!("\n{table}");
+    if env::var_os("EDGEREPL_WRITE").is_some() {
+        write(&table, &bills)?;
+    }
     Ok(bills.iter().all(|bill| bill.lost <= bill.young))
 }
 
@@ -128,6 +138,8 @@ struct Bill {
     case: Case,
     minutes: f64,
     requests: BTreeMap<&'static str, u64>,
+    /// What `check` told before: PUT and LIST in a minute.
+    predicted: f64,
     bytes: u64,
     /// Rows that were not on the replica when the device was killed, and those that were younger than its RPO.
     lost: i64,
@@ -137,6 +149,7 @@ struct Bill {
 impl Bill {
     fn of(case: Case, program: &Path, counted: Duration) -> Result<Self> {
         let (lab, site) = device(&case, program)?;
+        let predicted = predicted(&case, &site)?;
         let database = site.connect()?;
         database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
         let mut daemon = site.start()?;
@@ -163,6 +176,7 @@ impl Bill {
             case,
             minutes,
             requests: by_operation,
+            predicted,
             bytes: requests.iter().map(|request| request.bytes).sum(),
             lost: comparison.live - comparison.restored,
             // The heartbeat's row may be one of them.
@@ -194,6 +208,22 @@ const TIER_1_OPERATIONS: [&str; 6] = [
     "CopyObject",
     "ListObjectsV2",
 ];
+
+/// PUT and LIST in a minute, as `edgerepl check` tells them.
+fn predicted(case: &Case, site: &Site) -> Result<f64> {
+    let checked = site.run(&["check", "--json"])?;
+    let document: Value = serde_json::from_slice(&checked.stdout)?;
+    let mut checks = document["checks"].as_array().into_iter().flatten();
+    let cost = checks.find(|check| check["name"] == "cost");
+    let cost = cost.ok_or("check says nothing of the cost")?;
+    let load = match case.row_each {
+        Some(_) => "busy",
+        None => "idle",
+    };
+    let requests = &cost["figures"]["requests_a_month"][load];
+    let class = |class: &str| requests[class].as_f64().ok_or("a class is missing");
+    Ok((class("put")? + class("list")?) / MINUTES)
+}
 
 fn device(case: &Case, program: &Path) -> Result<(Lab, Site)> {
     let lab = Lab::start(LabOptions {
@@ -229,30 +259,50 @@ fn write_for(span: Duration, case: &Case, database: &Connection) -> Result<Vec<I
     Ok(written)
 }
 
-fn print(bills: &[Bill]) {
-    println!(
-        "\n{:<46}{:>8}{:>8}{:>8}{:>8}{:>11}{:>9}{:>9}{:>12}",
-        "a minute", "PUT", "LIST", "GET", "DELETE", "KiB", "USD/mo", "ratio", "lost/young"
-    );
+/// Puts both into the documentation.
+fn write(table: &str, bills: &[Bill]) -> std::io::Result<()> {
+    let docs = tools::root().join("docs");
+    let page = docs.join("cost.md");
+    let text = fs::read_to_string(&page)?;
+    let (before, rest) = text.split_once(BEGINS).unwrap_or((&text, ""));
+    let (_, after) = rest.split_once(ENDS).unwrap_or(("", rest));
+    fs::write(page, format!("{before}{BEGINS}{table}{ENDS}{after}"))?;
+    let bars: Vec<_> = bills
+        .iter()
+        .map(|bill| (bill.case.name, bill.dollars()))
+        .collect();
+    fs::write(docs.join("cost.svg"), picture::of(&bars))
+}
+
+/// Where the table is in docs/cost.md.
+const BEGINS: &str = "<!-- table: counted -->\n\n";
+const ENDS: &str = "\n<!-- end -->\n";
+
+/// As docs/cost.md has it.
+fn table(bills: &[Bill]) -> String {
+    let mut text = "| a minute | PUT | LIST | GET | told by `check` | KiB | US dollars a month | times fewer | \
+                    lost / younger |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
     for bill in bills {
         let base = bills.iter().find(|other| {
             !other.case.one_file && other.case.row_each.is_some() == bill.case.row_each.is_some()
         });
         let ratio = base.map_or(1.0, |base| base.tier_1() / bill.tier_1());
-        println!(
-            "{:<46}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>11.1}{:>9.2}{:>9.1}{:>12}",
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} | {:.2} | {:.2} | {:.2}, {:+.0} % | {:.1} | {:.2} | {:.1} | {} / {} |",
             bill.case.name,
             bill.tier_1() - bill.count(&["ListObjectsV2"]),
             bill.count(&["ListObjectsV2"]),
             bill.count(&["GetObject", "HeadObject"]),
-            bill.count(&["DeleteObject", "DeleteObjects"]),
+            bill.predicted,
+            (bill.predicted / bill.tier_1() - 1.0) * 100.0,
             bill.bytes as f64 / 1024.0 / bill.minutes,
             bill.dollars(),
             ratio,
-            format!("{}/{}", bill.lost, bill.young),
+            bill.lost,
+            bill.young,
         );
     }
-    for bill in bills {
-        println!("  {}: {:?}", bill.case.name, bill.requests);
-    }
+    text
 }
