@@ -1,7 +1,15 @@
 //! A TCP port that a test can close and open again, always with the same number. It owns accepting;
 //! what is said on a connection is its server's business.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, thread, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -60,10 +68,10 @@ impl Port {
             (State::Closed(socket), true) => self.listen(socket)?,
             (State::Open(accepting), false) => {
                 stop(&accepting);
-                State::Closed(bound(self.address)?)
+                State::Closed(bound_again(self.address)?)
             }
-            (State::Moving, true) => self.listen(bound(self.address)?)?,
-            (State::Moving, false) => State::Closed(bound(self.address)?),
+            (State::Moving, true) => self.listen(bound_again(self.address)?)?,
+            (State::Moving, false) => State::Closed(bound_again(self.address)?),
             (unchanged, _) => unchanged,
         };
         Ok(())
@@ -88,6 +96,22 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.bind(address)?;
     Ok(socket)
 }
+
+/// The same number: in the moment between the two a client of somebody else's may have it as its own.
+fn bound_again(address: SocketAddr) -> io::Result<TcpSocket> {
+    let begun = Instant::now();
+    loop {
+        match bound(address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// Connections on this machine last no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn accept(listener: TcpListener, serve: Serve) {
     // Dropped with this task, and all connections with it.
