@@ -379,9 +379,12 @@ impl Replica {
         }
         let finding = result.map(|answer| self.ledger.judge(answer, asker.rows, now));
         let wanted = self.ledger.has_unproved_row();
+        // Counted from the request: what was committed while the answer was on its way is not in it.
+        let next = self.ledger.covered().unwrap_or(now) + asker.pace;
         match &mut self.stage {
             Stage::CatchingUp(catch_up) => {
-                let verdict = catch_up.answered(finding, asker, wanted, socket, jitter, now);
+                let verdict =
+                    catch_up.answered(finding, asker, (next, wanted), socket, jitter, now);
                 // It can't be known whether it holds the WAL; the guard must end sometime.
                 self.holds_wal |= matches!(verdict, Some(Verdict::Unmeasured));
                 // It was asked for before that was wanted.

@@ -157,13 +157,13 @@ impl CatchUp {
         }
     }
 
-    /// Litestream answered a sync; `wanted`: there is a newer row that the answer does not cover. `None`: no
-    /// news.
+    /// Litestream answered a sync; `next`: where that is a proof, when the next one is asked for, and whether
+    /// there is a newer row that this one does not cover. `None`: no news.
     pub(super) fn answered(
         &mut self,
         result: Result<Finding, SyncFailure>,
         asker: Asker,
-        wanted: bool,
+        next: (BootTime, bool),
         socket: &mut Socket,
         jitter: &mut Jitter,
         now: BootTime,
@@ -188,10 +188,8 @@ impl CatchUp {
         let failed = failures + 1;
         Some(match result {
             Ok(Finding::Proved) => {
-                *self = Self::Done {
-                    from: now + asker.pace,
-                    wanted,
-                };
+                let (from, wanted) = next;
+                *self = Self::Done { from, wanted };
                 Verdict::CaughtUp
             }
             // A new row, and then a sync of it.
