@@ -294,8 +294,9 @@ impl Replicator {
     /// uploaded: a Litestream here would make its replica a mixture.
     fn belongs_to_others(&self, turn: &Turn<'_>) -> bool {
         let is_others = |w: &Watched| w.is_away() || w.restorable.is_shared();
-        let mut there = turn.databases.iter().filter(|w| !w.is_away());
-        self.process.starts == 0 && there.next().is_some() && turn.databases.iter().all(is_others)
+        // One that is not there may come once Litestream runs.
+        let is_any = turn.databases.iter().any(|w| w.restorable.is_shared());
+        self.process.starts == 0 && is_any && turn.databases.iter().all(is_others)
     }
 
     /// Looks again at the buckets that are ahead, where that is due.
