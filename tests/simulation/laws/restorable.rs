@@ -333,8 +333,9 @@ impl Law for StartsAlone {
                 self.is_taken = false;
             }
             Step::Action(Action::Start(_)) => {
-                let is_barred = self.applies(past);
-                self.is_started = true;
+                // Beside databases of its own it was started, and goes on where those are taken away.
+                let is_first = !std::mem::replace(&mut self.is_started, true);
+                let is_barred = is_first && self.applies(past);
                 return Verdict::of(!is_barred, || "one is".to_owned());
             }
             _ => {}
