@@ -616,9 +616,9 @@ impl Agent {
     fn looks_for_commits(&self) -> impl Iterator<Item = Database> {
         let interval = self.policy.heartbeat;
         let in_time = interval.is_some_and(|interval| interval <= self.policy.rpo.pace());
-        let rowless = self.databases.iter();
-        let rowless = rowless.filter(move |w| !(in_time && self.shows_rows(w)));
-        let looked = rowless.filter(|w| w.follows() || w.replica.ledger.proof().is_none());
+        let silent = move |w: &&Watched| !(in_time && self.shows_rows(w));
+        let silent = self.databases.iter().filter(silent);
+        let looked = silent.filter(|w| w.follows() || w.replica.ledger.proof().is_none());
         looked.map(|watched| watched.id())
     }
 

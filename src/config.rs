@@ -21,6 +21,7 @@ mod runtime_directory;
 mod tests;
 mod value;
 
+pub(crate) use layers::layers_beside;
 use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
 pub use private_key::PrivateKey;

@@ -227,10 +227,10 @@ impl Watched {
 
     /// When a new snapshot is to be made, because the chain is broken or the bytes differ.
     pub(super) fn mends_at(&self) -> BootTime {
-        let may_mend = |seen: BootTime| self.restorable.may_mend_bytes(seen);
-        let bytes = match self.verification.seen_at() {
-            Some(seen) if may_mend(seen) => self.verification.mends_at(),
-            _ => BootTime::NEVER,
+        let seen = self.verification.seen_at();
+        let bytes = match seen.is_some_and(|seen| self.restorable.may_mend_bytes(seen)) {
+            true => self.verification.mends_at(),
+            false => BootTime::NEVER,
         };
         self.restorable.mends_at().min(bytes)
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{check, output};
-use crate::config::{Required, RuntimeDirectory, Settings};
+use crate::config::{Required, RuntimeDirectory, Settings, layers_beside};
 use crate::system::file;
 
 /// The layer beside a main file that is there, as a package installs it.
@@ -57,11 +57,7 @@ fn written(config: &Path, given: Given<'_>) -> Result<PathBuf, String> {
     }
     let path = match config.exists() {
         false => config.to_owned(),
-        true => {
-            let mut folder = config.as_os_str().to_owned();
-            folder.push(".d");
-            Path::new(&folder).join(LAYER)
-        }
+        true => layers_beside(config).join(LAYER),
     };
     if path.exists() {
         let name = path.display();

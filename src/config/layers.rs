@@ -52,15 +52,13 @@ impl Layers {
         main: &Path,
         schema: &[Known],
     ) -> Result<Self, ConfigError> {
-        let mut drop_ins = main.as_os_str().to_owned();
-        drop_ins.push(".d");
         let mut files = fragments(vendor)?;
         match main.metadata() {
             Ok(_) => files.push(main.to_owned()),
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(unreadable(main, &e)),
         }
-        files.extend(fragments(Path::new(&drop_ins))?);
+        files.extend(fragments(&layers_beside(main))?);
         let mut layers = Self {
             main: main.to_owned(),
             values: BTreeMap::new(),
@@ -299,6 +297,13 @@ impl<'a> Section<'a> {
     fn place(&self, key: &str) -> Place {
         (self.name.to_owned(), self.number, key.to_owned())
     }
+}
+
+/// The folder of the device's own layers, beside the main file.
+pub(crate) fn layers_beside(main: &Path) -> PathBuf {
+    let mut folder = main.as_os_str().to_owned();
+    folder.push(".d");
+    folder.into()
 }
 
 /// The `*.toml` files of a folder in the order of their names; none if the folder is missing.

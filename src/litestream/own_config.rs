@@ -1,7 +1,8 @@
 //! Litestream's configuration where edgerepl writes it: `[replication] bucket`.
 //!
 //! Owns its text: the socket, the databases, and the intervals. edgerepl's own syncs are the uploads, at the
-//! RPO's pace: what Litestream does by itself is a net below them, and the rest is chosen for few requests. Holds no credentials. Never reads such a file: `config_file` does.
+//! RPO's pace: what Litestream does by itself is a net below them, and the rest is chosen for few requests.
+//! Holds no credentials. Never reads such a file: `config_file` does.
 
 use std::fs;
 use std::io;
@@ -67,7 +68,7 @@ pub(crate) fn text(settings: &Settings) -> Option<String> {
          snapshot:\n  interval: {}\n  retention: {}\ndbs:\n",
         quoted(&settings.replication.control_socket.to_string_lossy()),
         seconds(intervals.check),
-        seconds(replica.retention.min(SNAPSHOT_PACE)),
+        seconds(intervals.snapshot.min(replica.retention)),
         seconds(replica.retention),
     );
     for database in settings.databases.iter() {

@@ -22,8 +22,8 @@ mod picture;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: the hour at which levels are compacted is in it, and
-/// L0 files go.
+/// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: an hour begins in it, at which
+/// levels are compacted and objects of the level 0 go.
 const COUNTED: u64 = 3600;
 
 /// The first minutes are a start's.
