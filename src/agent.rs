@@ -20,7 +20,7 @@ use log::Level;
 use crate::clock::{BootTime, WallTime};
 use crate::config::Rotation;
 use crate::credentials::FetchFailure;
-use crate::litestream::answer::{Answer, Survey, SyncFailure};
+use crate::litestream::answer::{Answer, Commit, Survey, SyncFailure};
 use crate::litestream::chain::{Listing, PlanFailure};
 
 mod activity;
@@ -57,6 +57,7 @@ pub use glance::{Glance, Lag, Proven};
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
+pub use replicator::Held;
 use replicator::{Paces, Replicator, Turn};
 pub use report::{
     DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State, VerifyReport,
@@ -95,6 +96,8 @@ pub struct Policy {
     pub renew_before: Duration,
     /// How much may be lost.
     pub rpo: Rpo,
+    /// The same while uploads wait; no less.
+    pub rpo_metered: Rpo,
     /// The time between two heartbeat rows; `None` writes none.
     pub heartbeat: Option<Duration>,
     /// Old rows are pruned.
@@ -172,8 +175,8 @@ pub enum Event {
     Row(Database, Result<i64, String>),
     /// A heartbeat row was due, or a commit looked for, and there is no database.
     DatabaseMissing(Database),
-    /// The mark of the last commit in the WAL, if it can be read: it stays the same until the next commit.
-    LastCommit(Database, Option<u64>),
+    /// The last commit in the WAL, if it can be read.
+    LastCommit(Database, Option<Commit>),
     /// Whether a replica of the missing database can be restored, or why that is unknown.
     Looked(Database, Result<bool, String>),
     /// The newest transaction in the bucket, if it is ahead of Litestream's files here, or why that is
@@ -193,6 +196,10 @@ pub enum Event {
     WalTooLarge(Database),
     /// An address or a link of this machine changed.
     NetworkChanged,
+    /// There is a way out of this machine again.
+    NetworkBack,
+    /// The line is metered, or is not any more.
+    Metered(bool),
     /// The wall clock was set.
     ClockStepped,
     /// Litestream's configuration was read, or could not be: what the next Litestream replicates.
@@ -205,6 +212,8 @@ pub enum Event {
     Inherited(Database, Duration),
     /// Somebody asked that everything is uploaded now.
     SyncWanted,
+    /// Somebody asked that uploads wait, or that they do not any more.
+    PauseWanted(bool),
     /// The daemon was asked to end.
     Terminate,
 }
@@ -289,7 +298,7 @@ pub enum Action {
     WriteRow(Database),
     /// Find the age of the row before this one; ends in [`Event::Inherited`], if there is one.
     AskRowBefore(Database, i64),
-    /// Read the mark of the last commit; ends in [`Event::LastCommit`] or [`Event::DatabaseMissing`].
+    /// Read the last commit; ends in [`Event::LastCommit`] or [`Event::DatabaseMissing`].
     LookForCommit(Database),
     /// Find out whether a replica of the missing database can be restored; ends in [`Event::Looked`].
     LookForReplica(Database),
@@ -329,6 +338,9 @@ pub enum Action {
 
 /// A database that is not there, or of which nothing is proved, is looked for so often at least.
 const SEARCH_PACE: Duration = Duration::from_secs(30);
+
+/// Where uploads come more seldom, it is looked so often how far a WAL has grown.
+const WAL_PACE: Duration = Duration::from_secs(60);
 
 /// The state machine.
 #[derive(Debug)]
@@ -404,7 +416,7 @@ impl Agent {
         let mut turn = Turn {
             databases: &mut self.databases,
             has_rows: interval.is_some(),
-            paces: Paces::of(&self.policy),
+            paces: Paces::of(&self.policy, &self.replicator.thrift),
             phase: self.phase,
             renewal: self.renewal.due(),
             jitter: &mut self.jitter,
@@ -475,13 +487,31 @@ impl Agent {
                 for watched in turn.databases.iter_mut() {
                     watched.reloaded(turn.has_rows, turn.now);
                 }
-                turn.paces = Paces::of(&policy);
+                turn.paces = Paces::of(&policy, &self.replicator.thrift);
                 self.replicator
                     .reloaded(&policy, named || are_others, &mut turn);
                 self.policy = policy;
                 self.renewal.hasten(now.boot);
             }
-            Event::NetworkChanged => self.renewal.network_changed(turn.jitter, turn.now),
+            Event::NetworkChanged => {
+                self.renewal.network_changed(turn.jitter, turn.now);
+                self.replicator.network_changed(&mut turn);
+            }
+            Event::NetworkBack => {
+                if self.replicator.network_is_back(&mut turn) {
+                    self.looked = None;
+                }
+            }
+            Event::Metered(is_metered) => {
+                if self.replicator.metered(is_metered, &self.policy, &mut turn) {
+                    self.looked = None;
+                }
+            }
+            Event::PauseWanted(is_wanted) => {
+                if self.replicator.pause(is_wanted, &self.policy, &mut turn) {
+                    self.looked = None;
+                }
+            }
             Event::ClockStepped => {
                 turn.out
                     .info(format!("the clock was set: it is {} now", now.wall));
@@ -524,9 +554,9 @@ impl Agent {
                     watched.is_missing(interval, now, out)
                 });
             }
-            Event::LastCommit(database, mark) => {
+            Event::LastCommit(database, commit) => {
                 let now = turn.now;
-                turn.of(database, |watched, out| watched.looked(mark, now, out));
+                turn.of(database, |watched, out| watched.looked(commit, now, out));
             }
             Event::Looked(database, result) => {
                 turn.tell(database, |watched, jitter, now, out| {
@@ -567,6 +597,21 @@ impl Agent {
         }
     }
 
+    /// Why uploads wait, if they do.
+    fn held(&self) -> Option<Held> {
+        self.replicator.thrift.held()
+    }
+
+    /// How much may be lost now.
+    fn rpo(&self) -> Rpo {
+        self.replicator.thrift.rpo(&self.policy)
+    }
+
+    /// How old something unproved may be on a healthy device.
+    fn bound(&self, now: BootTime) -> Duration {
+        self.replicator.thrift.bound(&self.policy, now)
+    }
+
     /// When the passing of time changes something: [`Event::Tick`] is due then.
     pub fn deadline(&self) -> BootTime {
         if self.exited {
@@ -603,19 +648,21 @@ impl Agent {
     /// there, is looked for sooner.
     fn look_due(&self) -> BootTime {
         let is_unknown = |w: &Watched| w.is_away() || w.replica.ledger.proof().is_none();
-        let pace = self.policy.rpo.pace();
         let pace = match self.databases.iter().any(is_unknown) {
-            true => pace.min(SEARCH_PACE),
-            false => pace,
+            true => SEARCH_PACE,
+            false => WAL_PACE,
         };
+        let pace = pace.min(self.rpo().pace());
         self.looked.map_or(BootTime::default(), |at| at + pace)
     }
 
     /// The databases that show only by their commits that they have something to replicate, because no row
-    /// comes in time, and which may not be there at all.
+    /// comes in time, and which may not be there at all. Where an upload may wait for longer, each one's WAL
+    /// grows meanwhile.
     fn looks_for_commits(&self) -> impl Iterator<Item = Database> {
         let interval = self.policy.heartbeat;
-        let in_time = interval.is_some_and(|interval| interval <= self.policy.rpo.pace());
+        let pace = self.rpo().pace();
+        let in_time = pace <= WAL_PACE && interval.is_some_and(|interval| interval <= pace);
         let silent = move |w: &&Watched| !(in_time && self.shows_rows(w));
         let silent = self.databases.iter().filter(silent);
         let looked = silent.filter(|w| w.follows() || w.replica.ledger.proof().is_none());
@@ -662,7 +709,7 @@ impl Agent {
         let goes_on = !self.stopping || self.replicator.is_leaving();
         for watched in self.databases.iter_mut() {
             let is_open = self.replicator.leaves_wal_open(&watched.replica);
-            let wanted = watched.watch.wal_guard && goes_on && is_open;
+            let wanted = watched.watch.wal_guard.is_some() && goes_on && is_open;
             watched.advance_guard(wanted, now, out);
         }
     }
@@ -705,7 +752,7 @@ impl Agent {
             self.replicator.advance(&mut Turn {
                 databases: &mut self.databases,
                 has_rows: self.policy.heartbeat.is_some(),
-                paces: Paces::of(&self.policy),
+                paces: Paces::of(&self.policy, &self.replicator.thrift),
                 phase: self.phase,
                 renewal: self.renewal.due(),
                 jitter: &mut self.jitter,

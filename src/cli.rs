@@ -16,7 +16,7 @@ use log::{Level, LevelFilter};
 use nix::sys::prctl::set_dumpable;
 
 use crate::commands::{
-    check, credential_process, csr, init, output, restore, status, sync, verify,
+    check, credential_process, csr, init, output, pause, restore, status, sync, verify,
 };
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
@@ -125,6 +125,8 @@ fn execute(arguments: Arguments) -> ExitCode {
             let limit = Duration::from_secs(u64::from(*timeout));
             Ok(sync::sync(&runtime, limit, *json))
         }
+        Command::Pause => Ok(pause::pause(config, &runtime)),
+        Command::Resume => Ok(pause::resume(&runtime)),
         Command::Init(answers) => Ok(init::init(config, &runtime, &|required| {
             answers.to(required.option)
         })),

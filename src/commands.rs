@@ -11,6 +11,7 @@ mod databases;
 pub(crate) mod init;
 pub(crate) mod output;
 mod patience;
+pub(crate) mod pause;
 pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod sync;

@@ -25,7 +25,7 @@ pub(crate) use layers::layers_beside;
 use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
 pub use private_key::PrivateKey;
-pub use replication::{Replica, Replication, Rotation, Supervisor, THING_NAME};
+pub use replication::{Metered, Replica, Replication, Rotation, Supervisor, THING_NAME};
 pub use required::Required;
 pub use runtime_directory::RuntimeDirectory;
 pub(crate) use value::is_thing_name;
@@ -61,6 +61,8 @@ const SCHEMA: &[Known] = &[
             "environment_file",
             "control_socket",
             "rpo",
+            "metered",
+            "rpo_metered",
             "bucket",
             "prefix",
             "endpoint",
@@ -143,6 +145,14 @@ const RPO: Bounds = Bounds {
     most: "1d",
 };
 
+/// Each upload that waits is lost with the device.
+const RPO_METERED: Bounds = Bounds {
+    section: "replication",
+    key: "rpo_metered",
+    least: "1s",
+    most: "1d",
+};
+
 /// Each snapshot is the whole database.
 const RETENTION: Bounds = Bounds {
     section: "replication",
@@ -152,9 +162,10 @@ const RETENTION: Bounds = Bounds {
 };
 
 /// The bounds of each duration and size.
-pub const BOUNDS: [Bounds; 8] = [
+pub const BOUNDS: [Bounds; 9] = [
     RENEW_BEFORE,
     RPO,
+    RPO_METERED,
     RETENTION,
     WAL_GUARD,
     INTERVAL,
@@ -178,6 +189,8 @@ pub struct Settings {
     pub replication: Replication,
     /// How much may be lost with the device: what was committed in this time.
     pub rpo: Duration,
+    /// The same while uploads wait; no less.
+    pub rpo_metered: Duration,
     /// The databases.
     pub databases: Databases,
     /// The heartbeat rows; `None` if the application writes enough itself.
@@ -205,6 +218,8 @@ impl Settings {
         let layers = Layers::read(vendor, main, SCHEMA)?;
         let replication = layers.section("replication");
         let rpo = replication.parsed_or(RPO.key, "1m", RPO.around(value::duration))?;
+        let rpo_metered =
+            replication.parsed_or(RPO_METERED.key, "1h", RPO_METERED.around(value::duration))?;
         let settings = Self {
             identity: Identity::read(&layers.section("identity"))?,
             provider: Provider::read(&layers.section("credentials"))?,
@@ -218,6 +233,7 @@ impl Settings {
             )?,
             replication: Replication::read(&replication, runtime)?,
             rpo,
+            rpo_metered: rpo_metered.max(rpo),
             databases: Databases::read(&layers)?,
             heartbeat: Heartbeat::read(&layers.section("heartbeat"), rpo)?,
             restorable: layers.section("proof").parsed_or(

@@ -6,4 +6,4 @@
 pub(crate) mod credentials;
 pub(crate) mod socket;
 pub(crate) mod status;
-pub(crate) mod sync;
+pub(crate) mod wish;

@@ -31,8 +31,9 @@ use crate::credentials::delivery;
 use crate::credentials::wire::FetchRequest;
 use crate::credentials::{FailureClass, FetchFailure, Grant};
 use crate::ipc::credentials::{self, CredentialServer};
+use crate::ipc::socket::Door;
 use crate::ipc::status::{self, Outside, StatusServer};
-use crate::ipc::sync::SyncServer;
+use crate::ipc::wish::{Wish, WishServer};
 use crate::litestream::control::Question;
 use crate::store;
 use crate::store::version::SqliteVersion;
@@ -50,6 +51,7 @@ mod context;
 pub(crate) mod disk;
 mod fetch;
 mod leftovers;
+mod line;
 mod litestream;
 mod memory;
 mod metrics;
@@ -63,6 +65,7 @@ use chore::Look;
 use context::Context;
 use fetch::FetchChild;
 use leftovers::Leftovers;
+use line::Line;
 use litestream::Litestream;
 use memory::Memory;
 use notify::Notifier;
@@ -88,6 +91,7 @@ pub(crate) fn run(
     }
     let mut reactor = Reactor::new(config, settings, runtime)?;
     reactor.understand();
+    reactor.look_at_line();
     reactor.events.push_back(Event::Tick);
     reactor.notifier.ready();
     reactor.run();
@@ -106,9 +110,10 @@ struct Reactor {
     alarm: Alarm,
     clock_watch: ClockWatch,
     network: Option<NetworkWatch>,
+    line: Line,
     status: StatusServer,
     credentials: CredentialServer,
-    sync: SyncServer,
+    wishes: WishServer,
     metrics: Metrics,
     notifier: Notifier,
     memory: Memory,
@@ -144,7 +149,7 @@ impl Reactor {
             .ok();
         let status = StatusServer::bind(&runtime).map_err(failed)?;
         let credentials = CredentialServer::bind(&runtime).map_err(failed)?;
-        let sync = SyncServer::bind(&runtime).map_err(failed)?;
+        let wishes = WishServer::bind(&runtime).map_err(failed)?;
         let (metrics, memory) = (Metrics::new(&runtime), Memory::new(&runtime));
         let mut context = Context {
             config: config.to_owned(),
@@ -164,9 +169,10 @@ impl Reactor {
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
             network,
+            line: Line::new(),
             status,
             credentials,
-            sync,
+            wishes,
             metrics,
             notifier: Notifier::new(),
             memory,
@@ -238,24 +244,25 @@ impl Reactor {
             .min(self.litestream.deadline())
             .min(self.status.door().deadline())
             .min(self.credentials.door().deadline())
-            .min(self.sync.door().deadline())
             .min(guarded);
+        let doors = self.wishes.doors().map(Door::deadline);
+        let deadline = doors.fold(deadline, BootTime::min);
         if let Err(e) = self.alarm.set(deadline) {
             error!("the timer can't be set: {e}");
         }
-        let sources: [Option<BorrowedFd<'_>>; 7] = [
+        let sources: [Option<BorrowedFd<'_>>; 6] = [
             Some(self.signals.as_fd()),
             Some(self.alarm.as_fd()),
             Some(self.clock_watch.as_fd()),
             self.status.door().source(),
             self.credentials.door().source(),
-            self.sync.door().source(),
             self.network.as_ref().map(AsFd::as_fd),
         ];
         let fetch = self.fetch.iter().flat_map(FetchChild::pipes);
         let mut polled: Vec<PollFd<'_>> = sources
             .into_iter()
             .chain(fetch)
+            .chain(self.wishes.doors().map(Door::source))
             .flatten()
             .chain(self.litestream.sources())
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
@@ -287,14 +294,25 @@ impl Reactor {
         }
         if self.network.as_ref().is_some_and(NetworkWatch::drain) {
             self.events.push_back(Event::NetworkChanged);
+            self.events.extend(self.line.changed());
         }
-        if self.sync.is_wanted() {
-            self.events.push_back(Event::SyncWanted);
+        self.look_at_line();
+        for wish in self.wishes.wishes() {
+            self.events.push_back(match wish {
+                Wish::Sync => Event::SyncWanted,
+                Wish::Pause => Event::PauseWanted(true),
+                Wish::Resume => Event::PauseWanted(false),
+            });
         }
         self.gather_from_children();
         self.events.extend(self.stores.too_large(&self.context));
         self.alarm.drain();
         self.events.push_back(Event::Tick);
+    }
+
+    fn look_at_line(&mut self) {
+        let metered = &self.context.settings.replication.metered;
+        self.events.extend(self.line.meters(metered));
     }
 
     fn gather_from_children(&mut self) {

@@ -17,6 +17,7 @@ use super::verification::{NotVerified, Verification, Verified};
 use super::watch::{Database, Outbox, Watch};
 use super::{Action, Actions, Debt, Earlier, Legacy};
 use crate::clock::BootTime;
+use crate::litestream::answer::Commit;
 use crate::litestream::chain::{Listing, PlanFailure};
 
 /// The reason for a snapshot that was begun without the guard, and did not end.
@@ -143,15 +144,15 @@ impl Watched {
         self.creation.awaits_others().is_some()
     }
 
-    /// It was looked at, and is there; the mark of its last commit, if it can be read.
-    pub(super) fn looked(&mut self, mark: Option<u64>, now: BootTime, out: &mut Actions) {
+    /// It was looked at, and is there; its last commit, if it can be read.
+    pub(super) fn looked(&mut self, commit: Option<Commit>, now: BootTime, out: &mut Actions) {
         if self.is_away() {
             let mut out = self.outbox(out);
             out.info("the database is there".to_owned());
             self.creation.over(&mut out);
             self.replica.appears(now);
         }
-        self.replica.look(mark, now);
+        self.replica.look(commit, self.watch.wal_limit(), now);
     }
 
     /// Its WAL is to be emptied, and nobody of ours holds it any more.

@@ -111,7 +111,7 @@ fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<It
 }
 
 fn without_credentials(agent: &Agent, now: BootTime) -> Option<What<'_>> {
-    let bound = agent.policy.rpo.bound();
+    let bound = agent.bound(now);
     let is_young = agent.databases.iter().all(|watched| {
         let ledger = &watched.replica.ledger;
         ledger.proof().is_none() && ledger.age(now) <= bound
@@ -144,7 +144,7 @@ fn without_rows<'a>(agent: &Agent, watched: &'a Watched, now: BootTime) -> Optio
     let patience = interval
         .saturating_mul(3)
         .saturating_add(SHORT_TROUBLE)
-        .min(agent.policy.rpo.bound());
+        .min(agent.bound(now));
     (now.since(since) > patience).then_some(What::NoRows(trouble))
 }
 
@@ -154,7 +154,7 @@ fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option
     }
     let ledger = &watched.replica.ledger;
     let rows = agent.shows_rows(watched);
-    let bound = agent.policy.rpo.bound();
+    let bound = agent.bound(now);
     let is_late = |age: Duration| age > bound;
     let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
         "what was written is not proved to be on the replica"

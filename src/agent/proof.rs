@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::agent::Legacy;
 use crate::clock::BootTime;
-use crate::litestream::answer::{Answer, BEGINNING_MISSED, NO_COMMIT, Position};
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, Commit, NO_COMMIT, Position};
 
 #[cfg(test)]
 mod tests;
@@ -75,10 +75,11 @@ pub(super) struct Ledger {
     begins_anew: bool,
     /// Everything that was committed before this time is proved.
     covered: Option<BootTime>,
-    /// The mark of the last commit at the last look, and at the last look before a request that was
-    /// answered by a proof.
-    looked: Option<u64>,
-    proved_look: Option<u64>,
+    /// The last commit at the last look, whether a row came after it, and the last commit at the last look
+    /// before a request that was answered by a proof.
+    looked: Option<Commit>,
+    has_newer_row: bool,
+    proved_look: Option<Commit>,
     proof: Option<Proof>,
 }
 
@@ -95,7 +96,7 @@ pub(super) struct Row {
 struct Asked {
     at: BootTime,
     row: Option<Row>,
-    looked: Option<u64>,
+    looked: Option<Commit>,
 }
 
 /// An answer showed that the replica held everything.
@@ -142,6 +143,7 @@ impl Ledger {
             begins_anew: false,
             covered: None,
             looked: None,
+            has_newer_row: false,
             proved_look: None,
             proof: None,
         }
@@ -156,6 +158,7 @@ impl Ledger {
     pub(super) fn row(&mut self, id: i64, now: BootTime) {
         let number = self.rows() + 1;
         self.row = Some((Row { id, number }, now));
+        self.has_newer_row = true;
         self.oldest.get_or_insert(now);
         self.after.get_or_insert(now);
     }
@@ -188,11 +191,12 @@ impl Ledger {
         is_same
     }
 
-    /// The mark of the last commit now, if it can be read. Returns whether something may have been
-    /// committed since the last proof; without rows only that shows that a database is idle.
-    pub(super) fn look(&mut self, mark: Option<u64>, now: BootTime) -> bool {
-        self.looked = mark;
-        let is_idle = mark.is_some() && mark == self.proved_look;
+    /// The last commit now, if it can be read. Returns whether something may have been committed since the
+    /// last proof; without rows only that shows that a database is idle.
+    pub(super) fn look(&mut self, commit: Option<Commit>, now: BootTime) -> bool {
+        self.looked = commit;
+        self.has_newer_row = false;
+        let is_idle = self.is_idle();
         if is_idle {
             self.covered = Some(now);
         }
@@ -288,9 +292,18 @@ impl Ledger {
         Finding::Unread
     }
 
+    /// How many bytes of the WAL, at the last look, are not proved to be on the replica: no less than there are.
+    pub(super) fn unproved_bytes(&self) -> u64 {
+        match (self.looked, self.proved_look) {
+            (Some(now), Some(then)) => now.beyond(then),
+            (Some(now), None) => now.bytes,
+            (None, _) => 0,
+        }
+    }
+
     /// Nothing was committed since all was proved, as the last look showed.
     pub(super) fn is_idle(&self) -> bool {
-        self.looked.is_some() && self.looked == self.proved_look
+        !self.has_newer_row && self.looked.is_some() && self.looked == self.proved_look
     }
 
     /// When the last answer was asked for that showed that Litestream's files are what they were.

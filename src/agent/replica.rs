@@ -10,7 +10,7 @@ use super::backoff::Jitter;
 use super::proof::{self, Ledger};
 use super::{Debt, Earlier};
 use crate::clock::BootTime;
-use crate::litestream::answer::{Answer, BEGINNING_MISSED, Survey, SyncFailure};
+use crate::litestream::answer::{Answer, BEGINNING_MISSED, Commit, Survey, SyncFailure};
 
 mod catch_up;
 mod preparation;
@@ -311,19 +311,34 @@ impl Replica {
         }
     }
 
-    /// The mark of the last commit, if it can be read: what the application commits shows itself alone.
-    pub(super) fn look(&mut self, mark: Option<u64>, now: BootTime) {
-        if self.ledger.look(mark, now)
-            && let Stage::CatchingUp(catch_up) = &mut self.stage
-        {
+    /// The last commit, if it can be read: what the application commits shows itself alone. No proof is waited
+    /// for while the WAL grows beyond `limit`, in bytes.
+    pub(super) fn look(&mut self, commit: Option<Commit>, limit: u64, now: BootTime) {
+        if !self.ledger.look(commit, now) {
+            return;
+        }
+        if let Stage::CatchingUp(catch_up) = &mut self.stage {
             catch_up.want();
+        }
+        if self.ledger.unproved_bytes() > limit {
+            self.confirm(now);
         }
     }
 
-    /// It is to be proved at this pace.
-    pub(super) fn quicken(&mut self, pace: Duration, now: BootTime) {
+    /// What is there to be proved is to be proved then.
+    pub(super) fn hurry(&mut self, at: BootTime) {
         if let Stage::CatchingUp(catch_up) = &mut self.stage {
-            catch_up.quicken(pace, now);
+            catch_up.hurry(at);
+        }
+    }
+
+    /// It is to be proved at this pace from now on, but for what somebody waits for.
+    pub(super) fn keep_pace(&mut self, pace: Duration, now: BootTime) {
+        let next = self.ledger.covered().unwrap_or(now) + pace;
+        if !self.owes_sync()
+            && let Stage::CatchingUp(catch_up) = &mut self.stage
+        {
+            catch_up.keep_pace(next);
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Its parts: the `process`, with its `start` and `stop`; the `rescue` of a Litestream that does not
 //! follow; the `introduction` of one that was started. None of them knows the others. `starting` decides
-//! what follows each step of a start, `restoring` when it is looked at what a restore would give.
+//! what follows each step of a start, `restoring` when it is looked at what a restore would give, `thrift` when
+//! uploads wait.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -37,12 +38,15 @@ mod restoring;
 mod start;
 mod starting;
 mod stop;
+mod thrift;
 
 use introduction::Introduction;
 use process::{LEAST_TERM, Phase, Process};
 use rescue::Rescue;
 pub(super) use restoring::Paces;
 use stop::Then;
+pub use thrift::Held;
+use thrift::Thrift;
 
 /// How long after one database's turn in a hand-over the next one's comes, and after all of them.
 const STAGGER: Duration = Duration::from_millis(10);
@@ -111,6 +115,12 @@ impl Turn<'_> {
         }
     }
 
+    /// All are proved at the pace that holds now.
+    pub(super) fn keep_pace(&mut self) {
+        let pace = self.paces.proof;
+        self.one_by_one(|watched, now| watched.replica.keep_pace(pace, now));
+    }
+
     fn one_by_one(&mut self, act: impl Fn(&mut Watched, BootTime)) {
         let mut wait = Duration::ZERO;
         for watched in self.databases.iter_mut() {
@@ -123,6 +133,7 @@ impl Turn<'_> {
 #[derive(Debug)]
 pub(super) struct Replicator {
     pub(super) process: Process,
+    pub(super) thrift: Thrift,
     rescue: Rescue,
     socket: Socket,
     introduction: Introduction,
@@ -138,6 +149,7 @@ impl Replicator {
     pub(super) fn new(policy: &Policy, now: BootTime) -> Self {
         Self {
             process: Process::new(policy, now),
+            thrift: Thrift::default(),
             rescue: Rescue::new(now),
             socket: Socket::Unknown,
             introduction: Introduction::Unmet,
@@ -155,14 +167,18 @@ impl Replicator {
             Phase::Idle if self.process.may_run_unheard() => self.prepare(turn),
             Phase::Idle | Phase::Waiting { .. } => self.start_or_idle(turn),
             Phase::Running if self.process.refreshes() => {
-                if !self.process.runs_with_credentials(turn.now) {
+                let has_expired = !self.process.runs_with_credentials(turn.now);
+                if has_expired {
                     for watched in turn.databases.iter_mut() {
                         watched.replica.ledger.excuse(turn.now);
                     }
                 }
                 self.process.refreshed(turn.now);
                 self.last_gap = None;
-                turn.catch_up();
+                // What shows that they work is an upload.
+                if has_expired || self.thrift.held().is_none() {
+                    turn.catch_up();
+                }
             }
             Phase::Running => self.prepare(turn),
             // Every step that is under way leads to a start, and a start takes the newest credentials.
@@ -175,8 +191,7 @@ impl Replicator {
     /// than before, Litestream is restarted, which reads its configuration only at a start.
     pub(super) fn reloaded(&mut self, policy: &Policy, are_others: bool, turn: &mut Turn<'_>) {
         self.process.reloaded(policy.rotation);
-        let pace = turn.paces.proof;
-        turn.one_by_one(|watched, now| watched.replica.quicken(pace, now));
+        turn.keep_pace();
         if !are_others {
             return;
         }

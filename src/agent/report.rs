@@ -11,7 +11,7 @@ use super::activity::Activity;
 use super::database::Watched;
 use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, problems_of, waits_for};
-use super::replicator::NO_REASON;
+use super::replicator::{Held, NO_REASON};
 use super::restorable::Restorability;
 use super::verification::Verity;
 use super::watch::Database;
@@ -54,8 +54,12 @@ pub struct Report {
     pub rotations: u64,
     /// From Litestream's last stop until its replica was proved to follow again.
     pub last_gap: Option<Duration>,
-    /// How much may be lost.
+    /// How much may be lost now.
     pub rpo: Rpo,
+    /// Why uploads wait, if they do.
+    pub held: Option<Held>,
+    /// How old something unproved may be on a healthy device.
+    pub bound: Duration,
     /// The age of the oldest row, of any database, that is not known to be on a replica; without rows, the
     /// possible age of such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
@@ -256,7 +260,9 @@ impl Report {
             starts: agent.replicator.process.starts,
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
-            rpo: agent.policy.rpo,
+            rpo: agent.rpo(),
+            held: agent.held(),
+            bound: agent.bound(now),
             unproved_for: glance.unproved_for,
             databases: agent
                 .databases

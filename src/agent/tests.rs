@@ -15,6 +15,7 @@ mod hand_over;
 mod renewal;
 mod rpo;
 mod start;
+mod thrift;
 mod verification;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ fn watch(database: Database, rows: bool) -> Watch {
         database,
         name: format!("/data/{}.db", database.0).into(),
         rows,
-        wal_guard: true,
+        wal_guard: Some(64 << 20),
     }
 }
 
@@ -71,6 +72,7 @@ impl Story {
         let policy = Policy {
             renew_before: 5 * MINUTE,
             rpo: Rpo::new(36 * SECOND),
+            rpo_metered: Rpo::new(HOUR),
             heartbeat: Some(5 * SECOND),
             prune: false,
             supervisor,
@@ -265,6 +267,15 @@ fn failed(class: FailureClass, retry_after: Option<Duration>) -> Event {
         message,
         retry_after,
     }))
+}
+
+/// A commit that is marked so, a page of the WAL after the one before.
+fn commit(mark: u64) -> Commit {
+    Commit {
+        mark,
+        wal: 1,
+        bytes: mark << 12,
+    }
 }
 
 fn position(at: u64) -> Answer {

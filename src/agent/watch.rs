@@ -7,6 +7,7 @@ use std::rc::Rc;
 use log::Level;
 
 use super::{Action, Actions};
+use crate::config::WAL_LIMIT;
 
 /// A database, by the number that stands for its path as long as edgerepl runs.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -21,8 +22,15 @@ pub struct Watch {
     pub name: Rc<str>,
     /// Heartbeat rows are written to it.
     pub rows: bool,
-    /// The WAL is held while Litestream is down.
-    pub wal_guard: bool,
+    /// The WAL is held while Litestream is down, up to so many bytes; `None`: it is not.
+    pub wal_guard: Option<u64>,
+}
+
+impl Watch {
+    /// A WAL that has grown by so many bytes waits for no upload that is put off.
+    pub(super) fn wal_limit(&self) -> u64 {
+        self.wal_guard.unwrap_or(WAL_LIMIT)
+    }
 }
 
 /// Where the actions about one database gather.

@@ -160,6 +160,23 @@ Exit status:
         json: bool,
     },
 
+    /// Holds uploads back, for [replication] rpo_metered at the most
+    ///
+    /// For a link that sleeps or is paid by the byte. Lasts until `edgerepl resume`, or until the daemon ends.
+    /// `edgerepl sync` still uploads, as does a hand-over of credentials by a restart of Litestream.
+    #[command(after_help = "\
+Exit status:
+  0  uploads wait
+  3  the daemon is not running")]
+    Pause,
+
+    /// Ends a pause: what has waited is uploaded at once
+    #[command(after_help = "\
+Exit status:
+  0  no pause holds uploads back
+  3  the daemon is not running")]
+    Resume,
+
     /// Prints credentials in the format of the AWS SDKs' credential_process
     ///
     /// The daemon answers in a few milliseconds. If no daemon runs, the command fetches credentials

@@ -100,6 +100,14 @@ fn table(document: &Value) -> String {
             format!("with the device: the last {}", span(rpo))
         }),
     );
+    let held = match replication["held_back"].as_str() {
+        Some("paused") => Some("wait, because of a pause; `edgerepl resume` ends it"),
+        Some(_) => Some("wait, because the line is metered"),
+        None => None,
+    };
+    if let Some(held) = held {
+        row("uploads", held.to_owned());
+    }
     row(
         "unproved",
         match replication["oldest_unproved_s"].as_f64() {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::output::{self, Paint};
 use crate::config::RuntimeDirectory;
-use crate::ipc::{status, sync};
+use crate::ipc::status;
+use crate::ipc::wish::{self, Wish};
 
 /// How often the daemon is asked how far it is.
 const PACE: Duration = Duration::from_millis(100);
@@ -57,12 +58,12 @@ pub(crate) fn sync(runtime: &RuntimeDirectory, limit: Duration, as_json: bool) -
 /// Waits until each database is done, or for so long; returns what the daemon says then.
 fn wait(runtime: &RuntimeDirectory, limit: Duration) -> Result<(Vec<Synced>, Vec<String>), String> {
     let begun = Instant::now();
-    let mut asked = sync::ask(runtime)?;
+    let mut asked = wish::ask(runtime, Wish::Sync)?;
     loop {
         let status = status::ask(runtime)?;
         // Another one knows nothing of the wish.
         if status["pid"] != asked {
-            asked = sync::ask(runtime)?;
+            asked = wish::ask(runtime, Wish::Sync)?;
             continue;
         }
         let databases = status["databases"].as_array().into_iter().flatten();

@@ -238,6 +238,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// True or false, or what a text stands for; false where it is not set.
+    pub(super) fn flag_or<T: From<bool>>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        match self.value(key) {
+            Some(Value::String(_)) => self.parsed(key, parse),
+            _ => self.flag(key, false).map(T::from),
+        }
+    }
+
     /// A program and its arguments.
     pub(super) fn command(&self, key: &str, default: &[&str]) -> Result<Vec<String>, ConfigError> {
         let cause = || {

@@ -20,6 +20,8 @@ const OWN_CONFIGURATION: &str = "litestream.yml";
 pub struct Replication {
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// When the line is metered: uploads wait then.
+    pub metered: Metered,
     /// Where the replicas are, if edgerepl writes Litestream's configuration; `None`: the user has one.
     pub replica: Option<Replica>,
     /// How Litestream gets new credentials; `None` ("auto"): by a refresh if this Litestream can do it,
@@ -68,6 +70,7 @@ impl Replication {
         };
         Ok(Self {
             command,
+            metered: section.flag_or("metered", value::metered)?,
             replica,
             rotation,
             supervisor,
@@ -116,6 +119,23 @@ impl Replica {
             endpoint: section.optional("endpoint", value::store)?,
             retention: section.parsed_or(RETENTION.key, "1d", RETENTION.around(value::duration))?,
         }))
+    }
+}
+
+/// When the line is metered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Metered {
+    /// Always, or never.
+    Fixed(bool),
+    /// While the default route goes out by a mobile link.
+    OnMobileLink,
+    /// While there is this file, which a modem manager makes.
+    While(PathBuf),
+}
+
+impl From<bool> for Metered {
+    fn from(is_metered: bool) -> Self {
+        Self::Fixed(is_metered)
     }
 }
 

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::private_key::PrivateKey;
-use super::{Endpoint, THING_NAME};
+use super::{Endpoint, Metered, THING_NAME};
 
 /// The longest path of a socket, in bytes (unix(7)).
 pub(super) const LONGEST_SOCKET: usize = 107;
@@ -215,6 +215,18 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, String> {
         ));
     }
     Ok(PathBuf::from(text))
+}
+
+/// When the line is metered, beside true and false.
+pub(super) fn metered(text: &str) -> Result<Metered, String> {
+    match text {
+        "auto" => Ok(Metered::OnMobileLink),
+        path if is_absolute(path) => Ok(Metered::While(PathBuf::from(path))),
+        other => Err(format!(
+            "must be true, false, \"auto\" or the path of a file, not {}",
+            shown(other)
+        )),
+    }
 }
 
 /// The path of a socket.

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::socket::{self, Door};
 use crate::agent::{
-    Database, DatabaseReport, Report, Restorability, RestoreReport, SupervisorKind, VerifyReport,
+    Database, DatabaseReport, Held, Report, Restorability, RestoreReport, SupervisorKind,
+    VerifyReport,
 };
 use crate::clock::WallTime;
 use crate::config::Rotation;
@@ -85,9 +86,10 @@ pub(crate) fn document(
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
             "rpo_s": report.rpo.most().as_secs(),
+            "held_back": report.held.map(Held::name),
             "proof": first["proof"],
             "oldest_unproved_s": report.unproved_for.map(seconds),
-            "bound_s": report.rpo.bound().as_secs(),
+            "bound_s": report.bound.as_secs(),
             "lag": first["lag"],
         },
         "heartbeat": first["heartbeat"],

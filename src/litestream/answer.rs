@@ -49,6 +49,34 @@ pub struct Answer {
     pub lacks_beginning: bool,
 }
 
+/// The last commit in a WAL.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Commit {
+    /// It stays the same until the next commit; [`NO_COMMIT`] if there is none.
+    pub mark: u64,
+    /// Which WAL it is in: another one after each reset.
+    pub wal: u64,
+    /// The WAL's size up to its end, in bytes.
+    pub bytes: u64,
+}
+
+impl Commit {
+    /// A WAL without one.
+    pub const NONE: Self = Self {
+        mark: NO_COMMIT,
+        wal: NO_COMMIT,
+        bytes: 0,
+    };
+
+    /// How many bytes the WAL has grown by since `earlier`.
+    pub const fn beyond(self, earlier: Self) -> u64 {
+        match self.wal == earlier.wal {
+            true => self.bytes.saturating_sub(earlier.bytes),
+            false => self.bytes,
+        }
+    }
+}
+
 /// The state of its files and the WAL while it is down.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Survey {

@@ -24,7 +24,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::answer::{Files, NO_COMMIT};
+use super::answer::{Commit, Files, NO_COMMIT};
 use super::config_file::Configuration;
 use crate::store::wal_of;
 
@@ -131,37 +131,53 @@ pub(crate) fn files(
     })
 }
 
-/// The mark of the last commit in the WAL: it stays the same until the next commit. Frames without a
-/// commit, which a large transaction leaves there, do not count.
+/// The last commit in the WAL. Frames without a commit, which a large transaction leaves there, do not count,
+/// nor does what is left of an earlier WAL, whose place this one takes from its beginning on.
 ///
 /// # Errors
 /// The WAL can't be read, or ends with a longer part of a transaction than is examined.
-pub(crate) fn last_commit(database: &Path) -> io::Result<u64> {
+pub(crate) fn last_commit(database: &Path) -> io::Result<Commit> {
     let wal = match File::open(wal_of(database)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(NO_COMMIT),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Commit::NONE),
         opened => opened?,
     };
     let length = wal.metadata()?.len();
     if length <= WAL_HEADER {
-        return Ok(NO_COMMIT);
+        return Ok(Commit::NONE);
     }
     let mut header = [0; WAL_HEADER as usize];
     wal.read_exact_at(&mut header, 0)?;
     let salts = &header[IN_WAL..IN_WAL + size_of::<Salts>()];
     let page_size = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     let frame = u64::from(page_size) + FRAME_HEADER;
-    let frames = (length - WAL_HEADER) / frame;
-    let first = frames.saturating_sub(COMPARED_FRAMES);
-    for number in (first..frames).rev() {
+    let header_of = |number: u64| {
         let mut header = [0; FRAME_HEADER as usize];
         wal.read_exact_at(&mut header, WAL_HEADER + number * frame)?;
-        // A commit frame contains the database's size; a frame of an earlier WAL has other salts.
-        if header[4..8] != [0; 4] && header[8..16] == *salts {
-            return Ok(mark(&(number, header)).max(NO_COMMIT + 1));
+        io::Result::Ok(header)
+    };
+    // A frame of an earlier WAL has other salts.
+    let (mut frames, mut end) = (0, (length - WAL_HEADER) / frame);
+    while frames < end {
+        let middle = frames + (end - frames) / 2;
+        match header_of(middle)?[8..16] == *salts {
+            true => frames = middle + 1,
+            false => end = middle,
+        }
+    }
+    let first = frames.saturating_sub(COMPARED_FRAMES);
+    for number in (first..frames).rev() {
+        let header = header_of(number)?;
+        // A commit frame contains the database's size.
+        if header[4..8] != [0; 4] {
+            return Ok(Commit {
+                mark: mark(&(number, header)).max(NO_COMMIT + 1),
+                wal: mark(&salts),
+                bytes: WAL_HEADER + (number + 1) * frame,
+            });
         }
     }
     match first {
-        0 => Ok(NO_COMMIT),
+        0 => Ok(Commit::NONE),
         _ => Err(io::ErrorKind::Other.into()),
     }
 }
@@ -431,7 +447,7 @@ mod tests {
         let (database, state) = (folder.join("app.db"), folder.join("state"));
         let files = |last, before| files(&database, &state, last, before);
         assert_eq!(files(1, None), None, "there is nothing");
-        assert_eq!(last_commit(&database).ok(), Some(NO_COMMIT), "no WAL");
+        assert_eq!(last_commit(&database).ok(), Some(Commit::NONE), "no WAL");
         fs::create_dir_all(state.join("ltx/0")).expect("a folder");
         let write = |id: u64, byte: u8| fs::write(file_of(&state, id), [byte; 100]).expect("it");
         write(1, 1);
@@ -466,7 +482,7 @@ mod tests {
             wal.extend(salts);
             wal.resize(wal.len() + 8 + 512, 7);
         };
-        let mut seen = vec![NO_COMMIT];
+        let mut seen = vec![Commit::NONE];
         let mut look = |wal: &[u8]| {
             fs::write(wal_of(&database), wal).expect("a WAL");
             let found = last_commit(&database).expect("a mark");
@@ -482,8 +498,15 @@ mod tests {
         frame(&mut wal, 0, b"the salt");
         frame(&mut wal, 4, b"old salt");
         assert!(!look(&wal), "a part of a transaction, and an older WAL");
+        wal.truncate(wal.len() - FRAME_HEADER as usize - 512);
         frame(&mut wal, 4, b"the salt");
         assert!(look(&wal), "another commit");
+        let begun = wal.len();
+        for _ in 0..=COMPARED_FRAMES {
+            frame(&mut wal, 4, b"old salt");
+        }
+        assert!(!look(&wal), "a short WAL in the place of a long one");
+        wal.truncate(begun);
         for _ in 0..=COMPARED_FRAMES {
             frame(&mut wal, 0, b"the salt");
         }

@@ -18,10 +18,6 @@ use crate::config::{Replica, RuntimeDirectory, Settings, THING_NAME};
 use crate::credentials::delivery;
 use crate::system::file;
 
-/// Litestream's own rounds, in which it reads the WAL and uploads what nobody has asked for: after edgerepl's
-/// syncs, and often enough that no WAL grows for hours, however much may be lost.
-const ROUND: Duration = Duration::from_secs(10 * 60);
-
 /// A checkpoint for its time alone commits something, which is one more upload: a WAL of 1,000 pages brings
 /// one sooner.
 const CHECKPOINT: Duration = Duration::from_secs(3600);
@@ -38,12 +34,13 @@ const LONGEST_COMPACTION: Duration = Duration::from_secs(3600);
 /// What is compacted of that is compacted again.
 const HIGHER_LEVELS: [Duration; 2] = [Duration::from_secs(6 * 3600), SNAPSHOT_PACE];
 
-/// The intervals for what may be lost.
-pub(crate) fn intervals(rpo: Duration) -> Intervals {
-    let compaction = rpo.saturating_mul(COMPACTED);
+/// The intervals for what may be lost. Litestream's own rounds, in which it reads the WAL and uploads what nobody
+/// has asked for, come after edgerepl's syncs, also while uploads wait: edgerepl sees how far each WAL grows.
+pub(crate) fn intervals(settings: &Settings) -> Intervals {
+    let compaction = settings.rpo.saturating_mul(COMPACTED);
     let compaction = compaction.clamp(LEAST_COMPACTION, LONGEST_COMPACTION);
     Intervals {
-        monitor: ROUND,
+        monitor: settings.rpo_metered,
         checkpoint: CHECKPOINT,
         check: compaction,
         levels: [&[compaction], &HIGHER_LEVELS[..]].concat(),
@@ -54,7 +51,7 @@ pub(crate) fn intervals(rpo: Duration) -> Intervals {
 /// The text; `None` where the user has a configuration of his own.
 pub(crate) fn text(settings: &Settings) -> Option<String> {
     let replica = settings.replication.replica.as_ref()?;
-    let intervals = intervals(settings.rpo);
+    let intervals = intervals(settings);
     let levels: String = intervals
         .levels
         .iter()

@@ -47,7 +47,7 @@ impl Context {
             database,
             name: self.path(database).display().to_string().into(),
             rows: false,
-            wal_guard: self.wal_limit(database).is_some(),
+            wal_guard: self.wal_limit(database),
         })
     }
 
@@ -110,13 +110,14 @@ impl Context {
                 database: self.paths.number(&configured.path)?,
                 name: configured.path.display().to_string().into(),
                 rows: configured.heartbeat,
-                wal_guard: configured.wal_guard.is_some(),
+                wal_guard: configured.wal_guard,
             })
         });
         Policy {
             databases: databases.collect(),
             renew_before: settings.renew_before,
             rpo: Rpo::new(settings.rpo),
+            rpo_metered: Rpo::new(settings.rpo_metered),
             heartbeat: heartbeat.map(|heartbeat| heartbeat.interval),
             prune: heartbeat.is_some_and(|heartbeat| heartbeat.keep.is_some()),
             supervisor: match settings.replication.supervisor {

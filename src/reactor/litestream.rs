@@ -466,7 +466,7 @@ impl Litestream {
     ) -> Option<Event> {
         let (path, state) = (context.path(database), self.state(database, context));
         let step = disk::examine(path, &state, seen, position.local);
-        let last_commit = lineage::last_commit(path).ok();
+        let last_commit = lineage::last_commit(path).ok().map(|c| c.mark);
         let errand = Errand::Examine {
             database,
             position,

@@ -75,7 +75,7 @@ fn text(report: &Report) -> String {
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 23] {
+fn families(report: &Report) -> [Family; 24] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -158,9 +158,14 @@ fn families(report: &Report) -> [Family; 23] {
             Some(seconds(report.rpo.most())),
         ),
         Family::gauge(
+            "edgerepl_uploads_held_back",
+            "Whether uploads wait, because the line is metered or because of a pause.",
+            flag(report.held.is_some()),
+        ),
+        Family::gauge(
             "edgerepl_unproved_bound_seconds",
             "How old it may be on a healthy device.",
-            Some(seconds(report.rpo.bound())),
+            Some(seconds(report.bound)),
         ),
         Family::labelled(
             "edgerepl_replica_lag_seconds",

@@ -68,7 +68,7 @@ impl Stores {
         }
     }
 
-    /// The mark of the last commit in the WAL, where there is a database.
+    /// The last commit in the WAL, where there is a database.
     pub(super) fn last_commit(database: Database, context: &Context) -> Event {
         let path = context.path(database);
         match store::is_missing(path) {

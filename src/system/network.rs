@@ -70,11 +70,21 @@ const REJECT: u32 = 0x200;
 /// The mobile link by which the default route of IPv4 or of IPv6 goes out, if it does; of several routes
 /// the one of the least metric counts. `root` is where `/proc` and `/sys` are.
 pub fn mobile_link(root: &Path) -> Option<String> {
+    let mut links = ways_out(root);
+    links.find(|link| is_mobile(root, link))
+}
+
+/// Whether there is a default route, of IPv4 or of IPv6.
+pub fn has_way_out(root: &Path) -> bool {
+    ways_out(root).next().is_some()
+}
+
+/// The links that the default routes go out by.
+fn ways_out(root: &Path) -> impl Iterator<Item = String> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let of_ipv4 = defaults(&read("proc/net/route"), ipv4);
     let of_ipv6 = defaults(&read("proc/net/ipv6_route"), ipv6);
-    let mut links = of_ipv4.into_iter().chain(of_ipv6);
-    links.find(|link| is_mobile(root, link))
+    of_ipv4.into_iter().chain(of_ipv6)
 }
 
 /// A default route.
@@ -167,6 +177,7 @@ mod tests {
         let link = || mobile_link(&root);
         let wwan = Some("wwan0".to_owned());
         assert_eq!(link(), None, "no network");
+        assert!(!has_way_out(&root), "no network");
         write("sys/class/net/eth0/type", "1\n");
         write("sys/class/net/eth0/uevent", "INTERFACE=eth0\nIFINDEX=2\n");
         write("sys/class/net/wwan0/type", "65534\n");
@@ -178,6 +189,7 @@ mod tests {
 
         write("proc/net/route", &table(100, 700));
         assert_eq!(link(), None, "a modem in reserve");
+        assert!(has_way_out(&root));
         write("proc/net/route", &table(700, 100));
         assert_eq!(link(), wwan);
         write("proc/net/route", &table(0, 0));
@@ -195,6 +207,7 @@ mod tests {
         // The kernel's own, that leads nowhere.
         let nowhere = default_route("lo", "ffffffff", "00200200");
         assert_eq!(of(&nowhere), None);
+        assert!(!has_way_out(&root), "it leads nowhere");
         assert_eq!(of(&default_route("wwan0", "00000400", "00200200")), None);
         assert_eq!(of("fe80 40 odd\n\n"), None);
         fs::remove_dir_all(&root).expect("the folder");

@@ -5,7 +5,7 @@
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
-//! (`crash`), its end (`shutdown`) and an upload that somebody asks for (`sync`), what people wrap Litestream
+//! (`crash`), its end (`shutdown`), an upload that somebody asks for (`sync`) and those that wait (`metered`), what people wrap Litestream
 //! into (`wrapper`), what it is led by (`configured`), how many databases there are (`several`) and what
 //! becomes of the others where one is hurt (`wounds`), who is given credentials (`members`), a database
 //! that isn't there (`missing`), what becomes of the bucket's objects (`restorable`, `verified`).
@@ -14,6 +14,7 @@ mod configured;
 mod crash;
 mod litestream;
 mod members;
+mod metered;
 mod missing;
 mod one_file;
 mod refresh;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use edgerepl::agent::{Action, Agent, Database as Id, Event, Now, Policy, SupervisorKind, Watch};
 use edgerepl::clock::{BootTime, WallTime};
 use edgerepl::config::Rotation;
+use edgerepl::litestream::answer::Commit;
 
 use crate::chance::Chance;
 use crate::coverage::{Coverage, Happening};
@@ -92,6 +93,8 @@ enum Coming {
     PlannedReload,
     /// Somebody wants everything to be uploaded.
     SyncWanted,
+    /// Somebody wants uploads to wait, or not to.
+    PauseWanted(bool),
     /// And so many more.
     ReloadStorm(u32),
     /// Somebody restores the database of that number.
@@ -139,6 +142,8 @@ pub(crate) struct World {
     starts: bool,
     /// There is a folder in which edgerepl can leave something for the next boot.
     keeps_state: bool,
+    /// edgerepl is told whether its line is metered.
+    knows_line: bool,
     policy: Policy,
     agent: Agent,
     /// There is a daemon.
@@ -227,6 +232,7 @@ impl World {
             set_changed: Duration::ZERO,
             starts: false,
             keeps_state: !chance.one_in(4),
+            knows_line: chance.one_in(2),
             agent: Agent::new(policy.clone(), 0, AT_FIRST),
             runs: false,
             news: VecDeque::new(),
@@ -263,6 +269,7 @@ impl World {
             }
         }
         self.expect_sometime(Coming::SyncWanted, MINUTE, 30 * DAY);
+        self.expect_sometime(Coming::PauseWanted(true), MINUTE, 60 * DAY);
         for number in 0..self.databases.len() {
             self.expect_sometime(Coming::Checkpoint(number), SECOND, DAY);
             self.expect_sometime(Coming::Write(number), SECOND, DAY);
@@ -356,6 +363,14 @@ impl World {
             Coming::SyncWanted => {
                 self.tell(Event::SyncWanted);
                 self.expect_sometime(Coming::SyncWanted, MINUTE, 30 * DAY);
+            }
+            Coming::PauseWanted(is_wanted) => {
+                self.tell(Event::PauseWanted(is_wanted));
+                let longest = match is_wanted {
+                    true => 2 * DAY,
+                    false => 60 * DAY,
+                };
+                self.expect_sometime(Coming::PauseWanted(!is_wanted), MINUTE, longest);
             }
             Coming::PlannedReload => self.reload_by_plan(),
             Coming::ReloadStorm(more) => self.reload_in_a_storm(more),
@@ -475,7 +490,7 @@ impl World {
                 let is_read = self.weather.disk || self.chance.one_in(2);
                 self.news.push_back(match self.databases[number(of)].there {
                     false if self.weather.disk => Event::DatabaseMissing(of),
-                    _ => Event::LastCommit(of, is_read.then_some(commits)),
+                    _ => Event::LastCommit(of, is_read.then(|| last_commit(commits))),
                 });
             }
             Action::LookForReplica(of) => self.start_look(number(of)),
@@ -592,13 +607,13 @@ impl World {
         Sight {
             generation: database.generation,
             device_is_healthy,
-            rpo: Some(self.policy.rpo),
+            rpo: Some((self.policy.rpo, self.policy.rpo_metered)),
             heartbeat: self.policy.heartbeat.filter(|_| rows),
             wants_guard: self
                 .told
                 .iter()
                 .find(|watch| watch.database == id(number))
-                .is_none_or(|watch| watch.wal_guard),
+                .is_none_or(|watch| watch.wal_guard.is_some()),
             litestream_is_child: self.policy.supervisor == SupervisorKind::Child,
             litestream_is_up: litestream.up,
             litestream_asks: litestream.asks() && self.policy.rotation != Some(Rotation::Restart),
@@ -690,3 +705,12 @@ const AT_FIRST: Now = Now {
     boot: BootTime::new(Duration::ZERO),
     wall: WallTime::from_unix(0),
 };
+
+/// The last one of so many commits, each a mebibyte of the WAL.
+fn last_commit(commits: u64) -> Commit {
+    Commit {
+        mark: commits,
+        wal: 0,
+        bytes: commits << 20,
+    }
+}

@@ -136,10 +136,17 @@ impl CatchUp {
         }
     }
 
-    /// A replica that follows is checked within this pace.
-    pub(super) fn quicken(&mut self, pace: Duration, now: BootTime) {
+    /// A replica that follows is checked then.
+    pub(super) fn keep_pace(&mut self, next: BootTime) {
         if let Self::Done { from, .. } = self {
-            *from = (*from).min(now + pace);
+            *from = next;
+        }
+    }
+
+    /// A replica that follows is checked then, if it is not checked before, and if there is something to check.
+    pub(super) fn hurry(&mut self, at: BootTime) {
+        if let Self::Done { from, .. } = self {
+            *from = (*from).min(at);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::process::{LEAST_TERM, Phase};
+use super::thrift::Thrift;
 use super::{Replicator, Turn};
 use crate::agent::Policy;
 use crate::agent::database::Watched;
@@ -27,9 +28,9 @@ pub(in crate::agent) struct Paces {
 }
 
 impl Paces {
-    pub(in crate::agent) fn of(policy: &Policy) -> Self {
+    pub(in crate::agent) fn of(policy: &Policy, thrift: &Thrift) -> Self {
         Self {
-            proof: policy.rpo.pace(),
+            proof: thrift.rpo(policy).pace(),
             restorable: policy.restorable,
             verify: policy.verify,
         }
@@ -83,7 +84,7 @@ impl Replicator {
 
     /// Has one database verified, if that is due and none is.
     fn verify(&self, turn: &mut Turn<'_>) {
-        let (can_verify, is_near) = (self.can_plan(), self.stop_is_near(turn));
+        let (can_verify, is_near) = (self.can_verify(), self.stop_is_near(turn));
         for watched in turn.databases.iter_mut() {
             let mut out = watched.outbox(turn.out);
             let pace = turn.paces.verify;
@@ -119,6 +120,11 @@ impl Replicator {
         matches!(self.process.phase, Phase::Running) && self.leaving.is_none()
     }
 
+    /// The same, and nothing is spared: a verify downloads the whole database.
+    fn can_verify(&self) -> bool {
+        self.can_plan() && self.thrift.held().is_none()
+    }
+
     /// When a new snapshot is made.
     pub(super) fn mended_at(&self, databases: &Databases) -> BootTime {
         let all = databases.iter().map(Watched::mends_at);
@@ -130,13 +136,15 @@ impl Replicator {
 
     /// When a restore has to be planned or a replica verified, or that is late.
     pub(super) fn looked_at(&self, databases: &Databases) -> BootTime {
-        let can_plan = self.can_plan();
+        let (can_plan, can_verify) = (self.can_plan(), self.can_verify());
         let all = databases.iter();
         let is_busy = verifies(databases);
         let looks = all.map(|w| {
-            let can = can_plan && w.grounds().is_some();
-            let verify = w.verification.deadline(can && !is_busy);
-            w.restorable.deadline(can).min(verify)
+            let has_grounds = w.grounds().is_some();
+            let verify = w
+                .verification
+                .deadline(has_grounds && can_verify && !is_busy);
+            w.restorable.deadline(has_grounds && can_plan).min(verify)
         });
         looks.min().unwrap_or(BootTime::NEVER)
     }

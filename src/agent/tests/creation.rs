@@ -93,7 +93,7 @@ fn a_database_without_rows_that_does_not_exist_is_neither_asked_about_nor_held()
     assert!(is_unhealthy(&story.report()) && has_problem(&story.report(), "does not exist yet"));
 
     // Its application makes it.
-    let there = story.tell(Event::LastCommit(OTHER, Some(1)));
+    let there = story.tell(Event::LastCommit(OTHER, Some(commit(1))));
     assert!(there.contains(&Action::Sync(OTHER)), "{there:?}");
     assert!(there.contains(&Action::TakeGuard(OTHER)), "{there:?}");
     for at in 1..=2 {

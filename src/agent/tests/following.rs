@@ -116,7 +116,7 @@ fn without_a_heartbeat_the_replica_is_asked_about_what_the_application_committed
     ] {
         let mut done: Vec<_> = story.pass(30 * SECOND);
         assert!(done.iter().any(|(_, a)| *a == Action::LookForCommit(DB)));
-        let more = story.tell(Event::LastCommit(DB, mark));
+        let more = story.tell(Event::LastCommit(DB, mark.map(commit)));
         done.extend(more.into_iter().map(|action| (SECOND, action)));
         asked.push(is_asked);
         let syncs = done.iter().filter(|(_, a)| *a == Action::Sync(DB)).count();
@@ -256,13 +256,13 @@ fn without_a_heartbeat_an_idle_database_is_healthy_and_one_that_nobody_reads_is_
             }),
         )
     };
-    let pass = |story: &mut Story, local, last_commit| {
+    let pass = |story: &mut Story, local, last_commit: Option<u64>| {
         let end = story.now.boot + 5 * MINUTE;
         while story.agent.deadline() <= end {
             story.now.boot = story.agent.deadline();
             let mut done = story.tell(Event::Tick);
             if done.contains(&Action::LookForCommit(DB)) {
-                done.extend(story.tell(Event::LastCommit(DB, last_commit)));
+                done.extend(story.tell(Event::LastCommit(DB, last_commit.map(commit))));
             }
             if done.contains(&Action::Sync(DB)) {
                 story.tell(says(local, last_commit));

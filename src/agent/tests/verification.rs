@@ -166,7 +166,7 @@ fn one_database_at_a_time_is_verified() {
             Action::WriteRow(of) => Event::Row(of, Ok(7)),
             Action::TakeGuard(of) => Event::GuardTaken(of, Ok(())),
             Action::Survey(of) => Event::Surveyed(of, Ok(Survey::default())),
-            Action::LookForCommit(of) => Event::LastCommit(of, Some(story.transaction)),
+            Action::LookForCommit(of) => Event::LastCommit(of, Some(commit(story.transaction))),
             Action::Sync(of) => {
                 story.transaction += 1;
                 Event::Synced(of, Ok(position(story.transaction)))

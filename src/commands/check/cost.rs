@@ -53,7 +53,7 @@ pub(super) fn predicted(
         words(idle),
         words(busy)
     );
-    let own = own_config::intervals(settings.rpo);
+    let own = own_config::intervals(settings);
     let cheaper = sum(false, &|_| own.clone());
     let is_dear = idle.dollars() > (TIMES * cheaper.dollars()).max(DOLLARS);
     let outcome = match is_dear && settings.replication.replica.is_none() {

@@ -73,7 +73,7 @@ fn it_is_written_once_and_read_as_it_is_meant() {
         assert_eq!(place, Some(format!("s3://my-fleet/thing-1/{name}")));
     }
     let told = read.intervals(Path::new(TWO[1]));
-    assert_eq!(told, intervals(settings.rpo));
+    assert_eq!(told, intervals(&settings));
     let databases: Vec<&Path> = TWO.iter().map(Path::new).collect();
     let findings = read.lint(Surroundings {
         databases: &databases,

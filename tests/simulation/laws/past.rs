@@ -21,8 +21,8 @@ pub(crate) struct Sight {
     pub(crate) generation: u32,
     /// What the agent says of all of them.
     pub(crate) device_is_healthy: bool,
-    /// How much may be lost, as the configuration says.
-    pub(crate) rpo: Option<Rpo>,
+    /// How much may be lost, as the configuration says, and while uploads wait.
+    pub(crate) rpo: Option<(Rpo, Rpo)>,
     /// What the configuration says; rows are written to this database.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) wants_guard: bool,
@@ -131,7 +131,11 @@ pub(crate) struct Past {
     pub(super) shown: Shown,
     pub(super) compared: Compared,
     /// What the agent was told of how much may be lost.
-    pub(super) rpo: Rpo,
+    rpo: (Rpo, Rpo),
+    is_metered: bool,
+    is_paused: bool,
+    /// When uploads ceased to wait.
+    freed: Option<Time>,
 }
 
 impl Past {
@@ -162,7 +166,10 @@ impl Past {
             followed: Duration::ZERO,
             shown: Shown::default(),
             compared: Compared::default(),
-            rpo: Rpo::new(Duration::ZERO),
+            rpo: (Rpo::new(Duration::ZERO), Rpo::new(Duration::ZERO)),
+            is_metered: false,
+            is_paused: false,
+            freed: None,
         }
     }
 
@@ -241,9 +248,35 @@ impl Past {
         self.end_asked.is_none().then_some(fair)
     }
 
+    /// How soon after a proof the next one is asked for.
+    pub(super) fn pace(&self) -> Duration {
+        match self.is_metered || self.is_paused {
+            true => self.rpo.1.pace(),
+            false => self.rpo.0.pace(),
+        }
+    }
+
+    /// How old something unproved may be on a healthy device: what waited has as long as the rest once it does
+    /// not wait any more.
+    pub(super) fn bound(&self) -> Duration {
+        let (free, held) = (self.rpo.0.bound(), self.rpo.1.bound());
+        let was_held = self.freed.is_some_and(|freed| self.time < freed + free);
+        match self.is_metered || self.is_paused || was_held {
+            true => held,
+            false => free,
+        }
+    }
+
+    fn waits(&mut self, is_metered: bool, is_paused: bool) {
+        if (self.is_metered || self.is_paused) && !(is_metered || is_paused) {
+            self.freed = Some(self.time);
+        }
+        (self.is_metered, self.is_paused) = (is_metered, is_paused);
+    }
+
     /// One without rows, which edgerepl looks for each half minute, once it has seen that it is not there.
     pub(super) fn came_lately(&self) -> bool {
-        let pace = self.rpo.pace().max(Duration::from_secs(30)) + Duration::from_secs(1);
+        let pace = self.pace().max(Duration::from_secs(30)) + Duration::from_secs(1);
         let looked_for = self.came.max(self.slept_until) + pace;
         self.sight.heartbeat.is_none() && self.time <= looked_for
     }
@@ -287,8 +320,10 @@ impl Past {
             }
             Event::Reloaded(policy) => {
                 self.policy_changed = self.time;
-                self.rpo = policy.rpo;
+                self.rpo = (policy.rpo, policy.rpo_metered);
             }
+            Event::Metered(is_metered) => self.waits(*is_metered, self.is_paused),
+            Event::PauseWanted(is_wanted) => self.waits(self.is_metered, *is_wanted),
             Event::Terminate => self.end_asked = self.end_asked.or(Some(self.time)),
             _ => {}
         }

@@ -20,7 +20,7 @@ impl Law for HealthyIsTrue {
         match step {
             Step::Look(glance) if glance.is_healthy => {
                 let age = past.sight.oldest_missing.map(|written| past.time - written);
-                let bound = past.rpo.bound();
+                let bound = past.bound();
                 Verdict::of(age.is_none_or(|age| age <= bound), || {
                     format!("one was written {age:?} ago: {glance:?}")
                 })

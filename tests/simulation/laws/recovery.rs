@@ -113,7 +113,7 @@ impl Law for Replication {
         }
         // What somebody has to mend, who is told of it.
         let is_told = sight.clock_is_doubted;
-        let is_proved = glance.unproved_for.unwrap_or_default() <= past.rpo.bound();
+        let is_proved = glance.unproved_for.unwrap_or_default() <= past.bound();
         let is_well = (glance.is_healthy || is_told && is_proved) && sight.litestream_is_up;
         // Between two looks nothing changes.
         if std::mem::replace(&mut self.was_well, is_well) || is_well {
@@ -200,7 +200,7 @@ impl Law for Hung {
             .sight
             .heartbeat
             .is_some_and(|interval| interval <= RECOVERY)
-            && past.rpo.pace() <= RECOVERY;
+            && past.pace() <= RECOVERY;
         past.fair_since().is_some() && past.sight.litestream_is_stuck && asks
     }
 

@@ -312,7 +312,7 @@ impl World {
                 database: id(number),
                 name: format!("/data/{number}.db").into(),
                 rows: false,
-                wal_guard: true,
+                wal_guard: Some(64 << 20),
             })
             .collect()
     }

@@ -56,9 +56,11 @@ const VERIFY_PACES: [Option<Duration>; 6] = [
 ];
 
 pub(super) fn policy(chance: &mut Chance) -> Policy {
+    let rpo = chance.pick(&RPOS);
     Policy {
         renew_before: chance.pick(&[SECOND, 5 * MINUTE, 5 * MINUTE, HOUR, DAY]),
-        rpo: Rpo::new(chance.pick(&RPOS)),
+        rpo: Rpo::new(rpo),
+        rpo_metered: Rpo::new(rpo.max(chance.pick(&RPOS))),
         heartbeat: chance.pick(&INTERVALS),
         prune: chance.one_in(2),
         supervisor: chance.pick(&[
@@ -132,7 +134,7 @@ impl World {
                 database: id(number),
                 name: format!("/data/{number}.db").into(),
                 rows: database.takes_rows,
-                wal_guard: database.wants_guard,
+                wal_guard: database.wants_guard.then_some(64 << 20),
             })
             .collect();
     }
@@ -344,6 +346,9 @@ impl World {
         self.observe_begin();
         self.understand();
         self.starts = true;
+        if self.weather.is_metered && self.knows_line {
+            self.news.push_back(Event::Metered(true));
+        }
         self.tell(Event::Tick);
         self.starts = false;
     }

@@ -131,8 +131,15 @@ impl World {
         let well = self.weather.turn(part, &mut self.chance);
         self.look_in();
         if part == Part::Network {
+            let was_metered = self.weather.is_metered;
             self.weather.is_metered = well && self.chance.one_in(8);
             self.tell(Event::NetworkChanged);
+            if well {
+                self.tell(Event::NetworkBack);
+            }
+            if self.knows_line && was_metered != self.weather.is_metered {
+                self.tell(Event::Metered(self.weather.is_metered));
+            }
             if well && self.clock_is_behind() {
                 let wait = self.chance.between(SECOND, MINUTE);
                 self.expect(Coming::ClockMended, wait);
