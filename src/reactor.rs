@@ -169,7 +169,7 @@ impl Reactor {
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
             network,
-            line: Line::new(),
+            line: Line::new(Path::new("/")),
             status,
             credentials,
             wishes,

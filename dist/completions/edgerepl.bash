@@ -31,8 +31,14 @@ _edgerepl() {
             edgerepl,init)
                 cmd="edgerepl__subcmd__init"
                 ;;
+            edgerepl,pause)
+                cmd="edgerepl__subcmd__pause"
+                ;;
             edgerepl,restore)
                 cmd="edgerepl__subcmd__restore"
+                ;;
+            edgerepl,resume)
+                cmd="edgerepl__subcmd__resume"
                 ;;
             edgerepl,run)
                 cmd="edgerepl__subcmd__run"
@@ -61,8 +67,14 @@ _edgerepl() {
             edgerepl__subcmd__help,init)
                 cmd="edgerepl__subcmd__help__subcmd__init"
                 ;;
+            edgerepl__subcmd__help,pause)
+                cmd="edgerepl__subcmd__help__subcmd__pause"
+                ;;
             edgerepl__subcmd__help,restore)
                 cmd="edgerepl__subcmd__help__subcmd__restore"
+                ;;
+            edgerepl__subcmd__help,resume)
+                cmd="edgerepl__subcmd__help__subcmd__resume"
                 ;;
             edgerepl__subcmd__help,run)
                 cmd="edgerepl__subcmd__help__subcmd__run"
@@ -83,7 +95,7 @@ _edgerepl() {
 
     case "${cmd}" in
         edgerepl)
-            opts="-h -V --config --runtime-directory --help --version run check init status restore verify sync credential-process csr help"
+            opts="-h -V --config --runtime-directory --help --version run check init status restore verify sync pause resume credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -179,7 +191,7 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__help)
-            opts="run check init status restore verify sync credential-process csr help"
+            opts="run check init status restore verify sync pause resume credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -262,7 +274,35 @@ _edgerepl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        edgerepl__subcmd__help__subcmd__pause)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         edgerepl__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__help__subcmd__resume)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -382,6 +422,28 @@ _edgerepl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        edgerepl__subcmd__pause)
+            opts="-h --config --runtime-directory --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         edgerepl__subcmd__restore)
             opts="-h --wait --timestamp --config --runtime-directory --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -393,6 +455,28 @@ _edgerepl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__resume)
+            opts="-h --config --runtime-directory --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -35,6 +35,8 @@ complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "status" -d 'Shows
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "pause" -d 'Holds uploads back, for [replication] rpo_metered at the most'
+complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "resume" -d 'Ends a pause: what has waited is uploaded at once'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
 complete -c edgerepl -n "__fish_edgerepl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -74,6 +76,12 @@ complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l config -d 'Ma
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -l json -d 'Prints JSON'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand sync" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand pause" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand pause" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand pause" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand resume" -l config -d 'Main configuration file' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand resume" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand resume" -s h -l help -d 'Print help'
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand credential-process" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -83,13 +91,15 @@ rsa2048\t'RSA with 2048 bits'"
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l config -d 'Main configuration file' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -l runtime-directory -d 'Directory of sockets and locks [default: RUNTIME_DIRECTORY, else /run/edgerepl]' -r -F
 complete -c edgerepl -n "__fish_edgerepl_using_subcommand csr" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "init" -d 'Writes a configuration: asks for what is missing, or takes it as options'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
-complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "run" -d 'Runs the daemon: fetches credentials, renews them, and hands them to Litestream'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "check" -d 'Checks the configuration and everything that it names'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "init" -d 'Writes a configuration: asks for what is missing, or takes it as options'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "status" -d 'Shows the state of the running daemon: credentials, Litestream, replica'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "restore" -d 'Restores the databases that are missing from their replicas'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "verify" -d 'Restores the replicas to temporary copies and compares them with the databases'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "sync" -d 'Uploads everything now, such as before a planned power-off'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "pause" -d 'Holds uploads back, for [replication] rpo_metered at the most'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "resume" -d 'Ends a pause: what has waited is uploaded at once'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "credential-process" -d 'Prints credentials in the format of the AWS SDKs\' credential_process'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "csr" -d 'Prints a certificate request (PKCS #10), signed with the device\'s key'
+complete -c edgerepl -n "__fish_edgerepl_using_subcommand help; and not __fish_seen_subcommand_from run check init status restore verify sync pause resume credential-process csr help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -248,9 +248,14 @@ impl Past {
         self.end_asked.is_none().then_some(fair)
     }
 
+    /// Uploads wait.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_metered || self.is_paused
+    }
+
     /// How soon after a proof the next one is asked for.
     pub(super) fn pace(&self) -> Duration {
-        match self.is_metered || self.is_paused {
+        match self.is_held() {
             true => self.rpo.1.pace(),
             false => self.rpo.0.pace(),
         }
@@ -261,14 +266,14 @@ impl Past {
     pub(super) fn bound(&self) -> Duration {
         let (free, held) = (self.rpo.0.bound(), self.rpo.1.bound());
         let was_held = self.freed.is_some_and(|freed| self.time < freed + free);
-        match self.is_metered || self.is_paused || was_held {
+        match self.is_held() || was_held {
             true => held,
             false => free,
         }
     }
 
     fn waits(&mut self, is_metered: bool, is_paused: bool) {
-        if (self.is_metered || self.is_paused) && !(is_metered || is_paused) {
+        if self.is_held() && !(is_metered || is_paused) {
             self.freed = Some(self.time);
         }
         (self.is_metered, self.is_paused) = (is_metered, is_paused);

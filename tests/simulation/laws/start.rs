@@ -10,6 +10,8 @@ use super::{Law, Past, Step, Time, Verdict, follows};
 /// A Litestream that does not follow is restarted after 6 min, or 90 s where it hangs, and again after an
 /// hour, less what the row and the sync before a stop may take.
 const RESCUE_LIMIT: Duration = Duration::from_secs(360);
+/// A look may show an idle database while a question about it has no answer yet.
+const QUESTION: Duration = Duration::from_secs(20);
 const HUNG_RESCUE_LIMIT: Duration = Duration::from_secs(90);
 const RESCUE_PACE: Duration = Duration::from_secs(3600 - 4);
 
@@ -133,7 +135,7 @@ impl ReasonToStop {
             true => HUNG_RESCUE_LIMIT,
             false => RESCUE_LIMIT,
         };
-        let seen = started.max(self.followed) + limit;
+        let seen = started.max(self.followed.saturating_sub(QUESTION)) + limit;
         let is_rescue = past.time >= rescued.max(seen);
         // It reads its configuration at a start alone.
         let serves_another = past.sight.set_changed >= started;

@@ -270,6 +270,7 @@ impl Law for Verified {
             && glance.proof.is_some()
             && !glance.is_broken
             && glance.credentials_left.is_some()
+            && !past.is_held()
             && !past.sight.any_verify_is_under_way;
         // Between two looks nothing changes.
         if !std::mem::replace(&mut self.was_open, is_open) || !is_open {
