@@ -111,7 +111,8 @@ fn own<'a>(agent: &'a Agent, watched: &'a Watched, now: Now) -> impl Iterator<It
 }
 
 fn without_credentials(agent: &Agent, now: BootTime) -> Option<What<'_>> {
-    let bound = agent.bound(now);
+    // A start waits for no line.
+    let bound = agent.policy.rpo.bound();
     let is_young = agent.databases.iter().all(|watched| {
         let ledger = &watched.replica.ledger;
         ledger.proof().is_none() && ledger.age(now) <= bound
@@ -154,11 +155,15 @@ fn unproved<'a>(agent: &'a Agent, watched: &'a Watched, now: BootTime) -> Option
     }
     let ledger = &watched.replica.ledger;
     let rows = agent.shows_rows(watched);
-    let bound = agent.bound(now);
+    let has_proof = ledger.proof().is_some();
+    let bound = match has_proof {
+        true => agent.bound(now),
+        false => agent.policy.rpo.bound(),
+    };
     let is_late = |age: Duration| age > bound;
     let what = if ledger.unproved_for(rows, now).is_some_and(is_late) {
         "what was written is not proved to be on the replica"
-    } else if ledger.proof().is_none() && is_late(ledger.age(now)) {
+    } else if !has_proof && is_late(ledger.age(now)) {
         "nothing is proved to be on the replica"
     } else {
         return None;

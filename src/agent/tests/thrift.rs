@@ -126,6 +126,24 @@ fn what_waited_too_long_is_unhealthy_whether_it_waits_still_or_not() {
 }
 
 #[test]
+fn a_start_waits_for_no_line() {
+    for has_credentials in [false, true] {
+        let mut story = Story::begin(SupervisorKind::Child);
+        story.tell(Event::Metered(true));
+        if has_credentials {
+            story.tell(Event::Row(DB, Ok(1)));
+            story.tell(Event::GuardTaken(DB, Ok(())));
+            story.tell(granted(HOUR));
+            story.tell(Event::Started(Ok(())));
+            let done = story.tell(Event::Row(DB, Ok(2)));
+            assert!(done.contains(&Action::Sync(DB)), "{done:?}");
+        }
+        story.now.boot = story.now.boot + 3 * MINUTE;
+        assert!(is_unhealthy(&story.report()), "{:?}", story.report().state);
+    }
+}
+
+#[test]
 fn a_wal_that_grows_waits_for_nothing() {
     let (mut story, mut wal) = steady();
     story.tell(Event::PauseWanted(true));
