@@ -332,12 +332,10 @@ impl Replica {
         }
     }
 
-    /// It is to be proved at this pace from now on, but for what somebody waits for.
+    /// It is to be proved at this pace from now on.
     pub(super) fn keep_pace(&mut self, pace: Duration, now: BootTime) {
         let next = self.ledger.covered().unwrap_or(now) + pace;
-        if !self.owes_sync()
-            && let Stage::CatchingUp(catch_up) = &mut self.stage
-        {
+        if let Stage::CatchingUp(catch_up) = &mut self.stage {
             catch_up.keep_pace(next);
         }
     }

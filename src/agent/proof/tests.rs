@@ -198,6 +198,34 @@ fn where_no_row_can_be_written_the_wal_tells_whether_something_was() {
 }
 
 #[test]
+fn nothing_is_idle_with_a_row_that_no_look_has_seen() {
+    let commit = Commit {
+        mark: 7,
+        wal: 1,
+        bytes: 4096,
+    };
+    let mut ledger = proved();
+    ledger.look(Some(commit), at(105));
+    assert!(!ledger.is_idle(), "it was looked at after the question");
+    assert_eq!(then(&mut ledger, answer(11, 11, Some(10))), Finding::Proved);
+    assert!(!ledger.is_idle(), "the row came after the look");
+    assert_eq!(ledger.unproved_bytes(), 0);
+    ledger.look(Some(commit), at(115));
+    assert!(ledger.is_idle());
+    let more = Commit {
+        mark: 8,
+        bytes: 12_288,
+        ..commit
+    };
+    ledger.look(Some(more), at(120));
+    assert!(!ledger.is_idle());
+    assert_eq!(ledger.unproved_bytes(), 8192);
+    let anew = Commit { wal: 2, ..more };
+    ledger.look(Some(anew), at(125));
+    assert_eq!(ledger.unproved_bytes(), 12_288, "all of another WAL");
+}
+
+#[test]
 fn an_answer_that_nobody_asked_for_proves_nothing() {
     let mut ledger = proved();
     ledger.row(3, at(110));

@@ -139,7 +139,10 @@ fn a_start_waits_for_no_line() {
             assert!(done.contains(&Action::Sync(DB)), "{done:?}");
         }
         story.now.boot = story.now.boot + 3 * MINUTE;
-        assert!(is_unhealthy(&story.report()), "{:?}", story.report().state);
+        let report = story.report();
+        assert!(is_unhealthy(&report), "{:?}", report.state);
+        let says_why = has_problem(&report, "there are no valid credentials");
+        assert_eq!(says_why, !has_credentials, "{:?}", report.state);
     }
 }
 
@@ -162,41 +165,39 @@ fn a_sync_that_somebody_asks_for_is_made_while_others_wait() {
     syncs(&mut story, 2 * MINUTE, &mut wal, 0);
     let done = story.tell(Event::SyncWanted);
     assert!(done.contains(&Action::Sync(DB)), "{done:?}");
-    // It is not put off by what changes the pace meanwhile.
-    let (mut story, _) = steady();
-    story.now.boot = story.now.boot + SECOND;
-    story.tell(Event::Row(DB, Ok(9)));
-    story.tell(Event::SyncWanted);
-    story.tell(Event::PauseWanted(true));
-    assert!(
-        story
-            .agent
-            .databases
-            .get(DB)
-            .is_some_and(|w| w.replica.owes_sync())
-    );
 }
 
 #[test]
 fn a_refresh_uploads_nothing_while_uploads_wait_unless_the_session_had_ended() {
-    for (has_ended, uploads) in [(false, false), (true, true)] {
+    const SESSION: Duration = Duration::from_secs(15 * 60);
+    for has_ended in [false, true] {
         let mut story = Story::rotating(SupervisorKind::Child, Some(Rotation::Refresh));
         story.tell(Event::Tick);
         story.tell(Event::Row(DB, Ok(1)));
         story.tell(Event::GuardTaken(DB, Ok(())));
-        story.tell(granted(HOUR));
+        story.tell(granted(SESSION));
         story.tell(Event::Started(Ok(())));
         story.tell(Event::Row(DB, Ok(2)));
         story.prove();
         story.tell(Event::PauseWanted(true));
-        let pause = match has_ended {
-            true => HOUR + MINUTE,
-            false => 10 * MINUTE,
-        };
-        story.now.boot = story.now.boot + pause;
-        story.tell(granted(HOUR));
+        let begun = story.now.boot;
+        loop {
+            story.now.boot = story.agent.deadline();
+            let done = story.tell(Event::Tick);
+            if done.contains(&Action::WriteRow(DB)) {
+                story.tell(Event::Row(DB, Ok(7)));
+            }
+            if done.contains(&Action::Fetch) {
+                break;
+            }
+        }
+        assert!(story.now.boot < begun + SESSION);
+        if has_ended {
+            story.now.boot = begun + SESSION + SECOND;
+        }
+        story.tell(granted(SESSION));
         let done = story.tell(Event::Row(DB, Ok(9)));
-        assert_eq!(done.contains(&Action::Sync(DB)), uploads, "{done:?}");
+        assert_eq!(done.contains(&Action::Sync(DB)), has_ended, "{done:?}");
     }
 }
 

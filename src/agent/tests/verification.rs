@@ -69,6 +69,16 @@ fn a_replica_is_verified_at_a_pace_while_rotations_come_and_go() {
 }
 
 #[test]
+fn nothing_is_verified_while_uploads_wait() {
+    let mut story = story();
+    story.tell(Event::PauseWanted(true));
+    assert_eq!(wait_for_verify(&mut story, 3 * PACE), None);
+    assert!(story.report().state.is_healthy());
+    let done = story.tell(Event::PauseWanted(false));
+    assert!(done.contains(&Action::Verify(DB)), "{done:?}");
+}
+
+#[test]
 fn a_difference_makes_the_database_unhealthy_until_a_snapshot_is_seen_to_hold() {
     let mut story = story();
     wait_for_verify(&mut story, PACE).expect("a verify");
