@@ -40,8 +40,8 @@ fn the_proposed_lines_are_accepted_and_cost_less() -> Outcome {
         assert!(then > 3.0 * now && now > 0.0, "{load}: {then}, {now}");
         let [then, now] = [&before, &after].map(|cost| bytes(cost, load));
         assert!(then > 3.0 * now && now > 0.0, "{load}: {then}, {now}");
-        // As it was told before.
-        assert!(detail.contains(&format!("{:.2} US dollars", dollars(&after, load))));
+        let as_told = format!("{:.2} US dollars", dollars(&after, load));
+        assert!(detail.contains(&as_told), "{as_told}: {before}");
     }
     let report = report(&site.run(&["check", "--json"])?)?;
     let read = checks(&report).find(|check| check["name"] == "litestream_config");
@@ -60,6 +60,13 @@ fn each_database_of_the_file_gets_its_lines() -> Outcome {
     site.replicate_too(["other.db"])?;
     let before = cost(&site)?;
     assert_eq!(proposed(&before, "dbs[1]").count(), 2, "{before}");
+    let databases = before["figures"]["databases"].as_array();
+    let lost: Vec<_> = databases.into_iter().flatten().collect();
+    assert_eq!(lost.len(), 2, "{before}");
+    assert!(
+        lost.iter().all(|one| one["may_be_lost_s"] == 2.0),
+        "{before}"
+    );
     take(&mut site, &before)?;
     assert_eq!(cost(&site)?["outcome"], "pass");
     Ok(())
@@ -156,7 +163,8 @@ fn take(site: &mut Site, cost: &Value) -> Outcome {
     for line in fs::read_to_string(&file)?.lines() {
         text += &format!("{line}\n");
         if line.starts_with("  - path:") {
-            let lines = proposed(cost, &format!("dbs[{number}]"));
+            let place = format!("dbs[{number}]");
+            let lines = proposed(cost, &place);
             text.extend(lines.map(|line| format!("    {line}\n")));
             number += 1;
         }

@@ -43,7 +43,7 @@ pub(super) fn predicted(
         subjects: Subjects::among(settings, found).all,
     };
     let as_told = |subject: &Subject| configuration.intervals(&subject.in_litestream);
-    let [idle, busy] = plan.months(&as_told);
+    let [idle, busy] = plan.months(&as_told, plan.rows());
     let mut told = format!(
         "{} a month where nothing is written; {} where an application writes 100 bytes each second",
         words(idle, settings.prices),
@@ -59,6 +59,10 @@ pub(super) fn predicted(
         "bytes_a_month": {"idle": bytes(idle), "busy": bytes(busy)},
         "heartbeat_rows_a_day": plan.rows_a_day(),
         "may_be_lost_s": lost.map(|lost| lost.as_secs_f64()),
+        "databases": plan.subjects.iter().map(|subject| json!({
+            "path": subject.path().to_string_lossy(),
+            "may_be_lost_s": plan.lost_of(subject, &as_told).map(|lost| lost.as_secs_f64()),
+        })).collect::<Value>(),
     });
     if settings.replication.replica.is_some() {
         return Some(check);
@@ -79,7 +83,7 @@ pub(super) fn predicted(
         return Some(check);
     }
     let fewer = |subject: &Subject| fewer(&as_told(subject), settings.rpo);
-    let cheaper = plan.months(&fewer);
+    let cheaper = plan.months(&fewer, plan.slower_rows().or(plan.rows()));
     let is_dear = |now: Requests, then: Requests| {
         now.dollars(settings.prices) > (TIMES * then.dollars(settings.prices)).max(DOLLARS)
     };
@@ -107,13 +111,17 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// An idle month, and a busy one.
-    fn months(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> [Requests; 2] {
+    fn months(
+        &self,
+        intervals: &dyn Fn(&Subject) -> Intervals,
+        rows: Option<Duration>,
+    ) -> [Requests; 2] {
         let pace = Rpo::new(self.settings.rpo).pace();
         [false, true].map(|is_busy| {
             let each = self.subjects.iter().map(|subject| {
                 let load = Load {
                     pace: self.configuration.has_socket().then_some(pace),
-                    rows: self.rows().filter(|_| subject.database.heartbeat),
+                    rows: rows.filter(|_| subject.database.heartbeat),
                     is_busy,
                     plans: self.settings.restorable,
                     size: fs::metadata(subject.path()).map_or(0, |file| file.len()),
@@ -126,17 +134,38 @@ impl Plan<'_> {
 
     /// How old what is lost with the device may be, of the database that is worst off; `None`: whatever it is.
     fn lost(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
-        let asked = self.configuration.has_socket().then_some(self.settings.rpo);
-        let each = self.subjects.iter().map(|subject| {
-            let by_itself = intervals(subject).exposure();
-            by_itself.into_iter().chain(asked).min()
-        });
+        let each = self
+            .subjects
+            .iter()
+            .map(|subject| self.lost_of(subject, intervals));
         each.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The same of one database: whoever is sooner uploads it, Litestream by itself or as edgerepl asks.
+    fn lost_of(
+        &self,
+        subject: &Subject,
+        intervals: &dyn Fn(&Subject) -> Intervals,
+    ) -> Option<Duration> {
+        let asked = self.configuration.has_socket().then_some(self.settings.rpo);
+        let by_itself = intervals(subject).exposure();
+        by_itself.into_iter().chain(asked).min()
     }
 
     /// The time between two heartbeat rows.
     fn rows(&self) -> Option<Duration> {
         self.settings.heartbeat.as_ref().map(|rows| rows.interval)
+    }
+
+    /// Rows that are no more than what may be lost asks for, where they are, and where none of them has to go
+    /// before the next one: its id follows the last one's.
+    fn slower_rows(&self) -> Option<Duration> {
+        let rpo = self.settings.rpo;
+        let heartbeat = self.settings.heartbeat.as_ref()?;
+        let is_kept = heartbeat
+            .keep
+            .is_none_or(|keep| keep >= rpo.saturating_mul(2));
+        (heartbeat.interval < rpo && is_kept).then_some(rpo)
     }
 
     fn rows_a_day(&self) -> f64 {
@@ -166,19 +195,10 @@ impl Plan<'_> {
         for entry in self.configuration.named() {
             proposal.push(Proposal::new(file, Some(entry.place), of_database.clone()));
         }
-        let heartbeat = self.settings.heartbeat.as_ref();
-        let rpo = self.settings.rpo;
-        // The next row's id follows the last one's, which has to be kept.
-        let needs_more = heartbeat.filter(|rows| {
-            rows.interval < rpo && rows.keep.is_none_or(|keep| keep >= rpo.saturating_mul(2))
-        });
-        if needs_more.is_some() {
-            let line = format!("interval = \"{}ms\"", rpo.as_millis());
-            proposal.push(Proposal::new(
-                main,
-                Some("[heartbeat]".to_owned()),
-                vec![line],
-            ));
+        if let Some(rows) = self.slower_rows() {
+            let line = format!("interval = \"{}ms\"", rows.as_millis());
+            let place = Some("[heartbeat]".to_owned());
+            proposal.push(Proposal::new(main, place, vec![line]));
         }
         proposal
     }
