@@ -56,6 +56,11 @@ pub(super) fn predicted(
     let mut check = Check::new(NAME, Outcome::Pass(told.clone()));
     check.figures = json!({
         "requests_a_month": {"idle": counts(idle, settings.prices), "busy": counts(busy, settings.prices)},
+        "us_dollars": {
+            "put_million": settings.prices.put.dollars(),
+            "get_million": settings.prices.get.dollars(),
+            "gigabyte": settings.prices.gigabyte.dollars(),
+        },
         "bytes_a_month": {"idle": bytes(idle), "busy": bytes(busy)},
         "heartbeat_rows_a_day": plan.rows_a_day(),
         "may_be_lost_s": lost.map(|lost| lost.as_secs_f64()),
