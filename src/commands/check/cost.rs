@@ -94,10 +94,10 @@ pub(super) fn predicted(
     };
     if is_dear(idle, cheaper[0]) || is_dear(busy, cheaper[1]) {
         let cause = format!(
-            "{told}, where [replication] rpo allows {}: with the lines below it would be {} and {}",
+            "{told}, where [replication] rpo allows {}: with the lines below it would be {} idle, {} busy",
             time(settings.rpo),
-            words(cheaper[0], settings.prices),
-            words(cheaper[1], settings.prices)
+            sum(cheaper[0], settings.prices),
+            sum(cheaper[1], settings.prices)
         );
         let next = "write the lines below in the place of those that are there; or set [replication] bucket in the \
                     place of command, and edgerepl writes them itself";
@@ -201,7 +201,10 @@ impl Plan<'_> {
             proposal.push(Proposal::new(file, Some(entry.place), of_database.clone()));
         }
         if let Some(rows) = self.slower_rows() {
-            let line = format!("interval = \"{}ms\"", rows.as_millis());
+            let line = match rows.subsec_millis() {
+                0 => format!("interval = \"{}s\"", rows.as_secs()),
+                _ => format!("interval = \"{}ms\"", rows.as_millis()),
+            };
             let place = Some("[heartbeat]".to_owned());
             proposal.push(Proposal::new(main, place, vec![line]));
         }
@@ -240,14 +243,28 @@ fn bytes(requests: Requests) -> Value {
 fn words(requests: Requests, prices: Prices) -> String {
     let [put, list, get] = [requests.put, requests.list, requests.get].map(|class| class.count);
     format!(
-        "{:.2} US dollars for {} requests (PUT {}, LIST {}, GET {}) and {} MB",
+        "{:.2} US dollars for {} requests (PUT {}, LIST {}, GET {}) and {}",
         requests.dollars(prices),
         grouped(put + list + get),
         grouped(put),
         grouped(list),
         grouped(get),
-        grouped(requests.bytes() / 1e6)
+        size(requests.bytes())
     )
+}
+
+/// `0.24 US dollars and 120 MB`.
+fn sum(requests: Requests, prices: Prices) -> String {
+    let dollars = requests.dollars(prices);
+    format!("{dollars:.2} US dollars and {}", size(requests.bytes()))
+}
+
+/// `120 MB`, `41 GB`.
+fn size(bytes: f64) -> String {
+    match bytes < 1e10 {
+        true => format!("{} MB", grouped(bytes / 1e6)),
+        false => format!("{} GB", grouped(bytes / 1e9)),
+    }
 }
 
 /// `50 ms`, `90 s`, `10 min`.
