@@ -304,7 +304,7 @@ const ENDS: &str = "\n<!-- end -->\n";
 
 /// As docs/cost.md has it.
 fn table(bills: &[Bill]) -> String {
-    let mut text = "| a minute | PUT | LIST | GET | told by `check` | KiB on the line | told | US dollars a month | times fewer | \
+    let mut text = "| a minute | PUT | LIST | GET | told by `check` | KiB on the line | told for a month | US dollars a month | times fewer | \
                     lost / younger |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for bill in bills {
@@ -312,19 +312,17 @@ fn table(bills: &[Bill]) -> String {
             !other.case.one_file && other.case.row_each.is_some() == bill.case.row_each.is_some()
         });
         let ratio = base.map_or(1.0, |base| base.tier_1() / bill.tier_1());
-        let bytes = bill.bytes as f64 / bill.minutes;
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.2} | {:.2} | {:.2}, {:+.0} % | {:.0} | {:.0}, {:+.0} % | {:.2} | {:.1} | {} / {} |",
+            "| {} | {:.2} | {:.2} | {:.2} | {:.2}, {:+.0} % | {:.0} | {:.0} | {:.2} | {:.1} | {} / {} |",
             bill.case.name,
             bill.tier_1() - bill.count(&["ListObjectsV2"]),
             bill.count(&["ListObjectsV2"]),
             bill.count(&["GetObject", "HeadObject"]),
             bill.told.requests,
             (bill.told.requests / bill.tier_1() - 1.0) * 100.0,
-            bytes / 1024.0,
+            bill.bytes as f64 / 1024.0 / bill.minutes,
             bill.told.bytes / 1024.0,
-            (bill.told.bytes / bytes - 1.0) * 100.0,
             bill.dollars(),
             ratio,
             bill.lost,
