@@ -13,6 +13,7 @@ use std::time::Duration;
 
 mod layers;
 mod pkcs11_uri;
+mod prices;
 mod private_key;
 mod replication;
 mod required;
@@ -24,6 +25,7 @@ mod value;
 pub(crate) use layers::layers_beside;
 use layers::{Known, Layers, Section};
 pub use pkcs11_uri::Pkcs11Uri;
+pub use prices::{Price, Prices};
 pub use private_key::PrivateKey;
 pub use replication::{Metered, Replica, Replication, Rotation, Supervisor, THING_NAME};
 pub use required::Required;
@@ -75,6 +77,7 @@ const SCHEMA: &[Known] = &[
     },
     section("heartbeat", &["interval", "table", "keep"]),
     section("proof", &["restorable", "verify"]),
+    section("cost", &["put", "get", "gigabyte"]),
 ];
 
 const fn section(section: &'static str, keys: &'static [&'static str]) -> Known {
@@ -199,6 +202,8 @@ pub struct Settings {
     pub restorable: Option<Duration>,
     /// How often the bytes of each replica are compared with its database; `None`: never.
     pub verify: Option<Duration>,
+    /// What is paid for the replication.
+    pub prices: Prices,
 }
 
 impl Settings {
@@ -246,6 +251,7 @@ impl Settings {
                 "off",
                 value::or_off(VERIFY.around(value::duration)),
             )?,
+            prices: Prices::read(&layers.section("cost"))?,
         };
         if settings.replication.replica.is_some() {
             settings.databases.can_be_named(&layers)?;

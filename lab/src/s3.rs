@@ -68,6 +68,9 @@ pub struct S3Request {
     pub error: Option<String>,
     /// The request's body, in bytes.
     pub bytes: u64,
+    /// What else went over the line in both directions: both heads, and the answer's body where its length is
+    /// known.
+    pub overhead: u64,
     /// Who signed it.
     pub access_key_id: Option<String>,
 }
@@ -226,6 +229,9 @@ impl State {
             }
         };
         log.status = Some(response.status().as_u16());
+        let answer = response.body().bytes().map_or(0, |body| body.len() as u64);
+        log.overhead += head_length("HTTP/1.1 200 OK".len(), response.headers())
+            + answer.max(body_length(response.headers()));
         log.error = error_code(&response);
         self.requests.lock().push(log);
         Ok(response)
@@ -333,8 +339,20 @@ fn described<B>(request: &Request<B>) -> S3Request {
         status: None,
         error: None,
         bytes: body_length(request.headers()),
+        overhead: head_length(
+            request.uri().to_string().len() + "GET  HTTP/1.1".len(),
+            request.headers(),
+        ),
         access_key_id: signer(request.headers()),
     }
+}
+
+/// The length of a head with a first line of this length.
+fn head_length(first: usize, headers: &HeaderMap) -> u64 {
+    let lines = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    (first + "\r\n\r\n".len() + lines.sum::<usize>()) as u64
 }
 
 /// The length of what is stored, not of its transfer encoding.

@@ -6,6 +6,7 @@
 
 mod cost;
 pub(crate) mod database;
+mod proposal;
 mod restorable;
 mod secure_element;
 
@@ -37,6 +38,7 @@ use crate::litestream::own_config::Lent;
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
 use crate::system::process::{Process, Streams};
+use proposal::Proposal;
 
 /// A certificate that expires within this time is a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
@@ -123,7 +125,9 @@ fn all(config: &Path, settings: &Settings, runtime: &RuntimeDirectory, online: b
     ];
     checks.push(restorable::planned(settings, version));
     let known = configuration.as_ref().ok();
-    checks.extend(known.and_then(|known| cost::predicted(settings, version, known, found.clone())));
+    checks.extend(
+        known.and_then(|known| cost::predicted(settings, config, version, known, found.clone())),
+    );
     checks.extend(database::checks(settings, runtime, known, found.clone()));
     if let PrivateKey::Pkcs11(uri) = &settings.identity.private_key {
         checks.push(Check::new("token", token(uri)));
@@ -153,6 +157,8 @@ struct Check {
     outcome: Outcome,
     /// What programs may want to know beside the sentence; null where there is nothing.
     figures: Value,
+    /// The lines that the next step speaks of.
+    proposal: Vec<Proposal>,
 }
 
 enum Outcome {
@@ -176,6 +182,7 @@ impl Check {
             name: name.into(),
             outcome,
             figures: Value::Null,
+            proposal: Vec::new(),
         }
     }
 
@@ -598,7 +605,8 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
     let mut text = String::new();
     let longest = checks.iter().map(|check| check.name.chars().count()).max();
     let width = longest.unwrap_or_default();
-    for Check { name, outcome, .. } in checks {
+    for check in checks {
+        let Check { name, outcome, .. } = check;
         let (word, paint, said, next) = match outcome {
             Outcome::Pass(text) => ("ok", Paint::Green, text, None),
             Outcome::Warn { cause, next } => ("warn", Paint::Yellow, cause, Some(next)),
@@ -610,6 +618,11 @@ fn print(checks: &[Check], as_json: bool, code: ExitCode) -> ExitCode {
         if let Some(next) = next {
             let _ = writeln!(text, "      {:<width$} next: {next}", "");
         }
+        let margin = " ".repeat(width + 9);
+        check
+            .proposal
+            .iter()
+            .for_each(|lines| lines.print(&mut text, &margin));
     }
     output::answer(text, code)
 }
@@ -625,6 +638,9 @@ fn to_json(check: &Check) -> Value {
         json!({"name": check.name, "outcome": word, "detail": text, "next_step": next});
     if !check.figures.is_null() {
         document["figures"] = check.figures.clone();
+    }
+    if !check.proposal.is_empty() {
+        document["proposal"] = check.proposal.iter().map(Proposal::to_json).collect();
     }
     document
 }

@@ -226,6 +226,25 @@ impl<'a> Section<'a> {
         self.value(key).is_some()
     }
 
+    /// A number with a default, read by its text.
+    pub(super) fn number_or<T>(
+        &self,
+        key: &str,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let text = match self.value(key) {
+            None => return Ok(default),
+            Some(Value::Integer(number)) => number.to_string(),
+            Some(Value::Float(number)) => number.to_string(),
+            Some(other) => {
+                let cause = format!("must be a number without quotes, not {}", other.type_str());
+                return Err(self.error(key, cause));
+            }
+        };
+        parse(&text).map_err(|cause| self.error(key, cause))
+    }
+
     /// True or false.
     pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.value(key) {

@@ -8,7 +8,7 @@ use super::layers::Layers;
 use super::{ConfigError, Endpoint, SCHEMA, Settings, VENDOR_DIRECTORY, value};
 
 /// A key without a default.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Required {
     /// Its section.
     pub section: &'static str,
@@ -20,6 +20,15 @@ pub struct Required {
     pub question: &'static str,
     /// What most devices have.
     pub usual: Option<&'static str>,
+    /// Whether a value can work, or the end of a sentence that says why not.
+    trial: fn(&str) -> Result<(), String>,
+}
+
+/// One key is there once.
+impl PartialEq for Required {
+    fn eq(&self, other: &Self) -> bool {
+        (self.section, self.key) == (other.section, other.key)
+    }
 }
 
 impl Required {
@@ -29,32 +38,43 @@ impl Required {
             ("identity", "certificate", "certificate"),
             "The device's certificate, a path",
             Some("/data/edgerepl/device.crt"),
+            |text| value::absolute_path(text).map(drop),
         ),
         required(
             ("identity", "private_key", "private-key"),
             "Its private key, a PKCS#11 URI or a path",
             Some("/data/edgerepl/device.key"),
+            |text| value::private_key(text).map(drop),
         ),
         required(
             ("credentials", "endpoint", "endpoint"),
             "The endpoint, as `aws iot describe-endpoint --endpoint-type iot:CredentialProvider` says it",
             None,
+            |text| text.parse::<Endpoint>().map(drop),
         ),
         required(
             ("credentials", "role_alias", "role-alias"),
             "The role alias",
             Some("edgerepl"),
+            |text| value::role_alias(text).map(drop),
         ),
         required(
             ("credentials", "region", "region"),
             "The bucket's region",
             None,
+            |text| value::region(text).map(drop),
         ),
-        required(("replication", "bucket", "bucket"), "The bucket", None),
+        required(
+            ("replication", "bucket", "bucket"),
+            "The bucket",
+            None,
+            |text| value::bucket(text).map(drop),
+        ),
         required(
             ("database", "path", "database"),
             "The database, a path",
             Some("/data/app/app.db"),
+            |text| value::absolute_path(text).map(drop),
         ),
     ];
 
@@ -63,15 +83,7 @@ impl Required {
     /// # Errors
     /// Why not, with the option's name.
     pub fn parse(&self, text: &str) -> Result<(), String> {
-        let parsed = match self.option {
-            "private-key" => value::private_key(text).map(drop),
-            "endpoint" => text.parse().map(|_: Endpoint| ()),
-            "role-alias" => value::role_alias(text).map(drop),
-            "region" => value::region(text).map(drop),
-            "bucket" => value::bucket(text).map(drop),
-            _ => value::absolute_path(text).map(drop),
-        };
-        parsed.map_err(|cause| format!("--{} {cause}", self.option))
+        (self.trial)(text).map_err(|cause| format!("--{} {cause}", self.option))
     }
 }
 
@@ -79,6 +91,7 @@ const fn required(
     (section, key, option): (&'static str, &'static str, &'static str),
     question: &'static str,
     usual: Option<&'static str>,
+    trial: fn(&str) -> Result<(), String>,
 ) -> Required {
     Required {
         section,
@@ -86,6 +99,7 @@ const fn required(
         option,
         question,
         usual,
+        trial,
     }
 }
 

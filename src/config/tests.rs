@@ -99,6 +99,23 @@ fn later_layers_win_key_by_key() {
 }
 
 #[test]
+fn a_price_may_be_whole_or_not() {
+    let files = [
+        ("etc/edgerepl.toml", WHOLE),
+        (
+            "etc/edgerepl.toml.d/x.toml",
+            "[cost]\nput = 4\ngigabyte = 12.345678",
+        ),
+    ];
+    let prices = Files::new("prices", &files)
+        .load()
+        .expect("settings")
+        .prices;
+    let told = [prices.put, prices.get, prices.gigabyte].map(Price::dollars);
+    assert_eq!(told, [4.0, 0.4, 12.345678]);
+}
+
+#[test]
 fn each_mistake_is_one_sentence_with_file_and_key() {
     let cases = [
         (
@@ -190,6 +207,30 @@ fn each_mistake_is_one_sentence_with_file_and_key() {
         (
             &format!("[replication]\ncontrol_socket = \"/{}\"", "x".repeat(107)),
             "[replication] control_socket must be a path of at most 107 bytes",
+        ),
+        (
+            "[cost]\nput = \"5\"",
+            "[cost] put must be a number without quotes, not string",
+        ),
+        (
+            "[cost]\nput = -0.1",
+            "[cost] put must be from 0 to 100000, not \"-0.1\"",
+        ),
+        (
+            "[cost]\ngigabyte = 100001",
+            "[cost] gigabyte must be from 0 to 100000, not \"100001\"",
+        ),
+        (
+            "[cost]\nget = 1e300",
+            "[cost] get must be from 0 to 100000, not",
+        ),
+        (
+            "[cost]\nget = nan",
+            "[cost] get must be a number, not \"NaN\"",
+        ),
+        (
+            "[cost]\nget = -inf",
+            "[cost] get must be a number, not \"-inf\"",
         ),
         ("a = [", ":1: is not TOML"),
     ];

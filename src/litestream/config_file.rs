@@ -366,8 +366,7 @@ impl Configuration {
     }
 
     fn socket(&self, around: Surroundings<'_>) -> Option<Finding> {
-        let socket = self.root.get("socket");
-        if !socket.is_some_and(|socket| socket.is_true("enabled")) {
+        if !self.has_socket() {
             return Some(notice(
                 "its control socket is not enabled: nothing shows whether the replica follows",
                 format!(
@@ -376,6 +375,7 @@ impl Configuration {
                 ),
             ));
         }
+        let socket = self.root.get("socket");
         let path = socket
             .and_then(|socket| socket.text("path"))
             .unwrap_or("/var/run/litestream.sock");

@@ -31,6 +31,9 @@ const COMPACTED: u32 = 60;
 const LEAST_COMPACTION: Duration = Duration::from_secs(10 * 60);
 const LONGEST_COMPACTION: Duration = Duration::from_secs(3600);
 
+/// What was compacted stays for so long, for a restore that reads the bucket meanwhile.
+const YOUNG: Duration = Duration::from_secs(10 * 60);
+
 /// What is compacted of that is compacted again.
 const HIGHER_LEVELS: [Duration; 2] = [Duration::from_secs(6 * 3600), SNAPSHOT_PACE];
 
@@ -43,37 +46,64 @@ pub(crate) fn intervals(settings: &Settings) -> Intervals {
         monitor: settings.rpo_metered,
         checkpoint: CHECKPOINT,
         check: compaction,
+        young: YOUNG,
         levels: [&[compaction], &HIGHER_LEVELS[..]].concat(),
         snapshot: SNAPSHOT_PACE,
+        ..Intervals::default()
     }
+}
+
+/// The lines for the control socket.
+pub(crate) fn socket(path: &Path) -> Vec<String> {
+    let path = quoted(&path.to_string_lossy());
+    [
+        "socket:",
+        "  enabled: true",
+        &format!("  path: {path}"),
+        "  permissions: 0600",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// The lines for these intervals: those of the whole file, and those of each database.
+pub(crate) fn lines(intervals: &Intervals) -> [Vec<String>; 2] {
+    let line = |key: &str, interval: Duration| format!("{key}: {}", seconds(interval));
+    let mut of_all = vec![
+        line("l0-retention", intervals.young),
+        line("l0-retention-check-interval", intervals.check),
+        "levels:".to_owned(),
+    ];
+    let levels = intervals.levels.iter();
+    of_all.extend(levels.map(|level| line("  - interval", *level)));
+    let of_database = vec![
+        line("monitor-interval", intervals.monitor),
+        line("checkpoint-interval", intervals.checkpoint),
+    ];
+    [of_all, of_database]
 }
 
 /// The text; `None` where the user has a configuration of his own.
 pub(crate) fn text(settings: &Settings) -> Option<String> {
     let replica = settings.replication.replica.as_ref()?;
     let intervals = intervals(settings);
-    let levels: String = intervals
-        .levels
-        .iter()
-        .map(|interval| format!("  - interval: {}\n", seconds(*interval)))
-        .collect();
+    let [of_all, of_database] = lines(&intervals);
     let mut text = format!(
         "# Written by edgerepl from its own configuration: change that.\n\
-         socket:\n  enabled: true\n  path: {}\n  permissions: 0600\n\
+         {}\n\
          shutdown-sync-timeout: 10s\n\
-         l0-retention: 10m\nl0-retention-check-interval: {}\nlevels:\n{levels}\
+         {}\n\
          snapshot:\n  interval: {}\n  retention: {}\ndbs:\n",
-        quoted(&settings.replication.control_socket.to_string_lossy()),
-        seconds(intervals.check),
+        socket(&settings.replication.control_socket).join("\n"),
+        of_all.join("\n"),
         seconds(intervals.snapshot.min(replica.retention)),
         seconds(replica.retention),
     );
     for database in settings.databases.iter() {
         text += &format!(
-            "  - path: {}\n    monitor-interval: {}\n    checkpoint-interval: {}\n    replica:\n",
+            "  - path: {}\n    {}\n    replica:\n",
             quoted(&database.path.to_string_lossy()),
-            seconds(intervals.monitor),
-            seconds(intervals.checkpoint),
+            of_database.join("\n    "),
         );
         text += &place(replica, &settings.region, &database.path);
     }

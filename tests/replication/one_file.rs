@@ -93,6 +93,8 @@ fn whole_life(rotation: &str) -> Result {
 #[test]
 fn what_litestream_is_told_changes_with_a_reload() -> Result {
     let (lab, mut site) = one_file("one-file-reload", Duration::from_secs(900))?;
+    // A reload fetches, too: a hand-over by a restart would hide what the file does.
+    site.set("replication", "rotation", "\"refresh\"");
     let mut daemon = site.start()?;
     let status = wait_until_replicating(&mut daemon)?;
     let starts = number(&status, "replication", "starts");

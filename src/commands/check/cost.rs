@@ -1,16 +1,19 @@
-//! What replication will cost in requests, before it runs.
+//! What replication will cost in requests and bytes, before it runs, and what may be lost.
 //!
 //! Owns what is said of it: for an application that writes nothing, and for one that writes all the time.
-//! Counts nothing itself.
+//! Owns which lines would make it cheaper. Counts nothing itself.
 
+use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::proposal::Proposal;
 use super::{Check, Outcome, warn};
 use crate::agent::Rpo;
-use crate::commands::databases::Subjects;
-use crate::config::Settings;
+use crate::commands::databases::{Subject, Subjects};
+use crate::config::{Prices, Settings};
 use crate::litestream::command::REFRESHES;
 use crate::litestream::config_file::{Configuration, Found};
 use crate::litestream::cost::{Intervals, Load, Requests};
@@ -18,13 +21,15 @@ use crate::litestream::own_config;
 
 const NAME: &str = "cost";
 
-/// What is worth an operator's while: so many times what one file would cost, and so much a month.
+/// What is worth an operator's while: so many times what fewer uploads would cost, and so much a month.
 const TIMES: f64 = 3.0;
 const DOLLARS: f64 = 1.0;
 
-/// A month's requests, for the databases that are known. Nothing is known of those of a Litestream before 0.5.
+/// A month's requests, for the databases that are known, and what may be lost of them. Nothing is known of those of a
+/// Litestream before 0.5.
 pub(super) fn predicted(
     settings: &Settings,
+    main: &Path,
     version: Option<(u32, u32, u32)>,
     configuration: &Configuration,
     found: Found,
@@ -32,65 +37,250 @@ pub(super) fn predicted(
     if version.is_some_and(|version| version < REFRESHES) {
         return None;
     }
-    let subjects = Subjects::among(settings, found).all;
-    let sum = |is_busy: bool, intervals: &dyn Fn(&Path) -> Intervals| {
-        let each = subjects.iter().map(|subject| {
-            let rows = settings.heartbeat.as_ref().map(|rows| rows.interval);
-            let load = Load {
-                pace: Rpo::new(settings.rpo).pace(),
-                rows: rows.filter(|_| subject.database.heartbeat),
-                is_busy,
-                plans: settings.restorable,
-            };
-            Requests::of(&intervals(&subject.in_litestream), load)
-        });
-        each.fold(Requests::default(), Requests::and)
+    let plan = Plan {
+        settings,
+        configuration,
+        subjects: Subjects::among(settings, found).all,
     };
-    let as_told = |database: &Path| configuration.intervals(database);
-    let (idle, busy) = (sum(false, &as_told), sum(true, &as_told));
-    let told = format!(
-        "{} a month where nothing is written; {} where an application writes all the time",
-        words(idle),
-        words(busy)
+    let as_told = |subject: &Subject| configuration.intervals(&subject.in_litestream);
+    let [idle, busy] = plan.months(&as_told, plan.rows());
+    let mut told = format!(
+        "{} a month where nothing is written; {} where an application writes 100 bytes each second",
+        words(idle, settings.prices),
+        words(busy, settings.prices)
     );
-    let own = own_config::intervals(settings);
-    let cheaper = sum(false, &|_| own.clone());
-    let is_dear = idle.dollars() > (TIMES * cheaper.dollars()).max(DOLLARS);
-    let outcome = match is_dear && settings.replication.replica.is_none() {
-        true => warn(
-            format!("{told}; an idle month may cost {}", words(cheaper)),
-            "set [replication] bucket in the place of command; or the intervals of docs/cost.md in \
-             litestream.yml, and leave out [heartbeat] interval",
-        ),
-        false => Outcome::Pass(told),
+    if let Some(rows) = plan.rows_beyond_need() {
+        told = format!("{told}; {rows}");
+    }
+    let lost = plan.lost(&as_told);
+    let mut check = Check::new(NAME, Outcome::Pass(told.clone()));
+    check.figures = json!({
+        "requests_a_month": {"idle": counts(idle, settings.prices), "busy": counts(busy, settings.prices)},
+        "us_dollars": {
+            "put_million": settings.prices.put.dollars(),
+            "get_million": settings.prices.get.dollars(),
+            "gigabyte": settings.prices.gigabyte.dollars(),
+        },
+        "bytes_a_month": {"idle": bytes(idle), "busy": bytes(busy)},
+        "heartbeat_rows_a_day": plan.rows_a_day(),
+        "may_be_lost_s": lost.map(|lost| lost.as_secs_f64()),
+        "databases": plan.subjects.iter().map(|subject| json!({
+            "path": subject.path().to_string_lossy(),
+            "may_be_lost_s": plan.lost_of(subject, &as_told).map(|lost| lost.as_secs_f64()),
+        })).collect::<Value>(),
+    });
+    if settings.replication.replica.is_some() {
+        return Some(check);
+    }
+    told = match lost {
+        Some(lost) => format!("{told}; {} may be lost", time(lost)),
+        None => format!("{told}; nothing is uploaded"),
     };
-    let figures = json!({"requests_a_month": {"idle": figures(idle), "busy": figures(busy)}});
-    Some(Check {
-        figures,
-        ..Check::new(NAME, outcome)
-    })
+    check.outcome = Outcome::Pass(told.clone());
+    if lost.is_none_or(|lost| lost > settings.rpo) {
+        let rpo = time(settings.rpo);
+        let cause = format!(
+            "{told}, because Litestream's file has no control socket: [replication] rpo asks for {rpo}"
+        );
+        check.outcome = warn(cause, "add the lines below to Litestream's file");
+        let lines = own_config::socket(&settings.replication.control_socket);
+        check.proposal = vec![Proposal::new(configuration.path(), None, lines)];
+        return Some(check);
+    }
+    let fewer = |subject: &Subject| fewer(&as_told(subject), settings);
+    let cheaper = plan.months(&fewer, plan.slower_rows().or(plan.rows()));
+    let is_dear = |now: Requests, then: Requests| {
+        now.dollars(settings.prices) > (TIMES * then.dollars(settings.prices)).max(DOLLARS)
+    };
+    if is_dear(idle, cheaper[0]) || is_dear(busy, cheaper[1]) {
+        let cause = format!(
+            "{told}, where [replication] rpo allows {}: with the lines below it would be {} idle, {} busy",
+            time(settings.rpo),
+            sum(cheaper[0], settings.prices),
+            sum(cheaper[1], settings.prices)
+        );
+        let next = "write the lines below in the place of those that are there; or set [replication] bucket in the \
+                    place of command, and edgerepl writes them itself";
+        check.outcome = warn(cause, next);
+        check.proposal = plan.proposal(main, &fewer);
+    }
+    Some(check)
 }
 
-fn figures(requests: Requests) -> Value {
+/// The databases, and what decides how often they are uploaded.
+struct Plan<'a> {
+    settings: &'a Settings,
+    configuration: &'a Configuration,
+    subjects: Vec<Subject>,
+}
+
+impl Plan<'_> {
+    /// An idle month, and a busy one.
+    fn months(
+        &self,
+        intervals: &dyn Fn(&Subject) -> Intervals,
+        rows: Option<Duration>,
+    ) -> [Requests; 2] {
+        let pace = Rpo::new(self.settings.rpo).pace();
+        [false, true].map(|is_busy| {
+            let each = self.subjects.iter().map(|subject| {
+                let load = Load {
+                    pace: self.configuration.has_socket().then_some(pace),
+                    rows: rows.filter(|_| subject.database.heartbeat),
+                    is_busy,
+                    plans: self.settings.restorable,
+                    size: fs::metadata(subject.path()).map_or(0, |file| file.len()),
+                };
+                Requests::of(&intervals(subject), load)
+            });
+            each.fold(Requests::default(), Requests::and)
+        })
+    }
+
+    /// How old what is lost with the device may be, of the database that is worst off; `None`: whatever it is.
+    fn lost(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
+        let each = self
+            .subjects
+            .iter()
+            .map(|subject| self.lost_of(subject, intervals));
+        each.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The same of one database: whoever is sooner uploads it, Litestream by itself or as edgerepl asks.
+    fn lost_of(
+        &self,
+        subject: &Subject,
+        intervals: &dyn Fn(&Subject) -> Intervals,
+    ) -> Option<Duration> {
+        let asked = self.configuration.has_socket().then_some(self.settings.rpo);
+        let by_itself = intervals(subject).exposure();
+        by_itself.into_iter().chain(asked).min()
+    }
+
+    /// The time between two heartbeat rows.
+    fn rows(&self) -> Option<Duration> {
+        self.settings.heartbeat.as_ref().map(|rows| rows.interval)
+    }
+
+    /// Rows that are no more than what may be lost asks for, where they are, and where none of them has to go
+    /// before the next one: its id follows the last one's.
+    fn slower_rows(&self) -> Option<Duration> {
+        let rpo = self.settings.rpo;
+        let heartbeat = self.settings.heartbeat.as_ref()?;
+        let is_kept = heartbeat
+            .keep
+            .is_none_or(|keep| keep >= rpo.saturating_mul(2));
+        (heartbeat.interval < rpo && is_kept).then_some(rpo)
+    }
+
+    fn rows_a_day(&self) -> f64 {
+        let databases = self.subjects.iter().filter(|s| s.database.heartbeat);
+        self.rows().map_or(0.0, a_day) * databases.count() as f64
+    }
+
+    /// Each row is a durable write.
+    fn rows_beyond_need(&self) -> Option<String> {
+        let rows = self.rows().filter(|rows| *rows < self.settings.rpo)?;
+        Some(format!(
+            "a heartbeat row each {} is {} durable writes a day, where [replication] rpo needs {}",
+            time(rows),
+            grouped(a_day(rows)),
+            grouped(a_day(self.settings.rpo)),
+        ))
+    }
+
+    /// The lines for these intervals.
+    fn proposal(&self, main: &Path, intervals: &dyn Fn(&Subject) -> Intervals) -> Vec<Proposal> {
+        let Some(first) = self.subjects.first() else {
+            return Vec::new();
+        };
+        let file = self.configuration.path();
+        let [of_all, of_database] = own_config::lines(&intervals(first));
+        let mut proposal = vec![Proposal::new(file, None, of_all)];
+        for entry in self.configuration.named() {
+            proposal.push(Proposal::new(file, Some(entry.place), of_database.clone()));
+        }
+        if let Some(rows) = self.slower_rows() {
+            let line = match rows.subsec_millis() {
+                0 => format!("interval = \"{}s\"", rows.as_secs()),
+                _ => format!("interval = \"{}ms\"", rows.as_millis()),
+            };
+            let place = Some("[heartbeat]".to_owned());
+            proposal.push(Proposal::new(main, place, vec![line]));
+        }
+        proposal
+    }
+}
+
+/// No more uploads than what may be lost asks for; snapshots as they are.
+fn fewer(now: &Intervals, settings: &Settings) -> Intervals {
+    Intervals {
+        snapshot: now.snapshot,
+        kept: now.kept,
+        sync: now.sync,
+        ..own_config::intervals(settings)
+    }
+}
+
+fn counts(requests: Requests, prices: Prices) -> Value {
     json!({
-        "put": requests.put.round(),
-        "list": requests.list.round(),
-        "get": requests.get.round(),
-        "us_dollars": requests.dollars(),
+        "put": requests.put.count.round(),
+        "list": requests.list.count.round(),
+        "get": requests.get.count.round(),
+        "us_dollars": requests.dollars(prices),
     })
 }
 
-/// `0.24 US dollars for 48,000 requests (PUT 45,000, LIST 3,000, GET 200)`.
-fn words(requests: Requests) -> String {
-    let Requests { put, list, get } = requests;
+fn bytes(requests: Requests) -> Value {
+    json!({
+        "put": requests.put.bytes.round(),
+        "list": requests.list.bytes.round(),
+        "get": requests.get.bytes.round(),
+    })
+}
+
+/// `0.24 US dollars for 48,000 requests (PUT 45,000, LIST 3,000, GET 200) and 120 MB`.
+fn words(requests: Requests, prices: Prices) -> String {
+    let [put, list, get] = [requests.put, requests.list, requests.get].map(|class| class.count);
     format!(
-        "{:.2} US dollars for {} requests (PUT {}, LIST {}, GET {})",
-        requests.dollars(),
+        "{:.2} US dollars for {} requests (PUT {}, LIST {}, GET {}) and {}",
+        requests.dollars(prices),
         grouped(put + list + get),
         grouped(put),
         grouped(list),
-        grouped(get)
+        grouped(get),
+        size(requests.bytes())
     )
+}
+
+/// `0.24 US dollars and 120 MB`.
+fn sum(requests: Requests, prices: Prices) -> String {
+    let dollars = requests.dollars(prices);
+    format!("{dollars:.2} US dollars and {}", size(requests.bytes()))
+}
+
+/// `120 MB`, `41 GB`.
+fn size(bytes: f64) -> String {
+    match bytes < 1e10 {
+        true => format!("{} MB", grouped(bytes / 1e6)),
+        false => format!("{} GB", grouped(bytes / 1e9)),
+    }
+}
+
+/// `50 ms`, `90 s`, `10 min`.
+fn time(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (seconds, 0) if seconds >= 60 && seconds.is_multiple_of(60) => {
+            format!("{} min", seconds / 60)
+        }
+        (seconds, 0) => format!("{seconds} s"),
+        _ => format!("{} ms", time.as_millis()),
+    }
+}
+
+/// How often in a day what comes at this pace comes.
+fn a_day(pace: Duration) -> f64 {
+    86_400.0 / pace.as_secs_f64().max(0.001)
 }
 
 /// With two digits that count, in groups of three.

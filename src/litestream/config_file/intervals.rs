@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::Configuration;
 use super::document::Node;
+use super::{Configuration, databases, replica_of};
 use crate::litestream::cost::Intervals;
 
 impl Configuration {
@@ -22,15 +22,35 @@ impl Configuration {
             .list("levels")
             .map(|level| told(Some(level), "interval"))
             .collect();
+        // Of one database they are those of all.
+        let of_snapshots = |key: &str| {
+            let of_all = told(self.root.get("snapshot"), key);
+            of_all.or_else(|| {
+                let mut entries = databases(&self.root);
+                entries.find_map(|(_, entry)| told(entry.get("snapshot"), key))
+            })
+        };
+        let of_replica = told(entry.and_then(replica_of), "sync-interval");
         Intervals {
             monitor: of_database("monitor-interval").unwrap_or(default.monitor),
+            sync: of_replica
+                .or_else(|| of_all("sync-interval"))
+                .unwrap_or(default.sync),
             checkpoint: of_database("checkpoint-interval").unwrap_or(default.checkpoint),
             check: of_all("l0-retention-check-interval").unwrap_or(default.check),
+            young: of_all("l0-retention").unwrap_or(default.young),
             levels: levels
                 .filter(|levels| !levels.is_empty())
                 .unwrap_or(default.levels),
-            snapshot: told(self.root.get("snapshot"), "interval").unwrap_or(default.snapshot),
+            snapshot: of_snapshots("interval").unwrap_or(default.snapshot),
+            kept: of_snapshots("retention").unwrap_or(default.kept),
         }
+    }
+
+    /// Litestream can be asked for a sync.
+    pub(crate) fn has_socket(&self) -> bool {
+        let socket = self.root.get("socket");
+        socket.is_some_and(|socket| socket.is_true("enabled"))
     }
 }
 
@@ -40,6 +60,9 @@ fn told(node: Option<&Node>, key: &str) -> Option<Duration> {
 
 /// A duration as Go writes it, without fractions: `90s`, `1h30m`, `24h0m0s`.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
     let mut whole = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {

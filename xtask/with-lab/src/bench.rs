@@ -11,6 +11,7 @@ use xtask::{Outcome, setup};
 mod cost;
 pub(crate) mod count;
 mod databases;
+mod flash;
 mod kernel;
 
 /// A benchmark, and what it runs with: edgerepl in a release build.
@@ -30,6 +31,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "cost",
         measures: "what S3 is asked for, by how much may be lost",
         run: cost::cost,
+    },
+    Benchmark {
+        name: "flash",
+        measures: "what a heartbeat row costs the flash, by its pace",
+        run: flash::flash,
     },
 ];
 

@@ -1,7 +1,7 @@
 //! What S3 is asked for, by how much may be lost and by what the application writes.
 //!
 //! Owns the devices, which run side by side against an S3 each that counts, and the kill at the end: what is
-//! older than the RPO is on the replica then. Prices are S3's of us-east-1, and bytes are bodies alone.
+//! older than the RPO is on the replica then. Prices are those of `check`; bytes are all on the line, without TLS.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -34,10 +34,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// A session as most devices have one.
 const LIFETIME: Duration = Duration::from_secs(3600);
-
-/// US dollars for a million: PUT, POST, LIST; and GET.
-const TIER_1: f64 = 5.0;
-const TIER_2: f64 = 0.4;
 
 /// A month.
 const MINUTES: f64 = 30.0 * 24.0 * 60.0;
@@ -138,8 +134,8 @@ struct Bill {
     case: Case,
     minutes: f64,
     requests: BTreeMap<&'static str, u64>,
-    /// What `check` told before: PUT and LIST in a minute.
-    predicted: f64,
+    /// What `check` told before.
+    told: Told,
     bytes: u64,
     /// Rows that were not on the replica when the device was killed, and those that were younger than its RPO.
     lost: i64,
@@ -149,7 +145,7 @@ struct Bill {
 impl Bill {
     fn of(case: Case, program: &Path, counted: Duration) -> Result<Self> {
         let (lab, site) = device(&case, program)?;
-        let predicted = predicted(&case, &site)?;
+        let told = Told::before(&case, &site)?;
         let database = site.connect()?;
         database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
         let mut daemon = site.start()?;
@@ -176,8 +172,8 @@ impl Bill {
             case,
             minutes,
             requests: by_operation,
-            predicted,
-            bytes: requests.iter().map(|request| request.bytes).sum(),
+            told,
+            bytes: requests.iter().map(|r| r.bytes + r.overhead).sum(),
             lost: comparison.live - comparison.restored,
             // The heartbeat's row may be one of them.
             young: i64::try_from(young.count())? + 1,
@@ -196,7 +192,7 @@ impl Bill {
 
     fn dollars(&self) -> f64 {
         let gets = self.count(&["GetObject", "HeadObject"]);
-        (self.tier_1() * TIER_1 + gets * TIER_2) * MINUTES / 1e6
+        (self.tier_1() * self.told.put_million + gets * self.told.get_million) * MINUTES / 1e6
     }
 }
 
@@ -209,20 +205,48 @@ const TIER_1_OPERATIONS: [&str; 6] = [
     "ListObjectsV2",
 ];
 
-/// PUT and LIST in a minute, as `edgerepl check` tells them.
-fn predicted(case: &Case, site: &Site) -> Result<f64> {
-    let checked = site.run(&["check", "--json"])?;
-    let document: Value = serde_json::from_slice(&checked.stdout)?;
-    let mut checks = document["checks"].as_array().into_iter().flatten();
-    let cost = checks.find(|check| check["name"] == "cost");
-    let cost = cost.ok_or("check says nothing of the cost")?;
-    let load = match case.row_each {
-        Some(_) => "busy",
-        None => "idle",
-    };
-    let requests = &cost["figures"]["requests_a_month"][load];
-    let class = |class: &str| requests[class].as_f64().ok_or("a class is missing");
-    Ok((class("put")? + class("list")?) / MINUTES)
+/// What `edgerepl check` tells.
+struct Told {
+    /// PUT and LIST in a minute, and bytes.
+    requests: f64,
+    bytes: f64,
+    /// US dollars.
+    put_million: f64,
+    get_million: f64,
+}
+
+impl Told {
+    fn before(case: &Case, site: &Site) -> Result<Self> {
+        let checked = site.run(&["check", "--json"])?;
+        let document: Value = serde_json::from_slice(&checked.stdout)?;
+        let mut checks = document["checks"].as_array().into_iter().flatten();
+        let cost = checks.find(|check| check["name"] == "cost");
+        let figures = &cost.ok_or("check says nothing of the cost")?["figures"];
+        let load = match case.row_each {
+            Some(_) => "busy",
+            None => "idle",
+        };
+        let month = |group: &str, class: &str| {
+            let figure = figures[group][load][class].as_f64();
+            figure.ok_or_else(|| format!("{group}.{load}.{class} is missing"))
+        };
+        let price = |key: &str| {
+            figures["us_dollars"][key]
+                .as_f64()
+                .ok_or("a price is missing")
+        };
+        let mut bytes = 0.0;
+        for class in ["put", "list", "get"] {
+            bytes += month("bytes_a_month", class)?;
+        }
+        Ok(Self {
+            requests: (month("requests_a_month", "put")? + month("requests_a_month", "list")?)
+                / MINUTES,
+            bytes: bytes / MINUTES,
+            put_million: price("put_million")?,
+            get_million: price("get_million")?,
+        })
+    }
 }
 
 fn device(case: &Case, program: &Path) -> Result<(Lab, Site)> {
@@ -280,8 +304,8 @@ const ENDS: &str = "\n<!-- end -->\n";
 
 /// As docs/cost.md has it.
 fn table(bills: &[Bill]) -> String {
-    let mut text = "| a minute | PUT | LIST | GET | told by `check` | KiB | US dollars a month | times fewer | \
-                    lost / younger |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    let mut text = "| a minute | PUT | LIST | GET | told by `check` | KiB on the line | told for a month | US dollars a month | times fewer | \
+                    lost / younger |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         .to_owned();
     for bill in bills {
         let base = bills.iter().find(|other| {
@@ -290,14 +314,15 @@ fn table(bills: &[Bill]) -> String {
         let ratio = base.map_or(1.0, |base| base.tier_1() / bill.tier_1());
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.2} | {:.2} | {:.2}, {:+.0} % | {:.1} | {:.2} | {:.1} | {} / {} |",
+            "| {} | {:.2} | {:.2} | {:.2} | {:.2}, {:+.0} % | {:.0} | {:.0} | {:.2} | {:.1} | {} / {} |",
             bill.case.name,
             bill.tier_1() - bill.count(&["ListObjectsV2"]),
             bill.count(&["ListObjectsV2"]),
             bill.count(&["GetObject", "HeadObject"]),
-            bill.predicted,
-            (bill.predicted / bill.tier_1() - 1.0) * 100.0,
+            bill.told.requests,
+            (bill.told.requests / bill.tier_1() - 1.0) * 100.0,
             bill.bytes as f64 / 1024.0 / bill.minutes,
+            bill.told.bytes / 1024.0,
             bill.dollars(),
             ratio,
             bill.lost,
