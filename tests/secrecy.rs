@@ -71,7 +71,11 @@ fn no_earlier_secret_stays_in_memory(rotation: &str) -> Outcome {
         for part in [session.secret_access_key.as_str(), token] {
             // The allocator writes over the first bytes of what is freed.
             let rest = &part[part.len() / 2..];
-            assert!(!holds(&memory, rest), "session {turn} of {}: {rest}", issued.len());
+            assert!(
+                !holds(&memory, rest),
+                "session {turn} of {}: {rest}",
+                issued.len()
+            );
         }
     }
     assert!(daemon.terminate()?.success());

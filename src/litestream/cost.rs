@@ -73,6 +73,15 @@ impl Default for Intervals {
 }
 
 impl Intervals {
+    /// The same in a bucket that is new: nothing has gathered in a level yet, and no snapshot has been made anew.
+    pub(crate) fn in_new_bucket(self) -> Self {
+        Self {
+            kept: Duration::ZERO,
+            snapshot: Duration::ZERO,
+            ..self
+        }
+    }
+
     /// How old a commit is at the most when Litestream begins to upload it by itself; `None`: it never does.
     pub(crate) fn exposure(&self) -> Option<Duration> {
         (!self.monitor.is_zero()).then(|| self.monitor.saturating_add(self.sync))
@@ -279,11 +288,7 @@ mod tests {
     /// Measured over 260 s with Litestream 0.5.17 and a proof each 30 s, in an empty bucket.
     #[test]
     fn it_predicts_what_litestreams_defaults_were_measured_to_cost() {
-        let intervals = Intervals {
-            kept: Duration::ZERO,
-            snapshot: Duration::ZERO,
-            ..Intervals::default()
-        };
+        let intervals = Intervals::default().in_new_bucket();
         for (rows, is_busy, put, list) in [
             (Some(seconds(5)), false, 15.0, 13.4),
             (Some(seconds(5)), true, 63.0, 13.4),

@@ -17,7 +17,14 @@ fn the_proposed_lines_are_accepted_and_cost_less() -> Outcome {
     assert_eq!(before["outcome"], "warn", "{before}");
     assert_eq!(before["figures"]["may_be_lost_s"], 2.0, "{before}");
     let detail = before["detail"].as_str().unwrap_or_default();
+    let lists = |group: &str| before["figures"][group]["idle"]["list"].as_f64();
+    let (old, new) = (
+        lists("requests_a_month"),
+        lists("requests_a_month_in_new_bucket"),
+    );
+    assert!(new > Some(0.0) && old > new, "{before}");
     for words in [
+        "while the bucket is new",
         "2 s may be lost, where [replication] rpo allows 36 s",
         "a heartbeat row each 500 ms is 170,000 durable writes a day, where [replication] rpo needs 2,400",
     ] {
@@ -33,6 +40,7 @@ fn the_proposed_lines_are_accepted_and_cost_less() -> Outcome {
     take(&mut site, &before)?;
     let after = cost(&site)?;
     assert_eq!(after["outcome"], "pass", "{after}");
+    assert!(!after["detail"].to_string().contains("is new"), "{after}");
     assert_eq!(after["proposal"], Value::Null, "{after}");
     assert_eq!(after["figures"]["may_be_lost_s"], 36.0, "{after}");
     for load in ["idle", "busy"] {
@@ -90,6 +98,37 @@ fn a_litestream_that_can_not_be_asked_may_lose_more_than_the_rpo_allows() -> Out
     take(&mut site, &found)?;
     let found = cost(&site)?;
     assert_eq!(found["figures"]["may_be_lost_s"], 36.0, "{found}");
+    Ok(())
+}
+
+/// edgerepl holds back what it asks for, and nothing that Litestream does by itself.
+#[test]
+fn a_metered_line_and_a_litestream_that_waits_for_nobody_contradict_each_other() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let mut site = device(&lab, "cost-metered")?;
+    let before = cost(&site)?;
+    take(&mut site, &before)?;
+    site.set("replication", "metered", "true");
+    let waits = cost(&site)?;
+    assert_eq!(waits["outcome"], "pass", "{waits}");
+    let file = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    assert!(text.contains("monitor-interval: 3600s"), "{text}");
+    fs::write(
+        &file,
+        text.replace("monitor-interval: 3600s", "monitor-interval: 600s"),
+    )?;
+    let in_vain = cost(&site)?;
+    assert_eq!(in_vain["outcome"], "warn", "{in_vain}");
+    let detail = in_vain["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("metered holds back nothing"), "{in_vain}");
+    let mut lines = proposed(&in_vain, "dbs[0]");
+    assert!(
+        lines.any(|line| line == "monitor-interval: 3600s"),
+        "{in_vain}"
+    );
+    site.set("replication", "metered", "false");
+    assert_eq!(cost(&site)?["outcome"], "pass");
     Ok(())
 }
 

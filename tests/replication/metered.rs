@@ -67,7 +67,11 @@ fn assert_it_waits(lab: &Lab, site: &Site, daemon: &mut Daemon, why: &str) -> Re
     assert_eq!(status["state"], "healthy", "{status:#}");
     assert_eq!(status["replication"]["rpo_s"], 3600, "{status:#}");
     let output = site.run(&["status"])?;
-    assert!(words(&output).contains("wait, because"), "{}", words(&output));
+    assert!(
+        words(&output).contains("wait, because"),
+        "{}",
+        words(&output)
+    );
     let begun = Instant::now();
     assert!(site.run(&["sync"])?.status.success());
     assert!(!uploads(lab, begun).is_empty(), "a sync waits, too");
@@ -76,7 +80,12 @@ fn assert_it_waits(lab: &Lab, site: &Site, daemon: &mut Daemon, why: &str) -> Re
 }
 
 /// What has waited is uploaded at once, and the rest at the pace of before.
-fn assert_it_goes_on(lab: &Lab, site: &Site, daemon: &mut Daemon, end: &dyn Fn() -> Result) -> Result {
+fn assert_it_goes_on(
+    lab: &Lab,
+    site: &Site,
+    daemon: &mut Daemon,
+    end: &dyn Fn() -> Result,
+) -> Result {
     let begun = Instant::now();
     end()?;
     wait_until("an upload", || !uploads(lab, begun).is_empty())?;
@@ -92,14 +101,20 @@ fn a_pause_holds_uploads_back_until_somebody_resumes_them() -> Result {
     for command in ["pause", "resume"] {
         let output = site.run(&[command])?;
         assert_eq!(output.status.code(), Some(3), "{output:?}");
-        assert!(words(&output).contains("no edgerepl runs here"), "{output:?}");
+        assert!(
+            words(&output).contains("no edgerepl runs here"),
+            "{output:?}"
+        );
     }
     let mut daemon = site.start()?;
     wait_until_replicating(&mut daemon)?;
     for _ in 0..2 {
         let output = site.run(&["pause"])?;
         assert!(output.status.success(), "{output:?}");
-        assert!(words(&output).contains("for 3600 s at the most"), "{output:?}");
+        assert!(
+            words(&output).contains("for 3600 s at the most"),
+            "{output:?}"
+        );
         assert!(output.stderr.is_empty(), "{output:?}");
     }
     assert_it_waits(&lab, &site, &mut daemon, "paused")?;
@@ -117,12 +132,18 @@ fn a_pause_holds_uploads_back_until_somebody_resumes_them() -> Result {
 fn uploads_wait_while_the_file_of_a_modem_manager_is_there() -> Result {
     let (lab, mut site) = thrifty("metered")?;
     let file = site.root().join("metered");
-    site.set("replication", "metered", format!("{:?}", file.display().to_string()));
+    site.set(
+        "replication",
+        "metered",
+        format!("{:?}", file.display().to_string()),
+    );
     let mut daemon = site.start()?;
     let status = wait_until_replicating(&mut daemon)?;
     assert_eq!(held_back(&status), None, "{status:#}");
     fs::write(&file, "")?;
-    daemon.wait_for("the wait", LIMIT, |status| held_back(status) == Some("metered"))?;
+    daemon.wait_for("the wait", LIMIT, |status| {
+        held_back(status) == Some("metered")
+    })?;
     assert_it_waits(&lab, &site, &mut daemon, "metered")?;
     // Nobody has asked for a pause.
     let output = site.run(&["resume"])?;
@@ -143,10 +164,16 @@ fn a_wal_that_is_full_waits_for_nothing() -> Result {
     assert!(site.run(&["sync"])?.status.success());
     let begun = Instant::now();
     let application = open(&site.database())?;
-    application.execute("INSERT INTO row (text) VALUES (hex(randomblob(300000)))", [])?;
+    application.execute(
+        "INSERT INTO row (text) VALUES (hex(randomblob(300000)))",
+        [],
+    )?;
     thread::sleep(A_WHILE);
     assert_eq!(uploads(&lab, begun).len(), 0, "it is not full yet");
-    application.execute("INSERT INTO row (text) VALUES (hex(randomblob(600000)))", [])?;
+    application.execute(
+        "INSERT INTO row (text) VALUES (hex(randomblob(600000)))",
+        [],
+    )?;
     // It is looked at each minute.
     wait_until("an upload", || !uploads(&lab, begun).is_empty())?;
     assert!(daemon.terminate()?.success());

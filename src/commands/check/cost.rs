@@ -13,7 +13,7 @@ use super::proposal::Proposal;
 use super::{Check, Outcome, warn};
 use crate::agent::Rpo;
 use crate::commands::databases::{Subject, Subjects};
-use crate::config::{Prices, Settings};
+use crate::config::{Metered, Prices, Settings};
 use crate::litestream::command::REFRESHES;
 use crate::litestream::config_file::{Configuration, Found};
 use crate::litestream::cost::{Intervals, Load, Requests};
@@ -24,6 +24,9 @@ const NAME: &str = "cost";
 /// What is worth an operator's while: so many times what fewer uploads would cost, and so much a month.
 const TIMES: f64 = 3.0;
 const DOLLARS: f64 = 1.0;
+
+/// So many times what a new bucket costs is told beside it.
+const NEW: f64 = 1.1;
 
 /// A month's requests, for the databases that are known, and what may be lost of them. Nothing is known of those of a
 /// Litestream before 0.5.
@@ -43,12 +46,21 @@ pub(super) fn predicted(
         subjects: Subjects::among(settings, found).all,
     };
     let as_told = |subject: &Subject| configuration.intervals(&subject.in_litestream);
+    let at_first = |subject: &Subject| as_told(subject).in_new_bucket();
     let [idle, busy] = plan.months(&as_told, plan.rows());
+    let [new_idle, new_busy] = plan.months(&at_first, plan.rows());
     let mut told = format!(
         "{} a month where nothing is written; {} where an application writes 100 bytes each second",
         words(idle, settings.prices),
         words(busy, settings.prices)
     );
+    if idle.dollars(settings.prices) > NEW * new_idle.dollars(settings.prices) {
+        told = format!(
+            "{told}; at the rate of {} and {} while the bucket is new, and its lists are short",
+            sum(new_idle, settings.prices),
+            sum(new_busy, settings.prices)
+        );
+    }
     if let Some(rows) = plan.rows_beyond_need() {
         told = format!("{told}; {rows}");
     }
@@ -56,6 +68,10 @@ pub(super) fn predicted(
     let mut check = Check::new(NAME, Outcome::Pass(told.clone()));
     check.figures = json!({
         "requests_a_month": {"idle": counts(idle, settings.prices), "busy": counts(busy, settings.prices)},
+        "requests_a_month_in_new_bucket": {
+            "idle": counts(new_idle, settings.prices),
+            "busy": counts(new_busy, settings.prices),
+        },
         "us_dollars": {
             "put_million": settings.prices.put.dollars(),
             "get_million": settings.prices.get.dollars(),
@@ -102,6 +118,16 @@ pub(super) fn predicted(
         let next = "write the lines below in the place of those that are there; or set [replication] bucket in the \
                     place of command, and edgerepl writes them itself";
         check.outcome = warn(cause, next);
+        check.proposal = plan.proposal(main, &fewer);
+    } else if let Some(alone) = plan.waits_for_nobody(&as_told) {
+        let cause = format!(
+            "{told}; [replication] metered holds back nothing, because Litestream uploads by itself each {}",
+            time(alone)
+        );
+        check.outcome = warn(
+            cause,
+            "write the lines below in the place of those that are there",
+        );
         check.proposal = plan.proposal(main, &fewer);
     }
     Some(check)
@@ -155,6 +181,17 @@ impl Plan<'_> {
         let asked = self.configuration.has_socket().then_some(self.settings.rpo);
         let by_itself = intervals(subject).exposure();
         by_itself.into_iter().chain(asked).min()
+    }
+
+    /// How often Litestream uploads by itself, where the line may be metered, and that is more often than uploads
+    /// have to be made then.
+    fn waits_for_nobody(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
+        let each = self.subjects.iter();
+        let soonest = each
+            .filter_map(|subject| intervals(subject).exposure())
+            .min();
+        let may_be_metered = self.settings.replication.metered != Metered::Fixed(false);
+        soonest.filter(|soonest| may_be_metered && *soonest < self.settings.rpo_metered)
     }
 
     /// The time between two heartbeat rows.
