@@ -15,7 +15,7 @@ use super::replicator::NO_REASON;
 use super::restorable::Restorability;
 use super::verification::Verity;
 use super::watch::Database;
-use super::{Agent, Now, Rpo, SupervisorKind};
+use super::{Agent, Now, Rpo, RpoHeld, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
@@ -56,6 +56,8 @@ pub struct Report {
     pub last_gap: Option<Duration>,
     /// How much may be lost.
     pub rpo: Rpo,
+    /// What would have been lost in the last day.
+    pub rpo_held: RpoHeld,
     /// The age of the oldest row, of any database, that is not known to be on a replica; without rows, the
     /// possible age of such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
@@ -257,6 +259,7 @@ impl Report {
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
             rpo: agent.policy.rpo,
+            rpo_held: agent.held.figures(agent.open_for(now), now),
             unproved_for: glance.unproved_for,
             databases: agent
                 .databases
