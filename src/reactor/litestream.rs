@@ -476,7 +476,8 @@ impl Litestream {
         context: &mut Context,
     ) -> Option<Event> {
         let (path, state) = (context.path(database), self.state(database, context));
-        let step = disk::examine(path, &state, seen, position.local);
+        let counted = self.uploads.counted(database, position);
+        let step = disk::examine(path, &state, seen, counted, position);
         let last_commit = lineage::last_commit(path).ok();
         let errand = Errand::Examine {
             database,
@@ -523,7 +524,11 @@ impl Litestream {
                 }))
             }
             Errand::Survey(database) => {
-                let survey = first(outcome).and_then(|printed| disk::surveyed(&printed));
+                let printed = first(outcome);
+                if let Ok(Ok(newest)) = printed.as_deref().map(disk::newest) {
+                    self.uploads.begins(database, newest);
+                }
+                let survey = printed.and_then(|printed| disk::surveyed(&printed));
                 Event::Surveyed(database, survey)
             }
             Errand::EmptyWal(database) => {
@@ -566,8 +571,12 @@ impl Litestream {
                 position,
                 last_commit,
             } => {
-                let answer = first(outcome)
-                    .and_then(|printed| disk::examined(&printed, position, last_commit));
+                let printed = first(outcome);
+                if let Ok(Ok(found)) = printed.as_deref().map(disk::to_count) {
+                    self.uploads.replicated(database, position, found);
+                }
+                let answer =
+                    printed.and_then(|printed| disk::examined(&printed, position, last_commit));
                 Event::Synced(database, answer.map_err(SyncFailure::Failed))
             }
         })
