@@ -209,3 +209,30 @@ fn an_answer_that_nobody_asked_for_proves_nothing() {
         Finding::Behind
     );
 }
+
+#[test]
+fn a_proof_ends_what_may_have_come_since_the_one_before_and_where_nothing_came_nothing_ends() {
+    let ended = |seconds| Some(Duration::from_secs(seconds));
+    let mut ledger = proved();
+    assert_eq!(ledger.take_ended(), ended(101), "since the beginning");
+    assert_eq!(ledger.take_ended(), None, "it is counted once");
+    let proof = then(&mut ledger, answer(11, 11, Some(10)));
+    assert_eq!(proof, Finding::Proved);
+    // The row is of 110 s; what the application may have committed is older.
+    assert_eq!(ledger.take_ended(), ended(12));
+    // An answer, and a look, that find nothing new.
+    assert!(ledger.look(Some(7), at(120)));
+    ledger.ask(at(121));
+    let proof = ledger.judge(answer(11, 11, Some(11)), true, at(122));
+    assert_eq!(proof, Finding::Proved);
+    assert!(!ledger.look(Some(7), at(1000)));
+    assert_eq!(ledger.take_ended(), None);
+    assert_eq!(Some(ledger.open_for(at(1003))), ended(3));
+    assert!(ledger.look(Some(8), at(1010)));
+    assert_eq!(Some(ledger.open_for(at(1010))), ended(10));
+    // What an earlier run left is older than the run, whatever was covered since.
+    ledger.inherit(Duration::from_secs(500));
+    assert_eq!(Some(ledger.open_for(at(1010))), ended(1510));
+    ledger.inherit(Duration::MAX);
+    assert_eq!(ledger.open_for(at(1010)), Duration::MAX);
+}
