@@ -212,16 +212,20 @@ mod tests {
         now = bad + DAY + HOUR;
         assert_eq!(held.worst(None, now), Some(seconds(50)));
         assert_eq!(held.figures(None, now).over, DAY);
+        // The first hour's place is the next one's.
+        held.proved(seconds(50), at(25 * 3600));
+        assert_eq!(held.worst(None, at(25 * 3600)), Some(seconds(50)));
         // Nobody proves anything for a day: the figures end, those since the start do not.
         let figures = held.figures(None, now + DAY + HOUR);
         assert_eq!((figures.median, figures.worst), (None, None));
-        assert_eq!((figures.proofs, figures.all_proofs), (0, 49));
+        assert_eq!((figures.proofs, figures.all_proofs), (0, 50));
     }
 
     #[test]
     fn no_number_is_too_large() {
         let mut held = Held::new(BootTime::default());
-        for _ in 0..70_000 {
+        // A class is full before.
+        for _ in 0..=u32::from(u16::MAX) {
             held.proved(Duration::MAX, BootTime::NEVER);
         }
         held.proved(Duration::ZERO, BootTime::NEVER);
@@ -230,7 +234,7 @@ mod tests {
             (figures.worst, figures.sum),
             (Some(Duration::MAX), Duration::MAX)
         );
-        assert_eq!(figures.proofs, 70_001);
+        assert_eq!(figures.proofs, 65_537);
         assert!(figures.median.is_some_and(|median| median > 40 * DAY));
         assert!(size_of::<Held>() < 8 * 1024, "{}", size_of::<Held>());
         // All at once, in no time.
