@@ -9,8 +9,8 @@
 //! are watched), `database` (one of them) and `replica` (its), `proof` (what answers prove), `heartbeat`
 //! (the rows), `restorable` and `verification` (what a restore would give; `mending`: when that is mended;
 //! `doubt`: how it is said), `creation` (a missing database), `guard` (the WAL guard's bounds),
-//! `clock_belief` (whether the clock is right), `glance`, `problems` and `report` (what it means for the
-//! operator).
+//! `clock_belief` (whether the clock is right), `held` (the RPO held), `glance`, `problems` and `report`
+//! (what it means for the operator).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ mod doubt;
 mod glance;
 mod guard;
 mod heartbeat;
+mod held;
 mod mending;
 mod problems;
 mod proof;
@@ -54,10 +55,12 @@ use clock_belief::ClockBelief;
 use database::Watched;
 use databases::Databases;
 pub use glance::{Glance, Lag, Proven};
+use held::Held;
+pub use held::RpoHeld;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
-pub use replicator::Held;
+pub use replicator::HeldBack;
 use replicator::{Paces, Replicator, Turn};
 pub use report::{
     DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State, VerifyReport,
@@ -353,6 +356,7 @@ pub struct Agent {
     replicator: Replicator,
     databases: Databases,
     clock: ClockBelief,
+    held: Held,
     /// The wall clock minus the boot clock, in seconds, at the last event.
     offset: i64,
     /// When it was last looked for what applications commit.
@@ -374,6 +378,7 @@ impl Agent {
             replicator: Replicator::new(&policy, now.boot),
             databases: Databases::new(&policy.databases, now.boot),
             clock: ClockBelief::default(),
+            held: Held::new(now.boot),
             offset: now.offset(),
             looked: None,
             names_others: false,
@@ -406,6 +411,9 @@ impl Agent {
         self.advance(now, out);
         let has_rows = self.policy.heartbeat.is_some();
         for watched in self.databases.iter_mut() {
+            if let Some(age) = watched.replica.ledger.take_ended() {
+                self.held.proved(age, now.boot);
+            }
             watched.remember(watched.shows_rows(has_rows), out);
         }
         actions.0
@@ -598,8 +606,8 @@ impl Agent {
     }
 
     /// Why uploads wait, if they do.
-    fn held(&self) -> Option<Held> {
-        self.replicator.thrift.held()
+    fn held_back(&self) -> Option<HeldBack> {
+        self.replicator.thrift.held_back()
     }
 
     /// How much may be lost now.
@@ -703,6 +711,14 @@ impl Agent {
     /// Heartbeat rows show what is replicated of it.
     fn shows_rows(&self, watched: &Watched) -> bool {
         watched.shows_rows(self.policy.heartbeat.is_some())
+    }
+
+    /// The age of what is not proved, of any database, where that is more than may be lost: an outage is under
+    /// way, for the looks and the rows have shown nothing else in all that time.
+    fn open_for(&self, now: BootTime) -> Option<Duration> {
+        let watched = self.databases.iter().filter(|watched| !watched.is_away());
+        let open = watched.map(|watched| watched.replica.ledger.open_for(now));
+        open.max().filter(|age| *age > self.policy.rpo.most())
     }
 
     fn advance_guards(&mut self, now: BootTime, out: &mut Actions) {

@@ -18,3 +18,4 @@ pub(crate) mod own_config;
 pub(crate) mod restore;
 mod trouble;
 pub mod unit;
+pub(crate) mod uploads;

@@ -58,6 +58,7 @@ mod metrics;
 mod notify;
 mod paths;
 mod stores;
+mod uploads;
 pub(crate) mod verification;
 mod voice;
 
@@ -217,12 +218,14 @@ impl Reactor {
             let outside = |of| Outside {
                 wal_size: store::wal_size(self.context.path(of)),
                 replica: self.litestream.replica(of, &self.context),
+                uploaded: self.litestream.uploaded(of, &self.context),
             };
             status::document(&report, grant, self.started, litestream, outside)
         });
         self.credentials
             .answer(|| credentials::document(&report, grant));
-        self.metrics.show(&report, now.boot);
+        let uploaded = |of| self.litestream.uploaded(of, &self.context);
+        self.metrics.show(&report, uploaded, now.boot);
         self.memory.settle(now.boot);
         self.notifier.show(&report);
         if self.agent.deadline() > now.boot {

@@ -30,6 +30,8 @@ fn promtool_accepts_them_and_they_agree_with_the_status() -> Outcome {
         "edgerepl_heartbeat_rows_total{{database=\"{}\"}}",
         site.database().display()
     );
+    let uploads = rows.replace("heartbeat_rows", "uploads");
+    let bytes = rows.replace("heartbeat_rows", "uploaded_bytes");
     // The file follows the status within 10 s, where anything happens.
     let expected = |status: &Value, text: &str| {
         [
@@ -46,6 +48,8 @@ fn promtool_accepts_them_and_they_agree_with_the_status() -> Outcome {
                 &status["replication"]["rotations"],
             ),
             (rows.as_str(), &status["heartbeat"]["rows"]),
+            (&uploads, &status["databases"][0]["uploads"]),
+            (&bytes, &status["databases"][0]["uploaded_bytes"]),
             (
                 "edgerepl_credentials_failures_total{class=\"transient\"}",
                 &status["credentials"]["failures"]["transient"],
@@ -58,6 +62,15 @@ fn promtool_accepts_them_and_they_agree_with_the_status() -> Outcome {
         fs::read_to_string(&file).is_ok_and(|text| expected(status, &text))
     })?;
     let text = fs::read_to_string(&file)?;
+    for sample in [
+        "{quantile=\"0.5\"} ",
+        "{quantile=\"1\"} ",
+        "_sum ",
+        "_count ",
+    ] {
+        let sample = format!("\nedgerepl_rpo_held_seconds{sample}");
+        assert!(text.contains(&sample), "{sample}: {text}");
+    }
     for name in [
         "gap_seconds",
         "lag_seconds",

@@ -37,6 +37,8 @@ pub struct Glance {
     pub covered_for: Option<Duration>,
     /// The last heartbeat row that is proved, and what the replica may lack.
     pub lag: Option<Lag>,
+    /// The most that would have been lost in the last day, of any database.
+    pub worst_held: Option<Duration>,
     /// What Litestream uploads does not continue its replica, as far as is known.
     pub is_broken: bool,
     /// A restore can't succeed, as far as is known.
@@ -100,6 +102,7 @@ impl Glance {
             unproved_for: None,
             covered_for: None,
             lag: None,
+            worst_held: agent.held.worst(agent.open_for(now), now),
             is_broken: false,
             is_unrestorable: false,
             is_shared: false,

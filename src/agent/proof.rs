@@ -81,6 +81,8 @@ pub(super) struct Ledger {
     has_newer_row: bool,
     proved_look: Option<Commit>,
     proof: Option<Proof>,
+    /// What the last proof ended, until it is counted.
+    ended: Option<Duration>,
 }
 
 /// A row of this run.
@@ -146,6 +148,7 @@ impl Ledger {
             has_newer_row: false,
             proved_look: None,
             proof: None,
+            ended: None,
         }
     }
 
@@ -348,9 +351,21 @@ impl Ledger {
     /// The age of the oldest unproved row; without rows, the possible age of an unproved transaction.
     /// `None` if all are proved.
     pub(super) fn unproved_for(&self, rows: bool, now: BootTime) -> Option<Duration> {
-        let inherited = self.inherited.map(|age| age + now.since(self.began));
         let own = self.unproved_since(rows).map(|since| now.since(since));
+        own.max(self.inherited_for(now))
+    }
+
+    /// How long ago something may have been committed that is not proved, whether a row shows it or not: what
+    /// an application commits between a proof and its next row, too.
+    pub(super) fn open_for(&self, now: BootTime) -> Duration {
+        let own = now.since(self.covered.unwrap_or(self.began));
+        let inherited = self.inherited_for(now).unwrap_or_default();
         own.max(inherited)
+    }
+
+    /// The same just before a proof that was not counted yet.
+    pub(super) fn take_ended(&mut self) -> Option<Duration> {
+        self.ended.take()
     }
 
     /// Since when Litestream has not confirmed a sync; `None` if it has.
@@ -378,6 +393,11 @@ impl Ledger {
         }
     }
 
+    fn inherited_for(&self, now: BootTime) -> Option<Duration> {
+        let since_began = now.since(self.began);
+        self.inherited.map(|age| age.saturating_add(since_began))
+    }
+
     fn unproved_since(&self, rows: bool) -> Option<BootTime> {
         match rows {
             true => self.oldest,
@@ -386,6 +406,7 @@ impl Ledger {
     }
 
     fn prove(&mut self, asked: Asked, position: Position, now: BootTime) -> Finding {
+        self.ended = Some(self.open_for(now));
         self.inherited = None;
         self.begins_anew = false;
         self.waiting = None;

@@ -45,7 +45,7 @@ use process::{LEAST_TERM, Phase, Process};
 use rescue::Rescue;
 pub(super) use restoring::Paces;
 use stop::Then;
-pub use thrift::Held;
+pub use thrift::HeldBack;
 use thrift::Thrift;
 
 /// How long after one database's turn in a hand-over the next one's comes, and after all of them.
@@ -176,7 +176,7 @@ impl Replicator {
                 self.process.refreshed(turn.now);
                 self.last_gap = None;
                 // What shows that they work is an upload.
-                if has_expired || self.thrift.held().is_none() {
+                if has_expired || self.thrift.held_back().is_none() {
                     turn.catch_up();
                 }
             }

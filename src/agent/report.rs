@@ -11,11 +11,11 @@ use super::activity::Activity;
 use super::database::Watched;
 use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, problems_of, waits_for};
-use super::replicator::{Held, NO_REASON};
+use super::replicator::{HeldBack, NO_REASON};
 use super::restorable::Restorability;
 use super::verification::Verity;
 use super::watch::Database;
-use super::{Agent, Now, Rpo, SupervisorKind};
+use super::{Agent, Now, Rpo, RpoHeld, SupervisorKind};
 use crate::clock::BootTime;
 use crate::config::Rotation;
 use crate::credentials::FailureClass;
@@ -57,9 +57,11 @@ pub struct Report {
     /// How much may be lost now.
     pub rpo: Rpo,
     /// Why uploads wait, if they do.
-    pub held: Option<Held>,
+    pub held_back: Option<HeldBack>,
     /// How old something unproved may be on a healthy device.
     pub bound: Duration,
+    /// What would have been lost in the last day.
+    pub rpo_held: RpoHeld,
     /// The age of the oldest row, of any database, that is not known to be on a replica; without rows, the
     /// possible age of such a transaction. `None` if all are proved.
     pub unproved_for: Option<Duration>,
@@ -261,8 +263,9 @@ impl Report {
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
             rpo: agent.rpo(),
-            held: agent.held(),
+            held_back: agent.held_back(),
             bound: agent.bound(now),
+            rpo_held: agent.held.figures(agent.open_for(now), now),
             unproved_for: glance.unproved_for,
             databases: agent
                 .databases

@@ -100,14 +100,17 @@ fn table(document: &Value) -> String {
             format!("with the device: the last {}", span(rpo))
         }),
     );
-    let held = match replication["held_back"].as_str() {
+    let held_back = match replication["held_back"].as_str() {
         Some("paused") => Some("wait, because of a pause; `edgerepl resume` ends it"),
         Some(_) => Some("wait, because the line is metered"),
         None => None,
     };
-    if let Some(held) = held {
-        row("uploads", held.to_owned());
+    if let Some(held) = held_back {
+        row("held back", held.to_owned());
     }
+    let held = &replication["rpo_held"];
+    row("rpo held", rpo_held(held));
+    row("uploads", uploads(&document["databases"]));
     row(
         "unproved",
         match replication["oldest_unproved_s"].as_f64() {
@@ -157,6 +160,37 @@ fn table(document: &Value) -> String {
         text.push_str(&table_of(databases));
     }
     text
+}
+
+/// What would have been lost.
+fn rpo_held(held: &Value) -> String {
+    let over = match held["over_s"].as_f64().unwrap_or_default() {
+        over if over >= 86_400.0 => "day".to_owned(),
+        over => span(over),
+    };
+    let age = |key: &str| held[key].as_f64().map(span);
+    match (age("median_s"), age("worst_s")) {
+        (Some(median), Some(worst)) => {
+            format!("{median} in the median, {worst} at worst, in the last {over}")
+        }
+        (None, Some(worst)) => format!("{worst} at worst; nothing was proved in the last {over}"),
+        _ => "not measured".to_owned(),
+    }
+}
+
+/// What was uploaded of all databases, if it is known of each.
+fn uploads(databases: &Value) -> String {
+    let databases = databases.as_array().map_or(&[][..], Vec::as_slice);
+    let sum = |key: &str| -> Option<u64> {
+        let numbers = databases.iter().map(|database| database[key].as_u64());
+        numbers.sum()
+    };
+    match (sum("uploads"), sum("uploaded_bytes")) {
+        (Some(uploads), Some(bytes)) => {
+            format!("{uploads} objects, {}, since edgerepl's start", size(bytes))
+        }
+        _ => "not counted: Litestream's log is not heard here".to_owned(),
+    }
 }
 
 /// Whether a database can be restored, and to which states.

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::socket::{self, Door};
 use crate::agent::{
-    Database, DatabaseReport, Held, Report, Restorability, RestoreReport, SupervisorKind,
-    VerifyReport,
+    Database, DatabaseReport, HeldBack, Report, Restorability, RestoreReport, RpoHeld,
+    SupervisorKind, VerifyReport,
 };
 use crate::clock::WallTime;
 use crate::config::Rotation;
 use crate::config::RuntimeDirectory;
 use crate::credentials::Grant;
+use crate::litestream::uploads::Uploaded;
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "status.sock";
@@ -31,6 +32,8 @@ pub(crate) struct Outside {
     pub(crate) wal_size: Option<u64>,
     /// Where its replica is.
     pub(crate) replica: Option<String>,
+    /// What was uploaded of it, as far as Litestream tells.
+    pub(crate) uploaded: Option<Uploaded>,
 }
 
 /// What `status --json` prints. Times to come and times past are in seconds from now.
@@ -86,7 +89,8 @@ pub(crate) fn document(
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
             "rpo_s": report.rpo.most().as_secs(),
-            "held_back": report.held.map(Held::name),
+            "held_back": report.held_back.map(HeldBack::name),
+            "rpo_held": rpo_held(report.rpo_held),
             "proof": first["proof"],
             "oldest_unproved_s": report.unproved_for.map(seconds),
             "bound_s": report.bound.as_secs(),
@@ -95,6 +99,16 @@ pub(crate) fn document(
         "heartbeat": first["heartbeat"],
         "wal_guard_held_s": first["wal_guard_held_s"],
         "databases": databases,
+    })
+}
+
+/// What would have been lost, in the time that is said.
+fn rpo_held(held: RpoHeld) -> Value {
+    json!({
+        "median_s": held.median.map(seconds),
+        "worst_s": held.worst.map(seconds),
+        "proofs": held.proofs,
+        "over_s": held.over.as_secs(),
     })
 }
 
@@ -117,6 +131,8 @@ fn database(report: &DatabaseReport, outside: Outside) -> Value {
             "last_age_s": report.last_row.map(|(_, age)| seconds(age)),
         },
         "wal_bytes": outside.wal_size,
+        "uploads": outside.uploaded.map(|u| u.uploads),
+        "uploaded_bytes": outside.uploaded.map(|u| u.bytes),
         "wal_guard_held_s": report.guard_held.map(seconds),
         "restorable": restorable(&report.restore, outside.replica),
         "verified": verified(&report.verify),

@@ -26,6 +26,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::{Commit, Files, NO_COMMIT};
 use super::config_file::Configuration;
+use super::uploads::Uploaded;
 use crate::store::wal_of;
 
 /// The salts of a WAL: each new WAL has others.
@@ -129,6 +130,31 @@ pub(crate) fn files(
         last: file_mark(&file_of(state, last)),
         before: before.and_then(|before| file_mark(&file_of(state, before))),
     })
+}
+
+/// How many of the newest files of the transactions after `before`, up to `last`, are there, and their sizes
+/// together.
+pub(crate) fn sizes(state: &Path, before: u64, last: u64) -> Uploaded {
+    let first = last.saturating_sub(NEWEST).max(before);
+    let mut sum = Uploaded::default();
+    for before in first..last {
+        if let Ok(file) = fs::metadata(file_of(state, before + 1)) {
+            sum.add(Uploaded {
+                uploads: 1,
+                bytes: file.len(),
+            });
+        }
+    }
+    sum
+}
+
+/// The last transaction that has a file; 0 where none has.
+pub(crate) fn newest(state: &Path) -> u64 {
+    let files = transactions(state);
+    let name = files.last().and_then(|file| file.file_stem()?.to_str());
+    let digits = name.and_then(|name| name.split('-').next());
+    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    number.unwrap_or_default()
 }
 
 /// The last commit in the WAL. Frames without a commit, which a large transaction leaves there, do not count,

@@ -14,6 +14,7 @@ use crate::litestream::answer::{Answer, Files, Position, Survey};
 use crate::litestream::config_file::{Configuration, Variables};
 use crate::litestream::lineage;
 use crate::litestream::restore::{Aside, Turn, VERIFY};
+use crate::litestream::uploads::Uploaded;
 use crate::store;
 use crate::system::this_program;
 
@@ -32,15 +33,24 @@ pub(super) fn survey(database: &Path, state: &Path) -> Step {
     step(SURVEY, database, &[state.as_os_str().to_owned()])
 }
 
-/// The child that examines what Litestream took up to transaction `last`; `seen` is an earlier one.
-pub(super) fn examine(database: &Path, state: &Path, seen: Option<u64>, last: u64) -> Step {
-    let number = |number: u64| number.to_string().into();
-    let seen = number(seen.unwrap_or_default());
-    step(
-        EXAMINE,
-        database,
-        &[state.as_os_str().to_owned(), seen, number(last)],
-    )
+/// The child that examines what Litestream took and uploaded up to its `position`; `seen` is an earlier
+/// transaction, and `counted` the last one that is counted.
+pub(super) fn examine(
+    database: &Path,
+    state: &Path,
+    seen: Option<u64>,
+    counted: u64,
+    position: Position,
+) -> Step {
+    let numbers = [
+        seen.unwrap_or_default(),
+        position.local,
+        counted,
+        position.replicated,
+    ];
+    let numbers = numbers.map(|number| number.to_string().into());
+    let state = [state.as_os_str().to_owned()];
+    step(EXAMINE, database, &[&state[..], &numbers[..]].concat())
 }
 
 /// The child that finds out whether all of Litestream's files were made from the current WAL.
@@ -116,6 +126,21 @@ pub(super) fn examined(
     })
 }
 
+/// What [`examine`] has found of what is not counted yet.
+pub(super) fn to_count(printed: &str) -> Result<Uploaded, String> {
+    let found = &parse(printed)?["to_count"];
+    let number = |key: &str| found[key].as_u64().ok_or(STRANGE);
+    Ok(Uploaded {
+        uploads: number("files")?,
+        bytes: number("bytes")?,
+    })
+}
+
+/// The last transaction that [`survey`] has found.
+pub(super) fn newest(printed: &str) -> Result<u64, String> {
+    parse(printed)?["newest"].as_u64().ok_or(STRANGE.to_owned())
+}
+
 /// The result of [`compare`].
 pub(super) fn compared(printed: &str) -> Result<bool, String> {
     parse(printed)?["is_one_wal"]
@@ -145,11 +170,14 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
                 "wal_was_reset": lineage::wal_was_reset(database, state),
                 "is_empty": store::is_empty(database),
                 "folder": lineage::folder(database, state),
+                "newest": lineage::newest(state),
             })
         }
-        [EXAMINE, database, state, seen, last] => {
+        [EXAMINE, database, state, seen, last, counted, replicated] => {
             let (database, state) = (Path::new(database), Path::new(state));
             let (seen, last) = (seen.parse().ok()?, last.parse().ok()?);
+            let (counted, replicated) = (counted.parse().ok()?, replicated.parse().ok()?);
+            let to_count = lineage::sizes(state, counted, replicated);
             let files = lineage::files(database, state, last, (seen > 0).then_some(seen));
             json!({
                 "folder": files.map(|files| files.folder),
@@ -157,6 +185,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
                 "before": files.and_then(|files| files.before),
                 "passed_a_wal_over": lineage::passed_a_wal_over(state),
                 "lacks_beginning": lineage::lacks_beginning(database, state, seen, last),
+                "to_count": {"files": to_count.uploads, "bytes": to_count.bytes},
             })
         }
         [COMPARE, database, state] => {
@@ -227,7 +256,7 @@ mod tests {
             local: 7,
             replicated: 6,
         };
-        let printed = said(&[EXAMINE, &database, &state, "0", "7"]);
+        let printed = said(&[EXAMINE, &database, &state, "0", "7", "4", "7"]);
         let answer = examined(&printed, position, Some(9)).expect("an answer");
         assert_eq!((answer.position, answer.last_commit), (position, Some(9)));
         let files = answer.files.expect("a folder");
@@ -238,6 +267,18 @@ mod tests {
         let missing = emptied(&said(&[EMPTY_WAL, &database])).expect_err("no database");
         assert!(missing.contains("app.db"), "{missing}");
         assert_eq!(emptied(r#"{"failed":null}"#), Ok(()));
+
+        let file = |number: u64| format!("{state}/ltx/0/{number:016x}-{number:016x}.ltx");
+        for (number, size) in [(4, 100), (5, 30), (6, 7), (8, 1000)] {
+            fs::write(file(number), vec![b'x'; size]).expect("a file");
+        }
+        assert_eq!(newest(&said(&[SURVEY, &database, &state])), Ok(8));
+        let printed = said(&[EXAMINE, &database, &state, "0", "7", "4", "7"]);
+        let counted = Uploaded {
+            uploads: 2,
+            bytes: 37,
+        };
+        assert_eq!(to_count(&printed), Ok(counted));
 
         let left = folder.join(".app.db-verify");
         fs::create_dir(&left).expect("a folder");
@@ -250,10 +291,12 @@ mod tests {
             assert!(surveyed(odd).is_err(), "{odd}");
             assert!(examined(odd, position, None).is_err(), "{odd}");
             assert!(compared(odd).is_err(), "{odd}");
+            assert!(to_count(odd).is_err() && newest(odd).is_err(), "{odd}");
         }
         assert!(emptied("").is_err());
         assert_eq!(child(&[]), None);
-        assert_eq!(child(&[EXAMINE, &database, &state, "-1", "7"]), None);
+        let odd = [EXAMINE, &database, &state, "-1", "7", "0", "7"];
+        assert_eq!(child(&odd), None);
         fs::remove_dir_all(folder).expect("the folder");
     }
 }

@@ -16,6 +16,7 @@ use super::chore::{Chores, Errand, Look, Outcome, Step};
 use super::context::Context;
 use super::leftovers::Leftovers;
 use super::notify;
+use super::uploads::Uploads;
 use super::{bucket, disk, verification};
 use crate::agent::{Database, Event, Named, NotVerified};
 use crate::clock::BootTime;
@@ -29,6 +30,7 @@ use crate::litestream::config_file::{self, Configuration};
 use crate::litestream::control::{Asked, Question, SyncRequest, Told};
 use crate::litestream::restore::{Aside, VERIFY};
 use crate::litestream::unit::{self, Restart};
+use crate::litestream::uploads::Uploaded;
 use crate::litestream::{leash, lineage};
 use crate::system::family::Seen;
 use crate::system::file;
@@ -50,6 +52,7 @@ pub(super) struct Litestream {
     syncs: BTreeMap<Database, SyncRequest>,
     asked: Option<Asked>,
     chores: Chores,
+    uploads: Uploads,
 }
 
 impl Litestream {
@@ -62,6 +65,11 @@ impl Litestream {
     pub(super) fn replica(&self, database: Database, context: &Context) -> Option<String> {
         let path = context.paths.in_litestream(database);
         self.read.as_ref()?.place(path)
+    }
+
+    /// What was uploaded of a database since the daemon's start, as far as it is told.
+    pub(super) fn uploaded(&self, database: Database, context: &Context) -> Option<Uploaded> {
+        self.uploads.of(database, &context.paths)
     }
 
     /// All processes that were started here and are not collected yet.
@@ -98,6 +106,9 @@ impl Litestream {
             .family
             .as_mut()
             .and_then(|family| family.poll(own, &context.secrets()));
+        if let Some((uploads, are_told)) = self.family.as_mut().map(Family::uploads) {
+            self.uploads.heard(uploads, are_told, &context.paths);
+        }
         if self.family.as_mut().is_some_and(Family::complained) {
             events.push(Event::Complained);
         }
@@ -465,7 +476,8 @@ impl Litestream {
         context: &mut Context,
     ) -> Option<Event> {
         let (path, state) = (context.path(database), self.state(database, context));
-        let step = disk::examine(path, &state, seen, position.local);
+        let counted = self.uploads.counted(database, position);
+        let step = disk::examine(path, &state, seen, counted, position);
         let last_commit = lineage::last_commit(path).ok().map(|c| c.mark);
         let errand = Errand::Examine {
             database,
@@ -512,7 +524,11 @@ impl Litestream {
                 }))
             }
             Errand::Survey(database) => {
-                let survey = first(outcome).and_then(|printed| disk::surveyed(&printed));
+                let printed = first(outcome);
+                if let Ok(Ok(newest)) = printed.as_deref().map(disk::newest) {
+                    self.uploads.begins(database, newest);
+                }
+                let survey = printed.and_then(|printed| disk::surveyed(&printed));
                 Event::Surveyed(database, survey)
             }
             Errand::EmptyWal(database) => {
@@ -555,8 +571,12 @@ impl Litestream {
                 position,
                 last_commit,
             } => {
-                let answer = first(outcome)
-                    .and_then(|printed| disk::examined(&printed, position, last_commit));
+                let printed = first(outcome);
+                if let Ok(Ok(found)) = printed.as_deref().map(disk::to_count) {
+                    self.uploads.replicated(database, position, found);
+                }
+                let answer =
+                    printed.and_then(|printed| disk::examined(&printed, position, last_commit));
                 Event::Synced(database, answer.map_err(SyncFailure::Failed))
             }
         })

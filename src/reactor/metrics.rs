@@ -9,11 +9,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::agent::{DatabaseReport, Report, Restorability, Verity};
+use crate::agent::{Database, DatabaseReport, Report, Restorability, Verity};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::credentials::FailureClass;
 use crate::litestream::chain::Holdings;
+use crate::litestream::uploads::Uploaded;
 use crate::system::file;
 
 /// The file's name.
@@ -43,12 +44,17 @@ impl Metrics {
     }
 
     /// Writes the file if it is due. A failure to write is logged once.
-    pub(crate) fn show(&mut self, report: &Report, now: BootTime) {
+    pub(crate) fn show(
+        &mut self,
+        report: &Report,
+        uploaded: impl Fn(Database) -> Option<Uploaded>,
+        now: BootTime,
+    ) {
         if now < self.due {
             return;
         }
         self.due = now + PACE;
-        match file::replace(&self.path, 0o644, text(report).as_bytes()) {
+        match file::replace(&self.path, 0o644, text(report, uploaded).as_bytes()) {
             Err(e) if !self.failed => {
                 log::warn!("{} can't be written: {e}", self.path.display());
                 self.failed = true;
@@ -67,15 +73,15 @@ impl Drop for Metrics {
 }
 
 /// All metrics, in the text format 0.0.4. What was never measured is left out.
-fn text(report: &Report) -> String {
-    families(report)
+fn text(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) -> String {
+    families(report, uploaded)
         .iter()
         .filter(|family| !family.samples.is_empty())
         .map(Family::to_string)
         .collect()
 }
 
-fn families(report: &Report) -> [Family; 24] {
+fn families(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) -> [Family; 27] {
     let seconds = |time: Duration| time.as_secs_f64();
     let flag = |is: bool| Some(f64::from(u8::from(is)));
     let count = |number: u64| Some(number as f64);
@@ -160,12 +166,30 @@ fn families(report: &Report) -> [Family; 24] {
         Family::gauge(
             "edgerepl_uploads_held_back",
             "Whether uploads wait, because the line is metered or because of a pause.",
-            flag(report.held.is_some()),
+            flag(report.held_back.is_some()),
         ),
         Family::gauge(
             "edgerepl_unproved_bound_seconds",
             "How old it may be on a healthy device.",
             Some(seconds(report.bound)),
+        ),
+        Family::labelled(
+            "edgerepl_rpo_held_seconds",
+            "summary",
+            "What would have been lost just before a proof, of the last day: how old the oldest commit may have been.",
+            held(report),
+        ),
+        Family::labelled(
+            "edgerepl_uploads_total",
+            "counter",
+            "Objects that Litestream has uploaded since the start.",
+            of_each(&|database| Some(uploaded(database.database)?.uploads as f64)),
+        ),
+        Family::labelled(
+            "edgerepl_uploaded_bytes_total",
+            "counter",
+            "How large they were together.",
+            of_each(&|database| Some(uploaded(database.database)?.bytes as f64)),
         ),
         Family::labelled(
             "edgerepl_replica_lag_seconds",
@@ -238,6 +262,25 @@ fn families(report: &Report) -> [Family; 24] {
     ]
 }
 
+/// The quantiles of the last day, and the sums since the start; nothing before there is any.
+fn held(report: &Report) -> Vec<(String, f64)> {
+    let held = &report.rpo_held;
+    let Some(worst) = held.worst else {
+        return Vec::new();
+    };
+    let quantile = |quantile: &str, age: Duration| {
+        let label = format!("{{quantile=\"{quantile}\"}}");
+        (label, age.as_secs_f64())
+    };
+    let median = held.median.map(|median| quantile("0.5", median));
+    let quantiles = median.into_iter().chain([quantile("1", worst)]);
+    let sums = [
+        ("_sum".to_owned(), held.sum.as_secs_f64()),
+        ("_count".to_owned(), held.all_proofs as f64),
+    ];
+    quantiles.chain(sums).collect()
+}
+
 fn holdings(database: &DatabaseReport) -> Option<Holdings> {
     match database.restore.state {
         Restorability::Restorable(holdings) => Some(holdings),
@@ -251,7 +294,7 @@ fn escaped(value: &str) -> String {
     value.replace('\n', "\\n")
 }
 
-/// A metric, and its samples by their labels.
+/// A metric, and its samples by their labels, or by what is added to its name.
 struct Family {
     name: &'static str,
     kind: &'static str,

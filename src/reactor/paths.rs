@@ -50,6 +50,19 @@ impl Paths {
         known.in_litestream.as_ref().unwrap_or(&known.path)
     }
 
+    /// The one database whose file has this name for Litestream; `None` where several have.
+    pub(super) fn named(&self, name: &str) -> Option<Database> {
+        let is_named = |known: &&Known| {
+            let path = known.in_litestream.as_ref().unwrap_or(&known.path);
+            path.file_name().is_some_and(|own| own == name)
+        };
+        let mut all = self.0.iter().filter(is_named);
+        let (Some(only), None) = (all.next(), all.next()) else {
+            return None;
+        };
+        self.find(&only.path)
+    }
+
     /// The number that a database has already.
     pub(super) fn find(&self, path: &Path) -> Option<Database> {
         let same =

@@ -1,6 +1,6 @@
 //! A child's output: a pipe that edgerepl reads and copies to its own log.
 //!
-//! Owns the pipe, the last line, and whether one complained about the bucket. A child that wrote to edgerepl's standard error itself would die or
+//! Owns the pipe, the last line, and what lines tell: of uploads, and complaints about the bucket. A child that wrote to edgerepl's standard error itself would die or
 //! hang with the reader of that. Never waits, and reads at most a pipe's capacity in a turn; never
 //! passes on a secret.
 
@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::litestream::chain;
+use crate::litestream::uploads::{self, Upload};
 use crate::system::stderr;
 
 /// How much is read in one turn, in bytes.
@@ -27,6 +28,9 @@ pub(super) struct Voice {
     line: Vec<u8>,
     last: Option<String>,
     complained: bool,
+    /// Its lines tell of uploads.
+    tells: bool,
+    uploads: Vec<Upload>,
 }
 
 impl Voice {
@@ -46,6 +50,8 @@ impl Voice {
             line: Vec::new(),
             last: None,
             complained: false,
+            tells: false,
+            uploads: Vec::new(),
         };
         Ok((voice, write))
     }
@@ -91,6 +97,16 @@ impl Voice {
         std::mem::take(&mut self.complained)
     }
 
+    /// Whether its lines tell of uploads.
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// The uploads that lines since the last call told of.
+    pub(super) fn uploads(&mut self) -> Vec<Upload> {
+        std::mem::take(&mut self.uploads)
+    }
+
     fn take(&mut self, piece: &[u8], secrets: &[&str]) {
         for byte in piece {
             if *byte == b'\n' || self.line.len() >= LONGEST_LINE - 1 {
@@ -112,6 +128,8 @@ impl Voice {
         }
         let told: String = line.chars().filter(|c| !c.is_control()).collect();
         self.complained |= chain::is_complaint(&told);
+        self.tells |= uploads::are_told(&told);
+        self.uploads.extend(uploads::of_line(&told));
         if !told.trim().is_empty() {
             self.last = Some(told.trim().chars().take(TOLD).collect());
         }

@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    LIMIT, Result, SHORT, all_at_once, assert_nothing_lost, configure_databases, create,
-    litestreams, number, open, site, wait_until, wait_until_replicating, write_row,
+    FILLING, LIMIT, Result, SHORT, all_at_once, assert_nothing_lost, configure_databases, create,
+    fill, litestreams, number, open, site, wait_until, wait_until_replicating, write_row,
 };
 
 #[test]
@@ -163,6 +163,93 @@ fn what_is_older_than_the_rpo_outlives_the_device() -> Result {
         assert!(sent > 0);
     }
     Ok(())
+}
+
+#[test]
+fn what_is_uploaded_is_counted() -> Result {
+    let (lab, mut site) = site("one-file-counted", SHORT)?;
+    site.use_one_file(&lab)?;
+    site.set("replication", "rotation", "\"restart\"");
+    site.set("heartbeat", "interval", "\"1h\"");
+    configure_databases(&site, &[("app.db", true), ("other.db", false)])?;
+    fill(&site)?;
+    create(&site.root().join("other.db"))?;
+    let mut daemon = site.start()?;
+    let status = wait_until_replicating(&mut daemon)?;
+    assert!(held(&status, "worst_s").is_some(), "{status:#}");
+    let applications = [site.connect()?, open(&site.root().join("other.db"))?];
+    let names = ["app.db", "other.db"];
+    let mut before = [(0, 0); 2];
+    let is_over = |status: &Value| number(status, "replication", "starts") >= 3;
+    while daemon.status().is_none_or(|status| !is_over(&status)) {
+        applications.iter().try_for_each(write_row)?;
+        thread::sleep(Duration::from_millis(50));
+        if let Some(now) = daemon.status().and_then(|status| shown(&status)) {
+            for (before, now) in before.iter().zip(now) {
+                assert!(
+                    before.0 <= now.0 && before.1 <= now.1,
+                    "{before:?}, {now:?}"
+                );
+            }
+            before = now;
+        }
+    }
+    // Each object once: Litestream knows of no request that failed.
+    let counted = || names.map(|name| objects(&lab, &format!("one-file-counted/{name}/")));
+    let output = site.run(&["sync"])?;
+    assert!(output.status.success(), "{output:?}");
+    daemon.wait_for("the count of S3", LIMIT, |status| {
+        shown(status) == Some(counted())
+    })?;
+    let [app, _] = counted();
+    assert!(app.0 > 5 && app.1 > FILLING, "{app:?}");
+    let status = daemon.status().ok_or("edgerepl does not answer")?;
+    let (median, worst) = (held(&status, "median_s"), held(&status, "worst_s"));
+    assert!(median > Some(0.0) && median <= worst, "{status:#}");
+
+    // An outage that is under way is the worst of all.
+    lab.s3().set_fault(S3Fault::ConnectionRefused)?;
+    site.set("replication", "rpo", "\"3s\"");
+    site.write_config()?;
+    daemon.signal(Signal::SIGHUP);
+    let worst = worst.unwrap_or_default();
+    write_row(&applications[0])?;
+    daemon.wait_for("the outage", LIMIT, |status| {
+        held(status, "worst_s").is_some_and(|now| now > worst + 3.0)
+    })?;
+    lab.s3().set_fault(S3Fault::None)?;
+    assert!(daemon.terminate()?.success());
+    Ok(())
+}
+
+/// What a status shows as uploaded of each database, and how large it was.
+fn shown(status: &Value) -> Option<[(u64, u64); 2]> {
+    let of = |number: usize| {
+        let database = &status["databases"][number];
+        let uploads = database["uploads"].as_u64()?;
+        Some((uploads, database["uploaded_bytes"].as_u64()?))
+    };
+    Some([of(0)?, of(1)?])
+}
+
+/// The same as S3 counted it, below a prefix.
+fn objects(lab: &Lab, prefix: &str) -> (u64, u64) {
+    let requests = lab.s3().requests().into_iter();
+    let own = requests.filter(|request| request.key.starts_with(prefix));
+    own.filter(|request| request.status == Some(200))
+        .fold((0, 0), |(uploads, bytes), request| {
+            match request.operation {
+                "PutObject" => (uploads + 1, bytes + request.bytes),
+                "CompleteMultipartUpload" => (uploads + 1, bytes),
+                "UploadPart" => (uploads, bytes + request.bytes),
+                _ => (uploads, bytes),
+            }
+        })
+}
+
+/// A figure of the RPO that is held, in seconds.
+fn held(status: &Value, figure: &str) -> Option<f64> {
+    status["replication"]["rpo_held"][figure].as_f64()
 }
 
 /// A site with one file, and a database.

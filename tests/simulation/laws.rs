@@ -13,6 +13,7 @@ use crate::world::Time;
 mod credentials;
 mod end;
 mod guard;
+mod held;
 mod past;
 mod proof;
 mod recovery;
@@ -220,6 +221,7 @@ laws! {
     damage_remembered: proof::DamageRemembered,
     debt_inherited: proof::DebtInherited,
     lost_is_kept: proof::LostIsKept,
+    worst: held::WorstIsTrue,
     rows: recovery::Rows,
     credentials: recovery::Credentials,
     replication: recovery::Replication,

@@ -641,6 +641,7 @@ impl World {
             database_is_there: is_there,
             replica_is_there: !is_new,
             oldest_missing: database.oldest_missing(rows),
+            oldest_lost: database.oldest_missing(false),
             restorable_row: database.restorable_row,
             is_blind: database.is_blind,
             damage_is_remembered: database.begins_anew,

@@ -22,6 +22,15 @@ fn answer(local: u64, replicated: u64, before: Option<u64>) -> Answer {
     }
 }
 
+/// A commit that is marked so, a page of the WAL after the one before.
+fn commit(mark: u64) -> Commit {
+    Commit {
+        mark,
+        wal: 1,
+        bytes: mark << 12,
+    }
+}
+
 /// A ledger that has one proof, of transaction 10, asked for at 100 s.
 fn proved() -> Ledger {
     let mut ledger = Ledger::new(at(0));
@@ -199,30 +208,23 @@ fn where_no_row_can_be_written_the_wal_tells_whether_something_was() {
 
 #[test]
 fn nothing_is_idle_with_a_row_that_no_look_has_seen() {
-    let commit = Commit {
-        mark: 7,
-        wal: 1,
-        bytes: 4096,
-    };
     let mut ledger = proved();
-    ledger.look(Some(commit), at(105));
+    ledger.look(Some(commit(7)), at(105));
     assert!(!ledger.is_idle(), "it was looked at after the question");
     assert_eq!(then(&mut ledger, answer(11, 11, Some(10))), Finding::Proved);
     assert!(!ledger.is_idle(), "the row came after the look");
     assert_eq!(ledger.unproved_bytes(), 0);
-    ledger.look(Some(commit), at(115));
+    ledger.look(Some(commit(7)), at(115));
     assert!(ledger.is_idle());
-    let more = Commit {
-        mark: 8,
-        bytes: 12_288,
-        ..commit
-    };
-    ledger.look(Some(more), at(120));
+    ledger.look(Some(commit(9)), at(120));
     assert!(!ledger.is_idle());
     assert_eq!(ledger.unproved_bytes(), 8192);
-    let anew = Commit { wal: 2, ..more };
+    let anew = Commit {
+        wal: 2,
+        ..commit(9)
+    };
     ledger.look(Some(anew), at(125));
-    assert_eq!(ledger.unproved_bytes(), 12_288, "all of another WAL");
+    assert_eq!(ledger.unproved_bytes(), 9 << 12, "all of another WAL");
 }
 
 #[test]
@@ -236,4 +238,31 @@ fn an_answer_that_nobody_asked_for_proves_nothing() {
         ledger.judge(answer(11, 11, Some(10)), true, at(112)),
         Finding::Behind
     );
+}
+
+#[test]
+fn a_proof_ends_what_may_have_come_since_the_one_before_and_where_nothing_came_nothing_ends() {
+    let ended = |seconds| Some(Duration::from_secs(seconds));
+    let mut ledger = proved();
+    assert_eq!(ledger.take_ended(), ended(101), "since the beginning");
+    assert_eq!(ledger.take_ended(), None, "it is counted once");
+    let proof = then(&mut ledger, answer(11, 11, Some(10)));
+    assert_eq!(proof, Finding::Proved);
+    // The row is of 110 s; what the application may have committed is older.
+    assert_eq!(ledger.take_ended(), ended(12));
+    // An answer, and a look, that find nothing new.
+    assert!(ledger.look(Some(commit(7)), at(120)));
+    ledger.ask(at(121));
+    let proof = ledger.judge(answer(11, 11, Some(11)), true, at(122));
+    assert_eq!(proof, Finding::Proved);
+    assert!(!ledger.look(Some(commit(7)), at(1000)));
+    assert_eq!(ledger.take_ended(), None);
+    assert_eq!(Some(ledger.open_for(at(1003))), ended(3));
+    assert!(ledger.look(Some(commit(8)), at(1010)));
+    assert_eq!(Some(ledger.open_for(at(1010))), ended(10));
+    // What an earlier run left is older than the run, whatever was covered since.
+    ledger.inherit(Duration::from_secs(500));
+    assert_eq!(Some(ledger.open_for(at(1010))), ended(1510));
+    ledger.inherit(Duration::MAX);
+    assert_eq!(ledger.open_for(at(1010)), Duration::MAX);
 }

@@ -122,7 +122,7 @@ impl Replicator {
 
     /// The same, and nothing is spared: a verify downloads the whole database.
     fn can_verify(&self) -> bool {
-        self.can_plan() && self.thrift.held().is_none()
+        self.can_plan() && self.thrift.held_back().is_none()
     }
 
     /// When a new snapshot is made.

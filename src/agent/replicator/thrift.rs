@@ -20,14 +20,14 @@ pub(in crate::agent) struct Thrift {
 
 /// Why uploads wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Held {
+pub enum HeldBack {
     /// Somebody asked for it, and has not asked for the end of it.
     Paused,
     /// The line is metered.
     Metered,
 }
 
-impl Held {
+impl HeldBack {
     /// The word for it in JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,17 +39,17 @@ impl Held {
 
 impl Thrift {
     /// Why uploads wait, if they do.
-    pub(in crate::agent) fn held(&self) -> Option<Held> {
+    pub(in crate::agent) fn held_back(&self) -> Option<HeldBack> {
         match (self.is_paused, self.is_metered) {
-            (true, _) => Some(Held::Paused),
-            (false, true) => Some(Held::Metered),
+            (true, _) => Some(HeldBack::Paused),
+            (false, true) => Some(HeldBack::Metered),
             (false, false) => None,
         }
     }
 
     /// How much may be lost now.
     pub(in crate::agent) fn rpo(&self, policy: &Policy) -> Rpo {
-        match self.held() {
+        match self.held_back() {
             Some(_) => policy.rpo_metered,
             None => policy.rpo,
         }
@@ -98,7 +98,7 @@ impl Replicator {
     /// There is a way out again: what is there to be uploaded is, unless uploads wait. Returns whether they do
     /// not.
     pub(in crate::agent) fn network_is_back(&mut self, turn: &mut Turn<'_>) -> bool {
-        if self.thrift.held().is_some() {
+        if self.thrift.held_back().is_some() {
             return false;
         }
         let soon = at_a_sites_pace(turn);
@@ -114,20 +114,20 @@ impl Replicator {
         turn: &mut Turn<'_>,
         change: impl FnOnce(&mut Thrift),
     ) -> bool {
-        let before = self.thrift.held();
+        let before = self.thrift.held_back();
         change(&mut self.thrift);
-        let after = self.thrift.held();
+        let after = self.thrift.held_back();
         if before == after {
             return false;
         }
         let most = self.thrift.rpo(policy).most().as_secs();
         turn.out.info(match after {
-            Some(Held::Paused) => {
+            Some(HeldBack::Paused) => {
                 format!(
                     "uploads wait, for {most} s at the most, because somebody asked for a pause"
                 )
             }
-            Some(Held::Metered) => {
+            Some(HeldBack::Metered) => {
                 format!("uploads wait, for {most} s at the most, because the line is metered")
             }
             None => "uploads do not wait any more".to_owned(),

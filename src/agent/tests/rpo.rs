@@ -88,3 +88,45 @@ fn what_is_older_is_unhealthy() {
         assert!(has_problem(&story.report(), &words), "{words}");
     }
 }
+
+#[test]
+fn what_would_have_been_lost_is_told_and_an_outage_shows_while_it_lasts() {
+    let mut story = story(MINUTE, MINUTE);
+    syncs(&mut story, HOUR, &FOLLOWS);
+    let pace = Rpo::new(MINUTE).pace();
+    let held = story.report().rpo_held;
+    let median = held.median.map(|median| median.as_secs_f64());
+    let off = median.map(|median| (median / pace.as_secs_f64() - 1.0).abs());
+    assert!(off.is_some_and(|off| off < 0.1), "{held:?}");
+    assert!(held.worst >= Some(pace) && held.worst < Some(2 * MINUTE));
+    assert!(held.proofs > 50, "{held:?}");
+
+    let behind = Err(SyncFailure::Failed("it is slow".to_owned()));
+    syncs(&mut story, 4 * MINUTE, &behind);
+    story.now.boot = story.now.boot + SECOND;
+    let outage = story.report().rpo_held;
+    assert_eq!((outage.proofs, outage.median), (held.proofs, held.median));
+    assert!(outage.worst > Some(4 * MINUTE), "{outage:?}");
+    syncs(&mut story, 2 * MINUTE, &FOLLOWS);
+    let after = story.report().rpo_held;
+    assert!(after.worst >= outage.worst && after.proofs > held.proofs);
+}
+
+#[test]
+fn nothing_proved_has_no_number_and_what_an_earlier_run_left_counts_whole() {
+    let mut story = Story::started();
+    let held = story.report().rpo_held;
+    assert_eq!((held.median, held.worst, held.proofs), (None, None, 0));
+    let earlier = Earlier {
+        debt: Debt::Row(2 * HOUR),
+        begins_anew: false,
+        is_unrestorable: false,
+        differs: false,
+    };
+    story.tell(Event::Recalled(DB, earlier));
+    story.prove();
+    let held = story.report().rpo_held;
+    assert!(held.worst >= Some(2 * HOUR), "{held:?}");
+    assert!(held.worst < Some(2 * HOUR + 5 * MINUTE), "{held:?}");
+    assert_eq!(held.proofs, 1);
+}

@@ -57,7 +57,7 @@ fn steady() -> (Story, u64) {
 fn uploads_wait_and_are_made_before_more_is_lost_than_agreed() {
     for (held, freed) in HELD.into_iter().zip(FREED) {
         let (mut story, mut wal) = steady();
-        assert_eq!(story.report().held, None);
+        assert_eq!(story.report().held_back, None);
         story.tell(held.clone());
         assert_eq!(story.report().rpo.most(), HOUR);
         let asked = syncs(&mut story, 5 * HOUR, &mut wal, 0);
@@ -74,7 +74,7 @@ fn uploads_wait_and_are_made_before_more_is_lost_than_agreed() {
             "what has waited"
         );
         assert!(story.report().state.is_healthy(), "it is on its way");
-        assert_eq!(story.report().held, None);
+        assert_eq!(story.report().held_back, None);
         story.follows();
         let asked = syncs(&mut story, 10 * MINUTE, &mut wal, 0);
         assert!(asked.len() >= 16, "{asked:?}");
@@ -85,13 +85,13 @@ fn uploads_wait_and_are_made_before_more_is_lost_than_agreed() {
 fn each_reason_is_enough_and_the_pause_is_named_first() {
     let (mut story, _) = steady();
     story.tell(Event::Metered(true));
-    assert_eq!(story.report().held, Some(Held::Metered));
+    assert_eq!(story.report().held_back, Some(HeldBack::Metered));
     story.tell(Event::PauseWanted(true));
-    assert_eq!(story.report().held, Some(Held::Paused));
+    assert_eq!(story.report().held_back, Some(HeldBack::Paused));
     story.tell(Event::PauseWanted(false));
-    assert_eq!(story.report().held, Some(Held::Metered));
+    assert_eq!(story.report().held_back, Some(HeldBack::Metered));
     story.tell(Event::Metered(false));
-    assert_eq!(story.report().held, None);
+    assert_eq!(story.report().held_back, None);
 }
 
 #[test]

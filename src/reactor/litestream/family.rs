@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clock::BootTime;
+use crate::litestream::uploads::Upload;
 use crate::reactor::voice::Voice;
 use crate::system::family::{self, Seen};
 use crate::system::process::{Process, Streams};
@@ -118,6 +119,11 @@ impl Family {
     /// Whether it complained about what the bucket holds.
     pub(super) fn complained(&mut self) -> bool {
         self.voice.complained()
+    }
+
+    /// What its lines tell of uploads since the last call, and whether they tell of any.
+    pub(super) fn uploads(&mut self) -> (Vec<Upload>, bool) {
+        (self.voice.uploads(), self.voice.tells())
     }
 
     /// Whether this process belongs to the Litestream that was started, and so may answer for it.

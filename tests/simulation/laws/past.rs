@@ -60,6 +60,8 @@ pub(crate) struct Sight {
     pub(crate) replica_is_there: bool,
     /// When the oldest row was written that no restore brings back; without rows, anything.
     pub(crate) oldest_missing: Option<Time>,
+    /// The same of whatever was committed.
+    pub(crate) oldest_lost: Option<Time>,
     pub(crate) restorable_row: i64,
     /// The replica was wrong before this agent began, who can't see it.
     pub(crate) is_blind: bool,

@@ -1,0 +1,78 @@
+//! Laws of the RPO held.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Law, Past, Step, Time, Verdict};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What the agent calls the worst of a day is no less than what was really at stake, once it was proved; and
+/// no less than what is at stake now, once that is more than may be lost.
+#[derive(Debug, Default)]
+pub(super) struct WorstIsTrue {
+    /// The oldest commit that is on no replica, and when it was last seen so.
+    missing: Option<(Time, Time)>,
+    /// Those that were, and how old they were then: not proved yet.
+    uploaded: VecDeque<(Time, Duration)>,
+    /// How old those were that are proved, and when that was seen.
+    proved: VecDeque<(Duration, Time)>,
+}
+
+impl WorstIsTrue {
+    fn look(&mut self, oldest: Option<Time>, covered: Option<Time>, now: Time) {
+        if let Some((commit, seen)) = self.missing
+            && oldest != Some(commit)
+        {
+            self.uploaded.push_back((commit, seen - commit));
+        }
+        self.missing = oldest.map(|commit| (commit, now));
+        while let Some((_, age)) = self
+            .uploaded
+            .pop_front_if(|(commit, _)| covered.is_some_and(|covered| covered >= *commit))
+        {
+            self.proved.push_back((age, now));
+        }
+        while self
+            .proved
+            .pop_front_if(|(_, at)| *at + DAY < now)
+            .is_some()
+        {}
+    }
+}
+
+impl Law for WorstIsTrue {
+    const NAME: &'static str = "no loss was worse than the worst that is told";
+
+    fn applies(&self, _: &Past) -> bool {
+        !self.proved.is_empty() || self.missing.is_some()
+    }
+
+    #[inline]
+    fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
+        let Step::Look(glance) = step else {
+            if matches!(step, Step::Begins) {
+                *self = Self::default();
+            }
+            return Verdict::Silent;
+        };
+        if past.database_changed == past.time || past.sight.is_blind {
+            *self = Self::default();
+        }
+        // What was before this run, or before the database was watched, is inherited.
+        let since = past.began.max(past.database_changed);
+        let oldest = past.sight.oldest_lost.filter(|commit| *commit > since);
+        let covered = glance.covered_for.map(|age| past.time.saturating_sub(age));
+        self.look(oldest, covered, past.time);
+        let open = self.missing.map(|(commit, now)| now - commit);
+        let open = open.filter(|age| *age > past.rpo.most());
+        let proved = self.proved.iter().map(|(age, _)| *age);
+        let Some(worst) = proved.chain(open).max() else {
+            return Verdict::Silent;
+        };
+        let is_told = glance.worst_held.is_some_and(|told| told >= worst);
+        Verdict::of(is_told, || {
+            format!("{worst:?} would have been lost: {glance:?}, {self:?}")
+        })
+    }
+}
