@@ -27,17 +27,12 @@ impl WorstIsTrue {
             self.uploaded.push_back((commit, seen - commit));
         }
         self.missing = oldest.map(|commit| (commit, now));
-        while let Some((_, age)) = self
-            .uploaded
-            .pop_front_if(|(commit, _)| covered.is_some_and(|covered| covered >= *commit))
-        {
-            self.proved.push_back((age, now));
-        }
-        while self
-            .proved
-            .pop_front_if(|(_, at)| *at + DAY < now)
-            .is_some()
-        {}
+        let is_covered = |(commit, _): &&(Time, Duration)| covered.is_some_and(|at| at >= *commit);
+        let all = self.uploaded.iter().take_while(is_covered).count();
+        let ages = self.uploaded.drain(..all).map(|(_, age)| (age, now));
+        self.proved.extend(ages);
+        let old = self.proved.partition_point(|(_, at)| *at + DAY < now);
+        self.proved.drain(..old);
     }
 }
 
