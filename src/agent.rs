@@ -718,7 +718,7 @@ impl Agent {
     fn open_for(&self, now: BootTime) -> Option<Duration> {
         let watched = self.databases.iter().filter(|watched| !watched.is_away());
         let open = watched.map(|watched| watched.replica.ledger.open_for(now));
-        open.max().filter(|age| *age > self.policy.rpo.most())
+        open.max().filter(|age| *age > self.rpo().most())
     }
 
     fn advance_guards(&mut self, now: BootTime, out: &mut Actions) {

@@ -60,7 +60,7 @@ impl Law for WorstIsTrue {
         let covered = glance.covered_for.map(|age| past.time.saturating_sub(age));
         self.look(oldest, covered, past.time);
         let open = self.missing.map(|(commit, now)| now - commit);
-        let open = open.filter(|age| *age > past.rpo.most());
+        let open = open.filter(|age| *age > past.rpo().most());
         let proved = self.proved.iter().map(|(age, _)| *age);
         let Some(worst) = proved.chain(open).max() else {
             return Verdict::Silent;

@@ -255,11 +255,11 @@ impl Past {
         self.is_metered || self.is_paused
     }
 
-    /// How soon after a proof the next one is asked for.
-    pub(super) fn pace(&self) -> Duration {
+    /// How much may be lost now.
+    pub(super) fn rpo(&self) -> Rpo {
         match self.is_held() {
-            true => self.rpo.1.pace(),
-            false => self.rpo.0.pace(),
+            true => self.rpo.1,
+            false => self.rpo.0,
         }
     }
 
@@ -283,7 +283,7 @@ impl Past {
 
     /// One without rows, which edgerepl looks for each half minute, once it has seen that it is not there.
     pub(super) fn came_lately(&self) -> bool {
-        let pace = self.pace().max(Duration::from_secs(30)) + Duration::from_secs(1);
+        let pace = self.rpo().pace().max(Duration::from_secs(30)) + Duration::from_secs(1);
         let looked_for = self.came.max(self.slept_until) + pace;
         self.sight.heartbeat.is_none() && self.time <= looked_for
     }

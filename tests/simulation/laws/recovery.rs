@@ -200,7 +200,7 @@ impl Law for Hung {
             .sight
             .heartbeat
             .is_some_and(|interval| interval <= RECOVERY)
-            && past.pace() <= RECOVERY;
+            && past.rpo().pace() <= RECOVERY;
         past.fair_since().is_some() && past.sight.litestream_is_stuck && asks
     }
 
