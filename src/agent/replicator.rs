@@ -6,8 +6,9 @@
 //! with how credentials are fetched, nor with how Litestream is run.
 //!
 //! Its parts: the `process`, with its `start` and `stop`; the `rescue` of a Litestream that does not
-//! follow; the `introduction` of one that was started. None of them knows the others. `starting` decides
-//! what follows each step of a start, `restoring` when it is looked at what a restore would give.
+//! follow; the `upload` that it has under way; the `introduction` of one that was started. None of them knows
+//! the others. `starting` decides what follows each step of a start, `restoring` when it is looked at what a
+//! restore would give, `waiting` what waits for an upload.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -37,12 +38,16 @@ mod restoring;
 mod start;
 mod starting;
 mod stop;
+mod upload;
+mod waiting;
 
 use introduction::Introduction;
 use process::{LEAST_TERM, Phase, Process};
 use rescue::Rescue;
 pub(super) use restoring::Paces;
 use stop::Then;
+use upload::Upload;
+pub use upload::UploadReport;
 
 /// How long after one database's turn in a hand-over the next one's comes, and after all of them.
 const STAGGER: Duration = Duration::from_millis(10);
@@ -126,6 +131,9 @@ pub(super) struct Replicator {
     rescue: Rescue,
     socket: Socket,
     introduction: Introduction,
+    pub(super) upload: Upload,
+    /// A hand-over waits for the upload, until then.
+    held: Option<BootTime>,
     /// What is wrong with the process, or with all databases.
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
@@ -141,6 +149,8 @@ impl Replicator {
             rescue: Rescue::new(now),
             socket: Socket::Unknown,
             introduction: Introduction::Unmet,
+            upload: Upload::default(),
+            held: None,
             last_trouble: None,
             stop_began: None,
             leaving: None,
@@ -164,7 +174,7 @@ impl Replicator {
                 self.last_gap = None;
                 turn.catch_up();
             }
-            Phase::Running => self.prepare(turn),
+            Phase::Running => self.hand_over(turn),
             // Every step that is under way leads to a start, and a start takes the newest credentials.
             Phase::Starting(_) | Phase::Preparing | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
@@ -181,7 +191,7 @@ impl Replicator {
             return;
         }
         match &self.process.phase {
-            Phase::Running if self.leaving.is_none() => self.prepare(turn),
+            Phase::Running if self.leaving.is_none() => self.hand_over(turn),
             // The steps under way are about the previous databases.
             Phase::Starting(start) if !start.is_launched() => {
                 turn.out.push(Action::AbandonStart);
@@ -288,6 +298,7 @@ impl Replicator {
     /// The daemon ends; a second request shortens that.
     pub(super) fn stop(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
+        self.held = None;
         let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
         let has_credentials = self.process.has_credentials(now);
@@ -324,6 +335,7 @@ impl Replicator {
         if self.rescue_at(turn.databases) <= turn.now {
             self.begin_rescue(turn);
         }
+        self.look_at_upload(turn);
         self.look_at_restores(turn);
         if matches!(self.process.phase, Phase::Running) {
             self.expire(turn);
@@ -383,11 +395,12 @@ impl Replicator {
                 .min(self.rescue_at(databases))
                 .min(self.rescue.deadline())
                 .min(self.introduced_at(databases))
+                .min(self.upload_at(databases))
                 .min(limit),
             Phase::Preparing => earliest(&|_| true),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) => at.min(limit).min(Self::goes_on_at(databases)),
-            Phase::Resetting { .. } => at.min(limit),
+            Phase::Resetting { .. } => at.min(limit).min(self.upload_at(databases)),
             // There is nothing to wait for.
             Phase::Idle | Phase::Waiting { .. } if self.is_leaving() => BootTime::default(),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) => at,
@@ -489,7 +502,8 @@ impl Replicator {
         let Some((_, since)) = self.waits(databases) else {
             return BootTime::NEVER;
         };
-        let at = self.rescue.due(since.max(self.process.up_since));
+        let since = since.max(self.process.up_since);
+        let at = self.rescue.due(since, self.upload.moved());
         match self.process.has_credentials(at) {
             true => at,
             false => BootTime::NEVER,
@@ -526,6 +540,7 @@ impl Replicator {
     }
 
     fn prepare(&mut self, turn: &mut Turn<'_>) {
+        self.held = None;
         turn.one_by_one(Watched::prepare);
         // What has come since the last look is to be held, too.
         for watched in turn.databases.iter().filter(|w| w.is_away()) {
@@ -670,6 +685,7 @@ impl Replicator {
             gap = self.stop_began.take().map(|began| turn.now.since(began));
             self.last_gap = gap.or(self.last_gap);
             self.rescue.mended(turn.now);
+            self.upload.is_over();
         }
         let Some(watched) = turn.databases.get_mut(database) else {
             return;

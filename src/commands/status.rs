@@ -111,6 +111,9 @@ fn table(document: &Value) -> String {
             None => "nothing".to_owned(),
         },
     );
+    for told in uploads(replication) {
+        row("upload", told);
+    }
     row(
         "lag",
         match replication["lag"]["s"].as_f64() {
@@ -149,6 +152,22 @@ fn table(document: &Value) -> String {
         text.push_str(&table_of(databases));
     }
     text
+}
+
+/// The upload that is under way on a slow line, and what is said of one that was cut.
+fn uploads(replication: &Value) -> impl Iterator<Item = String> {
+    let upload = &replication["upload"];
+    let bytes = |key: &str| upload[key].as_u64().map_or("-".to_owned(), size);
+    let under_way = upload["for_s"].as_f64().map(|time| {
+        format!(
+            "{} of at most {} sent in {}",
+            bytes("sent_bytes"),
+            bytes("most_bytes"),
+            span(time)
+        )
+    });
+    let cut = replication["upload_cut"].as_str().map(str::to_owned);
+    under_way.into_iter().chain(cut)
 }
 
 /// Whether a database can be restored, and to which states.

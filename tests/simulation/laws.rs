@@ -13,6 +13,7 @@ use crate::world::Time;
 mod credentials;
 mod end;
 mod guard;
+mod line;
 mod past;
 mod proof;
 mod recovery;
@@ -226,6 +227,8 @@ laws! {
     asked_sync: recovery::AskedSync,
     hung: recovery::Hung,
     broken_state: recovery::BrokenState,
+    moving: line::Moving,
+    standing: line::Standing,
     not_healthy: restorable::NotHealthy,
     shared: restorable::Shared,
     stranger_named: restorable::StrangerNamed,
