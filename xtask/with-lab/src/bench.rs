@@ -12,6 +12,7 @@ mod cost;
 pub(crate) mod count;
 mod databases;
 mod kernel;
+mod slow_line;
 
 /// A benchmark, and what it runs with: edgerepl in a release build.
 struct Benchmark {
@@ -30,6 +31,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "cost",
         measures: "what S3 is asked for, by how much may be lost",
         run: cost::cost,
+    },
+    Benchmark {
+        name: "slow-line",
+        measures: "the first upload of 20 MB over 64 kbit/s",
+        run: slow_line::slow_line,
     },
 ];
 
