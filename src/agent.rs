@@ -60,7 +60,7 @@ pub use held::RpoHeld;
 use renewal::Renewal;
 pub(crate) use renewal::phase;
 pub use renewal::told_term;
-pub use replicator::HeldBack;
+pub use replicator::{HeldBack, UploadReport};
 use replicator::{Paces, Replicator, Turn};
 pub use report::{
     DatabaseReport, DatabaseState, Report, RestoreReport, Sentences, State, VerifyReport,
@@ -191,6 +191,8 @@ pub enum Event {
     Verified(Database, Result<Verified, NotVerified>),
     /// Litestream complained about what the bucket holds of some database.
     Complained,
+    /// What Litestream has sent, or why that can't be seen.
+    Measured(Result<Sent, String>),
     /// A new snapshot was uploaded, or could not be.
     Snapshotted(Database, Result<(), String>),
     /// The guard holds the WAL, or could not take it.
@@ -219,6 +221,17 @@ pub enum Event {
     PauseWanted(bool),
     /// The daemon was asked to end.
     Terminate,
+}
+
+/// What Litestream has sent over the network, by the kernel's count.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sent {
+    /// What was acknowledged, in bytes, since somebody first looked; less where another process is looked at.
+    pub bytes: u64,
+    /// What waits to be sent or acknowledged.
+    pub queued: u64,
+    /// How large the databases are.
+    pub size: u64,
 }
 
 /// What an earlier run of edgerepl recorded of a database.
@@ -323,6 +336,8 @@ pub enum Action {
     Verify(Database),
     /// Give that up: it sends no event any more.
     AbandonVerify(Database),
+    /// Find out what Litestream has sent; ends in [`Event::Measured`].
+    MeasureUpload,
     /// Have Litestream, which is stopped, upload a new snapshot; ends in [`Event::Snapshotted`].
     MakeSnapshot(Database),
     /// Delete some of the expired rows.
@@ -589,6 +604,7 @@ impl Agent {
                     watched.restorable.suspects(turn.now);
                 }
             }
+            Event::Measured(sent) => self.replicator.measured(sent.ok(), &mut turn),
             Event::Snapshotted(database, result) => {
                 self.replicator.snapshotted(database, result, &mut turn);
             }

@@ -387,6 +387,7 @@ impl Reactor {
             Action::AbandonPlan(of) => litestream.abandon_plan(of, leftovers),
             Action::Verify(of) => events.extend(litestream.verify(of, context)),
             Action::AbandonVerify(of) => litestream.abandon_verify(of, context, leftovers),
+            Action::MeasureUpload => self.measure_upload(),
             Action::MakeSnapshot(of) => events.extend(litestream.make_snapshot(of, context)),
             Action::Prune(of) => stores.prune(of, context),
             Action::TakeGuard(of) => events.push_back(stores.take_guard(of, context)),
@@ -398,6 +399,13 @@ impl Reactor {
             Action::Log(level, text) => log!(level, "{text}"),
             Action::Exit => self.done = true,
         }
+    }
+
+    /// What Litestream has sent is known at once.
+    fn measure_upload(&mut self) {
+        let own = self.own_children();
+        let sent = self.litestream.measure(&own, &self.context);
+        self.events.push_back(Event::Measured(sent));
     }
 
     fn start_fetch(&mut self) {

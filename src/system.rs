@@ -16,6 +16,7 @@ pub mod process;
 pub mod signals;
 pub mod stderr;
 pub mod timer;
+pub mod traffic;
 
 /// Where this very program is, also after an update has replaced its file; and what it is called.
 const THIS_PROGRAM: (&str, &str) = ("/proc/self/exe", "edgerepl");

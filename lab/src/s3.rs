@@ -5,6 +5,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,6 +27,8 @@ use tokio::{net::TcpStream, runtime::Handle, sync::Notify};
 use crate::{
     bucket::Objects,
     error::{Error, Result},
+    line::Line,
+    parts::Parts,
     port::Port,
     sessions::{Session, Sessions},
     sync::Shared,
@@ -109,7 +112,7 @@ impl S3 {
         let files = s3s_fs::FileSystem::new(directory)
             .map_err(|cause| Error::new(format!("{}: {cause:?}", directory.display())))?;
         let root = sessions.issue_root();
-        let mut builder = S3ServiceBuilder::new(files);
+        let mut builder = S3ServiceBuilder::new(Parts(files));
         builder.set_auth(Gate(sessions.clone()));
         builder.set_access(Gate(sessions));
 
@@ -117,6 +120,7 @@ impl S3 {
             service: builder.build(),
             fault: Shared::default(),
             fault_changed: Notify::new(),
+            line: Arc::default(),
             requests: Shared::default(),
         });
         let serving = shared.clone();
@@ -173,6 +177,12 @@ impl S3 {
             ))
     }
 
+    /// How many bytes a second go over its line, each way, over all connections together; `None`: as fast as
+    /// it goes.
+    pub fn set_rate(&self, bytes_a_second: Option<NonZeroU64>) {
+        self.shared.line.set_rate(bytes_a_second);
+    }
+
     /// Every request so far, oldest first.
     pub fn requests(&self) -> Vec<S3Request> {
         self.shared.requests.lock().clone()
@@ -190,11 +200,13 @@ struct State {
     service: S3Service,
     fault: Shared<S3Fault>,
     fault_changed: Notify,
+    line: Arc<Line>,
     requests: Shared<Vec<S3Request>>,
 }
 
 impl State {
     async fn serve(self: Arc<Self>, stream: TcpStream) {
+        let stream = self.line.carry(stream);
         let service = service_fn(move |request| {
             let state = self.clone();
             async move { state.answer(request).await }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::activity::Activity;
 use super::database::Watched;
 use super::doubt::Doubt;
+use super::replica::NO_ANSWER;
 use super::replicator::NO_REASON;
 use super::{Agent, Now, restorable, verification};
 use crate::clock::BootTime;
@@ -54,7 +55,7 @@ impl fmt::Display for Problem<'_> {
                 f,
                 "it is unknown whether Litestream replicates databases that edgerepl does not watch: {cause}"
             ),
-            // The duration is reported elsewhere: this sentence stays the same, so it is logged once.
+            // The duration is reported elsewhere: this sentence stays the same, unless an upload moves.
             What::Unproved(bound, what, why) => {
                 write!(f, "for more than {} s {what}: {why}", bound.as_secs())
             }
@@ -178,6 +179,11 @@ pub(super) fn waits_for<'a>(agent: &'a Agent, watched: &'a Watched) -> &'a str {
     }
     let (activity, _, trouble) = agent.replicator.activity(watched.replica.follows());
     let trouble = watched.trouble.as_deref().or(trouble);
+    // Litestream says nothing, and what it does is seen.
+    let is_silent = activity == Activity::CatchingUp && trouble.is_none_or(|t| t == NO_ANSWER);
+    if let Some(told) = agent.replicator.upload.told().filter(|_| is_silent) {
+        return told;
+    }
     match (activity, trouble) {
         (Activity::WaitingForCredentials, _) => "there are no credentials to start Litestream with",
         (_, Some(trouble)) => trouble,

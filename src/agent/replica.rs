@@ -16,7 +16,7 @@ mod catch_up;
 mod preparation;
 
 use catch_up::CatchUp;
-pub(super) use catch_up::{Asker, SOCKET_LIMIT, Socket, Verdict};
+pub(super) use catch_up::{Asker, NO_ANSWER, SOCKET_LIMIT, Socket, Verdict};
 pub(super) use preparation::Request;
 use preparation::{Preparation, Progress};
 

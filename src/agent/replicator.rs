@@ -6,9 +6,9 @@
 //! with how credentials are fetched, nor with how Litestream is run.
 //!
 //! Its parts: the `process`, with its `start` and `stop`; the `rescue` of a Litestream that does not
-//! follow; the `introduction` of one that was started. None of them knows the others. `starting` decides
-//! what follows each step of a start, `restoring` when it is looked at what a restore would give, `thrift` when
-//! uploads wait.
+//! follow; the `upload` that it has under way; the `introduction` of one that was started. None of them knows
+//! the others. `starting` decides what follows each step of a start, `restoring` when it is looked at what a
+//! restore would give, `waiting` what waits for an upload, `thrift` when uploads wait.
 //!
 //! ```text
 //!            credentials             stopped             started            synced
@@ -39,6 +39,8 @@ mod start;
 mod starting;
 mod stop;
 mod thrift;
+mod upload;
+mod waiting;
 
 use introduction::Introduction;
 use process::{LEAST_TERM, Phase, Process};
@@ -47,6 +49,8 @@ pub(super) use restoring::Paces;
 use stop::Then;
 pub use thrift::HeldBack;
 use thrift::Thrift;
+use upload::Upload;
+pub use upload::UploadReport;
 
 /// How long after one database's turn in a hand-over the next one's comes, and after all of them.
 const STAGGER: Duration = Duration::from_millis(10);
@@ -137,6 +141,9 @@ pub(super) struct Replicator {
     rescue: Rescue,
     socket: Socket,
     introduction: Introduction,
+    pub(super) upload: Upload,
+    /// A hand-over waits for the upload, until then.
+    held: Option<BootTime>,
     /// What is wrong with the process, or with all databases.
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
@@ -153,6 +160,8 @@ impl Replicator {
             rescue: Rescue::new(now),
             socket: Socket::Unknown,
             introduction: Introduction::Unmet,
+            upload: Upload::default(),
+            held: None,
             last_trouble: None,
             stop_began: None,
             leaving: None,
@@ -180,7 +189,7 @@ impl Replicator {
                     turn.catch_up();
                 }
             }
-            Phase::Running => self.prepare(turn),
+            Phase::Running => self.hand_over(turn),
             // Every step that is under way leads to a start, and a start takes the newest credentials.
             Phase::Starting(_) | Phase::Preparing | Phase::Stopping(_) => {}
             Phase::Resetting { .. } | Phase::Down => {}
@@ -196,7 +205,7 @@ impl Replicator {
             return;
         }
         match &self.process.phase {
-            Phase::Running if self.leaving.is_none() => self.prepare(turn),
+            Phase::Running if self.leaving.is_none() => self.hand_over(turn),
             // The steps under way are about the previous databases.
             Phase::Starting(start) if !start.is_launched() => {
                 turn.out.push(Action::AbandonStart);
@@ -303,6 +312,7 @@ impl Replicator {
     /// The daemon ends; a second request shortens that.
     pub(super) fn stop(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
+        self.held = None;
         let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
         let has_credentials = self.process.has_credentials(now);
@@ -339,6 +349,7 @@ impl Replicator {
         if self.rescue_at(turn.databases) <= turn.now {
             self.begin_rescue(turn);
         }
+        self.look_at_upload(turn);
         self.look_at_restores(turn);
         if matches!(self.process.phase, Phase::Running) {
             self.expire(turn);
@@ -398,11 +409,12 @@ impl Replicator {
                 .min(self.rescue_at(databases))
                 .min(self.rescue.deadline())
                 .min(self.introduced_at(databases))
+                .min(self.upload_at(databases))
                 .min(limit),
             Phase::Preparing => earliest(&|_| true),
             Phase::Starting(start) if self.process.is_child() && start.is_launched() => at,
             Phase::Starting(_) => at.min(limit).min(Self::goes_on_at(databases)),
-            Phase::Resetting { .. } => at.min(limit),
+            Phase::Resetting { .. } => at.min(limit).min(self.upload_at(databases)),
             // There is nothing to wait for.
             Phase::Idle | Phase::Waiting { .. } if self.is_leaving() => BootTime::default(),
             Phase::Idle | Phase::Waiting { .. } | Phase::Stopping(_) => at,
@@ -504,7 +516,8 @@ impl Replicator {
         let Some((_, since)) = self.waits(databases) else {
             return BootTime::NEVER;
         };
-        let at = self.rescue.due(since.max(self.process.up_since));
+        let since = since.max(self.process.up_since);
+        let at = self.rescue.due(since, self.upload.moved());
         match self.process.has_credentials(at) {
             true => at,
             false => BootTime::NEVER,
@@ -541,6 +554,7 @@ impl Replicator {
     }
 
     fn prepare(&mut self, turn: &mut Turn<'_>) {
+        self.held = None;
         turn.one_by_one(Watched::prepare);
         // What has come since the last look is to be held, too.
         for watched in turn.databases.iter().filter(|w| w.is_away()) {
@@ -685,6 +699,7 @@ impl Replicator {
             gap = self.stop_began.take().map(|began| turn.now.since(began));
             self.last_gap = gap.or(self.last_gap);
             self.rescue.mended(turn.now);
+            self.upload.is_over();
         }
         let Some(watched) = turn.databases.get_mut(database) else {
             return;

@@ -11,7 +11,7 @@ use super::activity::Activity;
 use super::database::Watched;
 use super::glance::{Glance, Lag, Proven};
 use super::problems::{problems, problems_of, waits_for};
-use super::replicator::{HeldBack, NO_REASON};
+use super::replicator::{HeldBack, NO_REASON, UploadReport};
 use super::restorable::Restorability;
 use super::verification::Verity;
 use super::watch::Database;
@@ -54,6 +54,10 @@ pub struct Report {
     pub rotations: u64,
     /// From Litestream's last stop until its replica was proved to follow again.
     pub last_gap: Option<Duration>,
+    /// The upload that is under way on a line that is slow, and what is said of one that was cut.
+    pub upload: Option<UploadReport>,
+    /// What a hand-over has cut, and what ends that.
+    pub cut: Option<String>,
     /// How much may be lost now.
     pub rpo: Rpo,
     /// Why uploads wait, if they do.
@@ -262,6 +266,8 @@ impl Report {
             starts: agent.replicator.process.starts,
             rotations: agent.replicator.process.rotations,
             last_gap: agent.replicator.last_gap,
+            upload: agent.replicator.upload.figures(),
+            cut: agent.replicator.upload.cut().map(str::to_owned),
             rpo: agent.rpo(),
             held_back: agent.held_back(),
             bound: agent.bound(now),

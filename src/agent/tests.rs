@@ -14,6 +14,7 @@ mod following;
 mod hand_over;
 mod renewal;
 mod rpo;
+mod slow_line;
 mod start;
 mod thrift;
 mod verification;
@@ -52,6 +53,8 @@ struct Story {
     step: i64,
     /// Litestream's last transaction, where it follows.
     transaction: u64,
+    /// What it has sent; `None` where that can't be seen.
+    sent: Option<Sent>,
 }
 
 impl Story {
@@ -91,6 +94,7 @@ impl Story {
             now,
             step: 0,
             transaction: 0,
+            sent: Some(Sent::default()),
         }
     }
 
@@ -150,6 +154,11 @@ impl Story {
         if actions.contains(&Action::Understand) {
             let named = Event::Understood(Ok(Named::default()));
             actions.extend(self.agent.handle(named, self.now));
+        }
+        while let Some(at) = actions.iter().position(|a| *a == Action::MeasureUpload) {
+            let seen = self.sent.ok_or("it is another user's".to_owned());
+            let done = self.agent.handle(Event::Measured(seen), self.now);
+            actions.splice(at..=at, done);
         }
         actions.retain(|action| {
             !matches!(

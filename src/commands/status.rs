@@ -122,6 +122,9 @@ fn table(document: &Value) -> String {
             None => "nothing".to_owned(),
         },
     );
+    for told in upload(replication) {
+        row("upload", told);
+    }
     row(
         "lag",
         match replication["lag"]["s"].as_f64() {
@@ -191,6 +194,22 @@ fn uploads(databases: &Value) -> String {
         }
         _ => "not counted: Litestream's log is not heard here".to_owned(),
     }
+}
+
+/// The upload that is under way on a slow line, and what is said of one that was cut.
+fn upload(replication: &Value) -> impl Iterator<Item = String> {
+    let upload = &replication["upload"];
+    let bytes = |key: &str| upload[key].as_u64().map_or("-".to_owned(), size);
+    let under_way = upload["for_s"].as_f64().map(|time| {
+        format!(
+            "{} of at most {} sent in {}",
+            bytes("sent_bytes"),
+            bytes("most_bytes"),
+            span(time)
+        )
+    });
+    let cut = replication["upload_cut"].as_str().map(str::to_owned);
+    under_way.into_iter().chain(cut)
 }
 
 /// Whether a database can be restored, and to which states.

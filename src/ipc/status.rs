@@ -88,6 +88,15 @@ pub(crate) fn document(
             "starts": report.starts,
             "rotations": report.rotations,
             "last_gap_s": report.last_gap.map(seconds),
+            "upload": report.upload.map(|upload| {
+                json!({
+                    "sent_bytes": upload.sent,
+                    "most_bytes": upload.most,
+                    "bytes_a_second": upload.rate(),
+                    "for_s": seconds(upload.time),
+                })
+            }),
+            "upload_cut": report.cut,
             "rpo_s": report.rpo.most().as_secs(),
             "held_back": report.held_back.map(HeldBack::name),
             "rpo_held": rpo_held(report.rpo_held),

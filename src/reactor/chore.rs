@@ -16,8 +16,8 @@ use super::notify;
 use super::voice::Voice;
 use crate::agent::Database;
 use crate::litestream::answer::Position;
-use crate::system::heap;
 use crate::system::process::{Process, Streams};
+use crate::system::{family, heap};
 
 /// The purpose of a chore.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,6 +123,19 @@ impl Chores {
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         let chores = self.running.iter();
         chores.map(|(_, chore)| chore.running.process.id())
+    }
+
+    /// The processes of those that upload, by their groups.
+    pub(super) fn senders(&self) -> Vec<u32> {
+        let is_sender = |errand: &Errand| matches!(errand, Errand::Snapshot(_));
+        let senders = self.running.iter().filter(|(errand, _)| is_sender(errand));
+        let groups: Vec<u32> = senders
+            .map(|(_, chore)| chore.running.process.id())
+            .collect();
+        match groups.is_empty() {
+            true => Vec::new(),
+            false => family::in_groups(&groups),
+        }
     }
 
     /// The chores that have ended, or could not be started when it was their turn.

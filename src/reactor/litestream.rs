@@ -5,6 +5,7 @@
 //! method, which returns an event if the result is known at once. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::leftovers::Leftovers;
 use super::notify;
 use super::uploads::Uploads;
 use super::{bucket, disk, verification};
-use crate::agent::{Database, Event, Named, NotVerified};
+use crate::agent::{Database, Event, Named, NotVerified, Sent};
 use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
@@ -32,8 +33,10 @@ use crate::litestream::restore::{Aside, VERIFY};
 use crate::litestream::unit::{self, Restart};
 use crate::litestream::uploads::Uploaded;
 use crate::litestream::{leash, lineage};
+use crate::store;
 use crate::system::family::Seen;
 use crate::system::file;
+use crate::system::traffic::Traffic;
 
 mod family;
 
@@ -45,8 +48,10 @@ const CLOCK_TICK: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 pub(super) struct Litestream {
     family: Option<Family>,
-    /// When its unit was last asked to restart.
+    /// When its unit was last asked to restart, and the process that last answered for it.
     unit_restarted: BootTime,
+    unit: Option<u32>,
+    traffic: Traffic,
     /// Its configuration at the last start; `None` if it could not be read.
     read: Option<Configuration>,
     syncs: BTreeMap<Database, SyncRequest>,
@@ -273,7 +278,12 @@ impl Litestream {
         self.chores.abandon(is_examination, leftovers);
         let socket = &context.settings.replication.control_socket;
         let path = context.paths.in_litestream(database);
-        let request = SyncRequest::send(socket, path, |pid| self.may_answer(pid, context));
+        let mut listener = None;
+        let request = SyncRequest::send(socket, path, |pid| {
+            listener = Some(pid);
+            self.may_answer(pid, context)
+        });
+        self.unit = listener;
         let bucket = self.read.as_ref().and_then(|read| read.bucket(path));
         match request {
             Ok(request) => {
@@ -282,6 +292,28 @@ impl Litestream {
             }
             Err(failure) => Some(Event::Synced(database, Err(failure))),
         }
+    }
+
+    /// What it has sent over the network, and what sends for it while it is stopped.
+    pub(super) fn measure(&mut self, own: &[u32], context: &Context) -> Result<Sent, String> {
+        let mut processes: Vec<u32> = match (context.supervisor(), &self.family) {
+            (Supervisor::Child, Some(family)) => family.members(own),
+            (Supervisor::Child, None) => Vec::new(),
+            (Supervisor::Systemd { .. }, _) => self.unit.into_iter().collect(),
+        };
+        processes.extend(self.chores.senders());
+        let flow = self.traffic.look(&processes).map_err(|e| e.to_string())?;
+        let size = |path: &Path| {
+            let database = fs::metadata(path).map_or(0, |file| file.len());
+            // What is in the WAL alone is a part of it, too.
+            database.max(store::wal_size(path).unwrap_or_default())
+        };
+        let sizes = context.paths.all().map(size);
+        Ok(Sent {
+            bytes: flow.acknowledged,
+            queued: flow.queued,
+            size: sizes.fold(0, u64::saturating_add),
+        })
     }
 
     /// Sends it a request; if nothing listens, there is no answer.

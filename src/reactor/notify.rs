@@ -84,7 +84,7 @@ impl Notifier {
     }
 }
 
-/// The line for `systemctl status`, which changes only with the state.
+/// The line for `systemctl status`, which changes only with the state, and while an upload moves.
 fn line(report: &Report) -> String {
     let activity = report.replication.name().replace('_', " ");
     match report.state.problems().next() {

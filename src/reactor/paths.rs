@@ -39,6 +39,11 @@ impl Paths {
         Some(database)
     }
 
+    /// The paths of all that ever had a number.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|known| known.path.as_path())
+    }
+
     /// Its path.
     pub(super) fn path(&self, database: Database) -> &Path {
         &self.0[usize::from(database.0)].path

@@ -69,6 +69,14 @@ pub fn all() -> Vec<Seen> {
         .collect()
 }
 
+/// The processes of these groups.
+pub fn in_groups(groups: &[u32]) -> Vec<u32> {
+    let all = all()
+        .into_iter()
+        .filter(|seen| groups.contains(&seen.group));
+    all.map(|seen| seen.pid).collect()
+}
+
 /// Whether `pid` is `ancestor` or descends from it.
 pub fn descends(pid: u32, ancestor: u32) -> bool {
     let mut next = Some(pid);

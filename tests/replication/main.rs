@@ -5,8 +5,9 @@
 //! Litestream has uploaded the whole of it once, at the beginning. One file for each kind of trouble:
 //! none (`rotation`, `refresh`), Litestream's own (`litestream`), S3's (`s3`), the database's and its disk's
 //! (`store`), an application that checkpoints (`wal_guard`) or is killed (`writer`), edgerepl's death
-//! (`crash`), its end (`shutdown`), an upload that somebody asks for (`sync`) and those that wait (`metered`), what people wrap Litestream
-//! into (`wrapper`), what it is led by (`configured`), how many databases there are (`several`) and what
+//! (`crash`), its end (`shutdown`), an upload that somebody asks for (`sync`) and those that wait (`metered`), what
+//! people wrap Litestream into (`wrapper`), what it is led by (`configured`), a line on which an upload takes long
+//! (`slow_line`), how many databases there are (`several`) and what
 //! becomes of the others where one is hurt (`wounds`), who is given credentials (`members`), a database
 //! that isn't there (`missing`), what becomes of the bucket's objects (`restorable`, `verified`).
 
@@ -23,6 +24,7 @@ mod rotation;
 mod s3;
 mod several;
 mod shutdown;
+mod slow_line;
 mod store;
 mod support;
 mod sync;

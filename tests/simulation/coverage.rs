@@ -7,7 +7,9 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-use edgerepl::agent::{Action, Activity, Debt, Earlier, Event, Legacy, NotVerified, Verified};
+use edgerepl::agent::{
+    Action, Activity, Debt, Earlier, Event, Legacy, NotVerified, Sent, Verified,
+};
 use edgerepl::config::Rotation;
 use edgerepl::credentials::{FailureClass, FetchFailure};
 use edgerepl::litestream::answer::SyncFailure;
@@ -86,6 +88,9 @@ kinds! {
         NotVerifiedOverMobileLink: Event::Verified(_, Err(NotVerified::Metered(_))),
         VerifyFailed: Event::Verified(_, Err(NotVerified::Failed(_))),
         Complained: Event::Complained,
+        MeasuredAtRest: Event::Measured(Ok(Sent { queued: 0, .. })),
+        MeasuredUpload: Event::Measured(Ok(_)),
+        NotMeasured: Event::Measured(Err(_)),
         SnapshotMade: Event::Snapshotted(_, Ok(())),
         SnapshotFailed: Event::Snapshotted(_, Err(_)),
         GuardTaken: Event::GuardTaken(_, Ok(())),
@@ -150,6 +155,7 @@ kinds! {
         AbandonPlan: Action::AbandonPlan(_),
         Verify: Action::Verify(_),
         AbandonVerify: Action::AbandonVerify(_),
+        MeasureUpload: Action::MeasureUpload,
         MakeSnapshot: Action::MakeSnapshot(_),
         Prune: Action::Prune(_),
         TakeGuard: Action::TakeGuard(_),
@@ -219,6 +225,11 @@ pub(crate) enum Happening {
     VerifyHung,
     CompactionRace,
     BucketMended,
+    /// An upload over a slow line: begun, ended, and ended by somebody before its end; or one that stands still.
+    UploadBegan,
+    UploadEnded,
+    UploadCut,
+    UploadStands,
 }
 
 impl Happening {
@@ -260,6 +271,10 @@ impl Happening {
         Self::VerifyHung,
         Self::CompactionRace,
         Self::BucketMended,
+        Self::UploadBegan,
+        Self::UploadEnded,
+        Self::UploadCut,
+        Self::UploadStands,
     ];
 }
 

@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     Kills,
     /// Objects vanish from the bucket, another device writes to it, or it can't be listed.
     Bucket,
+    /// The line is so slow that an upload takes hours.
+    SlowLine,
 }
 
 /// Some of the faults.
@@ -50,7 +52,7 @@ pub(crate) enum Fault {
 pub(crate) struct Faults(u32);
 
 impl Fault {
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::Network,
         Self::Provider,
         Self::Key,
@@ -77,6 +79,7 @@ impl Fault {
         Self::Ends,
         Self::Kills,
         Self::Bucket,
+        Self::SlowLine,
     ];
 }
 

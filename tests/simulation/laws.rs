@@ -14,6 +14,7 @@ mod credentials;
 mod end;
 mod guard;
 mod held;
+mod line;
 mod past;
 mod proof;
 mod recovery;
@@ -228,6 +229,8 @@ laws! {
     asked_sync: recovery::AskedSync,
     hung: recovery::Hung,
     broken_state: recovery::BrokenState,
+    moving: line::Moving,
+    standing: line::Standing,
     not_healthy: restorable::NotHealthy,
     shared: restorable::Shared,
     stranger_named: restorable::StrangerNamed,

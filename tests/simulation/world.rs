@@ -5,7 +5,7 @@
 //! judges what the agent does: that is for the laws, which are shown each step.
 //!
 //! Its parts: `device` (power and clocks), `weather` (what fails by itself, and for how long), `cloud`
-//! (AWS and the key), `bucket` (what a restore would find), `litestream`, `replica` (Litestream's files and what they are worth), `database`
+//! (AWS and the key), `bucket` (what a restore would find), `line` (uploads that take hours), `litestream`, `replica` (Litestream's files and what they are worth), `database`
 //! (the application's side), `verification` (what a verify shows), `operator` (who reloads, ends and starts
 //! edgerepl).
 
@@ -27,6 +27,7 @@ mod bucket;
 mod cloud;
 mod database;
 mod device;
+mod line;
 mod litestream;
 mod operator;
 mod replica;
@@ -461,6 +462,7 @@ impl World {
             Action::AbandonLookAhead(of) => self.databases[number(of)].bucket.ahead = None,
             Action::PlanRestore(of) => self.start_plan(number(of)),
             Action::AbandonPlan(of) => self.databases[number(of)].bucket.plan = None,
+            Action::MeasureUpload => self.measure_upload(),
             Action::MakeSnapshot(of) => self.start_snapshot(number(of)),
             Action::Verify(of) => self.start_verify(number(of)),
             Action::AbandonVerify(of) => self.databases[number(of)].verify = None,
@@ -635,7 +637,13 @@ impl World {
             disk_is_well: self.weather.disk && is_there,
             clock_is_right: self.device.wall_offset.unsigned_abs() < 300,
             clock_is_doubted: self.cloud.clock_is_doubted,
-            is_fine: self.weather.is_fine() && (is_there || is_new && rows),
+            is_fine: self.weather.is_fine()
+                && (is_there || is_new && rows)
+                && litestream.upload.is_none(),
+            is_fine_beside_upload: self.weather.is_fine() && is_there,
+            upload_moves_since: self.moving_since(),
+            upload_stands: self.upload_stands(),
+            litestream_credentials_end: litestream.credentials_end(),
             fetch_is_in_flight: self.cloud.fetch.is_some(),
             granted_until: self.cloud.granted_until,
             database_is_there: is_there,

@@ -347,7 +347,8 @@ fn has_none(socket: Socket, age: Duration) -> bool {
 }
 
 /// The problem of a Litestream whose sync is late.
-const NO_ANSWER: &str = "its sync has taken more than 20 s; S3 may be slow or unreachable";
+pub(in crate::agent) const NO_ANSWER: &str =
+    "its sync has taken more than 20 s; S3 may be slow or unreachable";
 
 /// The problem of a Litestream that reads nothing of what was written.
 const UNREAD: &str = "it reports success, but has not read the newest rows; another file may have taken \

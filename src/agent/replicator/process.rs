@@ -29,6 +29,9 @@ const RESTART: Backoff = Backoff {
 /// After this uptime Litestream was well: its next death counts as the first.
 const STEADY: Duration = Duration::from_secs(60);
 
+/// How long before its credentials end a Litestream is stopped at the latest: its last sync is to succeed.
+const HAND_OVER: Duration = Duration::from_secs(30);
+
 /// Credentials that expire sooner are not worth a start.
 pub(super) const LEAST_TERM: Duration = Duration::from_secs(5);
 
@@ -232,6 +235,21 @@ impl Process {
     /// Whether the newest credentials are worth a start at that time.
     pub(super) fn has_credentials(&self, at: BootTime) -> bool {
         self.term.is_some_and(|term| at + LEAST_TERM < term.ends)
+    }
+
+    /// What is done while it is stopped moves on.
+    pub(super) fn resets_until(&mut self, at_least: BootTime) {
+        if let Phase::Resetting { deadline } = &mut self.phase {
+            *deadline = (*deadline).max(at_least);
+        }
+    }
+
+    /// Until when a hand-over may wait: the credentials that it was started with have to outlast it.
+    pub(super) fn may_wait_until(&self) -> Option<BootTime> {
+        let term = self.running?;
+        let lifetime = term.ends.since(term.begins);
+        let wait = lifetime.saturating_sub(HAND_OVER.min(lifetime / 10));
+        Some(term.begins + wait)
     }
 
     /// When time alone changes something.

@@ -20,7 +20,7 @@ const HUNG_LIMIT: Duration = Duration::from_secs(90);
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// If a restart did not help, the next one comes after this, doubled each time: the cause is most often
-/// S3, or a long upload, which begins again with each restart.
+/// S3, or a long upload that can't be seen, which begins again with each restart.
 const PACE: Duration = Duration::from_secs(3600);
 
 /// The upper bound: the longest lifetime of a session.
@@ -128,11 +128,13 @@ impl Rescue {
         }
     }
 
-    /// When a Litestream that has shown nothing `since` then is restarted.
-    pub(super) fn due(&self, since: BootTime) -> BootTime {
+    /// When a Litestream that has shown nothing `since` then is restarted. One whose upload `moved` later is
+    /// given its time from then on, unless it hangs.
+    pub(super) fn due(&self, since: BootTime, moved: Option<BootTime>) -> BootTime {
+        let moved = moved.unwrap_or(since);
         match self.hangs() {
             true => (since + HUNG_LIMIT).max(self.hung.allowed),
-            false => (since + LIMIT).max(self.behind.allowed),
+            false => (since.max(moved) + LIMIT).max(self.behind.allowed),
         }
     }
 

@@ -199,7 +199,7 @@ fn a_daemon_that_waits_for_the_last_rows_drops_no_local_state() {
 }
 
 /// A child that makes a new snapshot; the guard holds the WAL meanwhile, or can't.
-fn making_a_snapshot(guard: &Result<(), String>) -> Story {
+pub(super) fn making_a_snapshot(guard: &Result<(), String>) -> Story {
     let mut story = Story::replicating();
     story.agent.policy.restorable = Some(HOUR);
     loop {

@@ -141,7 +141,8 @@ impl Family {
         signal(&others, which);
     }
 
-    fn members(&self, own: &[u32]) -> Vec<u32> {
+    /// All processes of it that live. `own`: as above.
+    pub(super) fn members(&self, own: &[u32]) -> Vec<u32> {
         family::members(&family::all(), self.leader.id(), std::process::id(), own)
     }
 }

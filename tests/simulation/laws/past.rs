@@ -32,6 +32,13 @@ pub(crate) struct Sight {
     pub(crate) litestream_asks: bool,
     pub(crate) litestream_is_stuck: bool,
     pub(crate) litestream_serves_it: bool,
+    /// Since when an upload of Litestream's moves, over a line that is slow; or that one stands still.
+    pub(crate) upload_moves_since: Option<Time>,
+    pub(crate) upload_stands: bool,
+    /// When the credentials end that it was started with, where it asks for no others.
+    pub(crate) litestream_credentials_end: Option<Time>,
+    /// Nothing but an upload stands between the device and its replica.
+    pub(crate) is_fine_beside_upload: bool,
     pub(crate) stop_was_asked: bool,
     pub(crate) state_is_corrupt: bool,
     /// The WAL could not be emptied, when that was the way to begin anew.

@@ -10,6 +10,7 @@ use edgerepl::config::Rotation;
 use edgerepl::litestream::answer::{Answer, Position, SyncFailure};
 
 use super::database::Database;
+use super::line::Upload;
 use super::{Coming, DAY, HOUR, MINUTE, SECOND, Time, World, id};
 use crate::coverage::Happening;
 use crate::faults::Fault;
@@ -29,6 +30,8 @@ pub(super) struct Litestream {
     pub(super) stuck: bool,
     /// systemd restarts it.
     pub(super) restarts: bool,
+    /// What it uploads over a line that is slow.
+    pub(super) upload: Option<Upload>,
 }
 
 impl Litestream {
@@ -43,7 +46,13 @@ impl Litestream {
             clock_went_back: false,
             stuck: false,
             restarts: false,
+            upload: None,
         }
+    }
+
+    /// When the credentials end that it was started with, where it asks for no others.
+    pub(super) fn credentials_end(&self) -> Option<Time> {
+        (self.rotation == Rotation::Restart).then_some(self.credentials_end)
     }
 
     /// It gets newer credentials without a restart.
@@ -112,6 +121,7 @@ impl World {
         litestream.credentials_end = self.cloud.granted_until;
         litestream.is_deaf = false;
         litestream.stuck = false;
+        litestream.upload = None;
         let process = litestream.process;
         for database in &mut self.databases {
             database.is_served = database.is_in_yaml;
@@ -165,6 +175,7 @@ impl World {
 
     pub(super) fn litestream_exits(&mut self) {
         self.litestream.up = false;
+        self.cut_upload();
         for database in &mut self.databases {
             database.was_surveyed = false;
             database.sync = None;
@@ -190,6 +201,8 @@ impl World {
         self.databases[number].sync = Some(request);
         let wait = if !self.databases[number].is_served {
             SECOND / 10
+        } else if let Some(wait) = self.upload_takes(number) {
+            wait
         } else if self.can_replicate(number) {
             // It opens the database for it, where it has not yet.
             let opened = &mut self.databases[number].holds_wal_from;
@@ -208,6 +221,7 @@ impl World {
         let Some(number) = self.number_of(|database| &mut database.sync, request) else {
             return;
         };
+        self.end_upload();
         let answer = if !self.databases[number].is_served {
             Err(SyncFailure::Failed("it knows no such database".to_owned()))
         } else if self.databases[number].corrupt {
@@ -414,7 +428,14 @@ impl World {
         let skewed = self.device.wall_offset.unsigned_abs() > 15 * 60;
         let (weather, database) = (&self.weather, &self.databases[number]);
         let able = !database.corrupt && !self.litestream.stuck;
-        weather.s3 && weather.network && self.lives() && !skewed && able && database.there
+        let is_free = self.litestream.upload.is_none();
+        weather.s3
+            && weather.network
+            && self.lives()
+            && !skewed
+            && able
+            && database.there
+            && is_free
     }
 
     /// The session that Litestream has did not end yet.

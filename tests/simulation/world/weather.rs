@@ -128,6 +128,7 @@ fn toggle(well: &mut bool) -> bool {
 
 impl World {
     pub(super) fn change_weather(&mut self, part: Part) {
+        self.carry_upload();
         let well = self.weather.turn(part, &mut self.chance);
         self.look_in();
         if part == Part::Network {

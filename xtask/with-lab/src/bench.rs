@@ -13,6 +13,7 @@ pub(crate) mod count;
 mod databases;
 mod flash;
 mod kernel;
+mod slow_line;
 
 /// A benchmark, and what it runs with: edgerepl in a release build.
 struct Benchmark {
@@ -36,6 +37,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "flash",
         measures: "what a heartbeat row costs the flash, by its pace",
         run: flash::flash,
+    },
+    Benchmark {
+        name: "slow-line",
+        measures: "the first upload of 20 MB over 64 kbit/s",
+        run: slow_line::slow_line,
     },
 ];
 
