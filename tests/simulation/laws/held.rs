@@ -27,7 +27,8 @@ impl WorstIsTrue {
             self.uploaded.push_back((commit, seen - commit));
         }
         self.missing = oldest.map(|commit| (commit, now));
-        let is_covered = |(commit, _): &&(Time, Duration)| covered.is_some_and(|at| at >= *commit);
+        // What was committed in the moment of a question may have come after it.
+        let is_covered = |(commit, _): &&(Time, Duration)| covered.is_some_and(|at| at > *commit);
         let all = self.uploaded.iter().take_while(is_covered).count();
         let ages = self.uploaded.drain(..all).map(|(_, age)| (age, now));
         self.proved.extend(ages);
