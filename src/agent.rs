@@ -338,8 +338,9 @@ pub enum Action {
     AbandonVerify(Database),
     /// Find out what Litestream has sent; ends in [`Event::Measured`].
     MeasureUpload,
-    /// Have Litestream, which is stopped, upload a new snapshot; ends in [`Event::Snapshotted`].
-    MakeSnapshot(Database),
+    /// Have Litestream, which is stopped, upload a new snapshot, with credentials that come so; ends in
+    /// [`Event::Snapshotted`].
+    MakeSnapshot(Database, Rotation),
     /// Delete some of the expired rows.
     Prune(Database),
     /// Hold the WAL; ends in [`Event::GuardTaken`].

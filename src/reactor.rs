@@ -388,7 +388,9 @@ impl Reactor {
             Action::Verify(of) => events.extend(litestream.verify(of, context)),
             Action::AbandonVerify(of) => litestream.abandon_verify(of, context, leftovers),
             Action::MeasureUpload => self.measure_upload(),
-            Action::MakeSnapshot(of) => events.extend(litestream.make_snapshot(of, context)),
+            Action::MakeSnapshot(of, rotation) => {
+                events.extend(litestream.make_snapshot(of, rotation, context));
+            }
             Action::Prune(of) => stores.prune(of, context),
             Action::TakeGuard(of) => events.push_back(stores.take_guard(of, context)),
             Action::ReleaseGuard(of) => stores.release_guard(of),

@@ -29,6 +29,7 @@ use super::replica::{Asker, Replica, Request, Socket, Verdict};
 use super::watch::{Database, Outbox};
 use super::{Action, Actions, Policy};
 use crate::clock::BootTime;
+use crate::config::Rotation;
 use crate::litestream::answer::{Answer, SyncFailure};
 
 mod introduction;
@@ -613,6 +614,8 @@ impl Replicator {
     fn drop_state(&mut self, turn: &mut Turn<'_>) {
         let snapshots = turn.databases.iter().any(|w| w.restorable.wants_snapshot());
         self.process.resets(snapshots, turn.now);
+        // One that asks for them outlasts a session, as an upload over a slow line may.
+        let rotation = self.process.rotation().unwrap_or(Rotation::Restart);
         for watched in turn.databases.iter_mut() {
             watched.replica.stops();
             let resets = watched.replica.wants_reset();
@@ -627,7 +630,7 @@ impl Replicator {
                     watched.verification.begins_anew(turn.now);
                 } else {
                     watched.begin_snapshot();
-                    turn.out.push(Action::MakeSnapshot(watched.id()));
+                    turn.out.push(Action::MakeSnapshot(watched.id(), rotation));
                 }
             }
         }

@@ -450,9 +450,11 @@ impl Litestream {
     pub(super) fn make_snapshot(
         &mut self,
         database: Database,
+        rotation: Rotation,
         context: &mut Context,
     ) -> Option<Event> {
-        let steps = snapshot_steps(database, context);
+        let variables = variables(rotation, context);
+        let steps = variables.and_then(|variables| snapshot_steps(database, &variables, context));
         self.begin(Errand::Snapshot(database), steps, context)
     }
 
@@ -462,7 +464,7 @@ impl Litestream {
     }
 
     fn start_child(&mut self, rotation: Rotation, context: &Context) -> Result<(), String> {
-        let variables = self.variables(rotation, context)?;
+        let variables = variables(rotation, context)?;
         let program = context.command();
         command::locate(&program[0])?;
         let lock = context.runtime.file("litestream.lock");
@@ -481,21 +483,11 @@ impl Litestream {
         rotation: Rotation,
         context: &Context,
     ) -> Result<Step, String> {
-        let variables = self.variables(rotation, context)?;
+        let variables = variables(rotation, context)?;
         let restart = Restart::prepare(unit);
         self.unit_restarted = BootTime::now();
         delivery::write_environment_file(environment_file, &variables)?;
         Ok(Step::named(restart.name(unit), restart.command(unit)))
-    }
-
-    fn variables(&self, rotation: Rotation, context: &Context) -> Result<Vec<Variable>, String> {
-        match rotation {
-            Rotation::Restart => context.variables(),
-            Rotation::Refresh => {
-                asks_for_credentials(&context.litestream_config()?)?;
-                context.variables_to_ask()
-            }
-        }
     }
 
     /// Examines beside the loop whether it replicated what it says. The last commit is read here: the
@@ -673,16 +665,30 @@ fn asks_for_credentials(configuration: &Configuration) -> Result<(), String> {
     ))
 }
 
+/// The environment in which Litestream has credentials, or asks for them.
+fn variables(rotation: Rotation, context: &Context) -> Result<Vec<Variable>, String> {
+    match rotation {
+        Rotation::Restart => context.variables(),
+        Rotation::Refresh => {
+            asks_for_credentials(&context.litestream_config()?)?;
+            context.variables_to_ask()
+        }
+    }
+}
+
 /// Two Litestreams on one database ruin its replica: the lock is the one of the Litestream that replicates.
-fn snapshot_steps(database: Database, context: &Context) -> Result<Vec<Step>, String> {
-    let variables = context.variables()?;
+fn snapshot_steps(
+    database: Database,
+    variables: &[Variable],
+    context: &Context,
+) -> Result<Vec<Step>, String> {
     let litestream = Replicate::parse(context.command())?;
     let only = only_configuration(database, context)?;
     let words = litestream.snapshot(only.as_deref());
     let name = format!("`{}`", words.join(" "));
     let lock = context.runtime.file("litestream.lock");
     let snapshot = Step::named(name, leash::command(Some(&lock), &words));
-    let snapshot = snapshot.told(delivery::lines(&variables));
+    let snapshot = snapshot.told(delivery::lines(variables));
     let stop = match context.supervisor() {
         Supervisor::Child => None,
         // Beside the unit's Litestream it would be the second one.

@@ -1,12 +1,16 @@
 //! A line on which an upload takes longer than the time between two renewals: it ends all the same, and is
 //! begun once. Where no session lasts long enough, somebody is told which one would.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 use edgerepl_lab::{Daemon, Lab, S3Request, Site};
+use serde_json::Value;
 
 use crate::support::{
-    Application, FILLING, LIMIT, Result, assert_nothing_lost, fill, has_problem, number, site,
+    Application, FILLING, LIMIT, Result, assert_nothing_lost, database_of, fill, has_problem, number, site,
     wait_until_replicating,
 };
 
@@ -22,11 +26,11 @@ const FULL: u64 = FILLING + (3 << 20);
 #[test]
 fn an_upload_outlasts_the_sessions_that_litestream_asks_for() -> Result {
     let mut test = Test::begin("slow-refresh", Duration::from_secs(12), "refresh")?;
-    let told = test.daemon.wait_for("an upload", LIMIT, |status| {
+    let told = test.daemon()?.wait_for("an upload", LIMIT, |status| {
         has_problem(status, "an upload is under way") || status["replication"]["upload"].is_object()
     })?;
     assert_ne!(told["state"], "healthy", "{told:#}");
-    let status = wait_until_replicating(&mut test.daemon)?;
+    let status = wait_until_replicating(test.daemon()?)?;
     assert!(
         number(&status, "replication", "rotations") >= 2,
         "{status:#}"
@@ -37,14 +41,14 @@ fn an_upload_outlasts_the_sessions_that_litestream_asks_for() -> Result {
 #[test]
 fn a_restart_waits_for_an_upload_that_ends_within_the_session() -> Result {
     let mut test = Test::begin("slow-restart", Duration::from_secs(51), "restart")?;
-    let status = wait_until_replicating(&mut test.daemon)?;
+    let status = wait_until_replicating(test.daemon()?)?;
     assert_eq!(number(&status, "replication", "starts"), 1, "{status:#}");
     // The credentials were there before.
-    test.daemon.wait_for("the restart", LIMIT, |status| {
+    test.daemon()?.wait_for("the restart", LIMIT, |status| {
         number(status, "replication", "starts") == 2
     })?;
-    wait_until_replicating(&mut test.daemon)?;
-    let log = test.daemon.log();
+    wait_until_replicating(test.daemon()?)?;
+    let log = test.daemon()?.log();
     assert!(!log.contains(CUT), "{log}");
     test.ends_with_one_upload(2)
 }
@@ -53,7 +57,7 @@ fn a_restart_waits_for_an_upload_that_ends_within_the_session() -> Result {
 fn an_upload_that_no_session_outlasts_says_which_one_would() -> Result {
     let mut test = Test::begin("slow-short", Duration::from_secs(40), "restart")?;
     test.lab.s3().set_rate(Some(SLOWER));
-    let status = test.daemon.wait_for("a cut", LIMIT, |status| {
+    let status = test.daemon()?.wait_for("a cut", LIMIT, |status| {
         !status["replication"]["upload_cut"].is_null()
     })?;
     let told = status["replication"]["upload_cut"]
@@ -72,13 +76,36 @@ fn an_upload_that_no_session_outlasts_says_which_one_would() -> Result {
     };
     // The upload alone takes 73 s.
     assert!((73..400).contains(&session), "{told}");
-    let log = test.daemon.log();
+    let log = test.daemon()?.log();
     assert_eq!(log.matches(CUT).count(), 1, "{log}");
 
     // In one that is long enough it ends, and is no trouble any more.
     test.lab.s3().set_rate(None);
-    let status = wait_until_replicating(&mut test.daemon)?;
+    let status = wait_until_replicating(test.daemon()?)?;
     assert!(status["replication"]["upload_cut"].is_null(), "{status:#}");
+    test.ends()
+}
+
+#[test]
+fn a_new_snapshot_outlasts_the_sessions_that_it_asks_for() -> Result {
+    const SESSION: Duration = Duration::from_secs(12);
+    let mut test = Test::prepare("slow-snapshot", SESSION, "refresh")?;
+    test.site.set("proof", "restorable", "\"4s\"");
+    test.start(None)?;
+    let is_restorable = |status: &Value| database_of(status, "app.db")["restorable"]["state"] == "restorable";
+    test.daemon()?.wait_for("a plan", LIMIT, is_restorable)?;
+    // Nothing is left of it, and the line has become slow.
+    test.lab.s3().set_rate(Some(RATE));
+    let prefix = format!("{}/app.db", test.site.device.thing_name);
+    test.lab.s3().objects(&prefix).remove_all()?;
+    test.daemon()?.wait_for("the harm", LIMIT, |status| !is_restorable(status))?;
+    let harmed = Instant::now();
+    test.daemon()?.wait_for("a new snapshot", LIMIT, is_restorable)?;
+    assert!(harmed.elapsed() > SESSION, "it was sent within one session");
+    let whole = test.lab.s3().uploads(harmed);
+    let whole = whole.iter().filter(|part| part.key.contains("/0009/"));
+    let sent: u64 = whole.map(|part| part.bytes).sum();
+    assert!((FULL..FULL * 2).contains(&sent), "{sent} bytes of snapshots");
     test.ends()
 }
 
@@ -90,11 +117,17 @@ struct Test {
     lab: Lab,
     site: Site,
     application: Application,
-    daemon: Daemon,
+    daemon: Option<Daemon>,
 }
 
 impl Test {
     fn begin(name: &str, lifetime: Duration, rotation: &str) -> Result<Self> {
+        let mut test = Self::prepare(name, lifetime, rotation)?;
+        test.start(Some(RATE))?;
+        Ok(test)
+    }
+
+    fn prepare(name: &str, lifetime: Duration, rotation: &str) -> Result<Self> {
         let (lab, mut site) = site(name, lifetime)?;
         site.set("replication", "rotation", format!("{rotation:?}"));
         site.use_one_file(&lab)?;
@@ -105,19 +138,27 @@ impl Test {
             (FULL - FILLING) / 4096
         ))?;
         let application = Application::writing(&site, Duration::from_millis(200))?;
-        lab.s3().set_rate(Some(RATE));
-        let daemon = site.start()?;
         Ok(Self {
             lab,
             site,
             application,
-            daemon,
+            daemon: None,
         })
     }
 
+    fn start(&mut self, rate: Option<NonZeroU64>) -> Result {
+        self.lab.s3().set_rate(rate);
+        self.daemon = Some(self.site.start()?);
+        Ok(())
+    }
+
+    fn daemon(&mut self) -> Result<&mut Daemon> {
+        Ok(self.daemon.as_mut().ok_or("no daemon")?)
+    }
+
     /// The whole database was uploaded once, by one Litestream or some, and no row is missing.
-    fn ends_with_one_upload(self, starts: u64) -> Result {
-        let status = self.daemon.status().ok_or("no status")?;
+    fn ends_with_one_upload(mut self, starts: u64) -> Result {
+        let status = self.daemon()?.status().ok_or("no status")?;
         assert_eq!(
             number(&status, "replication", "starts"),
             starts,
@@ -132,9 +173,10 @@ impl Test {
     }
 
     fn ends(self) -> Result {
-        assert!(self.application.stop()? > 100);
         self.lab.s3().set_rate(None);
-        assert!(self.daemon.terminate()?.success());
+        let daemon = self.daemon.ok_or("no daemon")?;
+        assert!(self.application.stop()? > 100);
+        assert!(daemon.terminate()?.success());
         assert_nothing_lost(&self.lab, &self.site)
     }
 }

@@ -156,7 +156,7 @@ kinds! {
         Verify: Action::Verify(_),
         AbandonVerify: Action::AbandonVerify(_),
         MeasureUpload: Action::MeasureUpload,
-        MakeSnapshot: Action::MakeSnapshot(_),
+        MakeSnapshot: Action::MakeSnapshot(..),
         Prune: Action::Prune(_),
         TakeGuard: Action::TakeGuard(_),
         ReleaseGuard: Action::ReleaseGuard(_),

@@ -97,7 +97,7 @@ impl Step<'_> {
                 | Action::AbandonPlan(of)
                 | Action::Verify(of)
                 | Action::AbandonVerify(of)
-                | Action::MakeSnapshot(of)
+                | Action::MakeSnapshot(of, _)
                 | Action::Prune(of)
                 | Action::TakeGuard(of)
                 | Action::ReleaseGuard(of)

@@ -463,7 +463,7 @@ impl World {
             Action::PlanRestore(of) => self.start_plan(number(of)),
             Action::AbandonPlan(of) => self.databases[number(of)].bucket.plan = None,
             Action::MeasureUpload => self.measure_upload(),
-            Action::MakeSnapshot(of) => self.start_snapshot(number(of)),
+            Action::MakeSnapshot(of, _) => self.start_snapshot(number(of)),
             Action::Verify(of) => self.start_verify(number(of)),
             Action::AbandonVerify(of) => self.databases[number(of)].verify = None,
             Action::WriteRow(to) => {

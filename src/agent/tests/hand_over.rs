@@ -207,7 +207,7 @@ pub(super) fn making_a_snapshot(guard: &Result<(), String>) -> Story {
         let mut actions = VecDeque::from(story.tell(Event::Tick));
         while let Some(action) = actions.pop_front() {
             let came_of_it = match action {
-                Action::MakeSnapshot(DB) => return story,
+                Action::MakeSnapshot(DB, _) => return story,
                 Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
                 Action::Sync(DB) => story.say(&FOLLOWS),
                 Action::TakeGuard(DB) => Event::GuardTaken(DB, guard.clone()),

@@ -28,7 +28,7 @@ fn outcome(story: &mut Story, action: &Action) -> Option<Event> {
         Action::TakeGuard(DB) => Event::GuardTaken(DB, Ok(())),
         Action::Sync(DB) => story.say(&FOLLOWS),
         Action::Terminate => Event::Exited("exit status: 0".to_owned()),
-        Action::MakeSnapshot(DB) => Event::Snapshotted(DB, Ok(())),
+        Action::MakeSnapshot(DB, _) => Event::Snapshotted(DB, Ok(())),
         Action::Start(_) => Event::Started(Ok(())),
         _ => return None,
     })
@@ -96,7 +96,9 @@ fn a_difference_makes_the_database_unhealthy_until_a_snapshot_is_seen_to_hold() 
             told.extend(story.tell(came_of_it));
         }
     }
-    let snapshots = done.iter().filter(|a| **a == Action::MakeSnapshot(DB));
+    let snapshots = done
+        .iter()
+        .filter(|a| matches!(a, Action::MakeSnapshot(DB, _)));
     assert_eq!(snapshots.count(), 1, "{done:?}");
     assert!(
         is_unhealthy(&story.report()),

@@ -220,7 +220,7 @@ impl Past {
             Step::Action(Action::Verify(_)) => self.compared.asks(),
             Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
             Step::Action(Action::AbandonVerify(_)) => self.compared.fails(self.time),
-            Step::Action(Action::MakeSnapshot(_)) => {
+            Step::Action(Action::MakeSnapshot(..)) => {
                 self.shown.makes_snapshot(self.time, self.sight.pace);
                 self.compared.makes_snapshot(self.time);
             }

@@ -615,7 +615,7 @@ impl Law for Mended {
         let pace = past.sight.pace.unwrap_or_default();
         match step {
             // Dropped local state begins anew first.
-            Step::Action(Action::MakeSnapshot(_) | Action::ResetState(_)) => {
+            Step::Action(Action::MakeSnapshot(..) | Action::ResetState(_)) => {
                 let (began, pace) = past.shown.began(past);
                 // A reset brings forward no snapshot that has to wait for the pace of an earlier one.
                 self.allowed = self.allowed.max(began + pace);
@@ -656,7 +656,7 @@ impl Law for MendPace {
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match (step, past.shown.early(past)) {
             // Other bytes are a reason with a pace of its own.
-            (Step::Action(Action::MakeSnapshot(_)), Some(early)) => {
+            (Step::Action(Action::MakeSnapshot(..)), Some(early)) => {
                 let early = past.compared.early(past).map_or(early, |of| early.min(of));
                 Verdict::of(early.is_zero(), || format!("{early:?} too early"))
             }
@@ -681,7 +681,7 @@ impl Law for SeenTwice {
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
             // Of a shared prefix another law speaks.
-            Step::Action(Action::MakeSnapshot(_)) if !past.shown.is_shared => {
+            Step::Action(Action::MakeSnapshot(..)) if !past.shown.is_shared => {
                 let is_awaited = past.shown.awaits_snapshot() || past.compared.awaits_snapshot();
                 Verdict::of(is_awaited, || {
                     format!("{:?}, {:?}", past.shown, past.compared)
@@ -707,7 +707,7 @@ impl Law for NotAStrangers {
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match step {
             Step::Look(_) if self.applies(past) => Verdict::Kept,
-            Step::Action(Action::MakeSnapshot(_)) if self.applies(past) => {
+            Step::Action(Action::MakeSnapshot(..)) if self.applies(past) => {
                 Verdict::Broken("another device writes there".to_owned())
             }
             _ => Verdict::Silent,
@@ -731,7 +731,7 @@ impl Law for WhileStopped {
         let sight = &past.sight;
         let is_right = match step {
             // A unit is stopped for it.
-            Step::Action(Action::MakeSnapshot(_)) => {
+            Step::Action(Action::MakeSnapshot(..)) => {
                 let runs = sight.litestream_is_child && sight.litestream_is_up;
                 !runs && !sight.unit_restarts && !sight.snapshot_is_under_way
             }

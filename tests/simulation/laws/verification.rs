@@ -395,7 +395,7 @@ impl Law for Mended {
         let retry = || compared.pace.unwrap_or_default().max(MEND_RETRY);
         match step {
             // Dropped local state begins anew first.
-            Step::Action(Action::MakeSnapshot(_) | Action::ResetState(_))
+            Step::Action(Action::MakeSnapshot(..) | Action::ResetState(_))
                 if compared.awaits_snapshot() =>
             {
                 let (began, pace) = Stopping::began(compared.stopping, compared.pace, past.time);
@@ -443,7 +443,7 @@ impl Law for MendedAlone {
     #[inline]
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match (step, past.compared.unmended) {
-            (Step::Action(Action::MakeSnapshot(_)), Some(seen)) if self.applies(past) => {
+            (Step::Action(Action::MakeSnapshot(..)), Some(seen)) if self.applies(past) => {
                 Verdict::of(!past.shown.doubts(seen, past), || {
                     format!("seen at {seen:?}: {:?}", past.shown)
                 })
@@ -468,7 +468,7 @@ impl Law for MendPace {
     fn judge(&mut self, step: &Step<'_>, past: &Past) -> Verdict {
         match (step, past.compared.early(past)) {
             // A broken chain is a reason with a pace of its own.
-            (Step::Action(Action::MakeSnapshot(_)), Some(early))
+            (Step::Action(Action::MakeSnapshot(..)), Some(early))
                 if !past.shown.awaits_snapshot() =>
             {
                 Verdict::of(early.is_zero(), || format!("{early:?} too early"))

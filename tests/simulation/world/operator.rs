@@ -249,7 +249,7 @@ impl World {
             Action::Probe
             | Action::ResetState(_)
             | Action::EmptyWal(_)
-            | Action::MakeSnapshot(_)
+            | Action::MakeSnapshot(..)
             | Action::LookForReplica(_) => 10,
             _ => 3000,
         };
