@@ -278,7 +278,9 @@ impl Ledger {
                 .last_commit
                 .is_some_and(|last| last == NO_COMMIT || is_quiet),
         };
-        if nothing_new && self.proof.is_none() {
+        // The first proof, or one of what the answer before had taken, and had not uploaded yet.
+        let is_more = |proof: Proof| proof.position.replicated < position.replicated;
+        if nothing_new && self.proof.is_none_or(is_more) {
             return self.prove(asked, position, now);
         }
         if nothing_new {

@@ -10,8 +10,8 @@ use edgerepl_lab::{Daemon, Lab, S3Request, Site};
 use serde_json::Value;
 
 use crate::support::{
-    Application, FILLING, LIMIT, Result, assert_nothing_lost, database_of, fill, has_problem, number, site,
-    wait_until_replicating,
+    Application, FILLING, LIMIT, Result, assert_nothing_lost, database_of, fill, has_problem,
+    number, site, wait_until_replicating,
 };
 
 /// Bytes a second: [`FULL`] takes 37 s, for Litestream uploads a snapshot beside it.
@@ -92,20 +92,26 @@ fn a_new_snapshot_outlasts_the_sessions_that_it_asks_for() -> Result {
     let mut test = Test::prepare("slow-snapshot", SESSION, "refresh")?;
     test.site.set("proof", "restorable", "\"4s\"");
     test.start(None)?;
-    let is_restorable = |status: &Value| database_of(status, "app.db")["restorable"]["state"] == "restorable";
+    let is_restorable =
+        |status: &Value| database_of(status, "app.db")["restorable"]["state"] == "restorable";
     test.daemon()?.wait_for("a plan", LIMIT, is_restorable)?;
     // Nothing is left of it, and the line has become slow.
     test.lab.s3().set_rate(Some(RATE));
     let prefix = format!("{}/app.db", test.site.device.thing_name);
     test.lab.s3().objects(&prefix).remove_all()?;
-    test.daemon()?.wait_for("the harm", LIMIT, |status| !is_restorable(status))?;
+    test.daemon()?
+        .wait_for("the harm", LIMIT, |status| !is_restorable(status))?;
     let harmed = Instant::now();
-    test.daemon()?.wait_for("a new snapshot", LIMIT, is_restorable)?;
+    test.daemon()?
+        .wait_for("a new snapshot", LIMIT, is_restorable)?;
     assert!(harmed.elapsed() > SESSION, "it was sent within one session");
     let whole = test.lab.s3().uploads(harmed);
     let whole = whole.iter().filter(|part| part.key.contains("/0009/"));
     let sent: u64 = whole.map(|part| part.bytes).sum();
-    assert!((FULL..FULL * 2).contains(&sent), "{sent} bytes of snapshots");
+    assert!(
+        (FULL..FULL * 2).contains(&sent),
+        "{sent} bytes of snapshots"
+    );
     test.ends()
 }
 

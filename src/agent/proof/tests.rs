@@ -241,6 +241,33 @@ fn an_answer_that_nobody_asked_for_proves_nothing() {
 }
 
 #[test]
+fn what_was_taken_by_one_answer_and_uploaded_by_the_next_is_proved_then() {
+    let mut ledger = Ledger::new(at(0));
+    ledger.started();
+    for (asked, local, replicated) in [(5, 9, 9), (10, 10, 10)] {
+        ledger.ask(at(asked));
+        let answer = answer(local, replicated, Some(9));
+        assert_eq!(ledger.judge(answer, false, at(asked + 1)), Finding::Proved);
+    }
+    ledger.take_ended();
+    ledger.ask(at(100));
+    let taken = answer(11, 10, Some(10));
+    assert_eq!(ledger.judge(taken, false, at(101)), Finding::Behind);
+    assert_eq!(ledger.take_ended(), None);
+    ledger.ask(at(102));
+    let uploaded = answer(11, 11, Some(11));
+    assert_eq!(ledger.judge(uploaded, false, at(103)), Finding::Proved);
+    let proof = ledger.proof().expect("a proof");
+    assert_eq!((proof.at, proof.position.replicated), (at(103), 11));
+    assert_eq!(ledger.take_ended(), Some(Duration::from_secs(93)));
+    // And once more, with nothing new.
+    ledger.ask(at(110));
+    assert_eq!(ledger.judge(uploaded, false, at(111)), Finding::Proved);
+    assert_eq!(ledger.proof().map(|proof| proof.at), Some(at(103)));
+    assert_eq!(ledger.take_ended(), None);
+}
+
+#[test]
 fn a_proof_ends_what_may_have_come_since_the_one_before_and_where_nothing_came_nothing_ends() {
     let ended = |seconds| Some(Duration::from_secs(seconds));
     let mut ledger = proved();
