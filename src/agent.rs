@@ -359,7 +359,7 @@ pub enum Action {
 const SEARCH_PACE: Duration = Duration::from_secs(30);
 
 /// Where uploads come more seldom, it is looked so often how far a WAL has grown.
-const WAL_PACE: Duration = Duration::from_secs(60);
+const WAL_PACE: Duration = Duration::from_secs(600);
 
 /// The state machine.
 #[derive(Debug)]
@@ -515,6 +515,7 @@ impl Agent {
                 self.replicator
                     .reloaded(&policy, named || are_others, &mut turn);
                 self.policy = policy;
+                self.looked = None;
                 self.renewal.hasten(now.boot);
             }
             Event::NetworkChanged => {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use edgerepl_lab::{Daemon, Lab, Site};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::{
@@ -168,13 +169,15 @@ fn a_wal_that_is_full_waits_for_nothing() -> Result {
         "INSERT INTO row (text) VALUES (hex(randomblob(300000)))",
         [],
     )?;
+    // It is looked at each 10 min, and at a reload.
+    daemon.signal(Signal::SIGHUP);
     thread::sleep(A_WHILE);
     assert_eq!(uploads(&lab, begun).len(), 0, "it is not full yet");
     application.execute(
         "INSERT INTO row (text) VALUES (hex(randomblob(600000)))",
         [],
     )?;
-    // It is looked at each minute.
+    daemon.signal(Signal::SIGHUP);
     wait_until("an upload", || !uploads(&lab, begun).is_empty())?;
     assert!(daemon.terminate()?.success());
     assert_nothing_lost(&lab, &site)
