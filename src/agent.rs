@@ -741,10 +741,11 @@ impl Agent {
 
     fn advance_guards(&mut self, now: BootTime, out: &mut Actions) {
         let goes_on = !self.stopping || self.replicator.is_leaving();
+        let moved = self.replicator.upload.moved();
         for watched in self.databases.iter_mut() {
             let is_open = self.replicator.leaves_wal_open(&watched.replica);
             let wanted = watched.watch.wal_guard.is_some() && goes_on && is_open;
-            watched.advance_guard(wanted, now, out);
+            watched.advance_guard(wanted, moved, now, out);
         }
     }
 

@@ -279,10 +279,16 @@ impl Watched {
     }
 
     /// The guard is wanted, or is not.
-    pub(super) fn advance_guard(&mut self, wanted: bool, now: BootTime, out: &mut Actions) {
+    pub(super) fn advance_guard(
+        &mut self,
+        wanted: bool,
+        moved: Option<BootTime>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
         let wanted = wanted && !self.is_away();
         let mut out = self.outbox(out);
-        if self.guard.advance(wanted, now, &mut out) {
+        if self.guard.advance(wanted, moved, now, &mut out) {
             self.replica.lets_go_of_wal();
         }
     }

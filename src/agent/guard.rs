@@ -24,8 +24,8 @@ pub(super) enum Guard {
     Open,
     /// Requested; `failed` is the cause of an earlier failure.
     Asked { failed: Option<String> },
-    /// Held.
-    Held { since: BootTime },
+    /// Held, until then at the most.
+    Held { since: BootTime, until: BootTime },
     /// Could not be taken.
     Failed { cause: String, retry: BootTime },
     /// It reached a bound, and stays released until Litestream has caught up once.
@@ -33,15 +33,25 @@ pub(super) enum Guard {
 }
 
 impl Guard {
-    /// Takes or releases the guard as `wanted`. Returns whether it is released at a bound.
+    /// Takes or releases the guard as `wanted`; an upload over a slow line was last seen to have `moved` then: what
+    /// is let go of meanwhile would have to be uploaded once more. Returns whether it is released at a bound.
     #[must_use]
-    pub(super) fn advance(&mut self, wanted: bool, now: BootTime, out: &mut Outbox<'_>) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        wanted: bool,
+        moved: Option<BootTime>,
+        now: BootTime,
+        out: &mut Outbox<'_>,
+    ) -> bool {
+        if let (Self::Held { until, .. }, Some(moved)) = (&mut *self, moved) {
+            *until = (*until).max(moved + HOLD_LIMIT);
+        }
         match (&*self, wanted) {
             (Self::Open, true) => self.ask(None, out),
             (Self::Failed { cause, retry }, true) if *retry <= now => {
                 self.ask(Some(cause.clone()), out);
             }
-            (Self::Held { since }, true) if *since + HOLD_LIMIT <= now => {
+            (Self::Held { until, .. }, true) if *until <= now => {
                 self.spend("Litestream has been down too long", out);
                 return true;
             }
@@ -71,7 +81,10 @@ impl Guard {
     ) {
         if let Self::Asked { failed } = self {
             *self = match result {
-                Ok(()) => Self::Held { since: now },
+                Ok(()) => Self::Held {
+                    since: now,
+                    until: now + HOLD_LIMIT,
+                },
                 Err(cause) => {
                     if failed.as_ref() != Some(&cause) {
                         out.warn(format!(
@@ -99,7 +112,7 @@ impl Guard {
 
     pub(super) fn deadline(&self) -> BootTime {
         match self {
-            Self::Held { since } => *since + HOLD_LIMIT,
+            Self::Held { until, .. } => *until,
             Self::Failed { retry, .. } => *retry,
             Self::Open | Self::Asked { .. } | Self::Spent => BootTime::NEVER,
         }
@@ -113,7 +126,7 @@ impl Guard {
     /// Since when the guard is held, if it is.
     pub(super) fn held_since(&self) -> Option<BootTime> {
         match self {
-            Self::Held { since } => Some(*since),
+            Self::Held { since, .. } => Some(*since),
             _ => None,
         }
     }

@@ -148,7 +148,7 @@ impl Upload {
     }
 
     /// When it last moved.
-    pub(super) fn moved(&self) -> Option<BootTime> {
+    pub(in crate::agent) fn moved(&self) -> Option<BootTime> {
         Some(self.looks.as_ref()?.moved?.at)
     }
 

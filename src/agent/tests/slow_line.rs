@@ -91,6 +91,33 @@ fn an_upload_that_moves_is_not_ended_and_one_that_stands_still_is() {
     assert!((5 * MINUTE..7 * MINUTE).contains(&ended[0]), "{ended:?}");
 }
 
+/// Until it answers nobody knows that Litestream has read the WAL.
+#[test]
+fn the_wal_is_held_while_an_upload_moves_and_what_was_uploaded_is_not_begun_again() {
+    let mut story = Story::uploading(Rotation::Refresh, 12 * HOUR);
+    story.upload(SLOW, SIZE, 42 * MINUTE);
+    let first = |story: &Story| {
+        let first = story.agent.databases.get(DB).expect("the database");
+        (
+            first.guard.held_since().is_some(),
+            first.replica.ledger.is_broken(),
+        )
+    };
+    assert_eq!(first(&story), (true, false));
+    story.follows();
+    story.tell(Event::Row(DB, Ok(8)));
+    story.follows();
+    assert_eq!(story.report().replication, Activity::Replicating);
+    assert_eq!(first(&story), (false, false));
+
+    // One that stands still is not waited for, and the WAL is let go of.
+    let mut story = Story::uploading(Rotation::Refresh, 12 * HOUR);
+    story.upload(SLOW, SIZE, 20 * MINUTE);
+    assert_eq!(first(&story), (true, false));
+    story.upload(STANDS, SIZE, 5 * MINUTE + SECOND * 20);
+    assert_eq!(first(&story), (false, true));
+}
+
 #[test]
 fn an_upload_that_can_not_be_seen_or_hardly_moves_is_ended_as_any_other() {
     for (line, is_seen) in [(SLOW, false), (STANDS, true), (Line(100), true)] {

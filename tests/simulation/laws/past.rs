@@ -131,6 +131,9 @@ pub(crate) struct Past {
     pub(super) grants: u64,
     pub(super) last_fetch_failed: bool,
     pub(super) guard_since: Option<Time>,
+    /// What was sent over the line, and when it was last seen to be more.
+    sent: u64,
+    pub(super) sent_more: Time,
     guard_failed: Option<Time>,
     /// The guard reached a bound, and Litestream has not caught up since.
     pub(super) guard_is_spent: bool,
@@ -170,6 +173,8 @@ impl Past {
             grants: 0,
             last_fetch_failed: false,
             guard_since: None,
+            sent: 0,
+            sent_more: Duration::ZERO,
             guard_failed: None,
             guard_is_spent: false,
             followed: Duration::ZERO,
@@ -328,6 +333,11 @@ impl Past {
                 self.last_fetch_failed = false;
             }
             Event::Fetched(Err(_)) => self.last_fetch_failed = true,
+            Event::Measured(Ok(sent)) => {
+                if std::mem::replace(&mut self.sent, sent.bytes) < sent.bytes {
+                    self.sent_more = self.time;
+                }
+            }
             Event::GuardTaken(_, Err(_)) => {
                 self.guard_since = None;
                 self.guard_failed = Some(self.time);
