@@ -144,7 +144,7 @@ pub(super) struct Replicator {
     introduction: Introduction,
     pub(super) upload: Upload,
     /// A hand-over waits for the upload, until then.
-    held: Option<BootTime>,
+    waits_until: Option<BootTime>,
     /// What is wrong with the process, or with all databases.
     last_trouble: Option<String>,
     stop_began: Option<BootTime>,
@@ -162,7 +162,7 @@ impl Replicator {
             socket: Socket::Unknown,
             introduction: Introduction::Unmet,
             upload: Upload::default(),
-            held: None,
+            waits_until: None,
             last_trouble: None,
             stop_began: None,
             leaving: None,
@@ -313,7 +313,7 @@ impl Replicator {
     /// The daemon ends; a second request shortens that.
     pub(super) fn stop(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
-        self.held = None;
+        self.waits_until = None;
         let is_child = self.process.is_child();
         let may_wait = is_child && self.leaving.is_none();
         let has_credentials = self.process.has_credentials(now);
@@ -555,7 +555,7 @@ impl Replicator {
     }
 
     fn prepare(&mut self, turn: &mut Turn<'_>) {
-        self.held = None;
+        self.waits_until = None;
         turn.one_by_one(Watched::prepare);
         // What has come since the last look is to be held, too.
         for watched in turn.databases.iter().filter(|w| w.is_away()) {

@@ -143,7 +143,7 @@ impl Replicator {
             Ok(()) => {
                 // Answers since the stop came from the previous process.
                 self.introduction = Introduction::Unmet;
-                self.held = None;
+                self.waits_until = None;
                 turn.databases.is_told = false;
                 self.process.is_up(turn.now);
                 turn.catch_up();

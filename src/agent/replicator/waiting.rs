@@ -23,7 +23,7 @@ impl Replicator {
         let until = self.process.may_wait_until();
         match until.filter(|until| *until > turn.now) {
             Some(until) => {
-                self.held.get_or_insert(until);
+                self.waits_until.get_or_insert(until);
                 self.upload.look_now();
             }
             None => self.prepare(turn),
@@ -34,7 +34,7 @@ impl Replicator {
     pub(in crate::agent) fn measured(&mut self, sent: Option<Sent>, turn: &mut Turn<'_>) {
         self.upload.measured(sent, turn.now);
         match &self.process.phase {
-            Phase::Running if self.held.is_some() && !self.upload.is_under_way() => {
+            Phase::Running if self.waits_until.is_some() && !self.upload.is_under_way() => {
                 self.upload.is_not_cut();
                 self.prepare(turn);
             }
@@ -50,7 +50,7 @@ impl Replicator {
     /// Looks at it where something waits for it, and ends the wait where that is over.
     pub(super) fn look_at_upload(&mut self, turn: &mut Turn<'_>) {
         let is_running = matches!(self.process.phase, Phase::Running);
-        if is_running && self.held.is_some_and(|until| until <= turn.now) {
+        if is_running && self.waits_until.is_some_and(|until| until <= turn.now) {
             return self.cut_upload(turn);
         }
         let since = self.awaits_upload(turn.databases);
@@ -60,13 +60,13 @@ impl Replicator {
     /// When that is due.
     pub(super) fn upload_at(&self, databases: &Databases) -> BootTime {
         let look = self.upload.due(self.awaits_upload(databases));
-        look.min(self.held.unwrap_or(BootTime::NEVER))
+        look.min(self.waits_until.unwrap_or(BootTime::NEVER))
     }
 
     /// Since when something waits for an upload, perhaps.
     fn awaits_upload(&self, databases: &Databases) -> Option<BootTime> {
         match &self.process.phase {
-            Phase::Running if self.held.is_some() => Some(BootTime::default()),
+            Phase::Running if self.waits_until.is_some() => Some(BootTime::default()),
             Phase::Running => {
                 let behind = databases.iter().filter(|w| !w.is_away() && !w.follows());
                 let waits = behind.filter_map(|w| w.replica.ledger.waits_since());

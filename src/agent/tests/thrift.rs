@@ -233,21 +233,13 @@ fn a_network_that_changes_has_what_failed_tried_again() {
         if is_held {
             story.tell(Event::Metered(true));
         }
-        let wait = story
-            .agent
-            .databases
-            .get(DB)
-            .expect("it")
-            .replica
-            .deadline();
+        let retried = |story: &Story| {
+            let first = story.agent.databases.get(DB).expect("the database");
+            first.replica.deadline()
+        };
+        let wait = retried(&story);
         story.tell(Event::NetworkChanged);
-        let sooner = story
-            .agent
-            .databases
-            .get(DB)
-            .expect("it")
-            .replica
-            .deadline();
+        let sooner = retried(&story);
         let soon = story.now.boot + SECOND;
         assert!(sooner <= soon && sooner <= wait, "{wait:?}, {sooner:?}");
     }

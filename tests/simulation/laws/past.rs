@@ -334,7 +334,8 @@ impl Past {
             }
             Event::Fetched(Err(_)) => self.last_fetch_failed = true,
             Event::Measured(Ok(sent)) => {
-                if std::mem::replace(&mut self.sent, sent.bytes) < sent.bytes {
+                let before = std::mem::replace(&mut self.sent, sent.bytes);
+                if before < sent.bytes {
                     self.sent_more = self.time;
                 }
             }
