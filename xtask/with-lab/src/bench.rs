@@ -11,6 +11,7 @@ use xtask::{Outcome, setup};
 mod cost;
 pub(crate) mod count;
 mod databases;
+mod device;
 mod flash;
 mod kernel;
 mod slow_line;

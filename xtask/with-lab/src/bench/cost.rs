@@ -5,35 +5,28 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edgerepl_lab::{KeyKind, Lab, LabOptions, S3Fault, S3Request, Site};
+use edgerepl_lab::{S3Fault, S3Request, Site};
 use edgerepl_tools as tools;
 use rusqlite::Connection;
 use serde_json::Value;
 use xtask::Outcome;
 
-mod picture;
+use super::device::{LIFETIME, Result, SETTLES, device, side_by_side};
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+mod picture;
 
 /// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise: an hour begins in it, at which
 /// levels are compacted and objects of the level 0 go.
 const COUNTED: u64 = 3600;
 
-/// The first minutes are a start's.
-const SETTLES: Duration = Duration::from_secs(120);
-
 /// Nothing that is waited for takes so long.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A session as most devices have one.
-const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A month.
 const MINUTES: f64 = 30.0 * 24.0 * 60.0;
@@ -102,25 +95,8 @@ const CASES: [Case; 6] = [
 
 /// Prints the table. True where each replica held what it had to when its device was killed.
 pub(super) fn cost(program: &Path) -> Outcome {
-    let counted = match env::var("EDGEREPL_BENCH_SECONDS") {
-        Ok(seconds) => seconds.parse()?,
-        Err(_) => COUNTED,
-    };
-    let counted = Duration::from_secs(counted);
-    println!(
-        "{} devices side by side, for {} min",
-        CASES.len(),
-        (SETTLES + counted).as_secs() / 60
-    );
-    let bills = thread::scope(|scope| {
-        let devices = CASES.map(|case| scope.spawn(move || Bill::of(case, program, counted)));
-        devices.map(|device| match device.join() {
-            Ok(bill) => bill,
-            Err(_) => Err("a device panicked".into()),
-        })
-    });
-    let bills = bills.into_iter().collect::<Result<Vec<_>>>();
-    let bills = bills.map_err(|e| e.to_string())?;
+    let count = |case, counted| Bill::of(case, program, counted);
+    let bills = side_by_side(CASES, COUNTED, count).map_err(|e| e.to_string())?;
     let table = table(&bills);
     println!("\n{table}");
     if env::var_os("EDGEREPL_WRITE").is_some() {
@@ -144,7 +120,12 @@ struct Bill {
 
 impl Bill {
     fn of(case: Case, program: &Path, counted: Duration) -> Result<Self> {
-        let (lab, site) = device(&case, program)?;
+        let interval = case.heartbeat.unwrap_or(case.rpo.0);
+        let (lab, mut site) = device(program, LIFETIME, case.rpo.0, interval)?;
+        site.set("replication", "rotation", "\"auto\"");
+        if case.one_file {
+            site.use_one_file(&lab)?;
+        }
         let told = Told::before(&case, &site)?;
         let database = site.connect()?;
         database.execute_batch("CREATE TABLE row (id INTEGER PRIMARY KEY, text TEXT)")?;
@@ -246,23 +227,6 @@ impl Told {
             get_million: price("get_million")?,
         })
     }
-}
-
-fn device(case: &Case, program: &Path) -> Result<(Lab, Site)> {
-    let lab = Lab::start(LabOptions {
-        lifetime: LIFETIME,
-        ..LabOptions::default()
-    })?;
-    let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
-    let mut site = Site::new(&lab, device, program)?;
-    site.set("replication", "rotation", "\"auto\"");
-    site.set("replication", "rpo", case.rpo.0);
-    let interval = case.heartbeat.unwrap_or(case.rpo.0);
-    site.set("heartbeat", "interval", interval);
-    if case.one_file {
-        site.use_one_file(&lab)?;
-    }
-    Ok((lab, site))
 }
 
 /// Writes as the application does, for so long; when each row was committed.

@@ -3,8 +3,6 @@
 //! Owns the devices, each with a file system of its own for its database, and the count: calls by strace, bytes
 //! by the file system's device, its journal included. It needs root, who alone may mount. Judges nothing.
 
-use std::env;
-use std::error::Error;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edgerepl_lab::{KeyKind, Lab, LabOptions, Site};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
@@ -21,19 +18,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::Outcome;
 
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+use super::device::{LIFETIME, Result, SETTLES, device, side_by_side};
 
 /// How long each is counted, unless `EDGEREPL_BENCH_SECONDS` says otherwise.
 const COUNTED: u64 = 900;
 
-/// The first minutes are a start's.
-const SETTLES: Duration = Duration::from_secs(120);
-
 /// Nothing that is waited for takes so long.
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A session as most devices have one.
-const LIFETIME: Duration = Duration::from_secs(3600);
 
 const DAY: f64 = 86_400.0;
 
@@ -82,29 +73,13 @@ const CASES: [Case; 5] = [
 
 /// Prints the table.
 pub(super) fn flash(program: &Path) -> Outcome {
-    let counted = match env::var("EDGEREPL_BENCH_SECONDS") {
-        Ok(seconds) => seconds.parse()?,
-        Err(_) => COUNTED,
-    };
-    let counted = Duration::from_secs(counted);
-    println!(
-        "{} devices side by side, for {} min",
-        CASES.len(),
-        (SETTLES + counted).as_secs() / 60
-    );
-    let wear = thread::scope(|scope| {
-        let devices = CASES.map(|case| scope.spawn(move || Wear::of(case, program, counted)));
-        devices.map(|device| match device.join() {
-            Ok(wear) => wear,
-            Err(_) => Err("a device panicked".into()),
-        })
-    });
+    let count = |case, counted| Wear::of(case, program, counted);
+    let wear = side_by_side(CASES, COUNTED, count).map_err(|e| e.to_string())?;
     println!(
         "\n| a day | rows | fsync of SQLite's files | fsync of Litestream's | MiB written to files | \
          MiB on the device |\n| --- | --- | --- | --- | --- | --- |"
     );
     for wear in wear {
-        let wear = wear.map_err(|cause| cause.to_string())?;
         println!("{}", wear.line());
     }
     Ok(true)
@@ -121,18 +96,11 @@ struct Wear {
 
 impl Wear {
     fn of(case: Case, program: &Path, counted: Duration) -> Result<Self> {
-        let lab = Lab::start(LabOptions {
-            lifetime: LIFETIME,
-            ..LabOptions::default()
-        })?;
-        let device = lab.provision_pem(KeyKind::EcdsaP256, "thing")?;
-        let mut site = Site::new(&lab, device, program)?;
+        let (lab, mut site) = device(program, LIFETIME, case.rpo, case.heartbeat)?;
         let disk = Disk::mounted_at(&site.root().join("data"))?;
         let database = disk.folder.join("app.db");
         site.set("database", "path", format!("{database:?}"));
         site.set("replication", "rotation", "\"auto\"");
-        site.set("replication", "rpo", case.rpo);
-        site.set("heartbeat", "interval", case.heartbeat);
         if case.one_file {
             site.use_one_file(&lab)?;
         } else {
