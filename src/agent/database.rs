@@ -160,13 +160,21 @@ impl Watched {
         self.replica.waits_for_guard() && !self.guard.may_hold()
     }
 
-    /// What is known of the replica, where a restore can be planned now.
-    pub(super) fn grounds(&self) -> Option<Grounds> {
+    /// The replica is known to follow, so that it can be looked at what a restore would give.
+    pub(super) fn has_grounds(&self) -> bool {
         let ledger = &self.replica.ledger;
         let can = !self.is_away() && self.replica.follows() && !ledger.is_broken();
-        ledger.proof().filter(|_| can).map(|proof| Grounds {
+        can && ledger.proof().is_some()
+    }
+
+    /// What is known of it then. Other devices upload at this pace.
+    pub(super) fn grounds(&self, upload_pace: Duration) -> Option<Grounds> {
+        let ledger = &self.replica.ledger;
+        let proof = ledger.proof().filter(|_| self.has_grounds())?;
+        Some(Grounds {
             proved: proof.position.replicated,
             sound: ledger.sound(),
+            upload_pace,
         })
     }
 

@@ -280,8 +280,9 @@ impl Replicator {
         }
     }
 
-    /// Litestream does not hang.
+    /// Litestream does not hang, and has a control socket.
     pub(super) fn greeted(&mut self) {
+        self.socket = Socket::Seen;
         self.rescue.hears();
     }
 
@@ -518,7 +519,7 @@ impl Replicator {
             return BootTime::NEVER;
         };
         let since = since.max(self.process.up_since);
-        let at = self.rescue.due(since, self.upload.moved());
+        let at = self.rescue.due(since, &self.upload);
         match self.process.has_credentials(at) {
             true => at,
             false => BootTime::NEVER,

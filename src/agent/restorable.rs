@@ -90,6 +90,8 @@ pub(super) struct Grounds {
     pub(super) proved: u64,
     /// When Litestream was last asked, and its answer showed that its files are what they were.
     pub(super) sound: Option<BootTime>,
+    /// Another device that is configured as this one has uploaded more after so long.
+    pub(super) upload_pace: Duration,
 }
 
 /// A plan that was asked for, and on which grounds.
@@ -99,8 +101,8 @@ struct Asked {
     grounds: Grounds,
 }
 
-/// A fault, since when one is known, since when this kind, how many looks showed it, and whether a snapshot
-/// was made since.
+/// A fault, since when one is known, since when this kind, or as many foreign transactions; how many looks
+/// showed it, and whether a snapshot was made since.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     fault: Fault,
@@ -471,26 +473,30 @@ impl Restorable {
     fn sees(&mut self, fault: Fault, grounds: Grounds, now: BootTime, out: &mut Outbox<'_>) {
         let before = self.seen.filter(|seen| seen.fault != Fault::Earlier);
         let is_sound = |since: BootTime| grounds.sound > Some(since);
+        let has_waited = |since: BootTime| now.since(since) >= PATIENCE.max(grounds.upload_pace);
         let fault = match (before.map(|seen| (seen.fault, seen.kind_since)), fault) {
             // Whatever it does to the chain.
             (Some((fault @ Fault::Stranger { .. }, _)), _) => fault,
             (Some((suspicion @ Fault::Foreign { at: first }, since)), Fault::Foreign { at }) => {
                 match at > first {
                     true if is_sound(since) => Fault::Stranger { at },
-                    false if now.since(since) >= PATIENCE => Fault::Mixture { at },
+                    false if has_waited(since) => Fault::Mixture { at },
                     _ => suspicion,
                 }
             }
             // That is a sign of one of them, too.
             (Some((suspicion @ Fault::Foreign { at }, since)), Fault::Altered { .. }) => {
-                match now.since(since) >= PATIENCE {
+                match has_waited(since) {
                     true => Fault::Mixture { at },
                     false => suspicion,
                 }
             }
-            (Some((Fault::Mixture { at: first }, _)), Fault::Foreign { at }) if at <= first => {
-                Fault::Mixture { at }
-            }
+            (Some((mixture @ Fault::Mixture { .. }, _)), Fault::Altered { .. }) => mixture,
+            // Somebody adds to it after all: only an answer from now on shows that it is not this device.
+            (Some((Fault::Mixture { at: first }, _)), Fault::Foreign { at }) => match at > first {
+                true => Fault::Foreign { at: first },
+                false => Fault::Mixture { at },
+            },
             _ => fault,
         };
         let same = before.filter(|seen| seen.fault.kind() == fault.kind());
@@ -507,15 +513,20 @@ impl Restorable {
         if fault.is_strangers() {
             self.puts_snapshot_off(now);
         }
+        let ever_later = |since: BootTime| {
+            let wait = (now.since(since) / 4).clamp(CONFIRMATION, RETRY.longest);
+            now + wait.min(self.pace.unwrap_or(wait))
+        };
         self.due = match (seen.is_confirmed(), fault) {
             // However often it is planned: another device has to have the time to show itself.
             (false, Fault::Altered { .. }) => now + CONFIRMATION,
+            // Which may upload once in an hour.
+            (false, Fault::Foreign { .. }) if now.since(seen.kind_since) >= PATIENCE => {
+                ever_later(seen.kind_since)
+            }
             (false, _) => now + CONFIRMATION.min(self.pace.unwrap_or(CONFIRMATION)),
             // It may be over at any time: a bucket that was answered for by somebody else, for instance.
-            (true, _) => {
-                let wait = (now.since(seen.since) / 4).clamp(CONFIRMATION, RETRY.longest);
-                now + wait.min(self.pace.unwrap_or(wait))
-            }
+            (true, _) => ever_later(seen.since),
         };
         self.seen = Some(seen);
         if same.is_none() {

@@ -407,10 +407,7 @@ impl World {
                     println!("{:>14.3}     {action:?}", self.time.as_secs_f64());
                 }
                 self.coverage.action(&action);
-                if !matches!(
-                    action,
-                    Action::Log(..) | Action::Remember(..) | Action::Recall(_)
-                ) {
+                if is_judged(&action) {
                     self.observe(&Step::Action(&action));
                 }
                 self.may_interrupt(&action);
@@ -708,6 +705,21 @@ impl World {
         self.order += 1;
         self.coming.push(Reverse((when, self.order, coming)));
     }
+}
+
+/// Of the others no law speaks, and most of what a device does is one of them.
+fn is_judged(action: &Action) -> bool {
+    !matches!(
+        action,
+        Action::Log(..)
+            | Action::Remember(..)
+            | Action::Recall(_)
+            | Action::WriteRow(_)
+            | Action::Sync(_)
+            | Action::LookForCommit(_)
+            | Action::MeasureUpload
+            | Action::List
+    )
 }
 
 const AT_FIRST: Now = Now {

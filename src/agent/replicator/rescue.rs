@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::upload::Upload;
 use crate::agent::replica::SOCKET_LIMIT;
 use crate::clock::BootTime;
 
@@ -128,13 +129,15 @@ impl Rescue {
         }
     }
 
-    /// When a Litestream that has shown nothing `since` then is restarted. One whose upload `moved` later is
-    /// given its time from then on, unless it hangs.
-    pub(super) fn due(&self, since: BootTime, moved: Option<BootTime>) -> BootTime {
-        let moved = moved.unwrap_or(since);
+    /// When a Litestream that has shown nothing `since` then is restarted. An upload may excuse one that does
+    /// not hang.
+    pub(super) fn due(&self, since: BootTime, upload: &Upload) -> BootTime {
         match self.hangs() {
             true => (since + HUNG_LIMIT).max(self.hung.allowed),
-            false => (since.max(moved) + LIMIT).max(self.behind.allowed),
+            false => {
+                let excused = upload.excuses_until(LIMIT);
+                (since + LIMIT).max(excused).max(self.behind.allowed)
+            }
         }
     }
 

@@ -23,6 +23,8 @@ const NEAR: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(in crate::agent) struct Paces {
     pub(super) proof: Duration,
+    /// A device that follows has uploaded what was committed by then.
+    upload: Duration,
     restorable: Option<Duration>,
     verify: Option<Duration>,
 }
@@ -31,6 +33,7 @@ impl Paces {
     pub(in crate::agent) fn of(policy: &Policy, thrift: &Thrift) -> Self {
         Self {
             proof: thrift.rpo(policy).pace(),
+            upload: thrift.rpo(policy).bound(),
             restorable: policy.restorable,
             verify: policy.verify,
         }
@@ -47,7 +50,7 @@ impl Replicator {
     pub(super) fn look_at_restores(&mut self, turn: &mut Turn<'_>) {
         let can_plan = self.can_plan();
         for watched in turn.databases.iter_mut() {
-            let grounds = watched.grounds().filter(|_| can_plan);
+            let grounds = watched.grounds(turn.paces.upload).filter(|_| can_plan);
             let mut out = watched.outbox(turn.out);
             let restorable = &mut watched.restorable;
             restorable.advance(
@@ -94,7 +97,7 @@ impl Replicator {
         }
         let mut is_busy = verifies(turn.databases);
         for watched in turn.databases.iter_mut() {
-            if can_verify && !is_busy && watched.grounds().is_some() {
+            if can_verify && !is_busy && watched.has_grounds() {
                 let moment = Moment::of(turn.phase, watched.id());
                 let mut out = watched.outbox(turn.out);
                 let verification = &mut watched.verification;
@@ -140,7 +143,7 @@ impl Replicator {
         let all = databases.iter();
         let is_busy = verifies(databases);
         let looks = all.map(|w| {
-            let has_grounds = w.grounds().is_some();
+            let has_grounds = w.has_grounds();
             let verify = w
                 .verification
                 .deadline(has_grounds && can_verify && !is_busy);

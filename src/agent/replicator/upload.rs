@@ -11,8 +11,10 @@ use std::time::Duration;
 use crate::agent::{Action, Sent};
 use crate::clock::BootTime;
 
-/// How often it is looked at while it is of interest.
+/// How often it is looked at while it is of interest; ever more seldom where nothing moves, as in an outage of
+/// the network, up to the longest.
 const PACE: Duration = Duration::from_secs(10);
+const LONGEST_PACE: Duration = Duration::from_secs(60);
 
 /// A sync without an answer for so long may be an upload; one that is done sooner needs no excuse.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +44,8 @@ const LONGEST_SESSION: Duration = Duration::from_secs(43_200);
 pub(in crate::agent) struct Upload {
     /// When it is looked at next, at the earliest.
     next: BootTime,
-    /// Since it has been of interest.
+    /// When it was first looked at since it has been of interest, and what was seen.
+    looked: Option<BootTime>,
     looks: Option<Looks>,
     /// The last one was cut by a hand-over.
     cut: Option<Cut>,
@@ -106,18 +109,21 @@ impl Upload {
     /// Looks at it, if that is due, and forgets what is of no interest any more.
     pub(super) fn advance(&mut self, since: Option<BootTime>, now: BootTime) -> Option<Action> {
         if since.is_none() {
+            self.looked = None;
             self.looks = None;
             self.told = None;
         }
         let is_due = self.due(since) <= now;
         if is_due {
-            self.next = now + PACE;
+            let since = self.moved().or(self.looked).unwrap_or(now);
+            self.next = now + (now.since(since) / 4).clamp(PACE, LONGEST_PACE);
         }
         is_due.then_some(Action::MeasureUpload)
     }
 
     /// What was seen, or that nothing can be seen.
     pub(super) fn measured(&mut self, seen: Option<Sent>, now: BootTime) {
+        self.looked.get_or_insert(now);
         let nothing = Sent::default();
         let look = Look {
             at: now,
@@ -150,6 +156,16 @@ impl Upload {
     /// When it last moved.
     pub(in crate::agent) fn moved(&self) -> Option<BootTime> {
         Some(self.looks.as_ref()?.moved?.at)
+    }
+
+    /// Until when it excuses a Litestream that does not follow: for `limit` after it last moved, and until looks
+    /// have shown whether it does.
+    pub(super) fn excuses_until(&self, limit: Duration) -> BootTime {
+        match (self.looked, self.moved()) {
+            (_, Some(moved)) => moved + limit,
+            (Some(looked), None) => looked + STANDSTILL,
+            (None, None) => BootTime::NEVER,
+        }
     }
 
     /// More is on its way than the line can carry at once, and it does not stand still.

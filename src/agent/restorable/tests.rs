@@ -42,6 +42,7 @@ struct Case {
     restorable: Restorable,
     /// Until when Litestream's files are known to be what they were.
     sound: Option<BootTime>,
+    upload_pace: Duration,
     jitter: Jitter,
 }
 
@@ -50,6 +51,7 @@ impl Case {
         Self {
             restorable: Restorable::new(),
             sound: Some(BootTime::NEVER),
+            upload_pace: Duration::from_secs(60),
             jitter: Jitter::new(7),
         }
     }
@@ -61,7 +63,12 @@ impl Case {
         let jitter = &mut self.jitter;
         let pace = Some(PACE);
         let sound = self.sound.min(Some(now));
-        let grounds = proved.map(|proved| Grounds { proved, sound });
+        let upload_pace = self.upload_pace;
+        let grounds = proved.map(|proved| Grounds {
+            proved,
+            sound,
+            upload_pace,
+        });
         self.restorable
             .advance(pace, grounds, jitter, now, &mut out);
         actions.0.contains(&Action::PlanRestore(Database(0)))
@@ -307,6 +314,58 @@ fn foreign_transactions_that_do_not_become_more_are_mended() {
     assert_eq!(case.restorable.state(), Restorability::Broken);
     case.look(foreign(Stranger::Differing { at: 10 }), at(120) + PACE);
     assert_eq!(case.restorable.state(), Restorability::Shared);
+}
+
+/// The snapshot of one that mends would make the other's replica worse.
+#[test]
+fn a_device_that_uploads_once_in_an_hour_is_named() {
+    let mut case = Case::new();
+    case.upload_pace = Duration::from_secs(3660);
+    case.pass(Some(7), at(0));
+    let ahead = |at: u64| foreign(Stranger::Ahead { at });
+    let mut plans = 0;
+    for second in 30..3620 {
+        if case.pass(Some(7), at(second)) {
+            case.planned(ahead(9), at(second));
+            plans += 1;
+        }
+        assert_eq!(case.restorable.state(), Restorability::Broken);
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "{second}");
+    }
+    assert!(plans < 30, "{plans} plans cost requests");
+    let now = at(3630) + PACE;
+    case.look(ahead(10), now);
+    assert_eq!(case.restorable.state(), Restorability::Shared);
+}
+
+/// Until it is mended, and where the own files were replaced since.
+#[test]
+fn a_mixture_that_somebody_adds_to_is_looked_at_again() {
+    let mixture = || {
+        let mut case = Case::new();
+        case.pass(Some(7), at(0));
+        case.look(foreign(Stranger::Ahead { at: 9 }), at(30));
+        case.look(listed(Chain::Altered { at: 5 }), at(30) + PACE);
+        assert!(case.restorable.mends_at() <= at(30) + PACE);
+        // Now this one is ahead, and now that one.
+        case.look(listed(Chain::Altered { at: 5 }), at(30) + PACE * 2);
+        case.sound = Some(at(30) + PACE * 2);
+        let now = at(30) + PACE * 3;
+        case.look(foreign(Stranger::Ahead { at: 12 }), now);
+        assert!(case.restorable.suspects_stranger(), "it is to be asked");
+        assert_eq!(case.restorable.mends_at(), BootTime::NEVER);
+        (case, now)
+    };
+    let (mut case, now) = mixture();
+    case.look(foreign(Stranger::Ahead { at: 12 }), now + CONFIRMATION);
+    assert_eq!(case.restorable.state(), Restorability::Broken);
+    case.sound = Some(now + CONFIRMATION);
+    case.look(foreign(Stranger::Ahead { at: 12 }), now + CONFIRMATION * 2);
+    assert_eq!(case.restorable.state(), Restorability::Shared);
+    // An older copy of the own files is a mixture, too.
+    let (mut case, now) = mixture();
+    case.look(foreign(Stranger::Ahead { at: 9 }), now + PACE);
+    assert!(case.restorable.mends_at() <= now + PACE);
 }
 
 #[test]

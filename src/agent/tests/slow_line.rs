@@ -130,6 +130,34 @@ fn an_upload_that_can_not_be_seen_or_hardly_moves_is_ended_as_any_other() {
     }
 }
 
+/// Its queue is full, for a moment.
+#[test]
+fn a_control_socket_that_refuses_once_ends_no_upload() {
+    let mut story = Story::uploading(Rotation::Refresh, 900 * SECOND);
+    assert_eq!(story.upload(SLOW, SIZE, 5 * MINUTE), []);
+    story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
+    assert_eq!(story.upload(SLOW, SIZE, 5 * MINUTE), []);
+    let report = story.report();
+    assert!(!has_problem(&report, "no control socket"), "{report:?}");
+    assert!(report.databases[0].guard_held.is_some(), "it is waited for");
+    story.tell(granted(900 * SECOND));
+    assert_eq!(story.upload(SLOW, SIZE, 9 * MINUTE), []);
+}
+
+#[test]
+fn whether_an_upload_moves_is_looked_at_before_it_is_ended() {
+    let mut story = Story::uploading(Rotation::Refresh, HOUR);
+    // It is slow to open its socket, so that nothing is known of its uploads.
+    story.now.boot = story.now.boot + 46 * SECOND;
+    story.tell(Event::Synced(DB, Err(SyncFailure::NoSocket)));
+    assert_eq!(story.upload(SLOW, SIZE, 54 * MINUTE + 15 * SECOND), []);
+    assert_eq!(story.report().upload, None);
+    // The question of an hour ago is not answered yet.
+    story.tell(granted(HOUR));
+    assert_eq!(story.upload(SLOW, SIZE, 20 * MINUTE), []);
+    assert!(story.report().upload.is_some(), "{:?}", story.report());
+}
+
 /// S3 is broken, and Litestream sends the same again and again.
 #[test]
 fn what_was_sent_several_times_over_excuses_nobody() {

@@ -13,10 +13,20 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub(super) struct WorstIsTrue {
     /// The oldest commit that is on no replica, and when it was last seen so.
     missing: Option<(Time, Time)>,
-    /// Those that were, and how old they were then: not proved yet.
-    uploaded: VecDeque<(Time, Duration)>,
+    /// Those that were.
+    uploaded: VecDeque<Uploaded>,
     /// How old those were that are proved, and when that was seen.
     proved: VecDeque<(Duration, Time)>,
+}
+
+/// A commit that came to the replica, and is not proved yet.
+#[derive(Debug)]
+struct Uploaded {
+    commit: Time,
+    /// How old it was then.
+    age: Duration,
+    /// When a question of the same moment was answered: it may have come before that commit, or after it.
+    counted: Option<Time>,
 }
 
 impl WorstIsTrue {
@@ -24,14 +34,23 @@ impl WorstIsTrue {
         if let Some((commit, seen)) = self.missing
             && oldest != Some(commit)
         {
-            self.uploaded.push_back((commit, seen - commit));
+            self.uploaded.push_back(Uploaded {
+                commit,
+                age: seen - commit,
+                counted: None,
+            });
         }
         self.missing = oldest.map(|commit| (commit, now));
-        // What was committed in the moment of a question may have come after it.
-        let is_covered = |(commit, _): &&(Time, Duration)| covered.is_some_and(|at| at > *commit);
-        let all = self.uploaded.iter().take_while(is_covered).count();
-        let ages = self.uploaded.drain(..all).map(|(_, age)| (age, now));
-        self.proved.extend(ages);
+        while let Some(first) = self.uploaded.front_mut()
+            && covered >= Some(first.commit)
+        {
+            let counted = *first.counted.get_or_insert(now);
+            if covered == Some(first.commit) {
+                break;
+            }
+            self.proved.push_back((first.age, counted));
+            self.uploaded.pop_front();
+        }
         let old = self.proved.partition_point(|(_, at)| *at + DAY < now);
         self.proved.drain(..old);
     }

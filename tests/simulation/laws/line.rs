@@ -18,6 +18,9 @@ const HAND_OVER: Duration = Duration::from_secs(61);
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
 const LATE_LIMIT: Duration = Duration::from_secs(13 * 3600);
 
+/// A device that asks more seldom may see it later.
+const OFTEN: Duration = Duration::from_secs(40 * 60);
+
 /// An upload that moves is ended by nothing but the end of the credentials that it is made with; another
 /// database, and a replica that is broken, come first.
 #[derive(Debug, Default)]
@@ -71,14 +74,7 @@ impl Law for Standing {
     const NAME: &'static str = "an upload that stands still is ended";
 
     fn applies(&self, past: &Past) -> bool {
-        let often = Duration::from_secs(40 * 60);
-        // Where rows are seldom, or much may be lost, so are the questions that show it.
-        let asks = past
-            .sight
-            .heartbeat
-            .is_some_and(|interval| interval <= often)
-            && past.rpo().pace() <= often;
-        past.end_asked.is_none() && past.sight.upload_stands && asks
+        past.end_asked.is_none() && past.sight.upload_stands && past.asks_within(OFTEN)
     }
 
     #[inline]
@@ -90,7 +86,8 @@ impl Law for Standing {
         let since = self.fine_since.unwrap_or(past.time);
         self.fine_since = is_fine.then_some(since);
         let is_hurt = past.sight.state_is_corrupt || past.sight.wal_stays;
-        if !past.sight.upload_stands || is_hurt || past.sight.any_snapshot_is_under_way {
+        let is_free = !past.sight.upload_stands || !past.asks_within(OFTEN);
+        if is_free || is_hurt || past.sight.any_snapshot_is_under_way {
             self.last_free = past.time;
         }
         if !is_fine || !self.applies(past) {

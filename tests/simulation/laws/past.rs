@@ -221,7 +221,7 @@ impl Past {
     pub(super) fn after(&mut self, step: &Step<'_>) {
         match step {
             Step::Action(Action::Start(_)) => self.is_about_to_stop = false,
-            Step::Action(Action::PlanRestore(_)) => self.shown.asks(),
+            Step::Action(Action::PlanRestore(_)) => self.shown.asks(self.rpo().bound()),
             Step::Action(Action::Verify(_)) => self.compared.asks(),
             Step::Action(Action::AbandonPlan(_)) => self.shown.fails(self.time),
             Step::Action(Action::AbandonVerify(_)) => self.compared.fails(self.time),
@@ -273,6 +273,14 @@ impl Past {
             true => self.rpo.1,
             false => self.rpo.0,
         }
+    }
+
+    /// Litestream is asked at least so often: where rows are seldom, or much may be lost, it is not.
+    pub(super) fn asks_within(&self, pace: Duration) -> bool {
+        self.sight
+            .heartbeat
+            .is_some_and(|interval| interval <= pace)
+            && self.rpo().pace() <= pace
     }
 
     /// How old something unproved may be on a healthy device: what waited has as long as the rest once it does

@@ -186,6 +186,7 @@ impl Law for AskedSync {
 /// In fair weather a Litestream that hangs is restarted.
 #[derive(Debug, Default)]
 pub(super) struct Hung {
+    last_unasked: Time,
     was_corrupt: bool,
     last_unstuck: Time,
     last_corrupt: Time,
@@ -195,13 +196,7 @@ impl Law for Hung {
     const NAME: &'static str = "fair weather: what hangs is restarted";
 
     fn applies(&self, past: &Past) -> bool {
-        // Where rows are seldom, or much may be lost, so are the questions that show it.
-        let asks = past
-            .sight
-            .heartbeat
-            .is_some_and(|interval| interval <= RECOVERY)
-            && past.rpo().pace() <= RECOVERY;
-        past.fair_since().is_some() && past.sight.litestream_is_stuck && asks
+        past.fair_since().is_some() && past.sight.litestream_is_stuck && past.asks_within(RECOVERY)
     }
 
     #[inline]
@@ -217,6 +212,9 @@ impl Law for Hung {
         if std::mem::replace(&mut self.was_corrupt, is_corrupt) || is_corrupt {
             self.last_corrupt = past.time;
         }
+        if !past.asks_within(RECOVERY) {
+            self.last_unasked = past.time;
+        }
         match past.fair_since() {
             Some(since) if self.applies(past) => {
                 let limit = match past.followed > since {
@@ -224,7 +222,8 @@ impl Law for Hung {
                     false => LATE_STUCK_RECOVERY,
                 };
                 // What is corrupt, too, may take as long as a reset.
-                let hung = past.time - self.last_unstuck.max(since).max(self.last_corrupt);
+                let free = self.last_unstuck.max(self.last_unasked);
+                let hung = past.time - free.max(since).max(self.last_corrupt);
                 Verdict::of(hung < limit, || {
                     format!("it hangs for {hung:?}: {glance:?}")
                 })

@@ -43,6 +43,8 @@ pub(super) struct Shown {
     /// The last transaction that was proved when the plan was asked for that is under way.
     proved: Option<u64>,
     is_asked: bool,
+    /// And how long foreign transactions may stay as many, before nobody adds to them.
+    patience: Duration,
     /// The last plan, or what an earlier run left, showed that no restore brings all back.
     is_broken: bool,
     /// So many plans did, since the last one that showed all there, or since a snapshot was made.
@@ -56,6 +58,8 @@ pub(super) struct Shown {
     first_sign: u64,
     /// There were ever more foreign transactions.
     signs_grew: bool,
+    /// They were no more for so long that a new snapshot mends them.
+    is_mixture: bool,
     /// What was ahead of Litestream's files before it was started.
     ahead: Option<u64>,
     /// When the replica was last proved, as far as was seen.
@@ -115,8 +119,9 @@ impl Stopping {
 
 impl Shown {
     /// A plan is asked for: the look that follows shows what is proved.
-    pub(super) fn asks(&mut self) {
+    pub(super) fn asks(&mut self, bound: Duration) {
         self.is_asked = true;
+        self.patience = bound.max(PATIENCE);
     }
 
     pub(super) fn fails(&mut self, time: Time) {
@@ -146,7 +151,7 @@ impl Shown {
                 let is_sign = matches!(listing.chain, Chain::Altered { .. }) && self.signs > 0;
                 let sign = listing.stranger.map(Stranger::at);
                 let sign = sign.or(is_sign.then_some(self.first_sign));
-                let mut is_mixture = false;
+                let was_mixture = std::mem::take(&mut self.is_mixture);
                 match self.is_whole(listing) && sign.is_none() {
                     true => {
                         self.is_broken = self.is_shared;
@@ -165,11 +170,15 @@ impl Shown {
                             (self.signs_since, self.first_sign) = (time, at);
                         }
                         let grew = self.signs > 1 && at > self.first_sign;
+                        // Somebody adds to it after all: the own files may have changed since it began.
+                        if grew && was_mixture {
+                            self.signs_since = time;
+                        }
                         let sound = self.signs_since + ANSWER_LIMIT;
                         self.signs_grew |= grew;
-                        is_mixture = self.signs > 1
+                        self.is_mixture = self.signs > 1
                             && at <= self.first_sign
-                            && time - self.signs_since >= PATIENCE;
+                            && (was_mixture || time - self.signs_since >= self.patience);
                         self.is_certain |= grew && self.proved_at > Some(sound);
                         self.times = match self.signs {
                             0 => self.times + 1,
@@ -183,7 +192,7 @@ impl Shown {
                     _ => 2,
                 };
                 let is_certain = self.times >= enough && self.signs == 0;
-                let is_to_be_mended = (is_certain || is_mixture) && !self.is_shared;
+                let is_to_be_mended = (is_certain || self.is_mixture) && !self.is_shared;
                 self.twice = is_to_be_mended.then(|| self.twice.unwrap_or(time));
             }
             Event::Planned(_, Err(failure)) => {

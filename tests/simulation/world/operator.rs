@@ -98,7 +98,7 @@ impl World {
             self.configure();
         }
         if self.strikes(Fault::OtherConfigurations, 4) {
-            self.yaml_is_unreadable = self.chance.one_in(3);
+            self.yaml_is_unreadable = self.chance.one_in(10);
             let number = self.chance.below(self.databases.len() as u64) as usize;
             let database = &mut self.databases[number];
             if !database.is_configured {
