@@ -20,7 +20,7 @@ use log::Level;
 use crate::clock::{BootTime, WallTime};
 use crate::config::Rotation;
 use crate::credentials::FetchFailure;
-use crate::litestream::answer::{Answer, Commit, Survey, SyncFailure};
+use crate::litestream::answer::{Answer, Commit, Known, Seam, Survey, SyncFailure};
 use crate::litestream::chain::{Listing, PlanFailure};
 
 mod activity;
@@ -245,6 +245,8 @@ pub struct Earlier {
     pub is_unrestorable: bool,
     /// It found that the replica holds other bytes, and did not see that mended.
     pub differs: bool,
+    /// Where Litestream had to go on, and was not seen to.
+    pub seam: Option<Seam>,
 }
 
 /// Whether an earlier run left an unproved row.
@@ -269,6 +271,8 @@ pub struct Legacy {
     pub is_unrestorable: bool,
     /// Its replica holds other bytes.
     pub differs: bool,
+    /// Where Litestream has to go on, and was not seen to yet.
+    pub seam: Option<Seam>,
 }
 
 /// What to do, in this order, before the next event.
@@ -700,9 +704,10 @@ impl Agent {
         self.databases.get(database).is_some()
     }
 
-    /// The last transaction in Litestream's answers about a database.
-    pub fn last_seen(&self, database: Database) -> Option<u64> {
-        self.databases.get(database)?.replica.ledger.last_seen()
+    /// What an answer about a database is compared with.
+    pub fn known(&self, database: Database) -> Known {
+        let watched = self.databases.get(database);
+        watched.map_or(Known::default(), |watched| watched.replica.ledger.known())
     }
 
     /// The number of failed fetches since the last success.

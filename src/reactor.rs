@@ -324,10 +324,10 @@ impl Reactor {
             self.fetched(outcome);
         }
         let (own, leftovers) = (self.own_children(), &mut self.leftovers);
-        let seen = |database| self.agent.last_seen(database);
+        let known = |database| self.agent.known(database);
         let events = self
             .litestream
-            .poll(&mut self.context, seen, &own, leftovers);
+            .poll(&mut self.context, known, &own, leftovers);
         self.events.extend(events);
         self.leftovers.reap();
         collect_adopted(&self.own_children());
@@ -363,7 +363,10 @@ impl Reactor {
             Action::AbandonFetch => self.abandon_fetch(),
             Action::Probe => events.extend(litestream.probe(context)),
             Action::Understand => self.understand(),
-            Action::Survey(of) => events.extend(litestream.survey(of, context)),
+            Action::Survey(of) => {
+                let seam = self.memory.seam(context.path(of));
+                events.extend(litestream.survey(of, seam, context));
+            }
             Action::EmptyWal(of) => events.extend(litestream.empty_wal(of, context)),
             Action::Start(rotation) => self.start(rotation),
             Action::AbandonStart => litestream.abandon_start(leftovers),

@@ -70,11 +70,15 @@ impl Claim {
         now: BootTime,
         out: &mut Outbox<'_>,
     ) -> Option<u64> {
-        if !matches!(self.stage, Stage::Asked { .. }) {
-            return None;
-        }
+        let is_asked = match self.stage {
+            Stage::Asked { .. } => true,
+            // The start was given up meanwhile: what was seen is so all the same.
+            Stage::Open => false,
+            Stage::Waiting { .. } | Stage::Free | Stage::Taken => return None,
+        };
         let at = match result {
             Ok(Some(at)) => at,
+            _ if !is_asked => return None,
             Ok(None) => {
                 self.stage = Stage::Free;
                 return None;
@@ -92,6 +96,9 @@ impl Claim {
             ));
         }
         let (first, since) = *self.ahead.get_or_insert((at, now));
+        if !is_asked {
+            return None;
+        }
         self.stage = match () {
             () if at > first => Stage::Taken,
             () if now.since(since) >= PATIENCE => Stage::Free,
@@ -191,6 +198,18 @@ mod tests {
         claim.interrupt();
         assert_eq!(look(&mut claim, Ok(Some(10)), at(20)), (Some(10), true));
         assert!(claim.is_settled());
+    }
+
+    #[test]
+    fn what_a_look_shows_after_its_start_was_given_up_counts() {
+        let mut claim = Claim::default();
+        let mut actions = Actions::default();
+        let mut out = Outbox::new(Database(0), None, &mut actions);
+        claim.begin(at(0), &mut out);
+        claim.interrupt();
+        assert_eq!(claim.looked(Ok(Some(9)), at(1), &mut out), None);
+        assert!(!claim.is_settled());
+        assert_eq!(look(&mut claim, Ok(Some(10)), at(2)), (Some(10), true));
     }
 
     #[test]

@@ -301,6 +301,12 @@ impl Watched {
         }
     }
 
+    /// Litestream is about to be started.
+    pub(super) fn take_guard(&mut self, now: BootTime, out: &mut Actions) {
+        let wanted = self.watch.wal_guard.is_some();
+        self.advance_guard(wanted, None, now, out);
+    }
+
     /// The WAL has grown past what the guard may cost.
     pub(super) fn wal_is_too_large(&mut self, out: &mut Actions) {
         let mut out = self.outbox(out);

@@ -33,7 +33,9 @@ use std::time::Duration;
 
 use crate::agent::Legacy;
 use crate::clock::BootTime;
-use crate::litestream::answer::{Answer, BEGINNING_MISSED, Commit, NO_COMMIT, Position};
+use crate::litestream::answer::{
+    Answer, BEGINNING_MISSED, Commit, Known, NO_COMMIT, Position, Seam, Survey, WAL_PASSED_OVER,
+};
 
 #[cfg(test)]
 mod tests;
@@ -67,8 +69,12 @@ pub(super) struct Ledger {
     is_same_process: bool,
     /// When the last answer was asked for that continued the one before.
     sound: Option<BootTime>,
-    /// The mark of the files' folder before the start, until it is known how Litestream went on there.
+    /// The mark of the files' folder before the start, and where Litestream has to go on in them, until it is
+    /// known how it did.
     folder_before: Option<Option<u64>>,
+    seam: Option<Seam>,
+    /// Something is behind the seam that it has not read.
+    has_unread: bool,
     /// Why Litestream has to upload the whole database before its answers count.
     broken: Option<&'static str>,
     /// That upload has begun, and no answer has proved anything since.
@@ -141,6 +147,8 @@ impl Ledger {
             is_same_process: false,
             sound: None,
             folder_before: None,
+            seam: None,
+            has_unread: false,
             broken: None,
             begins_anew: false,
             covered: None,
@@ -155,6 +163,11 @@ impl Ledger {
     /// An earlier run left an unproved row of this age.
     pub(super) fn inherit(&mut self, age: Duration) {
         self.inherited = self.inherited.max(Some(age));
+    }
+
+    /// An earlier run did not see Litestream go on there.
+    pub(super) fn recalls_seam(&mut self, seam: Option<Seam>) {
+        self.seam = self.seam.or(seam);
     }
 
     /// A row was committed.
@@ -179,11 +192,18 @@ impl Ledger {
         });
     }
 
-    /// Litestream is about to start, with its files in the folder of this mark, or in none. Returns
-    /// whether the stopped process had its files there, as far as known.
+    /// Litestream is about to start, with its files as they are found; `is_held`: nobody resets the WAL any more,
+    /// but for one that has nothing unread. Returns whether the stopped process had its files there, as far as
+    /// known.
     #[must_use]
-    pub(super) fn surveyed(&mut self, folder: Option<u64>) -> bool {
+    pub(super) fn surveyed(&mut self, survey: Survey, is_held: bool) -> bool {
+        let folder = survey.folder;
         self.folder_before = Some(folder);
+        self.has_unread = survey.has_unread;
+        self.seam = survey.seam.filter(|_| survey.has_unread || !is_held);
+        if survey.is_torn {
+            self.breaks(WAL_PASSED_OVER);
+        }
         let seen = self.seen.as_ref().filter(|_| self.is_same_process);
         let is_same = seen
             .and_then(|seen| seen.files)
@@ -216,6 +236,7 @@ impl Ledger {
     /// Its local state is dropped: the next answer is compared with nothing.
     pub(super) fn forget(&mut self) {
         self.seen = None;
+        self.seam = None;
     }
 
     /// What Litestream uploads does not continue its replica.
@@ -241,12 +262,18 @@ impl Ledger {
             return Finding::Behind;
         };
         let position = answer.position;
+        if self.is_torn(&answer) {
+            self.broken = self.broken.or(Some(WAL_PASSED_OVER));
+        }
         if answer.lacks_beginning || self.passed_a_wal_over(&answer) {
             self.broken = self.broken.or(Some(BEGINNING_MISSED));
         }
         self.broken = self.broken.or_else(|| self.fault_of(&answer));
         if let Some(why) = self.broken {
             return Finding::Broken(why);
+        }
+        if self.has_unread && self.seam.is_some() {
+            return Finding::Unread;
         }
         self.sound = Some(asked.at);
         let before = self.seen.replace(answer);
@@ -321,9 +348,12 @@ impl Ledger {
         self.covered
     }
 
-    /// The last transaction in any answer.
-    pub(super) fn last_seen(&self) -> Option<u64> {
-        self.seen.as_ref().map(|seen| seen.position.local)
+    /// What the next answer is compared with.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            last: self.seen.as_ref().map(|seen| seen.position.local),
+            seam: self.seam,
+        }
     }
 
     /// The number of rows that were committed in this run.
@@ -392,6 +422,7 @@ impl Ledger {
             begins_anew: self.broken.is_some() || self.begins_anew,
             is_unrestorable: false,
             differs: false,
+            seam: self.seam,
         }
     }
 
@@ -433,6 +464,17 @@ impl Ledger {
             self.folder_before = None;
         }
         is_new && answer.passed_a_wal_over == Some(true)
+    }
+
+    /// Whether Litestream has not gone on where it had to. In a folder that it has rebuilt it has not begun there.
+    fn is_torn(&mut self, answer: &Answer) -> bool {
+        let folder = answer.files.map(|files| files.folder);
+        let is_rebuilt = self.folder_before.is_some_and(|before| before != folder);
+        let is_torn = self.seam.is_some() && !is_rebuilt && answer.is_torn == Some(true);
+        self.seam = self
+            .seam
+            .filter(|_| !is_rebuilt && answer.is_torn.is_none());
+        is_torn
     }
 
     /// Why `answer` does not continue the last answer, if so.

@@ -143,6 +143,7 @@ impl Replica {
 
     /// The record of an earlier run; it does not say what was wrong with Litestream's local state.
     pub(super) fn recalls(&mut self, earlier: Earlier, now: BootTime) {
+        self.ledger.recalls_seam(earlier.seam);
         if let Debt::Row(age) = earlier.debt {
             self.inherit(age, now);
         }
@@ -165,9 +166,9 @@ impl Replica {
         !matches!(self.stage, Stage::Surveying)
     }
 
-    /// What its files and the WAL look like.
-    pub(super) fn surveyed(&mut self, survey: Survey, now: BootTime) {
-        if !self.ledger.surveyed(survey.folder) {
+    /// What its files and the WAL look like; `is_held`: the guard holds the WAL.
+    pub(super) fn surveyed(&mut self, survey: Survey, is_held: bool, now: BootTime) {
+        if !self.ledger.surveyed(survey, is_held) {
             self.want_reset(now);
         }
         let because = match survey.wal_was_reset {

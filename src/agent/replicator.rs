@@ -713,7 +713,7 @@ impl Replicator {
             let gap = gap.map_or(String::new(), |gap| {
                 format!(" after a gap of {} ms", gap.as_millis())
             });
-            let txid = watched.replica.ledger.last_seen().unwrap_or_default();
+            let txid = watched.replica.ledger.known().last.unwrap_or_default();
             watched.outbox(turn.out).info(format!(
                 "Litestream replicates{gap}: its replica holds transaction {txid}"
             ));

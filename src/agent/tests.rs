@@ -297,5 +297,6 @@ fn position(at: u64) -> Answer {
         last_commit: None,
         passed_a_wal_over: None,
         lacks_beginning: false,
+        is_torn: None,
     }
 }

@@ -23,6 +23,10 @@ pub enum SyncFailure {
 pub const BEGINNING_MISSED: &str = "Litestream read the WAL from its middle on, after a writer \
                                     was killed in a commit: its replica misses rows";
 
+/// The problem after a WAL was begun anew between the look at it and Litestream's start.
+pub const WAL_PASSED_OVER: &str = "the WAL was begun anew before Litestream had read all of it, so its replica \
+                                   misses rows";
+
 /// The positions of Litestream and its replica.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Position {
@@ -47,6 +51,29 @@ pub struct Answer {
     pub passed_a_wal_over: Option<bool>,
     /// What it took since the last answer lacks the beginning of the WAL.
     pub lacks_beginning: bool,
+    /// It has not gone on at the [`Seam`], but with another WAL, and the old one held more; `None` until it has
+    /// taken something, and without a seam.
+    pub is_torn: Option<bool>,
+}
+
+/// Where the transactions of one Litestream end, and those of the next one have to go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Seam {
+    /// The last transaction before.
+    pub after: u64,
+    /// The salts of the WAL that it was made of.
+    pub wal: u64,
+    /// Up to where in that WAL it was made of it, in bytes.
+    pub read: u64,
+}
+
+/// What is known of its transactions before it answers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Known {
+    /// The last one in an earlier answer.
+    pub last: Option<u64>,
+    /// Where it has to go on, if it was not seen to.
+    pub seam: Option<Seam>,
 }
 
 /// The last commit in a WAL.
@@ -86,6 +113,12 @@ pub struct Survey {
     pub is_empty: bool,
     /// The mark of the folder of its files, and of the database's file; `None` if it can't be seen.
     pub folder: Option<u64>,
+    /// Where the next one has to go on; `None` where it is not known to have read anything of this WAL.
+    pub seam: Option<Seam>,
+    /// The WAL holds commits that no transaction has.
+    pub has_unread: bool,
+    /// The last one did not go on at the seam that it was given.
+    pub is_torn: bool,
 }
 
 /// The mark of a WAL without a commit.

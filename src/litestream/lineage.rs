@@ -24,7 +24,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::answer::{Commit, Files, NO_COMMIT};
+use super::answer::{Commit, Files, NO_COMMIT, Seam};
 use super::config_file::Configuration;
 use super::uploads::Uploaded;
 use crate::store::wal_of;
@@ -55,6 +55,52 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
         (Some(now), Some(before)) => now != before,
         _ => false,
     }
+}
+
+/// Where the next Litestream has to go on in the WAL, and whether something is there that no transaction has.
+/// `None` where the newest one is not of this WAL.
+pub(crate) fn seam(database: &Path, state: &Path) -> Option<(Seam, bool)> {
+    let last = Transaction::read(transactions(state).last()?).ok()?;
+    let now = salts(&wal_of(database), &[], IN_WAL)?;
+    let seam = Seam {
+        after: newest(state),
+        wal: u64::from_be_bytes(now),
+        read: last.begin.saturating_add(last.length),
+    };
+    // What can't be read may be something.
+    let has_unread = last_commit(database).map_or(true, |commit| commit.bytes > seam.read);
+    (last.salts == now).then_some((seam, has_unread))
+}
+
+/// Whether Litestream went on with another WAL at `seam`, and not with the whole database, while the old one
+/// held more. `None` until it has gone on. What it has removed meanwhile, which it keeps for 5 min at least,
+/// says nothing any more.
+pub(crate) fn is_torn(database: &Path, state: &Path, seam: Seam) -> Option<bool> {
+    if newest(state) <= seam.after {
+        return None;
+    }
+    let next = file_of(state, seam.after + 1);
+    match Transaction::read(&next) {
+        Ok(next) => {
+            let is_another = u64::from_be_bytes(next.salts) != seam.wal;
+            Some(is_another && !next.holds_all_pages() && held_more(database, seam))
+        }
+        Err(_) => (!next.exists()).then_some(false),
+    }
+}
+
+/// Whether the WAL of the seam held more than was read of it: by what of it the next one, which is shorter, has
+/// left in its place. Where nothing is left, it may have.
+fn held_more(database: &Path, seam: Seam) -> bool {
+    let end = Frames::of(database).and_then(|wal| {
+        let is_of_seam = |number: &u64| {
+            let header = wal.header(*number);
+            header.is_ok_and(|header| header[8..16] == seam.wal.to_be_bytes())
+        };
+        let last = (0..wal.number).rev().find(is_of_seam);
+        Ok(last.map(|last| wal.offset(last + 1)))
+    });
+    end.ok().flatten().is_none_or(|end| end > seam.read)
 }
 
 /// Whether the newest copy of the whole database in the transactions after `seen`, up to `last`, lacks
@@ -163,48 +209,78 @@ pub(crate) fn newest(state: &Path) -> u64 {
 /// # Errors
 /// The WAL can't be read, or ends with a longer part of a transaction than is examined.
 pub(crate) fn last_commit(database: &Path) -> io::Result<Commit> {
-    let wal = match File::open(wal_of(database)) {
+    let wal = match Frames::of(database) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Commit::NONE),
         opened => opened?,
     };
-    let length = wal.metadata()?.len();
-    if length <= WAL_HEADER {
+    if wal.number == 0 {
         return Ok(Commit::NONE);
     }
-    let mut header = [0; WAL_HEADER as usize];
-    wal.read_exact_at(&mut header, 0)?;
-    let salts = &header[IN_WAL..IN_WAL + size_of::<Salts>()];
-    let page_size = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
-    let frame = u64::from(page_size) + FRAME_HEADER;
-    let header_of = |number: u64| {
-        let mut header = [0; FRAME_HEADER as usize];
-        wal.read_exact_at(&mut header, WAL_HEADER + number * frame)?;
-        io::Result::Ok(header)
-    };
     // A frame of an earlier WAL has other salts.
-    let (mut frames, mut end) = (0, (length - WAL_HEADER) / frame);
+    let (mut frames, mut end) = (0, wal.number);
     while frames < end {
         let middle = frames + (end - frames) / 2;
-        match header_of(middle)?[8..16] == *salts {
+        match wal.header(middle)?[8..16] == wal.salts {
             true => frames = middle + 1,
             false => end = middle,
         }
     }
     let first = frames.saturating_sub(COMPARED_FRAMES);
     for number in (first..frames).rev() {
-        let header = header_of(number)?;
+        let header = wal.header(number)?;
         // A commit frame contains the database's size.
         if header[4..8] != [0; 4] {
             return Ok(Commit {
                 mark: mark(&(number, header)).max(NO_COMMIT + 1),
-                wal: mark(&salts),
-                bytes: WAL_HEADER + (number + 1) * frame,
+                wal: mark(&wal.salts),
+                bytes: wal.offset(number + 1),
             });
         }
     }
     match first {
         0 => Ok(Commit::NONE),
         _ => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+/// The frames of a WAL, and of earlier ones in the place of which it is.
+struct Frames {
+    file: File,
+    salts: Salts,
+    /// The length of one, in bytes, and how many there are.
+    length: u64,
+    number: u64,
+}
+
+impl Frames {
+    fn of(database: &Path) -> io::Result<Self> {
+        let file = File::open(wal_of(database))?;
+        let all = file.metadata()?.len().saturating_sub(WAL_HEADER);
+        let mut header = [0; WAL_HEADER as usize];
+        if all > 0 {
+            file.read_exact_at(&mut header, 0)?;
+        }
+        let mut salts = Salts::default();
+        salts.copy_from_slice(&header[IN_WAL..IN_WAL + size_of::<Salts>()]);
+        let page_size = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+        let length = u64::from(page_size) + FRAME_HEADER;
+        Ok(Self {
+            file,
+            salts,
+            length,
+            number: all / length,
+        })
+    }
+
+    fn header(&self, number: u64) -> io::Result<[u8; FRAME_HEADER as usize]> {
+        let mut header = [0; FRAME_HEADER as usize];
+        self.file.read_exact_at(&mut header, self.offset(number))?;
+        Ok(header)
+    }
+
+    /// Where one begins in the file, in bytes.
+    fn offset(&self, number: u64) -> u64 {
+        WAL_HEADER + number * self.length
     }
 }
 
@@ -541,26 +617,98 @@ mod tests {
         fs::remove_dir_all(folder).expect("the folder");
     }
 
+    /// A file of so many of ten pages, from a part of the WAL of these salts with so many frames from there on.
+    fn write_transaction(
+        state: &Path,
+        id: u64,
+        (begin, frames): (u64, u64),
+        pages: u32,
+        salts: &[u8],
+    ) {
+        let mut file = b"LTX1\0\0\0\0".to_vec();
+        file.extend([4096_u32, 10].iter().flat_map(|n| n.to_be_bytes()));
+        file.resize(48, 0);
+        file.extend([begin, frames * 4120].iter().flat_map(|n| n.to_be_bytes()));
+        file.extend(salts);
+        file.resize(100, 0);
+        let index: Vec<u8> = (1..=pages).flat_map(|p| [p as u8, 0xe4, 1, 7]).collect();
+        file.extend(&index);
+        file.push(0);
+        file.extend((index.len() as u64 + 1).to_be_bytes());
+        file.extend([7; 16]);
+        fs::write(file_of(state, id), file).expect("a file");
+    }
+
+    /// SQLite's own WAL, and the files of a Litestream that reads it, or passes it over.
+    #[test]
+    fn a_seam_shows_what_was_in_a_wal_that_was_begun_anew_before_it_was_read() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-seam-{}", std::process::id()));
+        let (database, state) = (folder.join("app.db"), folder.join("state"));
+        fs::create_dir_all(state.join("ltx/0")).expect("a folder");
+        let application = rusqlite::Connection::open(&database).expect("a database");
+        application
+            .execute_batch(
+                "PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0; CREATE TABLE row (text);",
+            )
+            .expect("a WAL");
+        let write_rows = |rows: u32| {
+            for _ in 0..rows {
+                let sql = "INSERT INTO row VALUES ('a row')";
+                application.execute(sql, []).expect("a row");
+            }
+        };
+        let begin_anew = |mode: &str| {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            application
+                .query_row(&sql, [], |_| Ok(()))
+                .expect("a checkpoint");
+            write_rows(1);
+        };
+        let frames = || (fs::metadata(wal_of(&database)).expect("a WAL").len() - 32) / 4120;
+        let of_wal = || salts(&wal_of(&database), &[], IN_WAL).expect("salts");
+        let torn = |seam: Seam| is_torn(&database, &state, seam);
+
+        assert_eq!(seam(&database, &state), None, "Litestream has no files");
+        write_rows(5);
+        write_transaction(&state, 7, (32, frames()), 2, &of_wal());
+        let (all_read, has_unread) = seam(&database, &state).expect("a seam");
+        assert!(!has_unread && all_read.after == 7);
+        write_rows(1);
+        assert_eq!(seam(&database, &state), Some((all_read, true)));
+        assert_eq!(torn(all_read), None, "it has not gone on");
+        write_transaction(&state, 8, (all_read.read, 1), 2, &of_wal());
+        assert_eq!(torn(all_read), Some(false), "it has gone on");
+        assert!(!seam(&database, &state).expect("a seam").1);
+
+        // A row is left in the place of which one commit of the next WAL is not.
+        begin_anew("RESTART");
+        assert_eq!(seam(&database, &state), None, "of another WAL");
+        write_transaction(&state, 8, (32, 1), 2, &of_wal());
+        assert_eq!(torn(all_read), Some(true));
+        let read = all_read.read + 4120;
+        assert_eq!(torn(Seam { read, ..all_read }), Some(false), "all was read");
+        write_transaction(&state, 8, (32, 1), 10, &of_wal());
+        assert_eq!(torn(all_read), Some(false), "the whole database");
+        write_transaction(&state, 8, (32, 1), 2, &of_wal());
+        begin_anew("TRUNCATE");
+        let unknown = Seam { read, ..all_read };
+        assert_eq!(torn(unknown), Some(true), "nothing is left to tell");
+
+        fs::write(file_of(&state, 8), b"LTX1").expect("a file");
+        assert_eq!(torn(all_read), None, "it can't be read now");
+        fs::rename(file_of(&state, 8), file_of(&state, 9)).expect("it");
+        assert_eq!(torn(all_read), Some(false), "it was removed long after");
+        drop(application);
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
     #[test]
     fn a_copy_that_lacks_the_beginning_is_told_from_what_the_wal_holds() {
         let folder = std::env::temp_dir().join(format!("edgerepl-copy-{}", std::process::id()));
         let (database, state) = (folder.join("app.db"), folder.join("state"));
         fs::create_dir_all(state.join("ltx/0")).expect("a folder");
-        // A part of the WAL with so many frames from there on, and a file with so many of 10 pages.
         let write = |id: u64, begin: u64, frames: u64, pages: u32| {
-            let mut file = b"LTX1\0\0\0\0".to_vec();
-            file.extend([4096_u32, 10].iter().flat_map(|n| n.to_be_bytes()));
-            file.resize(48, 0);
-            file.extend([begin, frames * 4120].iter().flat_map(|n| n.to_be_bytes()));
-            file.extend(b"the salt");
-            file.resize(100, 0);
-            let index: Vec<u8> = (1..=pages).flat_map(|p| [p as u8, 0xe4, 1, 7]).collect();
-            file.extend(&index);
-            file.push(0);
-            file.extend((index.len() as u64 + 1).to_be_bytes());
-            file.extend([7; 16]);
-            let name = format!("ltx/0/{id:016x}-{id:016x}.ltx");
-            fs::write(state.join(name), file).expect("a file");
+            write_transaction(&state, id, (begin, frames), pages, b"the salt");
         };
         let lacks = |seen, last| lacks_beginning(&database, &state, seen, last);
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::chore::Step;
 use super::context::Context;
-use crate::litestream::answer::{Answer, Files, Position, Survey};
+use crate::litestream::answer::{Answer, Files, Known, Position, Seam, Survey};
 use crate::litestream::config_file::{Configuration, Variables};
 use crate::litestream::lineage;
 use crate::litestream::restore::{Aside, Turn, VERIFY};
@@ -28,29 +28,36 @@ const EMPTY_WAL: &str = "empty-wal";
 const FIND: &str = "find";
 const SWEEP: &str = "sweep";
 
-/// The child that examines Litestream's files and the WAL while Litestream is down.
-pub(super) fn survey(database: &Path, state: &Path) -> Step {
-    step(SURVEY, database, &[state.as_os_str().to_owned()])
+/// The child that examines Litestream's files and the WAL while Litestream is down; `seam` is where the last one
+/// was to go on.
+pub(super) fn survey(database: &Path, state: &Path, seam: Option<Seam>) -> Step {
+    let state = [state.as_os_str().to_owned()];
+    step(SURVEY, database, &[&state[..], &words_of(seam)].concat())
 }
 
-/// The child that examines what Litestream took and uploaded up to its `position`; `seen` is an earlier
-/// transaction, and `counted` the last one that is counted.
+/// The child that examines what Litestream took and uploaded up to its `position`; `counted` is the last
+/// transaction that is counted.
 pub(super) fn examine(
     database: &Path,
     state: &Path,
-    seen: Option<u64>,
+    known: Known,
     counted: u64,
     position: Position,
 ) -> Step {
     let numbers = [
-        seen.unwrap_or_default(),
+        known.last.unwrap_or_default(),
         position.local,
         counted,
         position.replicated,
     ];
     let numbers = numbers.map(|number| number.to_string().into());
     let state = [state.as_os_str().to_owned()];
-    step(EXAMINE, database, &[&state[..], &numbers[..]].concat())
+    let seam = words_of(known.seam);
+    step(
+        EXAMINE,
+        database,
+        &[&state[..], &numbers[..], &seam].concat(),
+    )
 }
 
 /// The child that finds out whether all of Litestream's files were made from the current WAL.
@@ -98,10 +105,14 @@ pub(super) fn found(printed: &str) -> Result<Vec<PathBuf>, String> {
 /// The result of [`survey`].
 pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
     let seen = parse(printed)?;
+    let number = |at: usize| seen["seam"][at].as_u64().unwrap_or_default();
     Ok(Survey {
         wal_was_reset: seen["wal_was_reset"].as_bool().ok_or(STRANGE)?,
         is_empty: seen["is_empty"].as_bool().ok_or(STRANGE)?,
         folder: seen["folder"].as_u64(),
+        seam: seam(number(0), number(1), number(2)),
+        has_unread: seen["has_unread"].as_bool().ok_or(STRANGE)?,
+        is_torn: seen["is_torn"].as_bool().unwrap_or_default(),
     })
 }
 
@@ -123,6 +134,7 @@ pub(super) fn examined(
         last_commit,
         passed_a_wal_over: seen["passed_a_wal_over"].as_bool(),
         lacks_beginning: seen["lacks_beginning"].as_bool().ok_or(STRANGE)?,
+        is_torn: seen["is_torn"].as_bool(),
     })
 }
 
@@ -164,16 +176,33 @@ pub(super) fn swept(printed: &str) -> Result<(), String> {
 /// The child's output; `None` if it does not know what was asked.
 pub(crate) fn child(words: &[&str]) -> Option<String> {
     let seen = match words {
-        [SURVEY, database, state] => {
+        [SURVEY, database, state, after, wal, read] => {
             let (database, state) = (Path::new(database), Path::new(state));
+            let before = seam(after.parse().ok()?, wal.parse().ok()?, read.parse().ok()?);
+            let next = lineage::seam(database, state);
             json!({
                 "wal_was_reset": lineage::wal_was_reset(database, state),
                 "is_empty": store::is_empty(database),
                 "folder": lineage::folder(database, state),
                 "newest": lineage::newest(state),
+                "seam": next.map(|(seam, _)| [seam.after, seam.wal, seam.read]),
+                "has_unread": next.is_some_and(|(_, has_unread)| has_unread),
+                "is_torn": before.and_then(|at| lineage::is_torn(database, state, at)),
             })
         }
-        [EXAMINE, database, state, seen, last, counted, replicated] => {
+        [
+            EXAMINE,
+            database,
+            state,
+            seen,
+            last,
+            counted,
+            replicated,
+            after,
+            wal,
+            read,
+        ] => {
+            let at = seam(after.parse().ok()?, wal.parse().ok()?, read.parse().ok()?);
             let (database, state) = (Path::new(database), Path::new(state));
             let (seen, last) = (seen.parse().ok()?, last.parse().ok()?);
             let (counted, replicated) = (counted.parse().ok()?, replicated.parse().ok()?);
@@ -185,6 +214,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
                 "before": files.and_then(|files| files.before),
                 "passed_a_wal_over": lineage::passed_a_wal_over(state),
                 "lacks_beginning": lineage::lacks_beginning(database, state, seen, last),
+                "is_torn": at.and_then(|at| lineage::is_torn(database, state, at)),
                 "to_count": {"files": to_count.uploads, "bytes": to_count.bytes},
             })
         }
@@ -220,6 +250,16 @@ fn find_databases(asked: &Value) -> Option<Value> {
     })
 }
 
+/// A seam as words of a command; zeros where there is none.
+fn words_of(seam: Option<Seam>) -> [std::ffi::OsString; 3] {
+    let numbers = seam.map_or([0; 3], |seam| [seam.after, seam.wal, seam.read]);
+    numbers.map(|number| number.to_string().into())
+}
+
+fn seam(after: u64, wal: u64, read: u64) -> Option<Seam> {
+    (after > 0).then_some(Seam { after, wal, read })
+}
+
 const STRANGE: &str = "the child that reads the disk printed something unexpected";
 
 fn parse(printed: &str) -> Result<Value, String> {
@@ -250,13 +290,16 @@ mod tests {
         let (database, state) = (path(&database), path(&state));
         let said = |words: &[&str]| child(words).expect("an answer");
 
-        let survey = surveyed(&said(&[SURVEY, &database, &state])).expect("a survey");
+        let survey =
+            surveyed(&said(&[SURVEY, &database, &state, "0", "0", "0"])).expect("a survey");
         assert!(!survey.wal_was_reset && survey.folder.is_some());
         let position = Position {
             local: 7,
             replicated: 6,
         };
-        let printed = said(&[EXAMINE, &database, &state, "0", "7", "4", "7"]);
+        let printed = said(&[
+            EXAMINE, &database, &state, "0", "7", "4", "7", "0", "0", "0",
+        ]);
         let answer = examined(&printed, position, Some(9)).expect("an answer");
         assert_eq!((answer.position, answer.last_commit), (position, Some(9)));
         let files = answer.files.expect("a folder");
@@ -272,8 +315,13 @@ mod tests {
         for (number, size) in [(4, 100), (5, 30), (6, 7), (8, 1000)] {
             fs::write(file(number), vec![b'x'; size]).expect("a file");
         }
-        assert_eq!(newest(&said(&[SURVEY, &database, &state])), Ok(8));
-        let printed = said(&[EXAMINE, &database, &state, "0", "7", "4", "7"]);
+        assert_eq!(
+            newest(&said(&[SURVEY, &database, &state, "0", "0", "0"])),
+            Ok(8)
+        );
+        let printed = said(&[
+            EXAMINE, &database, &state, "0", "7", "4", "7", "0", "0", "0",
+        ]);
         let counted = Uploaded {
             uploads: 2,
             bytes: 37,
@@ -295,8 +343,13 @@ mod tests {
         }
         assert!(emptied("").is_err());
         assert_eq!(child(&[]), None);
-        let odd = [EXAMINE, &database, &state, "-1", "7", "0", "7"];
-        assert_eq!(child(&odd), None);
+        for odd in [["-1", "0", "0"], ["0", "-1", "0"], ["0", "0", ""]] {
+            let [seen, after, read] = odd;
+            let odd = [
+                EXAMINE, &database, &state, seen, "7", "0", "7", after, "1", read,
+            ];
+            assert_eq!(child(&odd), None);
+        }
         fs::remove_dir_all(folder).expect("the folder");
     }
 }

@@ -23,7 +23,7 @@ use crate::agent::{Database, Event, Named, NotVerified, Sent};
 use crate::clock::BootTime;
 use crate::config::{Rotation, Supervisor};
 use crate::credentials::delivery::{self, Variable};
-use crate::litestream::answer::{Position, SyncFailure};
+use crate::litestream::answer::{Known, Position, Seam, SyncFailure};
 use crate::litestream::bucket::Commands;
 use crate::litestream::chain::{self, PlanFailure};
 use crate::litestream::command::{self, Replicate};
@@ -102,7 +102,7 @@ impl Litestream {
     pub(super) fn poll(
         &mut self,
         context: &mut Context,
-        seen: impl Fn(Database) -> Option<u64>,
+        known: impl Fn(Database) -> Known,
         own: &[u32],
         leftovers: &mut Leftovers,
     ) -> Vec<Event> {
@@ -134,7 +134,7 @@ impl Litestream {
         for (database, answer) in answers {
             self.syncs.remove(&database);
             events.extend(match answer {
-                Ok(position) => self.examine(database, position, seen(database), context),
+                Ok(position) => self.examine(database, position, known(database), context),
                 Err(failure) => Some(Event::Synced(database, Err(failure))),
             });
         }
@@ -215,9 +215,15 @@ impl Litestream {
         self.begin(Errand::Probe, steps, context)
     }
 
-    /// Examines the files of the last Litestream, and the WAL.
-    pub(super) fn survey(&mut self, database: Database, context: &mut Context) -> Option<Event> {
-        let step = disk::survey(context.path(database), &self.state(database, context));
+    /// Examines the files of the last Litestream, which was to go on at `seam`, and the WAL.
+    pub(super) fn survey(
+        &mut self,
+        database: Database,
+        seam: Option<Seam>,
+        context: &mut Context,
+    ) -> Option<Event> {
+        let state = self.state(database, context);
+        let step = disk::survey(context.path(database), &state, seam);
         self.begin(Errand::Survey(database), Ok(vec![step]), context)
     }
 
@@ -496,12 +502,12 @@ impl Litestream {
         &mut self,
         database: Database,
         position: Position,
-        seen: Option<u64>,
+        known: Known,
         context: &mut Context,
     ) -> Option<Event> {
         let (path, state) = (context.path(database), self.state(database, context));
         let counted = self.uploads.counted(database, position);
-        let step = disk::examine(path, &state, seen, counted, position);
+        let step = disk::examine(path, &state, known, counted, position);
         let last_commit = lineage::last_commit(path).ok().map(|c| c.mark);
         let errand = Errand::Examine {
             database,

@@ -1,9 +1,10 @@
-//! What one run of the daemon records for the next about each database: since when a row is unproved,
-//! whether Litestream has to upload the whole database, whether no restore can succeed, and whether one
-//! would give other bytes.
+//! What one run of the daemon records for the next about each database: since when a row is unproved, where
+//! Litestream has to go on, whether it has to upload the whole database, whether no restore can succeed, and
+//! whether one would give other bytes.
 //!
-//! Owns four files. `unproved.json` is on tmpfs, and lost with the boot whose clock it uses; only
-//! the reported age of a row depends on it. `begin-anew.json`, `unrestorable.json` and `differs.json`
+//! Owns five files. `unproved.json` and `seams.json` are on tmpfs. The first is lost with the boot whose clock
+//! it uses; only the reported age of a row depends on it. The second is of use where both processes die
+//! within seconds of a start. `begin-anew.json`, `unrestorable.json` and `differs.json`
 //! survive a power cut if there is a directory for that: what Litestream uploads onto a wrong replica is
 //! lost, whatever it answers. They are written when that is found and when it is repaired, which is
 //! seldom. Never trusts a file that can't be read: it counts as no record.
@@ -14,14 +15,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::agent::{Debt, Earlier, Legacy};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
+use crate::litestream::answer::Seam;
 use crate::system::file;
 
 const UNPROVED: &str = "unproved.json";
+const SEAMS: &str = "seams.json";
 const BEGIN_ANEW: &str = "begin-anew.json";
 const UNRESTORABLE: &str = "unrestorable.json";
 const DIFFERS: &str = "differs.json";
@@ -42,8 +45,12 @@ pub(super) struct Memory {
     boot: String,
     /// For each database since when a row is unproved, in whole seconds of this boot.
     unproved: BTreeMap<String, Option<u64>>,
-    /// Its file is out of date: it is written at the end of the turn, once for all databases.
+    /// Where Litestream has to go on after its last start, and has not been seen to.
+    seams_file: PathBuf,
+    seams: BTreeMap<String, Seam>,
+    /// The files are out of date: they are written at the end of the turn, once for all databases.
     is_newer: bool,
+    are_others: bool,
     begin_anew: Lasting,
     unrestorable: Lasting,
     differs: Lasting,
@@ -64,13 +71,13 @@ impl Memory {
     pub(super) fn new(runtime: &RuntimeDirectory) -> Self {
         let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
         Self::of(
-            runtime.file(UNPROVED),
+            [UNPROVED, SEAMS].map(|name| runtime.file(name)),
             [BEGIN_ANEW, UNRESTORABLE, DIFFERS].map(|name| runtime.state_file(name)),
             boot.trim().to_owned(),
         )
     }
 
-    fn of(unproved_file: PathBuf, lasting: [PathBuf; 3], boot: String) -> Self {
+    fn of([unproved_file, seams_file]: [PathBuf; 2], lasting: [PathBuf; 3], boot: String) -> Self {
         let unproved = parse(&unproved_file);
         let kept = unproved["databases"].as_object();
         let kept = kept.filter(|_| unproved["boot"] == boot.as_str());
@@ -81,10 +88,20 @@ impl Memory {
             };
             Some((path.clone(), since))
         });
+        let seams = parse(&seams_file);
+        let seams = seams.as_object().into_iter().flatten();
+        let seams = seams.filter_map(|(path, seam)| {
+            let [after, wal, read] = [&seam[0], &seam[1], &seam[2]].map(Value::as_u64);
+            let (after, wal, read) = (after?, wal?, read?);
+            Some((path.clone(), Seam { after, wal, read }))
+        });
         let [begin_anew, unrestorable, differs] = lasting;
         Self {
             unproved: unproved.collect(),
+            seams: seams.collect(),
+            seams_file,
             is_newer: false,
+            are_others: false,
             begin_anew: Lasting::of(begin_anew, "Litestream has to upload a database anew"),
             unrestorable: Lasting::of(unrestorable, "a database can't be restored"),
             differs: Lasting::of(differs, "a replica holds other bytes than its database"),
@@ -109,7 +126,13 @@ impl Memory {
             begins_anew: self.begin_anew.databases.contains(&*database),
             is_unrestorable: self.unrestorable.databases.contains(&*database),
             differs: self.differs.databases.contains(&*database),
+            seam: self.seams.get(&*database).copied(),
         }
+    }
+
+    /// Where Litestream has to go on after the last start, where that was not seen.
+    pub(super) fn seam(&self, database: &Path) -> Option<Seam> {
+        self.seams.get(&*database.to_string_lossy()).copied()
     }
 
     /// Records what the next run has to know of a database.
@@ -119,13 +142,26 @@ impl Memory {
         self.unrestorable.keep(&database, legacy.is_unrestorable);
         self.differs.keep(&database, legacy.differs);
         let since = legacy.unproved_since.map(|t| t.since_boot().as_secs());
+        let seam = match legacy.seam {
+            Some(seam) => self.seams.insert(database.clone(), seam),
+            None => self.seams.remove(&database),
+        };
+        self.are_others |= seam != legacy.seam;
         self.is_newer |= self.unproved.insert(database, since) != Some(since);
     }
 
     /// Writes what a turn has changed, and retries a failed write if it is due.
     pub(super) fn settle(&mut self, now: BootTime) {
         if std::mem::take(&mut self.is_newer) {
-            self.write_unproved();
+            let text = json!({"boot": self.boot, "databases": self.unproved});
+            write(&self.unproved_file, &text);
+        }
+        if std::mem::take(&mut self.are_others) {
+            let seams = self.seams.iter();
+            let seams: Map<_, _> = seams
+                .map(|(path, seam)| (path.clone(), json!([seam.after, seam.wal, seam.read])))
+                .collect();
+            write(&self.seams_file, &Value::Object(seams));
         }
         for lasting in [
             &mut self.begin_anew,
@@ -135,13 +171,6 @@ impl Memory {
             if lasting.due <= now {
                 lasting.write();
             }
-        }
-    }
-
-    fn write_unproved(&self) {
-        let text = json!({"boot": self.boot, "databases": self.unproved}).to_string();
-        if let Err(e) = file::replace(&self.unproved_file, 0o600, text.as_bytes()) {
-            log::debug!("{} can't be written: {e}", self.unproved_file.display());
         }
     }
 }
@@ -185,6 +214,13 @@ impl Lasting {
     }
 }
 
+/// What is lost with the boot at the latest is worth no word to a person.
+fn write(file: &Path, document: &Value) {
+    if let Err(e) = file::replace(file, 0o600, document.to_string().as_bytes()) {
+        log::debug!("{} can't be written: {e}", file.display());
+    }
+}
+
 fn parse(file: &Path) -> Value {
     let text = read(file).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
@@ -206,6 +242,16 @@ mod tests {
 
     const DATABASE: &str = "/data/an app's.db";
 
+    const SEAM: Seam = Seam {
+        after: 7,
+        wal: u64::MAX,
+        read: 8,
+    };
+
+    fn brief(folder: &Path) -> [PathBuf; 2] {
+        [UNPROVED, SEAMS].map(|name| folder.join(name))
+    }
+
     /// The files that outlive a boot, the first of which a test looks at.
     fn lasting(folder: &Path, anew: &Path) -> [PathBuf; 3] {
         [
@@ -219,15 +265,16 @@ mod tests {
     fn what_was_kept_is_recalled_in_the_same_boot_or_for_good() {
         let folder = std::env::temp_dir().join(format!("edgerepl-memory-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
+        let anew = folder.join(BEGIN_ANEW);
         let lasting = lasting(&folder, &anew);
-        let memory = |boot: &str| Memory::of(unproved.clone(), lasting.clone(), boot.to_owned());
+        let memory = |boot: &str| Memory::of(brief(&folder), lasting.clone(), boot.to_owned());
         let recalled = |boot: &str, path: &str| memory(boot).recall(Path::new(path));
         let legacy = |seconds: Option<u64>, begins_anew| Legacy {
             unproved_since: seconds.map(|s| BootTime::new(Duration::from_secs(s))),
             begins_anew,
             is_unrestorable: begins_anew,
             differs: begins_anew,
+            seam: begins_anew.then_some(SEAM),
         };
         assert_eq!(recalled("this", DATABASE).debt, Debt::Unknown);
 
@@ -239,7 +286,9 @@ mod tests {
         for earlier in [recalled("this", DATABASE), this.recall(Path::new(DATABASE))] {
             assert!(matches!(earlier.debt, Debt::Row(age) if age >= up));
             assert!(earlier.begins_anew);
+            assert_eq!(earlier.seam, Some(SEAM));
         }
+        assert_eq!(memory("this").seam(Path::new(DATABASE)), Some(SEAM));
         let other = recalled("this", "/data/other.db");
         assert_eq!((other.debt, other.begins_anew), (Debt::Nothing, false));
         let later = recalled("another boot", DATABASE);
@@ -251,6 +300,7 @@ mod tests {
         let mended = recalled("this", DATABASE);
         assert_eq!((mended.debt, mended.begins_anew), (Debt::Nothing, false));
         assert!(!mended.is_unrestorable && !mended.differs);
+        assert_eq!(mended.seam, None);
         fs::remove_dir_all(folder).expect("the folder");
     }
 
@@ -266,20 +316,25 @@ mod tests {
             r#"{"boot":"b"}"#,
             r#"{"boot":"b","databases":7}"#,
             r#"{"boot":"b","databases":{"/data/an app's.db":-7}}"#,
+            r#"{"/data/an app's.db":[7]}"#,
+            r#"{"/data/an app's.db":[7, 7, -1]}"#,
+            r#"{"/data/an app's.db":{"0":7,"1":8}}"#,
             r#"{"boot":"b","databases":{"/data/an app's.db":1e99}}"#,
             r#"{"boot":"b","databases":{"/data/an app's.db":"7"}}"#,
             "\u{0}",
         ] {
             fs::write(&unproved, odd).expect("a file");
             fs::write(&anew, odd).expect("a file");
+            fs::write(folder.join(SEAMS), odd).expect("a file");
             let memory = Memory::of(
-                unproved.clone(),
+                brief(&folder),
                 [(); 3].map(|()| anew.clone()),
                 "b".to_owned(),
             );
             let earlier = memory.recall(Path::new(DATABASE));
             let nothing = (Debt::Unknown, false);
             assert_eq!((earlier.debt, earlier.begins_anew), nothing, "{odd}");
+            assert_eq!(earlier.seam, None, "{odd}");
         }
         fs::remove_dir_all(folder).expect("the folder");
     }
@@ -292,12 +347,13 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let (unproved, anew) = (folder.join(UNPROVED), folder.join(BEGIN_ANEW));
         let lasting = lasting(&folder, &anew);
-        let mut memory = Memory::of(unproved.clone(), lasting, "b".to_owned());
+        let mut memory = Memory::of(brief(&folder), lasting, "b".to_owned());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: false,
             is_unrestorable: false,
             differs: false,
+            seam: None,
         };
         for number in 0..100 {
             memory.keep(Path::new(&format!("/data/{number}.db")), legacy);
@@ -323,12 +379,13 @@ mod tests {
         let late = folder.join("not yet");
         let anew = late.join(BEGIN_ANEW);
         let lasting = lasting(&folder, &anew);
-        let mut memory = Memory::of(folder.join(UNPROVED), lasting.clone(), String::new());
+        let mut memory = Memory::of(brief(&folder), lasting.clone(), String::new());
         let legacy = Legacy {
             unproved_since: None,
             begins_anew: true,
             is_unrestorable: false,
             differs: false,
+            seam: None,
         };
         memory.keep(Path::new(DATABASE), legacy);
         assert!(!anew.exists());
@@ -337,7 +394,7 @@ mod tests {
         memory.settle(soon);
         assert!(!anew.exists(), "not at each turn");
         memory.settle(soon + RETRY);
-        let next = Memory::of(folder.join(UNPROVED), lasting, String::new());
+        let next = Memory::of(brief(&folder), lasting, String::new());
         assert!(next.recall(Path::new(DATABASE)).begins_anew);
         fs::remove_dir_all(folder).expect("the folder");
     }

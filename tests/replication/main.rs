@@ -13,6 +13,7 @@
 
 mod configured;
 mod crash;
+mod late_reset;
 mod litestream;
 mod members;
 mod metered;

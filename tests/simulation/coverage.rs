@@ -197,6 +197,8 @@ pub(crate) enum Happening {
     WalReset,
     /// And the one that runs next would not notice.
     WalPassedOver,
+    /// The same, after its files were looked at.
+    WalPassedOverLate,
     DatabaseMade,
     DatabaseRestored,
     OtherDatabase,
@@ -245,6 +247,7 @@ impl Happening {
         Self::Lie,
         Self::WalReset,
         Self::WalPassedOver,
+        Self::WalPassedOverLate,
         Self::DatabaseMade,
         Self::DatabaseRestored,
         Self::OtherDatabase,

@@ -498,6 +498,7 @@ impl World {
                 let there = self.databases[number(of)].there;
                 let taken = there && (self.weather.disk || self.chance.one_in(2));
                 self.databases[number(of)].guard = taken;
+                self.databases[number(of)].guard_pins = !self.chance.one_in(8);
                 if taken {
                     self.expect(Coming::GuardLook(number(of)), SECOND);
                 }

@@ -19,6 +19,7 @@ fn answer(local: u64, replicated: u64, before: Option<u64>) -> Answer {
         last_commit: Some(local),
         passed_a_wal_over: None,
         lacks_beginning: false,
+        is_torn: None,
     }
 }
 

@@ -72,7 +72,10 @@ impl Replicator {
             other => other,
         };
         match result {
-            Ok(survey) => watched.replica.surveyed(survey, turn.now),
+            Ok(survey) => {
+                let is_held = watched.guard.held_since().is_some();
+                watched.replica.surveyed(survey, is_held, turn.now);
+            }
             Err(cause) if !watched.replica.not_surveyed(watched.has_siblings) => {
                 return self.wait_to_start(cause, turn);
             }
@@ -280,6 +283,8 @@ impl Replicator {
         let looks_ahead = is_first && self.process.is_child() && turn.paces.plans();
         for watched in turn.databases.iter_mut() {
             if watched.replica.begin_survey() {
+                // What is reset after the look at it nobody sees.
+                watched.take_guard(turn.now, turn.out);
                 turn.out.push(Action::Survey(watched.id()));
             }
             if looks_ahead {

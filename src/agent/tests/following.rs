@@ -38,7 +38,7 @@ fn what_is_proved_of_a_database_says_nothing_of_another() {
         !report.state.is_healthy() && report.databases[0].proof.is_none(),
         "{report:?}"
     );
-    assert_eq!(story.agent.last_seen(OTHER), None);
+    assert_eq!(story.agent.known(OTHER).last, None);
 }
 
 #[test]
@@ -292,6 +292,7 @@ fn the_row_before_the_first_one_is_asked_for_where_nothing_is_recalled() {
             begins_anew: false,
             is_unrestorable: false,
             differs: false,
+            seam: None,
         },
     ));
     assert_eq!(
@@ -376,8 +377,8 @@ fn another_database_in_the_configuration_gets_a_litestream_a_guard_and_a_look_of
     let wanted = [
         Action::ReleaseGuard(DB),
         Action::AbandonStart,
-        Action::Survey(OTHER),
         Action::TakeGuard(OTHER),
+        Action::Survey(OTHER),
     ];
     let mut of_start = done.iter().filter(|a| wanted.contains(a));
     assert!(

@@ -122,6 +122,7 @@ fn nothing_proved_has_no_number_and_what_an_earlier_run_left_counts_whole() {
         begins_anew: false,
         is_unrestorable: false,
         differs: false,
+        seam: None,
     };
     story.tell(Event::Recalled(DB, earlier));
     story.prove();

@@ -1,7 +1,7 @@
 //! How Litestream is started: on what it can take for granted, and when it begins anew.
 
 use super::*;
-use crate::litestream::answer::BEGINNING_MISSED;
+use crate::litestream::answer::{BEGINNING_MISSED, Seam, WAL_PASSED_OVER};
 
 #[test]
 fn what_litestream_can_do_is_asked_once_and_the_restart_is_for_what_can_not_say() {
@@ -102,10 +102,20 @@ fn surveyed(survey: Survey) -> (Story, Vec<Action>) {
     (story, done)
 }
 
+const NOTHING: Survey = Survey {
+    wal_was_reset: false,
+    is_empty: false,
+    folder: None,
+    seam: None,
+    has_unread: false,
+    is_torn: false,
+};
+
 const RESET: Survey = Survey {
     wal_was_reset: true,
     is_empty: false,
     folder: Some(1),
+    ..NOTHING
 };
 
 #[test]
@@ -118,7 +128,7 @@ fn a_start_on_a_wal_that_was_reset_begins_anew_with_nobody_holding_it() {
     let done = story.tell_alone(Event::WalEmptied(DB, Ok(())));
     assert_eq!(done, [start, Action::TakeGuard(DB)]);
     // What it says then is compared with nothing that was said before.
-    assert_eq!(story.agent.last_seen(DB), None);
+    assert_eq!(story.agent.known(DB).last, None);
 }
 
 #[test]
@@ -221,6 +231,7 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
             wal_was_reset: false,
             is_empty: false,
             folder: Some(1),
+            ..NOTHING
         };
         let (mut story, _) = surveyed(survey);
         story.tell(Event::Started(Ok(())));
@@ -238,6 +249,96 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
             "{what}"
         );
     }
+}
+
+const SEAM: Seam = Seam {
+    after: 98,
+    wal: 7,
+    read: 4152,
+};
+
+/// A WAL that was begun anew after the look at it.
+#[test]
+fn a_litestream_that_does_not_go_on_where_it_has_to_begins_anew() {
+    let said = |folder, is_torn| Answer {
+        files: Some(Files {
+            folder,
+            last: Some(1),
+            before: None,
+        }),
+        is_torn,
+        ..position(99)
+    };
+    let survey = |has_unread| Survey {
+        folder: Some(1),
+        seam: Some(SEAM),
+        has_unread,
+        ..NOTHING
+    };
+    for (what, found, said, is_dropped) in [
+        ("it went on", survey(true), said(1, Some(false)), false),
+        ("another WAL", survey(true), said(1, Some(true)), true),
+        ("nothing yet", survey(true), said(1, None), false),
+        ("all was read", survey(false), said(1, Some(true)), false),
+        ("a new folder", survey(true), said(2, Some(true)), false),
+    ] {
+        let (mut story, _) = surveyed(found);
+        assert_eq!(
+            story.agent.known(DB).seam,
+            found.has_unread.then_some(SEAM),
+            "{what}"
+        );
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(DB, Ok(5)));
+        let done = story.tell(Event::Synced(DB, Ok(said)));
+        let (_, _, trouble) = story.activity();
+        let is_named = trouble.is_some_and(|t| t.contains(WAL_PASSED_OVER));
+        let is_over = story.agent.known(DB).seam.is_none();
+        assert_eq!(
+            (done.contains(&Action::Terminate), is_named),
+            (is_dropped, is_dropped),
+            "{what}: {done:?}"
+        );
+        assert_eq!(is_over, what != "nothing yet", "{what}");
+    }
+}
+
+#[test]
+fn where_nobody_holds_the_wal_it_may_be_begun_anew_with_anything() {
+    let mut story = Story::begin(SupervisorKind::Child);
+    story.tell(Event::Tick);
+    story.tell(Event::Row(DB, Ok(1)));
+    story.tell(Event::GuardTaken(DB, Err("the disk is full".to_owned())));
+    story.tell_alone(granted(HOUR));
+    let survey = Survey {
+        seam: Some(SEAM),
+        ..NOTHING
+    };
+    story.tell_alone(Event::Surveyed(DB, Ok(survey)));
+    assert_eq!(story.agent.known(DB).seam, Some(SEAM));
+}
+
+/// The last Litestream died before it was asked, or edgerepl with it.
+#[test]
+fn what_the_last_litestream_passed_over_is_found_before_the_next_one_starts() {
+    let torn = Survey {
+        is_torn: true,
+        ..NOTHING
+    };
+    let (_, done) = surveyed(torn);
+    assert_eq!(done, [Action::ReleaseGuard(DB), Action::EmptyWal(DB)]);
+
+    let mut story = Story::begin(SupervisorKind::Child);
+    let earlier = Earlier {
+        debt: Debt::Nothing,
+        begins_anew: false,
+        is_unrestorable: false,
+        differs: false,
+        seam: Some(SEAM),
+    };
+    let told = story.agent.handle(Event::Recalled(DB, earlier), story.now);
+    let is_kept = |action: &Action| matches!(action, Action::Remember(DB, legacy) if legacy.seam == Some(SEAM));
+    assert!(told.iter().any(is_kept), "{told:?}");
 }
 
 /// The process that was stopped had its files in one folder, and the look before the start sees another.
@@ -265,6 +366,7 @@ fn files_that_were_replaced_since_the_last_answer_are_dropped_before_a_start() {
             wal_was_reset: false,
             is_empty: false,
             folder: found,
+            ..NOTHING
         };
         let done = story.tell_alone(Event::Surveyed(DB, Ok(survey)));
         assert_eq!(
@@ -290,6 +392,7 @@ fn what_an_earlier_run_found_broken_is_dropped_before_the_first_start() {
             begins_anew,
             is_unrestorable: false,
             differs: false,
+            seam: None,
         };
         let told = story.agent.handle(Event::Recalled(DB, earlier), story.now);
         let kept = |actions: &[Action]| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use edgerepl::agent::{Debt, Earlier, Event};
 use edgerepl::clock::BootTime;
+use edgerepl::litestream::answer::Seam;
 
 use super::bucket::Bucket;
 use super::replica::{Replica, Wound};
@@ -30,10 +31,12 @@ pub(super) struct Database {
     pub(super) is_listed: bool,
     /// From then on its own lock keeps the WAL from being reset.
     pub(super) holds_wal_from: Time,
-    /// Litestream's files were looked at since it is down: what happens after that is not seen any more.
+    /// Litestream's files were looked at since it is down.
     pub(super) was_surveyed: bool,
-    /// edgerepl's guard holds the WAL.
+    /// edgerepl's guard holds the WAL; but not one of which all is in the database file already: the next commit
+    /// begins it anew.
     pub(super) guard: bool,
+    pub(super) guard_pins: bool,
     /// The WAL was to be emptied, and could not be.
     pub(super) wal_stays: bool,
     /// It is being emptied, and a snapshot was made meanwhile.
@@ -76,6 +79,7 @@ pub(super) struct Database {
     pub(super) begins_anew: bool,
     pub(super) is_unrestorable: bool,
     pub(super) differs: bool,
+    pub(super) seam: Option<Seam>,
 }
 
 impl Database {
@@ -90,6 +94,7 @@ impl Database {
             holds_wal_from: Duration::ZERO,
             was_surveyed: false,
             guard: false,
+            guard_pins: true,
             wal_stays: false,
             emptying_is_needless: false,
             corrupt: false,
@@ -119,13 +124,15 @@ impl Database {
             begins_anew: false,
             is_unrestorable: false,
             differs: false,
+            seam: None,
         }
     }
 
     /// An agent begins that knows no more of it than what an earlier one left. What happened to Litestream's
     /// files since that was last answered nobody can see.
     pub(super) fn begins_to_be_watched(&mut self) {
-        self.is_blind = self.replica.is_doubtful() && !self.begins_anew;
+        let is_found = self.begins_anew || self.replica.is_torn_at(self.seam);
+        self.is_blind = self.replica.is_doubtful() && !is_found;
     }
 
     /// What an earlier run left.
@@ -139,6 +146,7 @@ impl Database {
             begins_anew: self.begins_anew,
             is_unrestorable: self.is_unrestorable,
             differs: self.differs,
+            seam: self.seam,
         }
     }
 
@@ -210,9 +218,10 @@ impl Database {
     }
 
     /// The WAL begins anew, read or not; Litestream notices, unless the new one is shorter.
-    pub(super) fn reset_wal(&mut self, is_shorter: bool) {
+    pub(super) fn reset_wal(&mut self, is_shorter: bool, was_surveyed: bool) {
         self.wal = 0;
-        self.replica.reset_wal(self.commits, is_shorter);
+        self.replica
+            .reset_wal(self.commits, is_shorter, was_surveyed);
     }
 
     /// All of it is in the database, and nothing is left in it.
@@ -286,22 +295,28 @@ impl World {
 
     /// What nobody holds is reset, and Litestream has to start over.
     pub(super) fn checkpoint_now(&mut self, number: usize) {
-        let database = &self.databases[number];
-        if !database.there || database.guard || self.litestream_holds_wal(number) {
+        let database = &mut self.databases[number];
+        let is_held = database.guard && std::mem::replace(&mut database.guard_pins, true);
+        let is_guarded = database.guard;
+        if !database.there || is_held || self.litestream_holds_wal(number) {
             return;
         }
         self.coverage.happened(Happening::WalReset);
-        // While systemd restarts it, or once it is about to be started, nobody can look any more.
+        // While systemd restarts it nobody can look.
         let (litestream, database) = (&self.litestream, &self.databases[number]);
-        let is_seen = litestream.up || litestream.restarts || database.was_surveyed;
+        let is_seen = litestream.up || litestream.restarts;
+        let was_surveyed = database.was_surveyed;
         let is_shorter = !is_seen && self.chance.one_in(2);
         if is_shorter {
-            self.coverage.happened(Happening::WalPassedOver);
+            self.coverage.happened(match was_surveyed {
+                true => Happening::WalPassedOverLate,
+                false => Happening::WalPassedOver,
+            });
         }
         let database = &mut self.databases[number];
-        database.reset_wal(is_shorter);
+        database.reset_wal(is_shorter, was_surveyed);
         // A Litestream that never saw this database has nothing to lose; what is emptied is let go.
-        if self.runs && database.is_served && database.emptying.is_none() {
+        if self.runs && !is_guarded && database.is_served && database.emptying.is_none() {
             self.observe_wal_reset(number);
         }
     }

@@ -25,6 +25,7 @@ impl World {
         self.device.booted = self.time;
         for database in &mut self.databases {
             database.remembered = None;
+            database.seam = None;
             // A device without a place for it has it on tmpfs, too.
             database.begins_anew &= self.keeps_state;
             database.is_unrestorable &= self.keeps_state;
@@ -44,7 +45,7 @@ impl World {
             // The application was there first.
             if self.chance.one_in(8) {
                 let is_shorter = self.chance.one_in(2);
-                database.reset_wal(is_shorter);
+                database.reset_wal(is_shorter, false);
             }
             database.corrupt |= corrupts && self.chance.one_in(4);
         }

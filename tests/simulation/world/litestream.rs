@@ -257,9 +257,9 @@ impl World {
 
     /// What is answered is true, as a rule.
     fn answer(&mut self, number: usize) -> Answer {
-        let seen = self.agent.last_seen(id(number));
+        let known = self.agent.known(id(number));
         let database = &self.databases[number];
-        let answer = database.replica.answer(seen, database.commits);
+        let answer = database.replica.answer(known, database.commits);
         if !self.faults.has(Fault::Lies) {
             return answer;
         }
@@ -350,7 +350,7 @@ impl World {
         }
         let database = &mut self.databases[number];
         database.corrupt = false;
-        let was_reset = database.replica.survey().wal_was_reset;
+        let was_reset = database.replica.wal_was_reset();
         database.replica.drop_files();
         let continues = !was_reset && self.chance.one_in(2);
         self.tell(Event::StateReset(id(number), Ok(continues)));
@@ -376,7 +376,10 @@ impl World {
         self.databases[number].was_surveyed = true;
         let survey = match self.strikes(Fault::BadStarts, 50) {
             true => Err("it was killed".to_owned()),
-            false => Ok(self.databases[number].replica.survey()),
+            false => {
+                let database = &mut self.databases[number];
+                Ok(database.replica.survey(database.commits, database.seam))
+            }
         };
         self.tell(Event::Surveyed(id(number), survey));
     }
@@ -454,7 +457,8 @@ impl World {
         let litestream = &mut self.litestream;
         litestream.clock_went_back |= is < was;
         // A little less is within what an SDK is told early.
-        if is < was - 5 && !litestream.is_deaf {
+        let asks = litestream.rotation == Rotation::Refresh && !litestream.is_deaf;
+        if is < was - 5 && asks {
             litestream.is_deaf = true;
             litestream.credentials_end = granted_until;
         }

@@ -156,6 +156,7 @@ impl World {
         self.databases[number].begins_anew = legacy.begins_anew;
         self.databases[number].is_unrestorable = legacy.is_unrestorable;
         self.databases[number].differs = legacy.differs;
+        self.databases[number].seam = legacy.seam;
     }
 
     fn change_policy(&mut self) {

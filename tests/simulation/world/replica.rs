@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use edgerepl::litestream::answer::{Answer, Files, Position, Survey};
+use edgerepl::litestream::answer::{Answer, Files, Known, Position, Seam, Survey};
 
 /// Retention leaves so many files.
 const KEPT: usize = 40;
@@ -22,6 +22,8 @@ struct Taken {
     /// The mark of the file that it continues; `None` where it holds the whole database.
     continues: Option<u64>,
     commits: u64,
+    /// What was committed before it is in no file.
+    is_torn: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ pub(crate) struct Replica {
     /// The WAL was begun anew while Litestream was down, after so many commits, and it will not notice:
     /// it takes it that it had read all of the old one.
     passes_over: Option<u64>,
+    /// That was after its files were looked at.
+    passes_late: bool,
     /// It was begun anew at all since Litestream read it, and is not empty.
     was_reset: bool,
     /// The folder of the files was begun with one from S3, and went on with another WAL; `None` where it
@@ -96,26 +100,57 @@ impl Replica {
 
     /// The WAL is begun anew after so many commits, while Litestream is down. It notices, and takes the
     /// whole database, unless the new one is shorter.
-    pub(crate) fn reset_wal(&mut self, commits: u64, is_shorter: bool) {
+    pub(crate) fn reset_wal(&mut self, commits: u64, is_shorter: bool, was_surveyed: bool) {
         self.was_reset = true;
         match is_shorter && self.newest > 0 {
-            true => self.passes_over = self.passes_over.or(Some(commits)),
+            true => {
+                self.passes_late |= was_surveyed && self.passes_over.is_none();
+                self.passes_over = self.passes_over.or(Some(commits));
+            }
             false => self.whole = true,
         }
     }
 
-    /// The WAL is another one than Litestream read last, and seems to be the same.
+    /// The WAL is another one than Litestream read last, and seems to be the same, as a look at it shows.
     pub(crate) fn passes_over(&self) -> bool {
-        self.passes_over.is_some() && !self.whole && !self.files.is_empty()
+        let is_seen = self.passes_over.is_some() && !self.passes_late;
+        is_seen && !self.whole && !self.files.is_empty()
     }
 
-    /// What the files and the WAL look like.
-    pub(crate) fn survey(&self) -> Survey {
+    /// The WAL is not the one that the files were made of.
+    pub(crate) fn wal_was_reset(&self) -> bool {
+        self.was_reset && !self.files.is_empty()
+    }
+
+    /// What the files and the WAL look like, after so many commits; the last process was to go on at `seam`.
+    pub(crate) fn survey(&mut self, commits: u64, seam: Option<Seam>) -> Survey {
+        self.passes_late = false;
+        let last = self.files.get(&self.local);
+        let is_of_wal = last.is_some_and(|last| last.mark == self.taken) && !self.was_reset;
+        let next = Seam {
+            after: self.local,
+            wal: 0,
+            read: 0,
+        };
         Survey {
-            wal_was_reset: self.was_reset && !self.files.is_empty(),
+            wal_was_reset: self.wal_was_reset(),
             is_empty: false,
             folder: Some(self.folder),
+            seam: is_of_wal.then_some(next),
+            has_unread: last.is_some_and(|last| last.commits < commits),
+            is_torn: self.is_torn_at(seam),
         }
+    }
+
+    /// The process that was to go on there has not.
+    pub(super) fn is_torn_at(&self, seam: Option<Seam>) -> bool {
+        seam.and_then(|seam| self.is_torn(seam)) == Some(true)
+    }
+
+    fn is_torn(&self, seam: Seam) -> Option<bool> {
+        let next = self.files.get(&(seam.after + 1));
+        let is_gone = (self.local > seam.after).then_some(false);
+        next.map(|next| next.is_torn).or(is_gone)
     }
 
     /// Nothing is left in the WAL that it could take for the one that it knows.
@@ -145,6 +180,7 @@ impl Replica {
         if self.whole || last.is_some_and(|last| last.commits < commits) {
             self.was_reset = false;
             let passed_over = self.passes_over.take();
+            self.passes_late = false;
             let passes = passed_over.is_some() && !self.whole;
             if self.passed_over.is_none() {
                 self.passed_over = Some(passes);
@@ -163,6 +199,7 @@ impl Replica {
                 mark,
                 continues,
                 commits,
+                is_torn: lacks && !self.whole,
             };
             self.files.insert(self.local, taken);
             self.taken = mark;
@@ -207,8 +244,8 @@ impl Replica {
         self.commits = self.newest_file.map_or(0, |file| file.commits);
     }
 
-    /// What a sync is answered with, by an agent that has `seen` this transaction before.
-    pub(crate) fn answer(&self, seen: Option<u64>, commits: u64) -> Answer {
+    /// What a sync is answered with, by an agent that knows so much before.
+    pub(crate) fn answer(&self, known: Known, commits: u64) -> Answer {
         let mark = |number: u64| self.files.get(&number).map(|file| file.mark);
         Answer {
             position: Position {
@@ -218,11 +255,12 @@ impl Replica {
             files: Some(Files {
                 folder: self.folder,
                 last: mark(self.local),
-                before: seen.and_then(mark),
+                before: known.last.and_then(mark),
             }),
             last_commit: Some(commits),
             passed_a_wal_over: self.passed_over,
             lacks_beginning: false,
+            is_torn: known.seam.and_then(|seam| self.is_torn(seam)),
         }
     }
 
@@ -265,6 +303,7 @@ impl Replica {
                         mark,
                         continues: Some(NOTHING),
                         commits: 0,
+                        is_torn: false,
                     };
                     self.files.insert(number, taken);
                 }
