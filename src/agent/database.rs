@@ -21,8 +21,8 @@ use crate::litestream::answer::Commit;
 use crate::litestream::chain::{Listing, PlanFailure};
 
 /// The reason for a snapshot that was begun without the guard, and did not end.
-const NOT_HELD: &str = "nobody held the WAL when a new snapshot was begun, so what was uploaded before it may not \
-                        continue the replica";
+const NOT_HELD: &str = "it is not certain that the WAL was held when a new snapshot was begun, so what was \
+                        uploaded before it may not continue the replica";
 
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -216,12 +216,13 @@ impl Watched {
         !self.restorable.is_shared() && self.replica.want_reset(now)
     }
 
-    /// A snapshot is about to be made. Where nobody holds the WAL, it may have been reset, and nobody
-    /// examines it: the transactions that are uploaded before the snapshot may not continue the replica.
+    /// A snapshot is about to be made. Where it is not certain that the WAL is held, it may have been reset, and
+    /// nobody examines it: the transactions that are uploaded before the snapshot may not continue the replica.
     pub(super) fn begin_snapshot(&mut self) {
+        let is_held = self.guard.held_since().is_some() && self.replica.has_last_row();
         let ledger = &mut self.replica.ledger;
         self.snapshot_covers = !ledger.is_broken();
-        if self.snapshot_covers && self.guard.held_since().is_none() {
+        if self.snapshot_covers && !is_held {
             ledger.breaks(NOT_HELD);
         }
     }

@@ -52,6 +52,9 @@ pub(super) struct Replica {
     stage: Stage,
     /// Litestream is known to have opened the database: its own read lock holds the WAL.
     holds_wal: bool,
+    /// A row was committed for the stop under way, so that the guard holds a WAL that is not all in the database
+    /// file.
+    has_last_row: bool,
     /// The log says that the running Litestream replicates it.
     announced: bool,
     reset: Reset,
@@ -125,6 +128,7 @@ impl Replica {
             ledger: Ledger::new(now),
             stage: Stage::Idle,
             holds_wal: false,
+            has_last_row: false,
             announced: false,
             reset: Reset::No,
             reset_allowed: now,
@@ -282,6 +286,7 @@ impl Replica {
 
     /// Litestream is about to be stopped.
     pub(super) fn prepare(&mut self, now: BootTime) {
+        self.has_last_row = false;
         self.stage = Stage::Preparing(Preparation::begin(self.holds_wal, now));
     }
 
@@ -307,7 +312,10 @@ impl Replica {
         }
         match &mut self.stage {
             Stage::CatchingUp(catch_up) => catch_up.row(committed.is_some(), now),
-            Stage::Preparing(preparation) => preparation.row(committed.is_some(), now),
+            Stage::Preparing(preparation) => {
+                self.has_last_row |= committed.is_some();
+                preparation.row(committed.is_some(), now);
+            }
             _ => {}
         }
     }
@@ -467,6 +475,11 @@ impl Replica {
             Stage::Idle | Stage::Surveying | Stage::Surveyed(_) => true,
             Stage::Ready | Stage::Prepared => true,
         }
+    }
+
+    /// A row of the stop under way is in the WAL.
+    pub(super) fn has_last_row(&self) -> bool {
+        self.has_last_row
     }
 
     /// Its local state is useless. Returns whether it is to be dropped now: not again and again.

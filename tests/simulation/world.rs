@@ -498,7 +498,9 @@ impl World {
                 let there = self.databases[number(of)].there;
                 let taken = there && (self.weather.disk || self.chance.one_in(2));
                 self.databases[number(of)].guard = taken;
-                self.databases[number(of)].guard_pins = !self.chance.one_in(8);
+                let is_all_in_database = self.chance.one_in(8);
+                let database = &mut self.databases[number(of)];
+                database.guard_pins = database.has_just_a_row(self.time) || !is_all_in_database;
                 if taken {
                     self.expect(Coming::GuardLook(number(of)), SECOND);
                 }

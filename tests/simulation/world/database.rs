@@ -224,6 +224,11 @@ impl Database {
             .reset_wal(self.commits, is_shorter, was_surveyed);
     }
 
+    /// What was committed just now is not in the database file yet.
+    pub(super) fn has_just_a_row(&self, time: Time) -> bool {
+        self.last_row == Some(time)
+    }
+
     /// All of it is in the database, and nothing is left in it.
     pub(super) fn empty_wal(&mut self) {
         self.wal = 0;
