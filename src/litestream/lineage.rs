@@ -92,13 +92,13 @@ pub(crate) fn is_torn(database: &Path, state: &Path, seam: Seam) -> Option<bool>
 /// Whether the WAL of the seam held more than was read of it: by what of it the next one, which is shorter, has
 /// left in its place. Where nothing is left, it may have.
 fn held_more(database: &Path, seam: Seam) -> bool {
-    let end = Frames::of(database).and_then(|wal| {
+    let end = Frames::of(database).map(|wal| {
         let is_of_seam = |number: &u64| {
             let header = wal.header(*number);
             header.is_ok_and(|header| header[8..16] == seam.wal.to_be_bytes())
         };
         let last = (0..wal.number).rev().find(is_of_seam);
-        Ok(last.map(|last| wal.offset(last + 1)))
+        last.map(|last| wal.offset(last + 1))
     });
     end.ok().flatten().is_none_or(|end| end > seam.read)
 }
