@@ -294,3 +294,38 @@ fn a_proof_ends_what_may_have_come_since_the_one_before_and_where_nothing_came_n
     ledger.inherit(Duration::MAX);
     assert_eq!(ledger.open_for(at(1010)), Duration::MAX);
 }
+
+/// A database without rows: the first answer of a process is a proof.
+#[test]
+fn what_was_unread_at_a_start_is_to_be_read_before_anything_is_proved() {
+    let seam = Seam {
+        after: 10,
+        wal: 7,
+        read: 4152,
+    };
+    for has_unread in [true, false] {
+        let mut ledger = Ledger::new(at(0));
+        let survey = Survey {
+            folder: Some(1),
+            seam: Some(seam),
+            has_unread,
+            ..Survey::default()
+        };
+        assert!(ledger.surveyed(survey, true));
+        ledger.started();
+        ledger.ask(at(10));
+        let found = ledger.judge(answer(10, 10, None), false, at(11));
+        let wanted = match has_unread {
+            true => Finding::Unread,
+            false => Finding::Proved,
+        };
+        assert_eq!(found, wanted);
+        ledger.ask(at(20));
+        let gone_on = Answer {
+            is_torn: Some(false),
+            ..answer(11, 11, Some(10))
+        };
+        assert_eq!(ledger.judge(gone_on, false, at(21)), Finding::Proved);
+        assert_eq!(ledger.known().seam, None);
+    }
+}

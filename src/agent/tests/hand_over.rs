@@ -200,6 +200,11 @@ fn a_daemon_that_waits_for_the_last_rows_drops_no_local_state() {
 
 /// A child that makes a new snapshot; the guard holds the WAL meanwhile, or can't.
 pub(super) fn making_a_snapshot(guard: &Result<(), String>) -> Story {
+    making_a_snapshot_after(Ok(7), guard)
+}
+
+/// The same, where what came of the last row is this.
+fn making_a_snapshot_after(row: Result<i64, String>, guard: &Result<(), String>) -> Story {
     let mut story = Story::replicating();
     story.agent.policy.restorable = Some(HOUR);
     loop {
@@ -208,7 +213,7 @@ pub(super) fn making_a_snapshot(guard: &Result<(), String>) -> Story {
         while let Some(action) = actions.pop_front() {
             let came_of_it = match action {
                 Action::MakeSnapshot(DB, _) => return story,
-                Action::WriteRow(DB) => Event::Row(DB, Ok(7)),
+                Action::WriteRow(DB) => Event::Row(DB, row.clone()),
                 Action::Sync(DB) => story.say(&FOLLOWS),
                 Action::TakeGuard(DB) => Event::GuardTaken(DB, guard.clone()),
                 Action::Terminate => Event::Exited("exit status: 0".to_owned()),
@@ -227,15 +232,21 @@ pub(super) fn making_a_snapshot(guard: &Result<(), String>) -> Story {
 fn a_snapshot_that_nobody_held_the_wal_for_is_either_made_or_followed_by_the_whole_database() {
     let start = Action::Start(Rotation::Restart);
     let failed = || Event::Snapshotted(DB, Err("S3 is away".to_owned()));
-    for guard in [Ok(()), Err("the disk is gone".to_owned())] {
-        let mut story = making_a_snapshot(&guard);
-        let is_held = guard.is_ok();
+    let gone = || "the disk is gone".to_owned();
+    for (row, guard) in [
+        (Ok(7), Ok(())),
+        (Ok(7), Err(gone())),
+        // All of the WAL may be in the database file: the guard holds nothing then.
+        (Err(gone()), Ok(())),
+    ] {
+        let is_held = row.is_ok() && guard.is_ok();
+        let mut story = making_a_snapshot_after(row.clone(), &guard);
         assert_eq!(story.agent.glance(story.now).is_broken, !is_held);
         let done = story.tell(failed());
         assert_eq!(done.contains(&Action::EmptyWal(DB)), !is_held, "{done:?}");
         assert_eq!(done.contains(&start), is_held, "{done:?}");
 
-        let mut story = making_a_snapshot(&guard);
+        let mut story = making_a_snapshot_after(row, &guard);
         let done = story.tell(Event::Snapshotted(DB, Ok(())));
         assert!(done.contains(&start), "{done:?}");
         assert!(!story.agent.glance(story.now).is_broken);
