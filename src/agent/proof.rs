@@ -199,8 +199,9 @@ impl Ledger {
     pub(super) fn surveyed(&mut self, survey: Survey, is_held: bool) -> bool {
         let folder = survey.folder;
         self.folder_before = Some(folder);
-        self.has_unread = survey.has_unread;
-        self.seam = survey.seam.filter(|_| survey.has_unread || !is_held);
+        self.has_unread = survey.has_unread == Some(true);
+        let may_tear = survey.has_unread != Some(false) || !is_held;
+        self.seam = survey.seam.filter(|_| may_tear);
         if survey.is_torn {
             self.breaks(WAL_PASSED_OVER);
         }

@@ -115,8 +115,8 @@ pub struct Survey {
     pub folder: Option<u64>,
     /// Where the next one has to go on; `None` where it is not known to have read anything of this WAL.
     pub seam: Option<Seam>,
-    /// The WAL holds commits that no transaction has.
-    pub has_unread: bool,
+    /// The WAL holds commits that no transaction has; `None` where that can't be told.
+    pub has_unread: Option<bool>,
     /// The last one did not go on at the seam that it was given.
     pub is_torn: bool,
 }

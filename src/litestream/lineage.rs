@@ -57,9 +57,9 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
     }
 }
 
-/// Where the next Litestream has to go on in the WAL, and whether something is there that no transaction has.
-/// `None` where the newest one is not of this WAL.
-pub(crate) fn seam(database: &Path, state: &Path) -> Option<(Seam, bool)> {
+/// Where the next Litestream has to go on in the WAL, and whether something is there that no transaction has, if
+/// that can be told. `None` where the newest one is not of this WAL.
+pub(crate) fn seam(database: &Path, state: &Path) -> Option<(Seam, Option<bool>)> {
     let last = Transaction::read(transactions(state).last()?).ok()?;
     let now = salts(&wal_of(database), &[], IN_WAL)?;
     let seam = Seam {
@@ -67,16 +67,16 @@ pub(crate) fn seam(database: &Path, state: &Path) -> Option<(Seam, bool)> {
         wal: u64::from_be_bytes(now),
         read: last.begin.saturating_add(last.length),
     };
-    // What can't be read may be something.
-    let has_unread = last_commit(database).map_or(true, |commit| commit.bytes > seam.read);
+    let last_commit = last_commit(database).ok();
+    let has_unread = last_commit.map(|commit| commit.bytes > seam.read);
     (last.salts == now).then_some((seam, has_unread))
 }
 
-/// Whether Litestream went on with another WAL at `seam`, and not with the whole database, while the old one
-/// held more. `None` until it has gone on. What it has removed meanwhile, which it keeps for 5 min at least,
-/// says nothing any more.
-pub(crate) fn is_torn(database: &Path, state: &Path, seam: Seam) -> Option<bool> {
-    if newest(state) <= seam.after {
+/// Whether Litestream, whose last transaction is `last`, went on with another WAL at `seam`, and not with the whole
+/// database, while the old one held more. `None` until it has gone on. What it has removed meanwhile, which it
+/// keeps for 5 min at least, says nothing any more.
+pub(crate) fn is_torn(database: &Path, state: &Path, seam: Seam, last: u64) -> Option<bool> {
+    if last <= seam.after {
         return None;
     }
     let next = file_of(state, seam.after + 1);
@@ -666,19 +666,19 @@ mod tests {
         };
         let frames = || (fs::metadata(wal_of(&database)).expect("a WAL").len() - 32) / 4120;
         let of_wal = || salts(&wal_of(&database), &[], IN_WAL).expect("salts");
-        let torn = |seam: Seam| is_torn(&database, &state, seam);
+        let torn = |seam: Seam| is_torn(&database, &state, seam, newest(&state));
 
         assert_eq!(seam(&database, &state), None, "Litestream has no files");
         write_rows(5);
         write_transaction(&state, 7, (32, frames()), 2, &of_wal());
         let (all_read, has_unread) = seam(&database, &state).expect("a seam");
-        assert!(!has_unread && all_read.after == 7);
+        assert_eq!((has_unread, all_read.after), (Some(false), 7));
         write_rows(1);
-        assert_eq!(seam(&database, &state), Some((all_read, true)));
+        assert_eq!(seam(&database, &state), Some((all_read, Some(true))));
         assert_eq!(torn(all_read), None, "it has not gone on");
         write_transaction(&state, 8, (all_read.read, 1), 2, &of_wal());
         assert_eq!(torn(all_read), Some(false), "it has gone on");
-        assert!(!seam(&database, &state).expect("a seam").1);
+        assert_eq!(seam(&database, &state).expect("a seam").1, Some(false));
 
         // A row is left in the place of which one commit of the next WAL is not.
         begin_anew("RESTART");

@@ -111,7 +111,7 @@ pub(super) fn surveyed(printed: &str) -> Result<Survey, String> {
         is_empty: seen["is_empty"].as_bool().ok_or(STRANGE)?,
         folder: seen["folder"].as_u64(),
         seam: seam(number(0), number(1), number(2)),
-        has_unread: seen["has_unread"].as_bool().ok_or(STRANGE)?,
+        has_unread: seen["has_unread"].as_bool(),
         is_torn: seen["is_torn"].as_bool().unwrap_or_default(),
     })
 }
@@ -179,15 +179,15 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
         [SURVEY, database, state, after, wal, read] => {
             let (database, state) = (Path::new(database), Path::new(state));
             let before = seam(after.parse().ok()?, wal.parse().ok()?, read.parse().ok()?);
-            let next = lineage::seam(database, state);
+            let (next, newest) = (lineage::seam(database, state), lineage::newest(state));
             json!({
                 "wal_was_reset": lineage::wal_was_reset(database, state),
                 "is_empty": store::is_empty(database),
                 "folder": lineage::folder(database, state),
-                "newest": lineage::newest(state),
+                "newest": newest,
                 "seam": next.map(|(seam, _)| [seam.after, seam.wal, seam.read]),
-                "has_unread": next.is_some_and(|(_, has_unread)| has_unread),
-                "is_torn": before.and_then(|at| lineage::is_torn(database, state, at)),
+                "has_unread": next.and_then(|(_, has_unread)| has_unread),
+                "is_torn": before.and_then(|at| lineage::is_torn(database, state, at, newest)),
             })
         }
         [
@@ -214,7 +214,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
                 "before": files.and_then(|files| files.before),
                 "passed_a_wal_over": lineage::passed_a_wal_over(state),
                 "lacks_beginning": lineage::lacks_beginning(database, state, seen, last),
-                "is_torn": at.and_then(|at| lineage::is_torn(database, state, at)),
+                "is_torn": at.and_then(|at| lineage::is_torn(database, state, at, last)),
                 "to_count": {"files": to_count.uploads, "bytes": to_count.bytes},
             })
         }

@@ -308,7 +308,7 @@ fn what_was_unread_at_a_start_is_to_be_read_before_anything_is_proved() {
         let survey = Survey {
             folder: Some(1),
             seam: Some(seam),
-            has_unread,
+            has_unread: Some(has_unread),
             ..Survey::default()
         };
         assert!(ledger.surveyed(survey, true));

@@ -107,7 +107,7 @@ const NOTHING: Survey = Survey {
     is_empty: false,
     folder: None,
     seam: None,
-    has_unread: false,
+    has_unread: Some(false),
     is_torn: false,
 };
 
@@ -269,10 +269,10 @@ fn a_litestream_that_does_not_go_on_where_it_has_to_begins_anew() {
         is_torn,
         ..position(99)
     };
-    let survey = |has_unread| Survey {
+    let survey = |has_unread: bool| Survey {
         folder: Some(1),
         seam: Some(SEAM),
-        has_unread,
+        has_unread: Some(has_unread),
         ..NOTHING
     };
     for (what, found, said, is_dropped) in [
@@ -285,7 +285,7 @@ fn a_litestream_that_does_not_go_on_where_it_has_to_begins_anew() {
         let (mut story, _) = surveyed(found);
         assert_eq!(
             story.agent.known(DB).seam,
-            found.has_unread.then_some(SEAM),
+            (found.has_unread == Some(true)).then_some(SEAM),
             "{what}"
         );
         story.tell(Event::Started(Ok(())));

@@ -137,7 +137,7 @@ impl Replica {
             is_empty: false,
             folder: Some(self.folder),
             seam: is_of_wal.then_some(next),
-            has_unread: last.is_some_and(|last| last.commits < commits),
+            has_unread: Some(last.is_some_and(|last| last.commits < commits)),
             is_torn: self.is_torn_at(seam),
         }
     }
