@@ -38,7 +38,7 @@ use crate::litestream::control::Question;
 use crate::store;
 use crate::store::version::SqliteVersion;
 use crate::system::file;
-use crate::system::network::NetworkWatch;
+use crate::system::network::{NetworkWatch, WaysOut};
 use crate::system::process::collect_adopted;
 use crate::system::signals::Signals;
 use crate::system::stderr;
@@ -170,7 +170,7 @@ impl Reactor {
             alarm: Alarm::new().map_err(kernel)?,
             clock_watch: ClockWatch::new().map_err(kernel)?,
             network,
-            line: Line::new(Path::new("/")),
+            line: Line::new(WaysOut::look()),
             status,
             credentials,
             wishes,
@@ -297,7 +297,7 @@ impl Reactor {
         }
         if self.network.as_ref().is_some_and(NetworkWatch::drain) {
             self.events.push_back(Event::NetworkChanged);
-            self.events.extend(self.line.changed());
+            self.events.extend(self.line.changed(WaysOut::look()));
         }
         self.look_at_line();
         for wish in self.wishes.wishes() {

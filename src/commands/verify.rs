@@ -20,7 +20,8 @@ use crate::agent::{NotVerified, Verified};
 use crate::config::{RuntimeDirectory, Settings};
 use crate::litestream::restore;
 use crate::reactor::verification;
-use crate::system::{network, priority};
+use crate::system::network::WaysOut;
+use crate::system::priority;
 use verdict::Verdict;
 
 /// The command: 0 if each replica holds all that it should, 1 if one does not or can't be compared.
@@ -63,9 +64,15 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
     let [config, runtime, database] = words else {
         return None;
     };
-    let found = match network::mobile_link(Path::new("/")) {
-        Some(link) => Err(NotVerified::Metered(link)),
-        None => found(Path::new(config), runtime, Path::new(database)),
+    let found = match WaysOut::look() {
+        Ok(WaysOut {
+            mobile_link: Some(link),
+            ..
+        }) => Err(NotVerified::Metered(link)),
+        Ok(_) => found(Path::new(config), runtime, Path::new(database)),
+        Err(e) => Err(NotVerified::Failed(format!(
+            "it is not known whether the way out is a mobile link, because the kernel can't be asked: {e}"
+        ))),
     };
     Some(verification::document(found))
 }

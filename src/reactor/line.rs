@@ -3,44 +3,61 @@
 //! Owns what was seen of it last: only news makes an event. Looks while something else happens, and wakes nobody.
 //! Never decides what waits for it.
 
-use std::path::{Path, PathBuf};
+use std::io;
+
+use log::warn;
 
 use crate::agent::Event;
 use crate::config::Metered;
-use crate::system::network;
+use crate::system::network::WaysOut;
 
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Where `/proc` and `/sys` are.
-    root: PathBuf,
     is_metered: bool,
-    is_mobile: bool,
-    has_way_out: bool,
+    ways: WaysOut,
+    /// Why they were not known at the last look.
+    trouble: Option<String>,
 }
 
 impl Line {
-    pub(super) fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
+    pub(super) fn new(ways: io::Result<WaysOut>) -> Self {
+        let mut line = Self {
             is_metered: false,
-            is_mobile: network::mobile_link(root).is_some(),
-            has_way_out: network::has_way_out(root),
-        }
+            ways: WaysOut::default(),
+            trouble: None,
+        };
+        line.look(ways);
+        line
     }
 
-    /// The kernel says that something changed.
-    pub(super) fn changed(&mut self) -> Option<Event> {
-        self.is_mobile = network::mobile_link(&self.root).is_some();
-        let has_way_out = network::has_way_out(&self.root);
-        let had_way_out = std::mem::replace(&mut self.has_way_out, has_way_out);
-        (has_way_out && !had_way_out).then_some(Event::NetworkBack)
+    /// The kernel says that something changed; what was known stays where it says no more.
+    pub(super) fn changed(&mut self, ways: io::Result<WaysOut>) -> Option<Event> {
+        let had_way_out = self.ways.is_any;
+        self.look(ways);
+        (self.ways.is_any && !had_way_out).then_some(Event::NetworkBack)
+    }
+
+    fn look(&mut self, ways: io::Result<WaysOut>) {
+        let trouble = match ways {
+            Ok(ways) => {
+                self.ways = ways;
+                None
+            }
+            Err(e) => Some(e.to_string()),
+        };
+        if let Some(cause) = trouble.as_ref().filter(|_| trouble != self.trouble) {
+            warn!(
+                "it is not known whether the way out is a mobile link, because the kernel can't be asked: {cause}"
+            );
+        }
+        self.trouble = trouble;
     }
 
     /// Whether it is metered, if that is news.
     pub(super) fn meters(&mut self, metered: &Metered) -> Option<Event> {
         let is_metered = match metered {
             Metered::Fixed(is_metered) => *is_metered,
-            Metered::OnMobileLink => self.is_mobile,
+            Metered::OnMobileLink => self.ways.mobile_link.is_some(),
             // A file that can't be looked at is not one that a modem manager made.
             Metered::While(file) => file.symlink_metadata().is_ok(),
         };
@@ -55,20 +72,20 @@ mod tests {
 
     use super::*;
 
-    const HEAD: &str = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
-
-    fn default_route(link: &str) -> String {
-        format!("{HEAD}{link} 00000000 01020304 0003 0 0 0 00000000 0 0 0\n")
-    }
-
     #[test]
     fn only_news_is_told() {
         let root = std::env::temp_dir().join(format!("edgerepl-line-{}", std::process::id()));
         let _ = fs::remove_dir_all(&root);
-        fs::create_dir_all(root.join("proc/net")).expect("a folder");
-        fs::create_dir_all(root.join("sys/class/net/ppp0")).expect("a folder");
-        fs::write(root.join("sys/class/net/ppp0/type"), "512\n").expect("a link");
-        let routes = |text: &str| fs::write(root.join("proc/net/route"), text).expect("routes");
+        fs::create_dir_all(&root).expect("a folder");
+        let by = |link: Option<&str>, is_any| {
+            Ok(WaysOut {
+                is_any,
+                mobile_link: link.map(str::to_owned),
+            })
+        };
+        let nowhere = || by(None, false);
+        let cable = || by(None, true);
+        let modem = || by(Some("ppp0"), true);
         let file = root.join("metered");
         let metered = [
             Metered::Fixed(false),
@@ -77,22 +94,18 @@ mod tests {
         ];
         let [never, mobile, by_file] = &metered;
 
-        routes(HEAD);
-        let mut line = Line::new(&root);
-        assert_eq!(line.changed(), None, "there is no way out still");
+        let mut line = Line::new(nowhere());
+        assert_eq!(line.changed(nowhere()), None, "there is no way out still");
         assert_eq!(line.meters(mobile), None);
-        routes(&default_route("ppp0"));
-        assert_eq!(line.meters(mobile), None, "the kernel has said nothing");
-        assert_eq!(line.changed(), Some(Event::NetworkBack));
+        assert_eq!(line.changed(modem()), Some(Event::NetworkBack));
         assert_eq!(line.meters(mobile), Some(Event::Metered(true)));
-        assert_eq!((line.changed(), line.meters(mobile)), (None, None));
-        routes(&default_route("eth0"));
-        assert_eq!(line.changed(), None, "another way out");
+        assert_eq!((line.changed(modem()), line.meters(mobile)), (None, None));
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        assert_eq!((line.changed(denied()), line.meters(mobile)), (None, None));
+        assert_eq!(line.changed(cable()), None, "another way out");
         assert_eq!(line.meters(mobile), Some(Event::Metered(false)));
-        routes(HEAD);
-        assert_eq!(line.changed(), None, "none");
-        routes(&default_route("eth0"));
-        assert_eq!(line.changed(), Some(Event::NetworkBack));
+        assert_eq!(line.changed(nowhere()), None, "none");
+        assert_eq!(line.changed(cable()), Some(Event::NetworkBack));
 
         assert_eq!(line.meters(by_file), None);
         fs::write(&file, "").expect("a file");

@@ -64,7 +64,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// What the kernel says.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     const MODE: u32 = 0o755;
-    if path.is_dir() {
+    // The parent of a bare name is empty, and is the working directory.
+    if path.is_dir() || path.as_os_str().is_empty() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
