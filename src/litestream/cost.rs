@@ -30,6 +30,7 @@ const HEARTBEAT_ROW: f64 = 20.0;
 
 /// An application that writes all the time: a row of 100 bytes each second, with its place in the table, and
 /// the page that is not full yet.
+const EACH: Duration = Duration::from_secs(1);
 const ROW: f64 = 120.0;
 const PARTLY_FULL: f64 = 2500.0;
 
@@ -107,7 +108,14 @@ impl Load {
     /// How often in a month something is uploaded.
     fn uploads(self, monitor: Duration) -> f64 {
         match (self.is_busy, self.rows) {
-            (true, _) => rate(monitor) + self.pace.map_or(0.0, rate),
+            // Nothing is new sooner than the application writes.
+            (true, _) => {
+                let monitor = match monitor.is_zero() {
+                    true => monitor,
+                    false => monitor.max(EACH),
+                };
+                rate(monitor) + self.pace.map_or(0.0, rate)
+            }
             // Each row is uploaded alone: by Litestream itself, or as it is asked for.
             (false, Some(rows)) => {
                 let by_itself = Some(monitor).filter(|monitor| !monitor.is_zero());

@@ -47,8 +47,9 @@ pub(super) fn predicted(
     };
     let as_told = |subject: &Subject| configuration.intervals(&subject.in_litestream);
     let at_first = |subject: &Subject| as_told(subject).in_new_bucket();
-    let [idle, busy] = plan.months(&as_told, plan.rows());
-    let [new_idle, new_busy] = plan.months(&at_first, plan.rows());
+    let asks = configuration.has_socket();
+    let [idle, busy] = plan.months(&as_told, plan.rows(), asks);
+    let [new_idle, new_busy] = plan.months(&at_first, plan.rows(), asks);
     let mut told = format!(
         "{} a month where nothing is written; {} where an application writes 100 bytes each second",
         words(idle, settings.prices),
@@ -80,6 +81,7 @@ pub(super) fn predicted(
         "bytes_a_month": {"idle": bytes(idle), "busy": bytes(busy)},
         "heartbeat_rows_a_day": plan.rows_a_day(),
         "may_be_lost_s": lost.map(|lost| lost.as_secs_f64()),
+        "may_be_lost_metered_s": plan.lost_metered(&as_told).map(|lost| lost.as_secs_f64()),
         "databases": plan.subjects.iter().map(|subject| json!({
             "path": subject.path().to_string_lossy(),
             "may_be_lost_s": plan.lost_of(subject, &as_told).map(|lost| lost.as_secs_f64()),
@@ -93,7 +95,7 @@ pub(super) fn predicted(
         None => format!("{told}; nothing is uploaded"),
     };
     check.outcome = Outcome::Pass(told.clone());
-    if lost.is_none_or(|lost| lost > settings.rpo) {
+    if !asks && lost.is_none_or(|lost| lost > settings.rpo) {
         let rpo = time(settings.rpo);
         let cause = format!(
             "{told}, because Litestream's file has no control socket: [replication] rpo asks for {rpo}"
@@ -104,7 +106,8 @@ pub(super) fn predicted(
         return Some(check);
     }
     let fewer = |subject: &Subject| fewer(&as_told(subject), settings);
-    let cheaper = plan.months(&fewer, plan.slower_rows().or(plan.rows()));
+    // The lines below bring a control socket where there is none.
+    let cheaper = plan.months(&fewer, plan.slower_rows().or(plan.rows()), true);
     let is_dear = |now: Requests, then: Requests| {
         now.dollars(settings.prices) > (TIMES * then.dollars(settings.prices)).max(DOLLARS)
     };
@@ -146,12 +149,13 @@ impl Plan<'_> {
         &self,
         intervals: &dyn Fn(&Subject) -> Intervals,
         rows: Option<Duration>,
+        asks: bool,
     ) -> [Requests; 2] {
-        let pace = Rpo::new(self.settings.rpo).pace();
+        let pace = Rpo::new(self.rpo()).pace();
         [false, true].map(|is_busy| {
             let each = self.subjects.iter().map(|subject| {
                 let load = Load {
-                    pace: self.configuration.has_socket().then_some(pace),
+                    pace: asks.then_some(pace),
                     rows: rows.filter(|_| subject.database.heartbeat),
                     is_busy,
                     plans: self.settings.restorable,
@@ -178,9 +182,37 @@ impl Plan<'_> {
         subject: &Subject,
         intervals: &dyn Fn(&Subject) -> Intervals,
     ) -> Option<Duration> {
-        let asked = self.configuration.has_socket().then_some(self.settings.rpo);
+        self.lost_within(self.rpo(), subject, intervals)
+    }
+
+    /// The same while the line is metered, where it may be at times.
+    fn lost_metered(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
+        if let Metered::Fixed(_) = self.settings.replication.metered {
+            return None;
+        }
+        let rpo = self.settings.rpo_metered;
+        let each = self.subjects.iter();
+        let each = each.map(|subject| self.lost_within(rpo, subject, intervals));
+        each.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    fn lost_within(
+        &self,
+        rpo: Duration,
+        subject: &Subject,
+        intervals: &dyn Fn(&Subject) -> Intervals,
+    ) -> Option<Duration> {
+        let asked = self.configuration.has_socket().then_some(rpo);
         let by_itself = intervals(subject).exposure();
         by_itself.into_iter().chain(asked).min()
+    }
+
+    /// How much may be lost all the time: more, where the line is always metered.
+    fn rpo(&self) -> Duration {
+        match self.settings.replication.metered {
+            Metered::Fixed(true) => self.settings.rpo_metered,
+            _ => self.settings.rpo,
+        }
     }
 
     /// How often Litestream uploads by itself, where the line may be metered, and that is more often than uploads
@@ -232,7 +264,12 @@ impl Plan<'_> {
             return Vec::new();
         };
         let file = self.configuration.path();
-        let [of_all, of_database] = own_config::lines(&intervals(first));
+        let [mut of_all, of_database] = own_config::lines(&intervals(first));
+        if !self.configuration.has_socket() {
+            // Without it nobody can ask for an upload in between.
+            let socket = &self.settings.replication.control_socket;
+            of_all.extend(own_config::socket(socket));
+        }
         let mut proposal = vec![Proposal::new(file, None, of_all)];
         for entry in self.configuration.named() {
             proposal.push(Proposal::new(file, Some(entry.place), of_database.clone()));

@@ -58,26 +58,31 @@ fn told(node: Option<&Node>, key: &str) -> Option<Duration> {
     go_duration(node?.text(key)?)
 }
 
-/// A duration as Go writes it, without fractions: `90s`, `1h30m`, `24h0m0s`.
+/// A duration as Go writes it: `90s`, `1h30m`, `24h0m0s`, `1.5h`.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
+    /// In seconds; of two with the same beginning the longer one first.
+    const UNITS: [(&str, f64); 8] = [
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("\u{b5}s", 1e-6),
+        ("\u{3bc}s", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
     if text == "0" {
         return Some(Duration::ZERO);
     }
     let mut whole = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let (factor, length) = match unit {
-            _ if unit.starts_with("ms") => (1, 2),
-            _ if unit.starts_with('h') => (3_600_000, 1),
-            _ if unit.starts_with('m') => (60_000, 1),
-            _ if unit.starts_with('s') => (1000, 1),
-            _ => return None,
-        };
-        whole = whole.checked_add(Duration::from_millis(number.checked_mul(factor)?))?;
-        rest = &unit[length..];
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, unit) = rest.split_at(end);
+        let (name, seconds) = UNITS.iter().find(|(name, _)| unit.starts_with(name))?;
+        let seconds = number.parse::<f64>().ok()? * seconds;
+        whole = whole.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
+        rest = &unit[name.len()..];
     }
     (!text.is_empty()).then_some(whole)
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const GOOD: &str = "
@@ -165,7 +167,23 @@ fn reads_go_durations() {
     assert_eq!(seconds("1h30m"), Some(5400));
     assert_eq!(seconds("300s"), Some(300));
     assert_eq!(seconds("500ms"), Some(0));
-    for bad in ["", "h", "5", "5 m", "1d", "99999999999999999999h"] {
+    assert_eq!(seconds("0.5h"), Some(1800));
+    assert_eq!(seconds("1h.5m1.50s"), Some(3631));
+    assert_eq!(go_duration("100ms"), Some(Duration::from_millis(100)));
+    assert_eq!(go_duration("250us"), Some(Duration::from_micros(250)));
+    assert_eq!(go_duration("1.5\u{b5}s"), Some(Duration::from_nanos(1500)));
+    for bad in [
+        "",
+        "h",
+        "5",
+        "5 m",
+        "1d",
+        ".h",
+        "1.2.3s",
+        "-1s",
+        "1es",
+        "99999999999999999999h",
+    ] {
         assert_eq!(seconds(bad), None, "{bad}");
     }
 }
