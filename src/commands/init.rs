@@ -4,14 +4,14 @@
 //! overwrites a file, and never judges a value: the configuration does.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, IsTerminal, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{check, output};
-use crate::config::{Required, RuntimeDirectory, Settings, layers_beside};
+use crate::config::{DEFAULT_PATH, Required, RuntimeDirectory, Settings, layers_beside};
 use crate::system::file;
 
 /// The layer beside a main file that is there, as a package installs it.
@@ -26,7 +26,7 @@ pub(crate) fn init(config: &Path, runtime: &RuntimeDirectory, given: Given<'_>) 
         Ok(path) => {
             output::tell(format_args!("{} is written\n\n", path.display()));
             let passes = check::check(config, runtime, true, false) == ExitCode::SUCCESS;
-            output::tell(format_args!("\n{}\n", next(passes)));
+            output::tell(format_args!("\n{}\n", next(passes, config)));
             ExitCode::SUCCESS
         }
         Err(cause) => {
@@ -37,11 +37,21 @@ pub(crate) fn init(config: &Path, runtime: &RuntimeDirectory, given: Given<'_>) 
 }
 
 /// The operator's next step.
-fn next(passes: bool) -> &'static str {
-    match (passes, Path::new("/run/systemd/system").is_dir()) {
-        (false, _) => "Next: follow the steps above, then run `edgerepl check --online` again",
-        (true, true) => "Next: systemctl enable --now edgerepl",
-        (true, false) => "Next: edgerepl run",
+fn next(passes: bool, config: &Path) -> String {
+    let is_usual = config == Path::new(DEFAULT_PATH);
+    let option = match is_usual {
+        true => String::new(),
+        false => format!(" --config {}", config.display()),
+    };
+    let has_systemd = Path::new("/run/systemd/system").is_dir();
+    match passes {
+        false => {
+            format!(
+                "Next: follow the steps above, then run `edgerepl check --online{option}` again"
+            )
+        }
+        true if has_systemd && is_usual => "Next: systemctl enable --now edgerepl".to_owned(),
+        true => format!("Next: edgerepl run{option}"),
     }
 }
 
@@ -157,11 +167,14 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         file::make_folder(folder)?;
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let written = file
+        .set_permissions(Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| file.sync_all());
+    if written.is_err() {
+        // The half of one would not be overwritten by the next try.
+        let _ = fs::remove_file(path);
+    }
+    written
 }
