@@ -6,13 +6,13 @@
 //! it, sync it, remove what an earlier database left, and only then give it the database's name.
 //! Never replaces an existing database.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::access::{Accesses, litestream_config};
 use super::databases::{Subject, Subjects};
@@ -30,6 +30,10 @@ use crate::store::structure::Structure;
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// The same for a replica that was restored and is damaged: each try takes all of it over the line.
+const FIRST_WAIT_FOR_DAMAGED: Duration = Duration::from_secs(3600);
+const LONGEST_WAIT_FOR_DAMAGED: Duration = Duration::from_secs(43_200);
+
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) struct Order<'a> {
@@ -45,6 +49,8 @@ pub(crate) struct Order<'a> {
 enum Failure {
     /// A retry may help.
     Passing(String),
+    /// The same, once somebody has mended the replica.
+    Damaged(String),
     /// S3 has answered, and will not answer otherwise.
     Lasting(String),
 }
@@ -66,6 +72,8 @@ pub(crate) fn restore(
     // Those that are restored, or for which there is nothing to do.
     let mut done: BTreeSet<PathBuf> = BTreeSet::new();
     let mut lasting: BTreeSet<PathBuf> = BTreeSet::new();
+    // Those that are not tried before then, and how long that was.
+    let mut later: BTreeMap<PathBuf, (Instant, Duration)> = BTreeMap::new();
     loop {
         let configuration = litestream_config(settings);
         let known = configuration.as_ref().ok();
@@ -86,6 +94,10 @@ pub(crate) fn restore(
             if done.contains(path) || lasting.contains(path) {
                 continue;
             }
+            if later.get(path).is_some_and(|(at, _)| Instant::now() < *at) {
+                is_to_retry = true;
+                continue;
+            }
             let name = path.display();
             match attempt(settings, known, subject, order.moment, &mut accesses) {
                 Ok(said) => {
@@ -97,7 +109,20 @@ pub(crate) fn restore(
                     log::warn!("the database is not restored; retry in {pause} s: {name}: {cause}");
                     is_to_retry = true;
                 }
-                Err(Failure::Passing(cause) | Failure::Lasting(cause)) => {
+                Err(Failure::Damaged(cause)) if order.wait => {
+                    let before = later.get(path).map(|(_, wait)| *wait * 2);
+                    let wait = before.unwrap_or(FIRST_WAIT_FOR_DAMAGED);
+                    let wait = wait.min(LONGEST_WAIT_FOR_DAMAGED);
+                    let minutes = wait.as_secs() / 60;
+                    log::error!(
+                        "the database is not restored; retry in {minutes} min: {name}: {cause}"
+                    );
+                    later.insert(path.to_owned(), (Instant::now() + wait, wait));
+                    is_to_retry = true;
+                }
+                Err(
+                    Failure::Passing(cause) | Failure::Damaged(cause) | Failure::Lasting(cause),
+                ) => {
                     log::error!("the database is not restored: {name}: {cause}");
                     lasting.insert(path.to_owned());
                 }
@@ -174,7 +199,10 @@ fn attempt(
     };
     let sound = Snapshot::of_copy(copy)?.judge(&Structure::of(copy)?);
     if let Some(damage) = sound.damage {
-        return Err(format!("the replica is damaged: {damage}").into());
+        return Err(Failure::Damaged(format!(
+            "the replica is damaged: {damage}; restore an earlier state with --timestamp, or make the bucket \
+             whole"
+        )));
     }
     for unchecked in &sound.unchecked {
         log::warn!(
