@@ -451,7 +451,9 @@ impl Heartbeat {
         let keep = section.parsed_or(KEEP.key, "30d", keep)?;
         let interval = value::or_off(INTERVAL.around(value::duration));
         let interval = section.optional(INTERVAL.key, interval)?;
-        let interval = interval.unwrap_or(Some(rpo));
+        // One that is told has to fit `keep`; one that is not does.
+        let fitting = keep.map_or(rpo, |keep| rpo.min(keep / 2));
+        let interval = interval.unwrap_or(Some(fitting));
         // The next row's id follows the last one's, so the last row has to be kept.
         if interval.zip(keep).is_some_and(|(i, k)| k < i * 2) {
             let cause = "must be at least twice the interval, or \"off\"";

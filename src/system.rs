@@ -10,6 +10,7 @@ pub mod family;
 pub mod file;
 pub mod heap;
 pub mod inherited;
+mod netlink;
 pub mod network;
 pub mod priority;
 pub mod process;

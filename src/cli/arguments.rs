@@ -94,7 +94,7 @@ Exit status:
 Exit status:
   0  the device is healthy
   1  the device is not healthy
-  3  the daemon is not running")]
+  3  no daemon runs, or none answers")]
     Status {
         /// Prints JSON
         #[arg(long)]
@@ -148,9 +148,9 @@ Exit status:
     /// Ends once each replica is proved to hold all that was committed before.
     #[command(after_help = "\
 Exit status:
-  0  each replica holds everything
+  0  each replica holds everything; a database that is not there has nothing to upload
   1  a replica does not within the time
-  3  the daemon is not running")]
+  3  no daemon runs, or none answers")]
     Sync {
         /// How long to wait, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -167,14 +167,14 @@ Exit status:
     #[command(after_help = "\
 Exit status:
   0  uploads wait
-  3  the daemon is not running")]
+  3  no daemon runs, or none answers")]
     Pause,
 
     /// Ends a pause: what has waited is uploaded at once
     #[command(after_help = "\
 Exit status:
   0  no pause holds uploads back
-  3  the daemon is not running")]
+  3  no daemon runs, or none answers")]
     Resume,
 
     /// Prints credentials in the format of the AWS SDKs' credential_process

@@ -12,12 +12,12 @@ use crate::ipc::wish::{self, Wish};
 
 /// `pause`: 0 if the daemon holds uploads back, 3 if none runs.
 pub(crate) fn pause(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
-    let told = wish::ask(runtime, Wish::Pause).and_then(|_| {
-        let status = status::ask(runtime)?;
-        let most = &status["replication"]["rpo_s"];
-        Ok(format!(
-            "uploads wait, for {most} s at the most; `edgerepl resume` ends that\n"
-        ))
+    let told = wish::ask(runtime, Wish::Pause).map(|_| {
+        // It was taken, whatever is answered now.
+        let most = status::ask(runtime).ok();
+        let most = most.and_then(|status| status["replication"]["rpo_s"].as_u64());
+        let most = most.map_or(String::new(), |most| format!(", for {most} s at the most"));
+        format!("uploads wait{most}; `edgerepl resume` ends that\n")
     });
     // What Litestream does by itself is in a file of the user's.
     let is_alone = Settings::load(config, runtime).is_ok_and(|s| s.replication.replica.is_none());
@@ -32,12 +32,12 @@ pub(crate) fn pause(config: &Path, runtime: &RuntimeDirectory) -> ExitCode {
 
 /// `resume`: 0 if the daemon goes on, 3 if none runs.
 pub(crate) fn resume(runtime: &RuntimeDirectory) -> ExitCode {
-    let told = wish::ask(runtime, Wish::Resume).and_then(|_| {
-        let status = status::ask(runtime)?;
-        Ok(match status["replication"]["held_back"].as_str() {
+    let told = wish::ask(runtime, Wish::Resume).map(|_| {
+        let status = status::ask(runtime).unwrap_or_default();
+        match status["replication"]["held_back"].as_str() {
             Some(_) => "no pause holds uploads back, but the line is metered\n".to_owned(),
             None => "uploads do not wait any more\n".to_owned(),
-        })
+        }
     });
     say(told)
 }

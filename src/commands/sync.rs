@@ -44,13 +44,17 @@ pub(crate) fn sync(runtime: &RuntimeDirectory, limit: Duration, as_json: bool) -
                 false => ExitCode::FAILURE,
             };
             match as_json {
-                true => output::answer(document(&databases, &problems), code),
+                true => output::answer(document(are_done(&databases), &databases, &problems), code),
                 false => output::answer(table(&databases, &problems), code),
             }
         }
         Err(cause) => {
+            let code = ExitCode::from(3);
+            if as_json {
+                return output::answer(document(false, &[], &[cause]), code);
+            }
             output::tell(format_args!("edgerepl: {cause}\n"));
-            ExitCode::from(3)
+            code
         }
     }
 }
@@ -61,14 +65,13 @@ fn wait(runtime: &RuntimeDirectory, limit: Duration) -> Result<(Vec<Synced>, Vec
     let mut asked = wish::ask(runtime, Wish::Sync)?;
     loop {
         let status = status::ask(runtime)?;
-        // Another one knows nothing of the wish.
-        if status["pid"] != asked {
-            asked = wish::ask(runtime, Wish::Sync)?;
-            continue;
-        }
         let databases = status["databases"].as_array().into_iter().flatten();
         let databases: Vec<Synced> = databases.map(Synced::read).collect();
-        if are_done(&databases) {
+        // Another one knows nothing of the wish.
+        let has_heard = status["pid"] == asked;
+        if !has_heard {
+            asked = wish::ask(runtime, Wish::Sync)?;
+        } else if are_done(&databases) {
             return Ok((databases, Vec::new()));
         }
         if begun.elapsed() >= limit {
@@ -124,16 +127,26 @@ fn table(databases: &[Synced], problems: &[String]) -> String {
     text
 }
 
-fn document(databases: &[Synced], problems: &[String]) -> String {
+/// The form of the document; a change that breaks a reader raises it.
+const FORM: u64 = 1;
+
+fn document(is_synced: bool, databases: &[Synced], problems: &[String]) -> String {
     let all = databases.iter().map(|Synced { path, state }| {
         let transaction = match state {
             State::Holds(transaction) => Some(transaction),
             State::Absent | State::Behind => None,
         };
-        json!({"path": path, "synced": *state != State::Behind, "transaction": transaction})
+        let is_synced = matches!(state, State::Holds(_));
+        let is_there = *state != State::Absent;
+        json!({"path": path, "synced": is_synced, "exists": is_there, "transaction": transaction})
     });
     let all: Vec<Value> = all.collect();
-    let document = json!({"synced": are_done(databases), "databases": all, "problems": problems});
+    let document = json!({
+        "form": FORM,
+        "synced": is_synced,
+        "databases": all,
+        "problems": problems,
+    });
     format!("{document}\n")
 }
 
@@ -160,6 +173,13 @@ mod tests {
     #[test]
     fn a_database_that_is_gone_is_not_said_to_be_on_the_replica() {
         let gone = json!({"state": "absent", "owes_sync": false, "proof": {"transaction": 7}});
-        assert_eq!(state(gone), State::Absent);
+        assert_eq!(state(gone.clone()), State::Absent);
+        let told: Value =
+            serde_json::from_str(&document(true, &[Synced::read(&gone)], &[])).expect("a document");
+        let of_it = &told["databases"][0];
+        assert_eq!(
+            (&of_it["synced"], &of_it["exists"]),
+            (&json!(false), &json!(false))
+        );
     }
 }

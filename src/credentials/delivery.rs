@@ -186,6 +186,16 @@ pub fn lines(variables: &[Variable]) -> Zeroizing<String> {
     lines
 }
 
+/// An update has replaced the program's file while it ran: the kernel calls it deleted, and an SDK is to start what
+/// has taken its place.
+fn in_place_of(program: PathBuf) -> PathBuf {
+    let newer = program
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"));
+    let newer = newer.map(PathBuf::from).filter(|path| path.is_file());
+    newer.unwrap_or(program)
+}
+
 /// Writes the file that `AWS_CONFIG_FILE` is to name: an SDK that reads it asks us. It holds no
 /// secret.
 ///
@@ -198,6 +208,7 @@ pub(crate) fn write_sdk_config(
 ) -> Result<PathBuf, String> {
     let program = std::env::current_exe()
         .map_err(|e| format!("the path of edgerepl's own program is unknown: {e}"))?;
+    let program = in_place_of(program);
     // The SDK that starts it has another working directory.
     let config = &std::path::absolute(config).unwrap_or(config.to_owned());
     // SDKs for Go hand the line to a shell, others take it apart at blanks: only what both read

@@ -124,13 +124,11 @@ impl Upload {
     /// What was seen, or that nothing can be seen.
     pub(super) fn measured(&mut self, seen: Option<Sent>, now: BootTime) {
         self.looked.get_or_insert(now);
-        let nothing = Sent::default();
-        let look = Look {
-            at: now,
-            sent: seen.unwrap_or(nothing),
-        };
+        // One look that fails takes nothing from those before.
+        let Some(sent) = seen else { return };
+        let look = Look { at: now, sent };
         match &mut self.looks {
-            Some(looks) if seen.is_some() && looks.last.sent.bytes <= look.sent.bytes => {
+            Some(looks) if looks.last.sent.bytes <= look.sent.bytes => {
                 let base = looks.moved.unwrap_or(looks.first);
                 let sent = look.sent.bytes - base.sent.bytes;
                 let least = LEAST_RATE.saturating_mul(now.since(base.at).as_secs());

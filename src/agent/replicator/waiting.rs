@@ -83,7 +83,12 @@ impl Replicator {
 
     /// The credentials end: the upload has had all the time that there is.
     fn cut_upload(&mut self, turn: &mut Turn<'_>) {
-        if let Some(term) = self.process.term {
+        if self.process.refreshes() {
+            turn.out.warn(
+                "a restart for a configuration that was changed has cut an upload, which begins again"
+                    .to_owned(),
+            );
+        } else if let Some(term) = self.process.term {
             let lifetime = term.ends.since(term.begins);
             // The next session is younger by as much when Litestream gets it, too.
             let unused = turn.now.since(term.begins);

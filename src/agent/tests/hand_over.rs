@@ -70,6 +70,27 @@ fn a_refresh_hands_over_without_a_restart_and_is_shown_to_have_worked() {
     }
 }
 
+/// A row and an upload at each renewal would be 26 a day.
+#[test]
+fn where_a_day_may_be_lost_new_credentials_cost_no_upload() {
+    for (rpo, is_shown) in [(10 * MINUTE, true), (24 * HOUR, false)] {
+        let mut story = Story::rotating(SupervisorKind::Child, Some(Rotation::Refresh));
+        story.tell(Event::Tick);
+        story.tell(Event::Row(DB, Ok(1)));
+        story.tell(Event::GuardTaken(DB, Ok(())));
+        story.tell(granted(HOUR));
+        story.tell(Event::Started(Ok(())));
+        story.tell(Event::Row(DB, Ok(2)));
+        story.prove();
+        story.agent.policy.rpo = Rpo::new(rpo);
+        story.agent.policy.heartbeat = Some(rpo);
+        story.pass_answering(55 * MINUTE, &FOLLOWS);
+        let done = story.tell(granted(HOUR));
+        assert_eq!(done.contains(&Action::WriteRow(DB)), is_shown, "{done:?}");
+        assert_eq!(story.report().rotations, 1);
+    }
+}
+
 #[test]
 fn an_sdk_whose_clock_went_back_gets_the_next_credentials_by_a_restart() {
     for (step, restarts) in [(-3600, true), (3600, false)] {
