@@ -62,10 +62,27 @@ fn where_there_is_no_file_at_all_the_main_one_is_written() -> Outcome {
     // The lab's root is not Amazon's: the check says so, and what is next.
     assert!(checked.contains("FAIL"), "{checked}");
     assert!(
-        said.contains("run `edgerepl check --online` again"),
+        said.contains("run `edgerepl check --online --config /"),
         "{said}"
     );
     assert!(fs::read_to_string(site.config())?.contains("[database]\npath = "));
+    Ok(())
+}
+
+/// As root with umask 077 writes it, in the folder that it is in.
+#[test]
+fn the_daemons_user_can_read_what_is_written() -> Outcome {
+    let (lab, site) = bare("init-umask")?;
+    let program = edgerepl_lab::tools::edgerepl()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]);
+    command.arg(program).args(["--config", "bare.toml", "init"]);
+    command.args(options(&lab, &site)).stdin(Stdio::null());
+    let output = command.current_dir(site.root()).output()?;
+    let (checked, said) = texts(&output);
+    assert!(output.status.success(), "{checked}\n{said}");
+    let written = fs::metadata(site.root().join("bare.toml"))?;
+    assert_eq!(written.permissions().mode() & 0o777, 0o644);
     Ok(())
 }
 

@@ -139,10 +139,10 @@ impl Chores {
     }
 
     /// The chores that have ended, or could not be started when it was their turn.
-    pub(super) fn poll(&mut self) -> Vec<(Errand, Outcome)> {
+    pub(super) fn poll(&mut self, secrets: &[&str]) -> Vec<(Errand, Outcome)> {
         let mut ended = Vec::new();
         self.running.retain_mut(|(errand, chore)| {
-            let outcome = chore.poll();
+            let outcome = chore.poll(secrets);
             let is_over = outcome.is_some();
             ended.extend(outcome.map(|outcome| (*errand, outcome)));
             !is_over
@@ -155,8 +155,8 @@ impl Chores {
                 Err(cause) => ended.push((errand, Err(cause))),
             }
         }
-        // Each that waits is a command line, with the credentials: those of a hundred databases are more
-        // than all that is kept of them.
+        // Each that waits is a command line, and what is written to its standard input: of a hundred databases that
+        // is more than all that is kept of them.
         if self.running.is_empty() && std::mem::take(&mut self.was_crowded) {
             heap::give_back();
         }
@@ -230,10 +230,10 @@ impl Chore {
     }
 
     /// The outcome, once the last command has ended or one has failed.
-    fn poll(&mut self) -> Option<Outcome> {
+    fn poll(&mut self, secrets: &[&str]) -> Option<Outcome> {
         let running = &mut self.running;
         let ended = running.process.ended();
-        running.hear();
+        running.hear(secrets);
         let status = ended?;
         if !status.success() {
             let how = format!("{} failed ({status})", running.name);
@@ -302,8 +302,8 @@ impl Running {
 
     /// Reads what is there: a full pipe would block the command. A child that it left behind may still
     /// hold the pipe, and is not waited for.
-    fn hear(&mut self) {
-        self.voice.hear(&[]);
+    fn hear(&mut self, secrets: &[&str]) {
+        self.voice.hear(secrets);
         let mut piece = [0; 4096];
         // At most one pipe's capacity in a turn.
         for _ in 0..16 {
@@ -338,7 +338,7 @@ mod tests {
         let outcome = loop {
             let pipes = chores.pipes().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             poll(&mut pipes.collect::<Vec<_>>(), PollTimeout::from(10u8)).expect("a wait");
-            if let Some((_, outcome)) = chores.poll().pop() {
+            if let Some((_, outcome)) = chores.poll(&[]).pop() {
                 break outcome;
             }
         };

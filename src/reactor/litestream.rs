@@ -124,7 +124,8 @@ impl Litestream {
                 .abandon(|errand| errand.examines().is_some(), leftovers);
             events.push(Event::Exited(how));
         }
-        for (errand, outcome) in self.chores.poll() {
+        let ended = self.chores.poll(&context.secrets());
+        for (errand, outcome) in ended {
             events.extend(self.came_of(errand, outcome, context));
         }
         let syncs = self.syncs.iter_mut();

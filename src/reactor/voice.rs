@@ -1,8 +1,8 @@
 //! A child's output: a pipe that edgerepl reads and copies to its own log.
 //!
-//! Owns the pipe, the last line, and what lines tell: of uploads, and complaints about the bucket. A child that wrote to edgerepl's standard error itself would die or
-//! hang with the reader of that. Never waits, and reads at most a pipe's capacity in a turn; never
-//! passes on a secret.
+//! Owns the pipe, the last line, and what lines tell: of uploads, and complaints about the bucket. A child that
+//! wrote to edgerepl's standard error itself would die or hang with the reader of that. Never waits, and reads at
+//! most a pipe's capacity in a turn; never passes on a secret.
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -109,8 +109,10 @@ impl Voice {
 
     fn take(&mut self, piece: &[u8], secrets: &[&str]) {
         for byte in piece {
-            if *byte == b'\n' || self.line.len() >= LONGEST_LINE - 1 {
+            if *byte == b'\n' {
                 self.pass_on(secrets);
+            } else if self.line.len() >= LONGEST_LINE - 1 {
+                self.split(secrets);
             }
             if *byte != b'\n' {
                 self.line.push(*byte);
@@ -118,14 +120,20 @@ impl Voice {
         }
     }
 
+    /// Passes the beginning of a long line on; not the end of it, which may be the beginning of a secret.
+    fn split(&mut self, secrets: &[&str]) {
+        let mut line = redacted(&self.line, secrets).into_bytes();
+        let longest = secrets.iter().map(|secret| secret.len()).max();
+        let kept = longest.unwrap_or_default().min(LONGEST_LINE / 2);
+        let rest = line.split_off(line.len().saturating_sub(kept));
+        self.line = line;
+        self.pass_on(secrets);
+        self.line = rest;
+    }
+
     fn pass_on(&mut self, secrets: &[&str]) {
-        let mut line = String::from_utf8_lossy(&self.line).into_owned();
+        let mut line = redacted(&self.line, secrets);
         self.line.clear();
-        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            if line.contains(secret) {
-                line = line.replace(secret, "(secret)");
-            }
-        }
         let told: String = line.chars().filter(|c| !c.is_control()).collect();
         self.complained |= chain::is_complaint(&told);
         self.tells |= uploads::are_told(&told);
@@ -138,11 +146,34 @@ impl Voice {
     }
 }
 
+fn redacted(line: &[u8], secrets: &[&str]) -> String {
+    let mut line = String::from_utf8_lossy(line).into_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        if line.contains(secret) {
+            line = line.replace(secret, "(secret)");
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_is_not_split_in_a_secret() {
+        let secret = "s3cr3t".repeat(100);
+        for before in LONGEST_LINE - 650..LONGEST_LINE + 10 {
+            let (mut voice, _write) = Voice::new().expect("a pipe");
+            let line = format!("{}{secret} and more", "x".repeat(before));
+            voice.take(line.as_bytes(), &[&secret]);
+            voice.pass_on(&[&secret]);
+            let last = voice.with_last_words("");
+            assert!(!last.contains("s3cr3t"), "{before}: {last}");
+        }
+    }
 
     #[test]
     fn the_last_line_is_known_and_holds_no_secret() {

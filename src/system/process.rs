@@ -22,6 +22,9 @@ use nix::unistd::Pid;
 
 use super::{THIS_PROGRAM, inherited};
 
+/// The exit status of a child whose own nobody knows: no success.
+const UNKNOWN: i32 = 1;
+
 /// No turn of the loop collects more adopted children than this.
 const ADOPTED_AT_ONCE: usize = 64;
 
@@ -115,8 +118,8 @@ impl Process {
             self.ended = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
                 Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
-                // Somebody else collected it: there is no such child any more.
-                Err(Errno::ECHILD) => Some(ExitStatus::from_raw(0)),
+                // Somebody else collected it: there is no such child any more, and nobody knows how it ended.
+                Err(Errno::ECHILD) => Some(ExitStatus::from_raw(UNKNOWN << 8)),
                 _ => None,
             };
         }

@@ -101,6 +101,26 @@ fn a_litestream_that_can_not_be_asked_may_lose_more_than_the_rpo_allows() -> Out
     Ok(())
 }
 
+/// Nobody can ask for what those lines have Litestream not do by itself.
+#[test]
+fn cheaper_lines_bring_a_control_socket_where_there_is_none() -> Outcome {
+    let lab = Lab::start(LabOptions::default())?;
+    let mut site = device(&lab, "cost-deaf")?;
+    let file = site.root().join("litestream.yml");
+    let text = fs::read_to_string(&file)?;
+    let (_, databases) = text.split_once("dbs:").ok_or("no databases")?;
+    fs::write(&file, format!("dbs:{databases}"))?;
+    let found = cost(&site)?;
+    assert_eq!(found["outcome"], "warn", "{found}");
+    assert_eq!(found["figures"]["may_be_lost_s"], 2.0, "{found}");
+    let mut lines = proposed(&found, "");
+    assert!(lines.any(|line| line.contains("enabled: true")), "{found}");
+    take(&mut site, &found)?;
+    let found = cost(&site)?;
+    assert_eq!(found["figures"]["may_be_lost_s"], 36.0, "{found}");
+    Ok(())
+}
+
 /// edgerepl holds back what it asks for, and nothing that Litestream does by itself.
 #[test]
 fn a_metered_line_and_a_litestream_that_waits_for_nobody_contradict_each_other() -> Outcome {
@@ -111,6 +131,16 @@ fn a_metered_line_and_a_litestream_that_waits_for_nobody_contradict_each_other()
     site.set("replication", "metered", "true");
     let waits = cost(&site)?;
     assert_eq!(waits["outcome"], "pass", "{waits}");
+    // Each hour, not each 30 s.
+    assert_eq!(waits["figures"]["may_be_lost_s"], 3600.0, "{waits}");
+    let puts = waits["figures"]["requests_a_month"]["idle"]["put"].as_f64();
+    assert!(puts.is_some_and(|puts| puts < 4000.0), "{waits}");
+    site.set("replication", "metered", "\"auto\"");
+    let at_times = cost(&site)?;
+    let lost = |key: &str| at_times["figures"][key].as_f64();
+    assert_eq!(lost("may_be_lost_s"), Some(36.0), "{at_times}");
+    assert_eq!(lost("may_be_lost_metered_s"), Some(3600.0), "{at_times}");
+    site.set("replication", "metered", "true");
     let file = site.root().join("litestream.yml");
     let text = fs::read_to_string(&file)?;
     assert!(text.contains("monitor-interval: 3600s"), "{text}");
