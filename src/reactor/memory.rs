@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -221,9 +221,20 @@ fn write(file: &Path, document: &Value) {
     }
 }
 
+/// What is there and can't be read may have been worth knowing.
 fn parse(file: &Path) -> Value {
-    let text = read(file).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let parsed = match read(file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Value::Null,
+        Err(e) => Err(e.to_string()),
+        Ok(text) => serde_json::from_str(&text).map_err(|e| e.to_string()),
+    };
+    parsed.unwrap_or_else(|cause| {
+        log::warn!(
+            "what an earlier run of edgerepl knew is lost, because {} can't be read: {cause}",
+            file.display()
+        );
+        Value::Null
+    })
 }
 
 fn read(file: &Path) -> io::Result<String> {

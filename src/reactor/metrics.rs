@@ -170,7 +170,7 @@ fn families(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) ->
         ),
         Family::gauge(
             "edgerepl_unproved_bound_seconds",
-            "How old it may be on a healthy device.",
+            "How old the oldest unproved row may be on a healthy device.",
             Some(seconds(report.bound)),
         ),
         Family::labelled(
@@ -188,7 +188,7 @@ fn families(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) ->
         Family::labelled(
             "edgerepl_uploaded_bytes_total",
             "counter",
-            "How large they were together.",
+            "How large the objects were together that Litestream has uploaded since the start.",
             of_each(&|database| Some(uploaded(database.database)?.bytes as f64)),
         ),
         Family::labelled(
@@ -228,7 +228,7 @@ fn families(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) ->
         Family::labelled(
             "edgerepl_restorable_age_seconds",
             "gauge",
-            "The time since the plan of a restore showed that.",
+            "The time since a plan of a restore last showed that the database can be restored.",
             of_each(&|database| database.restore.planned.map(seconds)),
         ),
         Family::labelled(
@@ -240,7 +240,7 @@ fn families(report: &Report, uploaded: impl Fn(Database) -> Option<Uploaded>) ->
         Family::labelled(
             "edgerepl_restorable_bytes",
             "gauge",
-            "How large they are together.",
+            "How large the objects are together that a restore takes.",
             of_each(&|database| Some(holdings(database)?.bytes as f64)),
         ),
         Family::labelled(
