@@ -617,8 +617,7 @@ impl Agent {
             Event::GuardTaken(database, result) => {
                 let now = turn.now;
                 turn.of(database, |watched, out| {
-                    let mut out = watched.outbox(out);
-                    watched.guard.taken(result, now, &mut out);
+                    watched.guard_taken(result, now, out)
                 });
             }
             Event::WalTooLarge(database) => {

@@ -35,6 +35,8 @@ pub(super) struct Watched {
     pub(super) restorable: Restorable,
     /// The snapshot under way holds all that is known to be missing.
     snapshot_covers: bool,
+    /// The guard was to hold the WAL when Litestream's files were to be looked at, and did not fail since.
+    is_held_for_survey: bool,
     pub(super) verification: Verification,
     /// Why the replica does not follow.
     pub(super) trouble: Option<String>,
@@ -59,6 +61,7 @@ impl Watched {
             claim: Claim::default(),
             restorable: Restorable::new(),
             snapshot_covers: false,
+            is_held_for_survey: false,
             verification: Verification::new(),
             trouble: None,
             has_siblings: false,
@@ -302,10 +305,28 @@ impl Watched {
         }
     }
 
-    /// Litestream is about to be started.
+    /// Litestream's files and the WAL are about to be looked at.
     pub(super) fn take_guard(&mut self, now: BootTime, out: &mut Actions) {
         let wanted = self.watch.wal_guard.is_some();
         self.advance_guard(wanted, None, now, out);
+        self.is_held_for_survey = self.guard.may_hold();
+    }
+
+    /// The guard was taken, or could not be.
+    pub(super) fn guard_taken(
+        &mut self,
+        result: Result<(), String>,
+        now: BootTime,
+        out: &mut Actions,
+    ) {
+        self.is_held_for_survey &= result.is_ok();
+        let mut out = self.outbox(out);
+        self.guard.taken(result, now, &mut out);
+    }
+
+    /// The guard holds the WAL since before that look.
+    pub(super) fn is_held_for_survey(&self) -> bool {
+        self.is_held_for_survey && self.guard.held_since().is_some()
     }
 
     /// The WAL has grown past what the guard may cost.

@@ -73,8 +73,6 @@ pub(super) struct Ledger {
     /// known how it did.
     folder_before: Option<Option<u64>>,
     seam: Option<Seam>,
-    /// Something is behind the seam that it has not read.
-    has_unread: bool,
     /// Why Litestream has to upload the whole database before its answers count.
     broken: Option<&'static str>,
     /// That upload has begun, and no answer has proved anything since.
@@ -148,7 +146,6 @@ impl Ledger {
             sound: None,
             folder_before: None,
             seam: None,
-            has_unread: false,
             broken: None,
             begins_anew: false,
             covered: None,
@@ -199,7 +196,6 @@ impl Ledger {
     pub(super) fn surveyed(&mut self, survey: Survey, is_held: bool) -> bool {
         let folder = survey.folder;
         self.folder_before = Some(folder);
-        self.has_unread = survey.has_unread == Some(true);
         let may_tear = survey.has_unread != Some(false) || !is_held;
         self.seam = survey.seam.filter(|_| may_tear);
         if survey.is_torn {
@@ -273,7 +269,8 @@ impl Ledger {
         if let Some(why) = self.broken {
             return Finding::Broken(why);
         }
-        if self.has_unread && self.seam.is_some() {
+        // The WAL was begun anew, and nobody knows yet whether it went on where it had to.
+        if self.seam.is_some() && answer.is_torn.is_none() && !answer.is_of_seam {
             return Finding::Unread;
         }
         self.sound = Some(asked.at);

@@ -231,6 +231,7 @@ impl Replicator {
             Phase::Running if self.leaving.is_some() => self.process.enter(Phase::Down, turn.now),
             Phase::Running | Phase::Preparing | Phase::Starting(_) => {
                 self.process.ended(turn.now);
+                self.waits_until = None;
                 self.stop_began = Some(turn.now);
                 for watched in turn.databases.iter_mut() {
                     watched.puts_snapshot_off(turn.now);
@@ -593,6 +594,7 @@ impl Replicator {
 
     fn stop_to(&mut self, then: Then, turn: &mut Turn<'_>) {
         let now = turn.now;
+        self.waits_until = None;
         turn.stop_all();
         if then == Then::Start && !self.process.has_credentials(now) {
             // The device slept until they expired.

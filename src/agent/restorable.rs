@@ -491,6 +491,10 @@ impl Restorable {
                     false => suspicion,
                 }
             }
+            // Whatever it may have removed: it has its time to show itself.
+            (Some((suspicion @ Fault::Foreign { .. }, since)), _) if !has_waited(since) => {
+                suspicion
+            }
             (Some((mixture @ Fault::Mixture { .. }, _)), Fault::Altered { .. }) => mixture,
             // Somebody adds to it after all: only an answer from now on shows that it is not this device.
             (Some((Fault::Mixture { at: first }, _)), Fault::Foreign { at }) => match at > first {
@@ -501,7 +505,7 @@ impl Restorable {
         };
         let same = before.filter(|seen| seen.fault.kind() == fault.kind());
         // A sign of another device confirms nothing else.
-        let counts = |seen: &Seen| !fault.is_strangers() || seen.fault.is_strangers();
+        let counts = |seen: &Seen| fault.is_strangers() == seen.fault.is_strangers();
         let looks = before.filter(counts).map_or(0, |seen| seen.looks);
         let seen = Seen {
             fault,

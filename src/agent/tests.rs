@@ -298,5 +298,6 @@ fn position(at: u64) -> Answer {
         passed_a_wal_over: None,
         lacks_beginning: false,
         is_torn: None,
+        is_of_seam: true,
     }
 }

@@ -54,6 +54,8 @@ pub struct Answer {
     /// It has not gone on at the [`Seam`], but with another WAL, and the old one held more; `None` until it has
     /// taken something, and without a seam.
     pub is_torn: Option<bool>,
+    /// The WAL has not been begun anew since the [`Seam`].
+    pub is_of_seam: bool,
 }
 
 /// Where the transactions of one Litestream end, and those of the next one have to go on.

@@ -20,9 +20,11 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
+
+use nix::fcntl::OFlag;
 
 use super::answer::{Commit, Files, NO_COMMIT, Seam};
 use super::config_file::Configuration;
@@ -60,10 +62,12 @@ pub(crate) fn wal_was_reset(database: &Path, state: &Path) -> bool {
 /// Where the next Litestream has to go on in the WAL, and whether something is there that no transaction has, if
 /// that can be told. `None` where the newest one is not of this WAL.
 pub(crate) fn seam(database: &Path, state: &Path) -> Option<(Seam, Option<bool>)> {
-    let last = Transaction::read(transactions(state).last()?).ok()?;
+    let files = transactions(state);
+    let newest = files.last()?;
+    let last = Transaction::read(newest).ok()?;
     let now = salts(&wal_of(database), &[], IN_WAL)?;
     let seam = Seam {
-        after: newest(state),
+        after: number_of(newest).unwrap_or_default(),
         wal: u64::from_be_bytes(now),
         read: last.begin.saturating_add(last.length),
     };
@@ -87,6 +91,12 @@ pub(crate) fn is_torn(database: &Path, state: &Path, seam: Seam, last: u64) -> O
         }
         Err(_) => (!next.exists()).then_some(false),
     }
+}
+
+/// Whether the WAL is the one of the seam still.
+pub(crate) fn is_of_seam(database: &Path, seam: Seam) -> bool {
+    let now = salts(&wal_of(database), &[], IN_WAL);
+    now.is_some_and(|now| u64::from_be_bytes(now) == seam.wal)
 }
 
 /// Whether the WAL of the seam held more than was read of it: by what of it the next one, which is shorter, has
@@ -197,10 +207,14 @@ pub(crate) fn sizes(state: &Path, before: u64, last: u64) -> Uploaded {
 /// The last transaction that has a file; 0 where none has.
 pub(crate) fn newest(state: &Path) -> u64 {
     let files = transactions(state);
-    let name = files.last().and_then(|file| file.file_stem()?.to_str());
-    let digits = name.and_then(|name| name.split('-').next());
-    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let number = files.last().and_then(|file| number_of(file));
     number.unwrap_or_default()
+}
+
+/// The transaction that a file is of, by its name.
+fn number_of(file: &Path) -> Option<u64> {
+    let digits = file.file_stem()?.to_str()?.split('-').next()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// The last commit in the WAL. Frames without a commit, which a large transaction leaves there, do not count,
@@ -254,7 +268,7 @@ struct Frames {
 
 impl Frames {
     fn of(database: &Path) -> io::Result<Self> {
-        let file = File::open(wal_of(database))?;
+        let file = open(&wal_of(database))?;
         let all = file.metadata()?.len().saturating_sub(WAL_HEADER);
         let mut header = [0; WAL_HEADER as usize];
         if all > 0 {
@@ -292,7 +306,7 @@ fn file_of(state: &Path, transaction: u64) -> PathBuf {
 /// read, of its metadata. `None` if it is missing, or not a file of Litestream's.
 fn file_mark(path: &Path) -> Option<u64> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
-    match File::open(path) {
+    match open(path) {
         Ok(file) => file
             .read_exact_at(&mut header, 0)
             .ok()
@@ -330,7 +344,7 @@ struct Transaction {
 
 impl Transaction {
     fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = open(path)?;
         let mut header = [0; IN_LTX + size_of::<Salts>()];
         file.read_exact_at(&mut header, 0)?;
         let number = |at: usize, length: usize| {
@@ -353,7 +367,10 @@ impl Transaction {
 
     /// All pages but the lock page, which SQLite never uses, if the database is that large.
     fn holds_all_pages(&self) -> bool {
-        self.pages > 0 && self.pages + 1 >= self.database_pages
+        const LOCK: u64 = 1 << 30;
+        let size = self.database_pages.saturating_mul(self.page_size);
+        let all = self.database_pages.saturating_sub(u64::from(size > LOCK));
+        self.pages > 0 && self.pages >= all
     }
 
     fn frames(&self) -> u64 {
@@ -377,7 +394,7 @@ impl Transaction {
             wal.read_exact_at(&mut number, at.ok_or(io::ErrorKind::InvalidData)?)?;
             Ok(number)
         };
-        let distinct = File::open(wal).and_then(|wal| {
+        let distinct = open(&wal).and_then(|wal| {
             (0..self.frames())
                 .map(|frame| page_of(&wal, frame))
                 .collect::<io::Result<BTreeSet<_>>>()
@@ -448,12 +465,22 @@ fn transactions(state: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A file to read; nothing else that somebody has put in its place, such as a pipe, on which an open would wait.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK.bits();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// The salts in a file that begins with `magic`. Closing a WAL here drops no lock: SQLite has none on
 /// that file itself.
 fn salts(file: &Path, magic: &[u8], at: usize) -> Option<Salts> {
     let mut header = [0; IN_LTX + size_of::<Salts>()];
     let header = &mut header[..at + size_of::<Salts>()];
-    File::open(file).ok()?.read_exact(header).ok()?;
+    open(file).ok()?.read_exact(header).ok()?;
     let (before, salts) = header.split_at(at);
     before.starts_with(magic).then(|| salts.try_into().ok())?
 }
@@ -676,6 +703,7 @@ mod tests {
         write_rows(1);
         assert_eq!(seam(&database, &state), Some((all_read, Some(true))));
         assert_eq!(torn(all_read), None, "it has not gone on");
+        assert!(is_of_seam(&database, all_read));
         write_transaction(&state, 8, (all_read.read, 1), 2, &of_wal());
         assert_eq!(torn(all_read), Some(false), "it has gone on");
         assert_eq!(seam(&database, &state).expect("a seam").1, Some(false));
@@ -683,10 +711,13 @@ mod tests {
         // A row is left in the place of which one commit of the next WAL is not.
         begin_anew("RESTART");
         assert_eq!(seam(&database, &state), None, "of another WAL");
+        assert!(!is_of_seam(&database, all_read));
         write_transaction(&state, 8, (32, 1), 2, &of_wal());
         assert_eq!(torn(all_read), Some(true));
         let read = all_read.read + 4120;
         assert_eq!(torn(Seam { read, ..all_read }), Some(false), "all was read");
+        write_transaction(&state, 8, (32, 1), 9, &of_wal());
+        assert_eq!(torn(all_read), Some(true), "but for a page");
         write_transaction(&state, 8, (32, 1), 10, &of_wal());
         assert_eq!(torn(all_read), Some(false), "the whole database");
         write_transaction(&state, 8, (32, 1), 2, &of_wal());
@@ -720,7 +751,7 @@ mod tests {
         write(4, 32 + 5 * 4120, 3, 2);
         assert!(lacks(0, 4));
         assert!(!lacks(3, 4), "it was seen before");
-        write(5, 32 + 8 * 4120, 12, 9);
+        write(5, 32 + 8 * 4120, 12, 10);
         assert!(
             !lacks(4, 5),
             "a database that was written anew, as far as is known"
@@ -728,11 +759,11 @@ mod tests {
         let mut wal = vec![0; 32];
         wal[IN_WAL..IN_WAL + 8].copy_from_slice(b"the salt");
         for frame in 0..20_u32 {
-            wal.extend((frame % 9).to_be_bytes());
+            wal.extend((frame % 10).to_be_bytes());
             wal.resize(wal.len() + 4116, 0);
         }
         fs::write(folder.join("app.db-wal"), &wal).expect("a WAL");
-        assert!(!lacks(4, 5), "its part of the WAL has nine pages");
+        assert!(!lacks(4, 5), "its part of the WAL has ten pages");
         for frame in 8..20 {
             wal[32 + frame * 4120 + 3] = 1;
         }

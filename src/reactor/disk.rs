@@ -135,6 +135,7 @@ pub(super) fn examined(
         passed_a_wal_over: seen["passed_a_wal_over"].as_bool(),
         lacks_beginning: seen["lacks_beginning"].as_bool().ok_or(STRANGE)?,
         is_torn: seen["is_torn"].as_bool(),
+        is_of_seam: seen["is_of_seam"].as_bool().unwrap_or_default(),
     })
 }
 
@@ -214,6 +215,7 @@ pub(crate) fn child(words: &[&str]) -> Option<String> {
                 "before": files.and_then(|files| files.before),
                 "passed_a_wal_over": lineage::passed_a_wal_over(state),
                 "lacks_beginning": lineage::lacks_beginning(database, state, seen, last),
+                "is_of_seam": at.is_some_and(|at| lineage::is_of_seam(database, at)),
                 "is_torn": at.and_then(|at| lineage::is_torn(database, state, at, last)),
                 "to_count": {"files": to_count.uploads, "bytes": to_count.bytes},
             })

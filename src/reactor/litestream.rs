@@ -581,7 +581,12 @@ impl Litestream {
                 let listing = printed.and_then(|printed| bucket::looked(&printed));
                 Event::Planned(database, listing)
             }
-            Errand::Snapshot(database) => Event::Snapshotted(database, outcome.map(drop)),
+            Errand::Snapshot(database) => {
+                if outcome.is_ok() {
+                    forget_looks(database, context);
+                }
+                Event::Snapshotted(database, outcome.map(drop))
+            }
             Errand::Verify(database) => {
                 let printed = first(outcome).map_err(NotVerified::Failed);
                 let found = printed.and_then(|printed| verification::verified(&printed));

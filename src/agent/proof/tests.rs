@@ -20,6 +20,7 @@ fn answer(local: u64, replicated: u64, before: Option<u64>) -> Answer {
         passed_a_wal_over: None,
         lacks_beginning: false,
         is_torn: None,
+        is_of_seam: true,
     }
 }
 
@@ -297,29 +298,35 @@ fn a_proof_ends_what_may_have_come_since_the_one_before_and_where_nothing_came_n
 
 /// A database without rows: the first answer of a process is a proof.
 #[test]
-fn what_was_unread_at_a_start_is_to_be_read_before_anything_is_proved() {
+fn a_wal_that_was_begun_anew_is_to_be_read_before_anything_is_proved() {
     let seam = Seam {
         after: 10,
         wal: 7,
         read: 4152,
     };
-    for has_unread in [true, false] {
+    for is_of_seam in [false, true] {
         let mut ledger = Ledger::new(at(0));
         let survey = Survey {
             folder: Some(1),
             seam: Some(seam),
-            has_unread: Some(has_unread),
+            has_unread: Some(true),
             ..Survey::default()
         };
         assert!(ledger.surveyed(survey, true));
         ledger.started();
         ledger.ask(at(10));
-        let found = ledger.judge(answer(10, 10, None), false, at(11));
-        let wanted = match has_unread {
-            true => Finding::Unread,
-            false => Finding::Proved,
+        let nothing_new = Answer {
+            is_of_seam,
+            ..answer(10, 10, None)
+        };
+        let found = ledger.judge(nothing_new, false, at(11));
+        // What looks like a commit may be none: of a writer that was killed.
+        let wanted = match is_of_seam {
+            false => Finding::Unread,
+            true => Finding::Proved,
         };
         assert_eq!(found, wanted);
+        assert_eq!(ledger.known().seam, Some(seam));
         ledger.ask(at(20));
         let gone_on = Answer {
             is_torn: Some(false),

@@ -73,7 +73,7 @@ impl Replicator {
         };
         match result {
             Ok(survey) => {
-                let is_held = watched.guard.held_since().is_some();
+                let is_held = watched.is_held_for_survey();
                 watched.replica.surveyed(survey, is_held, turn.now);
             }
             Err(cause) if !watched.replica.not_surveyed(watched.has_siblings) => {
@@ -224,6 +224,10 @@ impl Replicator {
         for watched in turn.databases.iter_mut().filter(|w| w.has_siblings) {
             if !watched.replica.is_surveyed() || watched.replica.empties_wal() {
                 is_given_up &= watched.replica.gives_up(turn.now);
+            }
+            // What could not be looked at in all that time holds up no upload.
+            if !watched.claim.is_settled() {
+                watched.claim.waive();
             }
         }
         match step {

@@ -60,7 +60,10 @@ impl Replicator {
     /// When that is due.
     pub(super) fn upload_at(&self, databases: &Databases) -> BootTime {
         let look = self.upload.due(self.awaits_upload(databases));
-        look.min(self.waits_until.unwrap_or(BootTime::NEVER))
+        match self.process.phase {
+            Phase::Running => look.min(self.waits_until.unwrap_or(BootTime::NEVER)),
+            _ => look,
+        }
     }
 
     /// Since when something waits for an upload, perhaps.

@@ -292,6 +292,32 @@ fn an_altered_object_does_not_end_the_suspicion_of_another_device() {
     assert_eq!(case.restorable.state(), Restorability::Shared);
 }
 
+/// What it has compacted is missing here.
+#[test]
+fn a_hole_does_not_end_the_suspicion_of_another_device() {
+    for chain in [Chain::Nothing, Chain::Hole { after: 3 }] {
+        let suspicious = || {
+            let mut case = Case::new();
+            case.pass(Some(7), at(0));
+            case.look(foreign(Stranger::Ahead { at: 9 }), at(30));
+            for look in 1..7 {
+                case.look(listed(chain), at(30) + CONFIRMATION * look);
+                assert!(case.restorable.suspects_stranger(), "{look}");
+                assert_eq!(case.restorable.mends_at(), BootTime::NEVER, "{look}");
+            }
+            case
+        };
+        let (mut case, mut alone) = (suspicious(), suspicious());
+        case.look(foreign(Stranger::Ahead { at: 20 }), at(100));
+        assert_eq!(case.restorable.state(), Restorability::Shared);
+        // Nobody shows himself: it is a hole, once it is seen again.
+        alone.look(listed(chain), at(110));
+        assert_eq!(alone.restorable.mends_at(), BootTime::NEVER, "seen once");
+        alone.look(listed(chain), at(120));
+        assert!(alone.restorable.mends_at() <= at(120));
+    }
+}
+
 #[test]
 fn foreign_transactions_that_do_not_become_more_are_mended() {
     let mut case = Case::new();

@@ -277,6 +277,22 @@ fn a_new_snapshot_is_given_its_time_while_it_moves() {
     }
 }
 
+/// Its local state is found to be useless while a hand-over waits for its upload.
+#[test]
+fn what_waited_for_an_upload_is_over_once_litestream_is_stopped() {
+    let mut story = Story::uploading(Rotation::Restart, HOUR);
+    assert_eq!(story.upload(SLOW, SIZE, 55 * MINUTE), []);
+    story.tell(granted(HOUR));
+    let corrupt = SyncFailure::StateCorrupt("ltx".to_owned());
+    let done = story.tell(Event::Synced(DB, Err(corrupt)));
+    assert!(done.contains(&Action::Terminate), "{done:?}");
+    story.tell(Event::Exited("exit status: 0".to_owned()));
+    assert_eq!(story.report().replication, Activity::Resetting);
+    story.now.boot = story.now.boot + 6 * MINUTE;
+    let done = story.tell(Event::Tick);
+    assert!(done.contains(&Action::AbandonStart), "{done:?}");
+}
+
 #[test]
 fn a_restart_for_new_credentials_does_not_wait_for_what_stands_still() {
     let mut story = Story::uploading(Rotation::Restart, HOUR);

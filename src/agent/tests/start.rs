@@ -251,6 +251,28 @@ fn a_folder_that_passed_a_wal_over_and_a_copy_without_its_beginning_are_dropped(
     }
 }
 
+/// The device slept while it was waited whether another device uploads.
+#[test]
+fn a_bucket_that_could_not_be_watched_long_enough_holds_up_no_start() {
+    let mut story = Story::with(vec![watch(DB, true), watch(OTHER, true)]);
+    story.agent.policy.restorable = Some(HOUR);
+    story.tell_alone(Event::Tick);
+    for database in [DB, OTHER] {
+        story.tell_alone(Event::Row(database, Ok(1)));
+        story.tell_alone(Event::GuardTaken(database, Ok(())));
+    }
+    let done = story.tell_alone(granted(HOUR));
+    assert!(done.contains(&Action::LookAhead(OTHER)), "{done:?}");
+    for database in [DB, OTHER] {
+        story.tell_alone(Event::Surveyed(database, Ok(NOTHING)));
+    }
+    story.tell_alone(Event::LookedAhead(DB, Ok(None)));
+    story.tell_alone(Event::LookedAhead(OTHER, Ok(Some(9))));
+    story.now.boot = story.now.boot + 10 * MINUTE;
+    let done = story.tell_alone(Event::Tick);
+    assert!(done.contains(&Action::Start(Rotation::Restart)), "{done:?}");
+}
+
 const SEAM: Seam = Seam {
     after: 98,
     wal: 7,

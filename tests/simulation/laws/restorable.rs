@@ -147,8 +147,11 @@ impl Shown {
                 self.planned = Some(time);
                 self.is_unsupported = false;
                 self.failed = None;
-                // An altered object is a sign, too, once there was a clearer one.
-                let is_sign = matches!(listing.chain, Chain::Altered { .. }) && self.signs > 0;
+                // An altered object is a sign, too, once there was a clearer one; and so is whatever is wrong
+                // before another device has had its time to show itself.
+                let waits = time - self.signs_since < self.patience && !self.is_mixture;
+                let may_be = matches!(listing.chain, Chain::Altered { .. }) || waits;
+                let is_sign = self.signs > 0 && may_be && !self.is_whole(listing);
                 let sign = listing.stranger.map(Stranger::at);
                 let sign = sign.or(is_sign.then_some(self.first_sign));
                 let was_mixture = std::mem::take(&mut self.is_mixture);
@@ -162,6 +165,7 @@ impl Shown {
                         self.is_broken = true;
                         // Once it may be this device's own files that are not what they were.
                         let at = sign.unwrap_or_default();
+                        let ends_suspicion = self.signs > 0 && sign.is_none() && !was_mixture;
                         self.signs = match sign {
                             Some(_) => self.signs + 1,
                             None => 0,
@@ -181,6 +185,7 @@ impl Shown {
                             && (was_mixture || time - self.signs_since >= self.patience);
                         self.is_certain |= grew && self.proved_at > Some(sound);
                         self.times = match self.signs {
+                            0 if ends_suspicion => 1,
                             0 => self.times + 1,
                             signs => signs,
                         };

@@ -261,6 +261,7 @@ impl Replica {
             passed_a_wal_over: self.passed_over,
             lacks_beginning: false,
             is_torn: known.seam.and_then(|seam| self.is_torn(seam)),
+            is_of_seam: !self.was_reset,
         }
     }
 
