@@ -207,6 +207,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How far two proofs may be apart, where something is committed all the time: where the line may be metered,
+    /// more than the RPO.
+    pub fn rarest_proof(&self) -> Duration {
+        match self.replication.metered {
+            Metered::Fixed(false) => self.rpo,
+            _ => self.rpo_metered,
+        }
+    }
+
     /// Reads the layers of `main` and of [`VENDOR_DIRECTORY`].
     ///
     /// # Errors

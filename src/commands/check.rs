@@ -33,7 +33,9 @@ use crate::credentials::fetch;
 use crate::credentials::key;
 use crate::credentials::{FailureClass, FetchFailure, Grant, delivery, tls};
 use crate::litestream::command::{self, Replicate};
-use crate::litestream::config_file::{Configuration, Finding, Found, Surroundings, Variables};
+use crate::litestream::config_file::{
+    Configuration, Finding, Found, Surroundings, Variables, notice,
+};
 use crate::litestream::own_config::Lent;
 use crate::store::compare::{BY_ROWS, linked_gives_pages};
 use crate::store::version::SqliteVersion;
@@ -401,6 +403,25 @@ fn configuration(
 
 /// Settings in it that do not work with temporary credentials. Reports the first fault, or else the
 /// first warning.
+/// Two proofs in a row show that nobody has replaced Litestream's files, if the file of the first is there still.
+fn forgotten(settings: &Settings, configuration: &Configuration) -> Option<Finding> {
+    let apart = settings.rarest_proof();
+    let database = &settings.databases.first;
+    let kept = configuration.intervals(&database.path).young;
+    let is_gone = configuration.has_socket() && !kept.is_zero() && kept < apart;
+    is_gone.then(|| {
+        notice(
+            format!(
+                "l0-retention is {} s, and two proofs may be {} s apart: that Litestream's files are replaced \
+                 in between may go unnoticed",
+                kept.as_secs(),
+                apart.as_secs()
+            ),
+            "set l0-retention to twice as long as two proofs are apart",
+        )
+    })
+}
+
 fn litestream_config(
     settings: &Settings,
     configuration: &Configuration,
@@ -437,6 +458,7 @@ fn litestream_config(
         version,
     });
     findings.splice(0..0, faults);
+    findings.extend(forgotten(settings, configuration));
     let name = configuration.path().display();
     let worst = findings.iter().find(|finding| finding.is_fault);
     let Some(worst) = worst.or(findings.first()) else {

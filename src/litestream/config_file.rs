@@ -525,7 +525,7 @@ fn fault(cause: impl Into<String>, next: impl Into<String>) -> Finding {
     }
 }
 
-fn notice(cause: impl Into<String>, next: impl Into<String>) -> Finding {
+pub(crate) fn notice(cause: impl Into<String>, next: impl Into<String>) -> Finding {
     Finding {
         is_fault: false,
         ..fault(cause, next)

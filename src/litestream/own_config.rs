@@ -31,7 +31,8 @@ const COMPACTED: u32 = 60;
 const LEAST_COMPACTION: Duration = Duration::from_secs(10 * 60);
 const LONGEST_COMPACTION: Duration = Duration::from_secs(3600);
 
-/// What was compacted stays for so long, for a restore that reads the bucket meanwhile.
+/// What was compacted stays for so long, for a restore that reads the bucket meanwhile; and for two proofs at the
+/// least: the second one shows by the file of the first that nobody has replaced Litestream's files in between.
 const YOUNG: Duration = Duration::from_secs(10 * 60);
 
 /// What is compacted of that is compacted again.
@@ -46,7 +47,7 @@ pub(crate) fn intervals(settings: &Settings) -> Intervals {
         monitor: settings.rpo_metered,
         checkpoint: CHECKPOINT,
         check: compaction,
-        young: YOUNG,
+        young: YOUNG.max(settings.rarest_proof().saturating_mul(2)),
         levels: [&[compaction], &HIGHER_LEVELS[..]].concat(),
         snapshot: SNAPSHOT_PACE,
         ..Intervals::default()

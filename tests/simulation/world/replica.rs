@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use edgerepl::litestream::answer::{Answer, Files, Known, Position, Seam, Survey};
 
-/// Retention leaves so many files.
+/// Retention leaves so many files, and that of the last answer: edgerepl has it last for two proofs.
 const KEPT: usize = 40;
 
 /// The mark of no file.
@@ -30,6 +30,8 @@ struct Taken {
 pub(crate) struct Replica {
     files: BTreeMap<u64, Taken>,
     local: u64,
+    /// The last one that was answered with.
+    answered: u64,
     folder: u64,
     marks: u64,
     /// The mark of the file that was last taken from this database's WAL.
@@ -219,8 +221,11 @@ impl Replica {
             self.newest_file = Some(taken);
             self.believed = Some(number);
         }
-        while self.files.len() > KEPT {
-            self.files.pop_first();
+        while self.files.len() > KEPT
+            && let Some(first) = self.files.first_entry()
+            && *first.key() < self.answered
+        {
+            first.remove();
         }
         Ok(())
     }
@@ -245,7 +250,8 @@ impl Replica {
     }
 
     /// What a sync is answered with, by an agent that knows so much before.
-    pub(crate) fn answer(&self, known: Known, commits: u64) -> Answer {
+    pub(crate) fn answer(&mut self, known: Known, commits: u64) -> Answer {
+        self.answered = self.local;
         let mark = |number: u64| self.files.get(&number).map(|file| file.mark);
         Answer {
             position: Position {
