@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::{
     Application, FILLING, LIMIT, Result, assert_nothing_lost, database_of, fill, has_problem,
-    number, site, wait_until_replicating,
+    number, site, wait_until, wait_until_replicating,
 };
 
 /// Bytes a second: [`FULL`] takes 37 s, for Litestream uploads a snapshot beside it.
@@ -91,7 +91,15 @@ fn a_new_snapshot_outlasts_the_sessions_that_it_asks_for() -> Result {
     const SESSION: Duration = Duration::from_secs(12);
     let mut test = Test::prepare("slow-snapshot", SESSION, "refresh")?;
     test.site.set("proof", "restorable", "\"4s\"");
+    let began = Instant::now();
     test.start(None)?;
+    // What Litestream makes at its start by itself would be whole again.
+    for level in ["/0009/", "/0001/"] {
+        wait_until("what it makes by itself", || {
+            let uploads = test.lab.s3().uploads(began);
+            uploads.iter().any(|upload| upload.key.contains(level))
+        })?;
+    }
     let is_restorable =
         |status: &Value| database_of(status, "app.db")["restorable"]["state"] == "restorable";
     test.daemon()?.wait_for("a plan", LIMIT, is_restorable)?;

@@ -258,7 +258,7 @@ impl World {
     /// What is answered is true, as a rule.
     fn answer(&mut self, number: usize) -> Answer {
         let known = self.agent.known(id(number));
-        let database = &self.databases[number];
+        let database = &mut self.databases[number];
         let answer = database.replica.answer(known, database.commits);
         if !self.faults.has(Fault::Lies) {
             return answer;
