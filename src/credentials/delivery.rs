@@ -244,3 +244,18 @@ pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     let kind = statfs(folder)?.filesystem_type();
     Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_taken_the_programs_place_is_named() {
+        let program = std::env::current_exe().expect("this program");
+        let replaced = PathBuf::from(format!("{} (deleted)", program.display()));
+        assert_eq!(in_place_of(replaced), program);
+        assert_eq!(in_place_of(program.clone()), program);
+        let gone = PathBuf::from("/nowhere/edgerepl (deleted)");
+        assert_eq!(in_place_of(gone.clone()), gone);
+    }
+}

@@ -527,6 +527,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_in_the_place_of_a_wal_is_not_waited_for() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-pipe-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let database = folder.join("app.db");
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        nix::unistd::mkfifo(&wal_of(&database), mode).expect("a pipe");
+        assert!(last_commit(&database).is_err());
+        assert!(!wal_was_reset(&database, &folder));
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
     fn numbers_that_no_litestream_wrote_say_nothing() {
         let folder = std::env::temp_dir().join(format!("edgerepl-odd-{}", std::process::id()));
         let (database, state) = (folder.join("app.db"), folder.join("state"));
