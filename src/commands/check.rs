@@ -403,25 +403,6 @@ fn configuration(
 
 /// Settings in it that do not work with temporary credentials. Reports the first fault, or else the
 /// first warning.
-/// Two proofs in a row show that nobody has replaced Litestream's files, if the file of the first is there still.
-fn forgotten(settings: &Settings, configuration: &Configuration) -> Option<Finding> {
-    let apart = settings.rarest_proof();
-    let database = &settings.databases.first;
-    let kept = configuration.intervals(&database.path).young;
-    let is_gone = configuration.has_socket() && !kept.is_zero() && kept < apart;
-    is_gone.then(|| {
-        notice(
-            format!(
-                "l0-retention is {} s, and two proofs may be {} s apart: that Litestream's files are replaced \
-                 in between may go unnoticed",
-                kept.as_secs(),
-                apart.as_secs()
-            ),
-            "set l0-retention to twice as long as two proofs are apart",
-        )
-    })
-}
-
 fn litestream_config(
     settings: &Settings,
     configuration: &Configuration,
@@ -473,6 +454,25 @@ fn litestream_config(
         true => fail(cause, &worst.next),
         false => warn(cause, &worst.next),
     }
+}
+
+/// Two proofs in a row show that nobody has replaced Litestream's files, if the file of the first is there still.
+fn forgotten(settings: &Settings, configuration: &Configuration) -> Option<Finding> {
+    let apart = settings.rarest_proof();
+    let database = &settings.databases.first;
+    let kept = configuration.intervals(&database.path).young;
+    let is_gone = configuration.has_socket() && !kept.is_zero() && kept < apart;
+    is_gone.then(|| {
+        notice(
+            format!(
+                "l0-retention is {} s, and two proofs may be {} s apart: that Litestream's files are replaced \
+                 in between may go unnoticed",
+                kept.as_secs(),
+                apart.as_secs()
+            ),
+            "set l0-retention to twice as long as two proofs are apart",
+        )
+    })
 }
 
 fn sqlite(version: SqliteVersion, gives_pages: bool) -> Outcome {

@@ -112,6 +112,7 @@ impl Memory {
 
     /// Returns what an earlier run recorded of a database.
     pub(super) fn recall(&self, database: &Path) -> Earlier {
+        let seam = self.seam(database);
         let database = database.to_string_lossy();
         let debt = match self.unproved.get(&*database) {
             None => Debt::Unknown,
@@ -126,7 +127,7 @@ impl Memory {
             begins_anew: self.begin_anew.databases.contains(&*database),
             is_unrestorable: self.unrestorable.databases.contains(&*database),
             differs: self.differs.databases.contains(&*database),
-            seam: self.seams.get(&*database).copied(),
+            seam,
         }
     }
 

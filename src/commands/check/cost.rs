@@ -65,7 +65,7 @@ pub(super) fn predicted(
     if let Some(rows) = plan.rows_beyond_need() {
         told = format!("{told}; {rows}");
     }
-    let lost = plan.lost(&as_told);
+    let lost = plan.lost(plan.rpo(), &as_told);
     let mut check = Check::new(NAME, Outcome::Pass(told.clone()));
     check.figures = json!({
         "requests_a_month": {"idle": counts(idle, settings.prices), "busy": counts(busy, settings.prices)},
@@ -84,7 +84,7 @@ pub(super) fn predicted(
         "may_be_lost_metered_s": plan.lost_metered(&as_told).map(|lost| lost.as_secs_f64()),
         "databases": plan.subjects.iter().map(|subject| json!({
             "path": subject.path().to_string_lossy(),
-            "may_be_lost_s": plan.lost_of(subject, &as_told).map(|lost| lost.as_secs_f64()),
+            "may_be_lost_s": plan.lost_of(plan.rpo(), subject, &as_told).map(|lost| lost.as_secs_f64()),
         })).collect::<Value>(),
     });
     if settings.replication.replica.is_some() {
@@ -168,35 +168,16 @@ impl Plan<'_> {
     }
 
     /// How old what is lost with the device may be, of the database that is worst off; `None`: whatever it is.
-    fn lost(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
+    fn lost(&self, rpo: Duration, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
         let each = self
             .subjects
             .iter()
-            .map(|subject| self.lost_of(subject, intervals));
+            .map(|subject| self.lost_of(rpo, subject, intervals));
         each.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// The same of one database: whoever is sooner uploads it, Litestream by itself or as edgerepl asks.
     fn lost_of(
-        &self,
-        subject: &Subject,
-        intervals: &dyn Fn(&Subject) -> Intervals,
-    ) -> Option<Duration> {
-        self.lost_within(self.rpo(), subject, intervals)
-    }
-
-    /// The same while the line is metered, where it may be at times.
-    fn lost_metered(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
-        if let Metered::Fixed(_) = self.settings.replication.metered {
-            return None;
-        }
-        let rpo = self.settings.rpo_metered;
-        let each = self.subjects.iter();
-        let each = each.map(|subject| self.lost_within(rpo, subject, intervals));
-        each.collect::<Option<Vec<_>>>()?.into_iter().max()
-    }
-
-    fn lost_within(
         &self,
         rpo: Duration,
         subject: &Subject,
@@ -205,6 +186,14 @@ impl Plan<'_> {
         let asked = self.configuration.has_socket().then_some(rpo);
         let by_itself = intervals(subject).exposure();
         by_itself.into_iter().chain(asked).min()
+    }
+
+    /// The same while the line is metered, where it may be at times.
+    fn lost_metered(&self, intervals: &dyn Fn(&Subject) -> Intervals) -> Option<Duration> {
+        if let Metered::Fixed(_) = self.settings.replication.metered {
+            return None;
+        }
+        self.lost(self.settings.rpo_metered, intervals)
     }
 
     /// How much may be lost all the time: more, where the line is always metered.
