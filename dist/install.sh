@@ -48,7 +48,7 @@ esac
 if [ -n "$BINARY" ]; then
     put 0755 /usr/bin/edgerepl "$BINARY"
 fi
-for unit in edgerepl.service edgerepl-restore.service \
+for unit in edgerepl.service edgerepl-restore.service edgerepl-boot-check.service \
     edgerepl-litestream.path edgerepl-litestream.service; do
     put 0644 "$UNITDIR/$unit" "$here/$unit"
 done

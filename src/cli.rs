@@ -16,7 +16,7 @@ use log::{Level, LevelFilter};
 use nix::sys::prctl::set_dumpable;
 
 use crate::commands::{
-    check, credential_process, csr, init, output, pause, restore, status, sync, verify,
+    boot_check, check, credential_process, csr, init, output, pause, restore, status, sync, verify,
 };
 use crate::config::{RuntimeDirectory, Settings};
 use crate::credentials::fetch;
@@ -29,7 +29,7 @@ use crate::system::stderr::StandardError;
 mod arguments;
 
 pub use arguments::definition;
-use arguments::{Arguments, Command, Request};
+use arguments::{Arguments, Command, Request, Trial};
 
 /// The command line can't be understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -130,6 +130,7 @@ fn execute(arguments: Arguments) -> ExitCode {
         Command::Init(answers) => Ok(init::init(config, &runtime, &|required| {
             answers.to(required.option)
         })),
+        Command::BootCheck(trial) => Ok(boot_check(trial, &runtime)),
         Command::CredentialProcess => Ok(credential_process::print(config, &runtime)),
         Command::Run => load().map(|settings| run(config, settings, &runtime)),
         Command::Restore {
@@ -152,6 +153,19 @@ fn execute(arguments: Arguments) -> ExitCode {
         }
     };
     code.unwrap_or_else(|code| code)
+}
+
+fn boot_check(trial: &Trial, runtime: &RuntimeDirectory) -> ExitCode {
+    let slot = trial.slot.as_deref();
+    if trial.before_reboot {
+        return boot_check::note(runtime, slot);
+    }
+    let order = boot_check::Order {
+        slot,
+        limit: Duration::from_secs(u64::from(trial.limit)),
+        wait: trial.wait,
+    };
+    boot_check::check(runtime, &order)
 }
 
 fn run(config: &Path, settings: Settings, runtime: &RuntimeDirectory) -> ExitCode {

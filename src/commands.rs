@@ -4,6 +4,7 @@
 //! it. Never does the daemon's work, which is the reactor's.
 
 pub(crate) mod access;
+pub(crate) mod boot_check;
 pub(crate) mod check;
 pub(crate) mod credential_process;
 pub(crate) mod csr;

@@ -220,7 +220,15 @@ impl Reactor {
                 replica: self.litestream.replica(of, &self.context),
                 uploaded: self.litestream.uploaded(of, &self.context),
             };
-            status::document(&report, grant, self.started, litestream, outside)
+            let endpoints = self.litestream.endpoints(&self.context);
+            status::document(
+                &report,
+                grant,
+                self.started,
+                litestream,
+                &endpoints,
+                outside,
+            )
         });
         self.credentials
             .answer(|| credentials::document(&report, grant));

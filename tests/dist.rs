@@ -27,9 +27,10 @@ const PRESETS: &str = "usr/lib/systemd/system-preset";
 
 /// `systemd-analyze security` of each service, in tenths, at the most. A figure here only ever goes
 /// down.
-const EXPOSURE: [(&str, u32); 4] = [
+const EXPOSURE: [(&str, u32); 5] = [
     ("edgerepl.service", 15),
     ("edgerepl-restore.service", 14),
+    ("edgerepl-boot-check.service", 13),
     ("litestream.service", 14),
     ("edgerepl-litestream.service", 7),
 ];

@@ -16,6 +16,9 @@ _edgerepl() {
             ",$1")
                 cmd="edgerepl"
                 ;;
+            edgerepl,boot-check)
+                cmd="edgerepl__subcmd__boot__subcmd__check"
+                ;;
             edgerepl,check)
                 cmd="edgerepl__subcmd__check"
                 ;;
@@ -51,6 +54,9 @@ _edgerepl() {
                 ;;
             edgerepl,verify)
                 cmd="edgerepl__subcmd__verify"
+                ;;
+            edgerepl__subcmd__help,boot-check)
+                cmd="edgerepl__subcmd__help__subcmd__boot__subcmd__check"
                 ;;
             edgerepl__subcmd__help,check)
                 cmd="edgerepl__subcmd__help__subcmd__check"
@@ -95,12 +101,42 @@ _edgerepl() {
 
     case "${cmd}" in
         edgerepl)
-            opts="-h -V --config --runtime-directory --help --version run check init status restore verify sync pause resume credential-process csr help"
+            opts="-h -V --config --runtime-directory --help --version run check init status restore verify sync pause resume boot-check credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-directory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__boot__subcmd__check)
+            opts="-h --limit --wait --slot --before-reboot --config --runtime-directory --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -191,8 +227,22 @@ _edgerepl() {
             return 0
             ;;
         edgerepl__subcmd__help)
-            opts="run check init status restore verify sync pause resume credential-process csr help"
+            opts="run check init status restore verify sync pause resume boot-check credential-process csr help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        edgerepl__subcmd__help__subcmd__boot__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

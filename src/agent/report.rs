@@ -183,13 +183,16 @@ impl State {
         match self {
             Self::Starting(_) => "starting",
             Self::Healthy(_) => Self::HEALTHY,
-            Self::Unhealthy(_) => "unhealthy",
+            Self::Unhealthy(_) => Self::UNHEALTHY,
             Self::Stopping(_) => "stopping",
         }
     }
 
     /// The word for health.
     pub(crate) const HEALTHY: &str = "healthy";
+
+    /// The word for its contrary.
+    pub(crate) const UNHEALTHY: &str = "unhealthy";
 
     /// Whether every promise is kept.
     pub const fn is_healthy(&self) -> bool {

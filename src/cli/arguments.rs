@@ -177,6 +177,19 @@ Exit status:
   3  no daemon runs, or none answers")]
     Resume,
 
+    /// After an update over the air: decides whether the booted image may stay
+    ///
+    /// An image on which this device was healthy before may stay. A new one is on trial: it may stay once the device
+    /// is healthy, and it may not if the device is not healthy within the limit, although the servers that the
+    /// image before it has reached can be reached, or if no daemon answers for so long. Without a network the
+    /// trial goes on. The command never reboots: edgerepl-boot-check.service does.
+    #[command(after_help = "\
+Exit status:
+  0  the image may stay
+  1  it may not: reboot, and let the boot loader go back
+  3  it is not known yet")]
+    BootCheck(Trial),
+
     /// Prints credentials in the format of the AWS SDKs' credential_process
     ///
     /// The daemon answers in a few milliseconds. If no daemon runs, the command fetches credentials
@@ -236,6 +249,22 @@ impl Answers {
             _ => None,
         }
     }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Trial {
+    /// How long a new image may take to be healthy, in seconds; time without a network does not count
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(super) limit: u32,
+    /// Waits until it is known
+    #[arg(long)]
+    pub(super) wait: bool,
+    /// Name of the booted slot [default: from the kernel's command line]
+    #[arg(long, value_name = "NAME")]
+    pub(super) slot: Option<String>,
+    /// Decides nothing: notes, before a reboot, whether the device is healthy, for the trial of the next image
+    #[arg(long, conflicts_with_all = ["limit", "wait"])]
+    pub(super) before_reboot: bool,
 }
 
 #[derive(Args, Debug)]

@@ -42,6 +42,7 @@ pub(crate) fn document(
     grant: Option<&Grant>,
     started: WallTime,
     litestream: Option<u32>,
+    endpoints: &[String],
     outside: impl Fn(Database) -> Outside,
 ) -> Value {
     let databases = report.databases.iter();
@@ -64,6 +65,7 @@ pub(crate) fn document(
         "state": report.state.name(),
         "problems": report.state.problems().collect::<Vec<_>>(),
         "thing_name": grant.map(|g| &g.thing_name),
+        "endpoints": endpoints,
         "credentials": {
             "valid": report.credentials_left.is_some(),
             "expires_in_s": report.credentials_left.map(seconds),

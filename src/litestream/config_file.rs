@@ -197,6 +197,15 @@ impl Configuration {
         (!is_unknown(&place) && !place.contains('@')).then_some(place)
     }
 
+    /// The servers of all replicas that are in S3 or a store like it, as `host:port`; those of AWS in `region`
+    /// where the file names no other. None where only the environment tells.
+    pub fn stores(&self, region: &str) -> Vec<String> {
+        let replicas = replicas(&self.root).into_iter();
+        replicas
+            .filter_map(|(_, replica)| store(replica, region))
+            .collect()
+    }
+
     /// Whether the file names `database`, by its path or by a folder that would hold it.
     pub fn names(&self, database: &Path) -> bool {
         self.entry(database).is_some()
@@ -471,6 +480,47 @@ fn replica_of(entry: &Node) -> Option<&Node> {
     entry
         .get("replica")
         .or_else(|| entry.list("replicas").next())
+}
+
+/// The server of a replica in S3 or a store like it.
+fn store(replica: &Node, region: &str) -> Option<String> {
+    let url = replica.text("url").unwrap_or_default();
+    if replica.text("bucket").is_none() && !url.starts_with("s3://") {
+        return None;
+    }
+    let of_url = |wanted: &str| {
+        let (_, query) = url.split_once('?')?;
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find_map(|(key, value)| (key == wanted).then_some(value))
+    };
+    let told = |key: &str| {
+        replica
+            .text(key)
+            .or_else(|| of_url(key))
+            .filter(|v| !v.is_empty())
+    };
+    let Some(endpoint) = told("endpoint") else {
+        let region = told("region").unwrap_or(region);
+        let domain = match region.starts_with("cn-") {
+            true => "amazonaws.com.cn",
+            false => "amazonaws.com",
+        };
+        return (!is_unknown(region)).then(|| format!("s3.{region}.{domain}:443"));
+    };
+    let (port, rest) = match endpoint.split_once("://") {
+        Some(("http", rest)) => (80, rest),
+        Some((_, rest)) => (443, rest),
+        None => (443, endpoint),
+    };
+    let authority = rest.split('/').next()?;
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let is_usable = !authority.is_empty() && !authority.contains('@') && !is_unknown(endpoint);
+    is_usable.then(|| match has_port {
+        true => authority.to_owned(),
+        false => format!("{authority}:{port}"),
+    })
 }
 
 /// All replicas of all databases.

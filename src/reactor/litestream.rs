@@ -72,6 +72,23 @@ impl Litestream {
         self.read.as_ref()?.place(path)
     }
 
+    /// The servers that this device needs, as `host:port`: the credential provider, and the stores that the
+    /// configuration which the last Litestream has read names.
+    pub(super) fn endpoints(&self, context: &Context) -> Vec<String> {
+        let settings = &context.settings;
+        let mut servers = vec![settings.provider.endpoint.to_string()];
+        let stores = self
+            .read
+            .iter()
+            .flat_map(|read| read.stores(&settings.region));
+        for store in stores {
+            if !servers.contains(&store) {
+                servers.push(store);
+            }
+        }
+        servers
+    }
+
     /// What was uploaded of a database since the daemon's start, as far as it is told.
     pub(super) fn uploaded(&self, database: Database, context: &Context) -> Option<Uploaded> {
         self.uploads.of(database, &context.paths)

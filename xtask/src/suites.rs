@@ -63,6 +63,10 @@ const SUITES: &[Suite] = &[
     with_lab("output", &["--package=edgerepl-tests", "--test=output"]),
     with_lab("csr", &["--package=edgerepl-tests", "--test=csr"]),
     with_lab("init", &["--package=edgerepl-tests", "--test=init"]),
+    with_lab(
+        "boot-check",
+        &["--package=edgerepl-tests", "--test=boot_check"],
+    ),
     with_lab("notify", &["--package=edgerepl-tests", "--test=notify"]),
     with_lab(
         "slow-disk",

@@ -45,6 +45,51 @@ fn knows_the_bucket() {
 }
 
 #[test]
+fn knows_the_servers() {
+    let stores = |from: &str, to: &str| {
+        let changed = GOOD.replace(from, to);
+        configuration(&changed).stores("eu-west-1").join(" ")
+    };
+    assert_eq!(stores("", ""), "s3.eu-west-1.amazonaws.com:443");
+    for (added, server) in [
+        ("region: us-east-2", "s3.us-east-2.amazonaws.com:443"),
+        ("region: cn-north-1", "s3.cn-north-1.amazonaws.com.cn:443"),
+        ("endpoint: http://127.0.0.1:9000", "127.0.0.1:9000"),
+        ("endpoint: http://minio.example", "minio.example:80"),
+        ("endpoint: https://[2001:db8::1]/", "[2001:db8::1]:443"),
+        ("endpoint: minio.example", "minio.example:443"),
+        // As Litestream has it: a variable that nobody sets is empty.
+        ("endpoint: $ENDPOINT", "s3.eu-west-1.amazonaws.com:443"),
+        ("endpoint: https://key:secret@minio.example", ""),
+    ] {
+        assert_eq!(
+            stores("bucket: b", &format!("bucket: b\n      {added}")),
+            server,
+            "{added}"
+        );
+    }
+    for (place, server) in [
+        ("url: s3://b/app.db", "s3.eu-west-1.amazonaws.com:443"),
+        ("url: s3://b/app.db?x=1&endpoint=h:9000&region=r", "h:9000"),
+        (
+            "url: s3://b/app.db?region=us-east-2",
+            "s3.us-east-2.amazonaws.com:443",
+        ),
+        ("url: file:///backup", ""),
+        ("account-name: b", ""),
+    ] {
+        assert_eq!(stores("bucket: b", place), server, "{place}");
+    }
+    let both = format!(
+        "{GOOD}  - path: /data/b.db\n    replica: {{ bucket: c, endpoint: 'http://h:9' }}\n"
+    );
+    assert_eq!(
+        configuration(&both).stores("eu-west-1"),
+        ["s3.eu-west-1.amazonaws.com:443", "h:9"]
+    );
+}
+
+#[test]
 fn tells_people_where_a_replica_is_and_no_credential() {
     let place = |from: &str, to: &str| {
         let changed = GOOD.replace(from, to);

@@ -1,0 +1,273 @@
+//! `edgerepl boot-check`: whether the image that was booted may stay, for whoever confirms an update over the air
+//! or goes back to the slot before.
+//!
+//! Owns the order of the questions, and what is said. The rule is `trial`'s, what outlives the boot `record`'s, and
+//! which image this is `image`'s. Needs no configuration: the image's own may be what is wrong. Never reboots:
+//! the unit that runs it does.
+
+use std::fs;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::output;
+use crate::agent::State;
+use crate::clock::BootTime;
+use crate::config::RuntimeDirectory;
+use crate::ipc::status;
+use crate::system::file;
+
+mod image;
+mod record;
+mod trial;
+
+use image::Image;
+use record::{Proved, Record};
+use trial::{Before, Seen, Trial, Verdict};
+
+/// What this boot knows of its trial, in the runtime directory: each call is a process of its own.
+const TRIAL: &str = "boot-trial.json";
+
+/// The kernel's id of a boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How often it is looked with `--wait`.
+const PACE: Duration = Duration::from_secs(10);
+
+/// How long a server's address may take to answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    /// The slot's name, where the caller knows it.
+    pub(crate) slot: Option<&'a str>,
+    /// How long the image may take, while it has what the one before had.
+    pub(crate) limit: Duration,
+    /// Ends once it is known.
+    pub(crate) wait: bool,
+}
+
+/// The command: 0 if the image may stay, 1 if it may not, 3 if that is not known yet.
+pub(crate) fn check(runtime: &RuntimeDirectory, order: &Order<'_>) -> ExitCode {
+    let (mut boot, mut said) = (Boot::read(runtime), String::new());
+    loop {
+        let (verdict, code) = match boot.verdict(runtime, order) {
+            Verdict::Stays(why) => (format!("the image may stay: {why}"), 0),
+            Verdict::Leaves(why) => (format!("the image may not stay: {why}"), 1),
+            Verdict::Unknown(why) => (
+                format!("it is not known yet whether the image may stay: {why}"),
+                3,
+            ),
+        };
+        if code != 3 || !order.wait {
+            if code == 3 {
+                boot.keep(runtime);
+            }
+            return output::answer(format_args!("{verdict}\n"), ExitCode::from(code));
+        }
+        // Once for each reason: it may wait for weeks.
+        if said != verdict {
+            log::info!("{verdict}");
+            said = verdict;
+        }
+        thread::sleep(PACE);
+    }
+}
+
+/// Notes, before a reboot, whether the device is healthy: the next image is measured against it. 0 in any case but
+/// that this can't be written.
+pub(crate) fn note(runtime: &RuntimeDirectory, slot: Option<&str>) -> ExitCode {
+    let (image, mut record) = (Image::booted(slot), Record::read(runtime));
+    let own = |proved: &Proved| Some(&proved.image) == image.as_ref();
+    let Some(before) = record.proved.clone().filter(own) else {
+        let words =
+            "this is not the image on which the device was last healthy: nothing is noted\n";
+        return output::answer(words, ExitCode::SUCCESS);
+    };
+    // One that was stopped already, or has only just started, says nothing.
+    let status = status::ask(runtime).unwrap_or_default();
+    let (to_its_end, words) = match status["state"].as_str() {
+        Some(State::HEALTHY) => (true, "the device is healthy\n"),
+        Some(State::UNHEALTHY) => (
+            false,
+            "the device is not healthy: of the next image no more is asked than that its daemon runs\n",
+        ),
+        _ => (
+            before.to_its_end,
+            "it is not known whether the device is healthy: nothing is noted\n",
+        ),
+    };
+    match record.prove(Proved {
+        to_its_end,
+        ..before
+    }) {
+        Ok(()) => output::answer(words, ExitCode::SUCCESS),
+        Err(e) => {
+            log::error!("{}", unwritten(&record, &e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is known of this boot.
+#[derive(Debug)]
+struct Boot {
+    /// The kernel's id of it; empty if the kernel does not tell.
+    id: String,
+    record: Record,
+    trial: Trial,
+}
+
+impl Boot {
+    fn read(runtime: &RuntimeDirectory) -> Self {
+        let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let id = id.trim().to_owned();
+        Self {
+            trial: recall(runtime, &id),
+            record: Record::read(runtime),
+            id,
+        }
+    }
+
+    fn verdict(&mut self, runtime: &RuntimeDirectory, order: &Order<'_>) -> Verdict {
+        let Some(image) = Image::booted(order.slot) else {
+            let why = "neither the kernel's command line nor os-release says which image this is; name the slot with \
+                       --slot";
+            return Verdict::Unknown(why.to_owned());
+        };
+        let before = match &self.record.proved {
+            // Whatever has become of it since: there is nothing better to go back to.
+            Some(proved) if proved.image == image => {
+                return Verdict::Stays(format!(
+                    "the device was last healthy on this one ({image})"
+                ));
+            }
+            Some(proved) if proved.to_its_end => Before::Healthy,
+            Some(_) => Before::Ailing,
+            None => Before::Unknown,
+        };
+        let known = self.record.proved.as_ref();
+        let known = known.map_or(&[][..], |proved| &proved.endpoints);
+        let (seen, endpoints) = look(runtime, known);
+        let now = BootTime::now();
+        match self.trial.judge(seen, before, order.limit, now) {
+            Verdict::Stays(why) => self.prove(image, endpoints, why),
+            Verdict::Leaves(why) => self.refuse(why),
+            Verdict::Unknown(why) if before == Before::Unknown => Verdict::Unknown(format!(
+                "{why}; {} names no image on which the device was healthy",
+                self.record.place()
+            )),
+            unknown => unknown,
+        }
+    }
+
+    fn prove(&mut self, image: Image, endpoints: Vec<String>, why: String) -> Verdict {
+        let proved = Proved {
+            image,
+            endpoints,
+            to_its_end: true,
+        };
+        match self.record.prove(proved) {
+            Ok(()) => Verdict::Stays(why),
+            // The next boot would take this image for a new one, and might give it up.
+            Err(e) => Verdict::Unknown(format!("{why}, but {}", unwritten(&self.record, &e))),
+        }
+    }
+
+    fn refuse(&mut self, why: String) -> Verdict {
+        if !self.record.allows_refusal() {
+            return Verdict::Unknown(format!(
+                "{why}; it stays for want of another one: no image was healthy in the last boots"
+            ));
+        }
+        match self.record.refuse(&self.id) {
+            Ok(()) => Verdict::Leaves(why),
+            // Without a count the device might reboot for ever.
+            Err(e) => Verdict::Unknown(format!("{}; {why}", unwritten(&self.record, &e))),
+        }
+    }
+
+    /// Has the next call in this boot go on from here.
+    fn keep(&self, runtime: &RuntimeDirectory) {
+        let seconds = |time: Option<BootTime>| time.map(|time| time.since_boot().as_secs());
+        let document = json!({
+            "boot": self.id,
+            "looked": seconds(self.trial.looked),
+            "silent_since": seconds(self.trial.silent_since),
+            "ill_since": seconds(self.trial.ill_since),
+        });
+        let path = runtime.file(TRIAL);
+        if let Err(e) = file::replace(&path, 0o644, document.to_string().as_bytes()) {
+            log::warn!(
+                "{} can't be written ({e}), so that the time of the trial is not counted; check the directory and its \
+                 owner, or use --wait",
+                path.display()
+            );
+        }
+    }
+}
+
+/// What is seen of the device now, and the servers that it needs.
+fn look(runtime: &RuntimeDirectory, known: &[String]) -> (Seen, Vec<String>) {
+    let status = match status::ask(runtime) {
+        Ok(status) => status,
+        Err(cause) => return (Seen::Silent(cause), Vec::new()),
+    };
+    if status["state"] == State::HEALTHY {
+        let endpoints = status["endpoints"].as_array().into_iter().flatten();
+        let endpoints = endpoints.filter_map(|endpoint| endpoint.as_str().map(str::to_owned));
+        return (Seen::Healthy, endpoints.collect());
+    }
+    let problem = status["problems"][0]
+        .as_str()
+        .unwrap_or("no reason is told");
+    let network = match known {
+        [] => Err("none is on record".to_owned()),
+        servers => servers.iter().try_for_each(|server| reach(server)),
+    };
+    let problem = problem.to_owned();
+    (Seen::Unhealthy { problem, network }, Vec::new())
+}
+
+/// Whether a server accepts TCP. No more is asked: its certificate and what it answers may be refused by what is wrong
+/// with the image.
+fn reach(server: &str) -> Result<(), String> {
+    let addresses = server
+        .to_socket_addrs()
+        .map_err(|_| format!("{server} has no address"))?;
+    let mut last = format!("{server} has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+            Ok(_) => return Ok(()),
+            Err(e) => last = format!("{server}: {e}"),
+        }
+    }
+    Err(last)
+}
+
+/// What an earlier call in this boot has seen.
+fn recall(runtime: &RuntimeDirectory, boot: &str) -> Trial {
+    let text = fs::read_to_string(runtime.file(TRIAL)).unwrap_or_default();
+    let kept: Value = serde_json::from_str(&text).unwrap_or_default();
+    if kept["boot"] != boot {
+        return Trial::default();
+    }
+    let time = |key: &str| Some(BootTime::new(Duration::from_secs(kept[key].as_u64()?)));
+    Trial {
+        looked: time("looked"),
+        silent_since: time("silent_since"),
+        ill_since: time("ill_since"),
+    }
+}
+
+fn unwritten(record: &Record, error: &io::Error) -> String {
+    format!(
+        "{} can't be written ({error}); check the directory, its owner and its free space",
+        record.place()
+    )
+}
