@@ -2,12 +2,16 @@
 //! Litestream has to go on, whether it has to upload the whole database, whether no restore can succeed, and
 //! whether one would give other bytes.
 //!
-//! Owns five files. `unproved.json` and `seams.json` are on tmpfs. The first is lost with the boot whose clock
+//! Owns six files. `unproved.json` and `seams.json` are on tmpfs. The first is lost with the boot whose clock
 //! it uses; only the reported age of a row depends on it. The second is of use where both processes die
 //! within seconds of a start. `begin-anew.json`, `unrestorable.json` and `differs.json`
 //! survive a power cut if there is a directory for that: what Litestream uploads onto a wrong replica is
 //! lost, whatever it answers. They are written when that is found and when it is repaired, which is
-//! seldom. Never trusts a file that can't be read: it counts as no record.
+//! seldom. `form.json` beside them says in which form. Never trusts a file that can't be read: it counts as no
+//! record.
+//!
+//! An update over the air may go back: what is there was written by an earlier release, or by a later one. So
+//! a file keeps its meaning for ever, what is new is a new file, and a file that is not known stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -28,6 +32,10 @@ const SEAMS: &str = "seams.json";
 const BEGIN_ANEW: &str = "begin-anew.json";
 const UNRESTORABLE: &str = "unrestorable.json";
 const DIFFERS: &str = "differs.json";
+const FORM_FILE: &str = "form.json";
+
+/// The form of what outlives an update: a release that adds a file raises it.
+const FORM: u64 = 1;
 
 /// The kernel's id of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -70,6 +78,7 @@ struct Lasting {
 impl Memory {
     pub(super) fn new(runtime: &RuntimeDirectory) -> Self {
         let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
+        sign(&runtime.state_file(FORM_FILE));
         Self::of(
             [UNPROVED, SEAMS].map(|name| runtime.file(name)),
             [BEGIN_ANEW, UNRESTORABLE, DIFFERS].map(|name| runtime.state_file(name)),
@@ -215,6 +224,27 @@ impl Lasting {
     }
 }
 
+/// Says in which form the files are from now on.
+fn sign(file: &Path) {
+    let found = parse(file);
+    if found["form"] == FORM {
+        return;
+    }
+    if found["form"].as_u64() > Some(FORM) {
+        let release = found["edgerepl"].as_str().unwrap_or("a later one");
+        log::info!(
+            "edgerepl {release} was here before this one: what it has left and this one does not know stays"
+        );
+    }
+    let text = json!({"form": FORM, "edgerepl": env!("CARGO_PKG_VERSION")}).to_string();
+    if let Err(e) = file::replace_for_good(file, 0o600, text.as_bytes()) {
+        log::warn!(
+            "{} can't be written: {e}; check the directory and its owner",
+            file.display()
+        );
+    }
+}
+
 /// What is lost with the boot at the latest is worth no word to a person.
 fn write(file: &Path, document: &Value) {
     if let Err(e) = file::replace(file, 0o600, document.to_string().as_bytes()) {
@@ -348,6 +378,37 @@ mod tests {
             assert_eq!((earlier.debt, earlier.begins_anew), nothing, "{odd}");
             assert_eq!(earlier.seam, None, "{odd}");
         }
+        fs::remove_dir_all(folder).expect("the folder");
+    }
+
+    #[test]
+    fn the_form_is_said_and_a_later_ones_files_stay() {
+        let folder = std::env::temp_dir().join(format!("edgerepl-form-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (form, added) = (folder.join(FORM_FILE), folder.join("added.json"));
+        let signed = || {
+            sign(&form);
+            parse(&form)["form"].as_u64()
+        };
+        assert_eq!(signed(), Some(FORM));
+        let written = || {
+            fs::metadata(&form)
+                .and_then(|file| file.modified())
+                .expect("it")
+        };
+        let before = written();
+        assert_eq!((signed(), written()), (Some(FORM), before));
+        fs::write(&added, "[7]").expect("a file");
+        for other in [
+            r#"{"form":2,"edgerepl":"9.9.9"}"#,
+            "{",
+            r#"{"form":"1"}"#,
+            "7",
+        ] {
+            fs::write(&form, other).expect("a file");
+            assert_eq!(signed(), Some(FORM), "{other}");
+        }
+        assert_eq!(fs::read_to_string(&added).expect("it"), "[7]");
         fs::remove_dir_all(folder).expect("the folder");
     }
 

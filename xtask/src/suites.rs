@@ -12,6 +12,8 @@ use xtask::Outcome;
 use xtask::setup::{self, ACCEPT, Clock, LicenceAccepted};
 use xtask::target::{AARCH64, ARMV7, Target};
 
+mod earlier;
+
 /// A suite's name, the command that runs it, and on what machine.
 struct Suite {
     name: &'static str,
@@ -25,6 +27,12 @@ const SECURE_ELEMENT: Suite = with_lab(
     "secure-element",
     &["--package=edgerepl-tests", "--test=secure_element"],
 );
+
+/// Not one of all: it needs the release before this one, which is built for it.
+const EARLIER: Suite = with_lab("earlier", &["--package=edgerepl-tests", "--test=earlier"]);
+
+/// Those that are asked for by name alone.
+const BY_NAME: [&Suite; 2] = [&SECURE_ELEMENT, &EARLIER];
 
 /// Quick ones first. Integration tests wait more than they work, so more of them run at once than
 /// there are processors; from [`MOSTLY_WAITS`] on what is emulated runs beside them.
@@ -138,10 +146,16 @@ const fn emulated(name: &'static str, target: &'static Target, clock: Clock) -> 
     }
 }
 
-/// All suites, or those of these names; `secure-element` on its own, and with a word on its licence.
+/// All suites, or those of these names; `secure-element` on its own, and with a word on its licence; `earlier` on its
+/// own.
 pub(crate) fn test(chosen: &[&str]) -> Outcome {
     if chosen.contains(&SECURE_ELEMENT.name) {
         return secure_element(chosen);
+    }
+    if chosen == [EARLIER.name] {
+        setup::setup()?;
+        earlier::build()?;
+        return run_all(&[&EARLIER]);
     }
     if let Some(unknown) = chosen
         .iter()
@@ -247,7 +261,7 @@ fn run(suite: &Suite, beside: Option<&str>) -> Result<Count, Box<dyn std::error:
         // on the boot clock for one on the wall clock, so that no alarm can be set.
         command.args(["--include-ignored", "--skip", "system::timer::tests::rings"]);
     }
-    if suite.name == SECURE_ELEMENT.name {
+    if BY_NAME.iter().any(|by_name| by_name.name == suite.name) {
         command.arg("--ignored");
     }
     let mut child = command.stdout(Stdio::piped()).spawn()?;
@@ -301,7 +315,7 @@ mod tests {
 
     use toml::Table;
 
-    use super::{SECURE_ELEMENT, SUITES, Suite, result};
+    use super::{BY_NAME, SUITES, Suite, result};
 
     #[test]
     fn reads_the_counts_of_a_suite() {
@@ -321,7 +335,7 @@ mod tests {
         for name in &named {
             let argument = format!("--test={name}");
             let runs = |suite: &Suite| suite.arguments.contains(&&*argument);
-            let is_run = SUITES.iter().any(runs) || runs(&SECURE_ELEMENT);
+            let is_run = SUITES.iter().chain(BY_NAME).any(runs);
             assert!(is_run, "no suite runs {name}");
         }
         // Cargo looks for none by itself.

@@ -62,6 +62,23 @@ pub fn promtool() -> Result<PathBuf> {
     )))
 }
 
+/// edgerepl of the release before this one, as `cargo xtask test earlier` built it.
+pub fn earlier() -> Result<PathBuf> {
+    let path = earlier_path();
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Missing::new(format!(
+        "{} is not there: build it with `cargo xtask test earlier`",
+        path.display()
+    )))
+}
+
+/// Where that one is, or belongs.
+pub fn earlier_path() -> PathBuf {
+    root().join("target/earlier/debug/edgerepl")
+}
+
 /// The folder of Microchip's PKCS#11 module, and of the configuration files that it was built to read:
 /// `cryptoauthlib.conf`, and `slots` with `0.conf`. It is there once `cargo xtask test secure-element`
 /// has built it.
