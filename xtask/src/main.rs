@@ -27,8 +27,8 @@ Tasks:
                       ATECC608; for those who may use that module
   cross [--arch aarch64|armv7]... [--system-sqlite]
                       the release binaries for devices; with the device's own SQLite if so told
-  image [--arch aarch64|armv7]...
-                      the firmware that the QEMU tests boot
+  image [--slots] [--arch aarch64|armv7]...
+                      the firmware that the QEMU tests boot; with two slots too, if so told
   deb [--arch arm64|armhf|amd64]
                       Debian packages, judged by lintian
   layers [--buildroot FOLDER]

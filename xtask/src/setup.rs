@@ -68,13 +68,7 @@ const AWS_SDKS: python::Environment = python::Environment {
 
 /// Unpacks Debian's promtool, and installs none of Prometheus.
 pub fn promtool() -> Result<(), SetupError> {
-    let place = tools::directory().join("prometheus");
-    if !place.exists() {
-        let scratch = place.with_extension(std::process::id().to_string());
-        debian::Archive::open()?.unpack(&["prometheus"], &scratch)?;
-        fs::rename(&scratch, &place).map_err(about(&scratch))?;
-    }
-    Ok(())
+    unpacked(&["prometheus"], &tools::directory().join("prometheus"))
 }
 
 /// Builds Microchip's PKCS#11 module for this machine.
@@ -100,16 +94,22 @@ pub fn cross(targets: &[&Target]) -> Result<Toolchain, SetupError> {
 /// that of Debian 12, whose 3.40 lacks functions.
 pub fn sqlite(target: &Target) -> Result<PathBuf, SetupError> {
     let place = tools::directory().join(format!("sqlite-{}", target.arch));
+    let packages = ["libsqlite3-0", "libsqlite3-dev"];
+    let release = debian::LATER_RELEASE;
+    let packages = packages.map(|name| format!("{name}:{}/{release}", target.debian));
+    unpacked(&packages.each_ref().map(String::as_str), &place)?;
+    place.canonicalize().map_err(about(&place))
+}
+
+/// Makes sure that these packages are unpacked in a place, none of them installed.
+fn unpacked(packages: &[&str], place: &Path) -> Result<(), SetupError> {
     if !place.exists() {
-        let packages = ["libsqlite3-0", "libsqlite3-dev"];
-        let release = debian::LATER_RELEASE;
-        let packages = packages.map(|name| format!("{name}:{}/{release}", target.debian));
         // One rename: what is in its place is whole.
         let scratch = place.with_extension(std::process::id().to_string());
-        debian::Archive::open()?.unpack(&packages.each_ref().map(String::as_str), &scratch)?;
-        fs::rename(&scratch, &place).map_err(about(&scratch))?;
+        debian::Archive::open()?.unpack(packages, &scratch)?;
+        fs::rename(&scratch, place).map_err(about(&scratch))?;
     }
-    place.canonicalize().map_err(about(&place))
+    Ok(())
 }
 
 /// Installs what it takes to run a device's programs here, with the clock of theirs.
@@ -145,6 +145,23 @@ pub fn image(target: &Target) -> Result<ForImage, SetupError> {
         toolchain: cross(&[target])?,
         litestream: litestream.map(|device| device.install()).transpose()?,
     })
+}
+
+/// Installs what makes a disk with slots, and signs what updates them; answers with where U-Boot for
+/// QEMU's machines was unpacked.
+pub fn slots() -> Result<PathBuf, SetupError> {
+    let partitions = Package::new("fdisk", Path::new("/sbin/sfdisk").exists());
+    let file_systems = Package::new("e2fsprogs", Path::new("/sbin/mkfs.ext4").exists());
+    packages::install(&[
+        partitions,
+        file_systems,
+        brings("openssl", "openssl"),
+        brings("rauc", "rauc"),
+        brings("u-boot-tools", "mkimage"),
+    ])?;
+    let place = tools::directory().join("u-boot");
+    unpacked(&["u-boot-qemu"], &place)?;
+    place.canonicalize().map_err(about(&place))
 }
 
 /// Installs what builds and judges Debian packages.

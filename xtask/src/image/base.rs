@@ -20,7 +20,7 @@ pub(super) const MANIFEST: &str = "packages.txt";
 /// The tree.
 pub(super) const TREE: &str = "tree";
 
-/// What the image is made of; what these depend on comes along.
+/// What each image is made of; what these depend on comes along.
 const PACKAGES: &[&str] = &[
     "base-files",
     "base-passwd",
@@ -95,10 +95,12 @@ const PATHS_LEFT_OUT: &[&str] = &[
     "var/*",
 ];
 
-pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> {
+/// `more`: what this image has beside what each has.
+pub(super) fn build(target: &Target, more: &[&str], into: &Path) -> Result<(), Box<dyn Error>> {
     println!("image: getting Debian's packages for {}", target.arch);
     let downloaded = into.join("packages");
-    let mut packages = Archive::open()?.resolve(target.debian, PACKAGES, &downloaded)?;
+    let wanted = [PACKAGES, more].concat();
+    let mut packages = Archive::open()?.resolve(target.debian, &wanted, &downloaded)?;
     packages.sort();
     let root = into.join(TREE);
     // A merged /usr, as Debian's installer makes it. The packages hold to neither.

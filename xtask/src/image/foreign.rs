@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Door, Image};
+use super::{Boot, Door, Image};
 use crate::process;
 use crate::target::Target;
 
@@ -38,9 +38,11 @@ pub(super) fn image(
     })?;
     Ok(Image {
         arch,
-        kernel,
-        initrd: beside("initrd"),
-        root: root(file, scratch)?,
+        boot: Boot::Kernel {
+            kernel,
+            initrd: beside("initrd"),
+            root: root(file, scratch)?,
+        },
         door: Door::Console,
     })
 }

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -49,7 +48,15 @@ const LATE: &[&str] = &[
 
 const INIT: &str = include_str!("files/init");
 
-pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> {
+/// Modules of one image, beside what each has.
+pub(super) struct More {
+    /// Loaded before the root is mounted.
+    pub(super) early: &'static [&'static str],
+    /// See [`LATE`].
+    pub(super) late: &'static [&'static str],
+}
+
+pub(super) fn build(target: &Target, more: &More, into: &Path) -> Result<(), Box<dyn Error>> {
     let archive = Archive::open()?;
     let meta = format!("{}:{}", kernel_package(target)?, target.debian);
     let image = archive
@@ -71,14 +78,16 @@ pub(super) fn build(target: &Target, into: &Path) -> Result<(), Box<dyn Error>> 
     let from = scratch.join("lib/modules").join(release);
     let modules = Modules::read(&from)?;
 
-    let mut early: Vec<&PathBuf> = modules.with_needed(EARLY).collect();
+    let wanted = [EARLY, more.early].concat();
+    let mut early: Vec<&PathBuf> = modules.with_needed(&wanted).collect();
     if !early.iter().any(|file| name(file) == "i6300esb") {
         early.extend(modules.with_needed(WITHOUT_WATCHDOG));
     }
 
     let kept = into.join("kept");
     let to = kept.join("lib/modules").join(release);
-    for file in early.iter().copied().chain(modules.with_needed(LATE)) {
+    let wanted = [LATE, more.late].concat();
+    for file in early.iter().copied().chain(modules.with_needed(&wanted)) {
         copy(&from.join(file), &to.join(file))?;
     }
     for list in [
@@ -184,8 +193,7 @@ fn initrd(
         }
     }
     step::put(tree, "modules/order", &order)?;
-    step::put(tree, "init", INIT)?;
-    fs::set_permissions(tree.join("init"), fs::Permissions::from_mode(0o755))?;
+    step::put_as(tree, "init", INIT, 0o755)?;
 
     let mut find = Command::new("find")
         .args([".", "-mindepth", "1"])

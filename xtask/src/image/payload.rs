@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use super::{base, step};
+use super::{base, kernel, step};
 use crate::target::Target;
 
 /// The squashfs.
@@ -21,9 +21,52 @@ pub(super) const ROOT: &str = "root.squashfs";
 pub(super) struct Payload<'a> {
     pub(super) target: &'a Target,
     pub(super) base: &'a Path,
-    pub(super) modules: &'a Path,
+    pub(super) kernel: &'a Path,
     pub(super) edgerepl: &'a Path,
     pub(super) litestream: Option<&'a Path>,
+    pub(super) more: More<'a>,
+}
+
+/// What the root of one kind of image has, beside what each has.
+#[derive(Default)]
+pub(super) struct More<'a> {
+    pub(super) files: &'a [File],
+    /// Units that are enabled where they are installed.
+    pub(super) enabled: &'a [&'a str],
+}
+
+/// A text file of a root.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its place, without the first slash.
+    pub path: String,
+    /// What is in it.
+    pub text: String,
+    /// Its mode, such as `0o644`.
+    pub mode: u32,
+}
+
+impl File {
+    /// One that everybody may read.
+    pub fn text(path: &str, text: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: text.into(),
+            mode: 0o644,
+        }
+    }
+
+    /// One that everybody may run.
+    pub fn program(path: &str, text: impl Into<String>) -> Self {
+        Self {
+            mode: 0o755,
+            ..Self::text(path, text)
+        }
+    }
+
+    pub(super) fn put(&self, root: &Path) -> Result<(), Box<dyn Error>> {
+        step::put_as(root, &self.path, &self.text, self.mode)
+    }
 }
 
 /// Text files, by their place.
@@ -191,34 +234,16 @@ impl Payload<'_> {
             source.join("files"),
             source.join("payload.rs"),
             self.base.with_extension("stamp"),
-            self.modules
-                .parent()
-                .unwrap_or(self.modules)
-                .with_extension("stamp"),
+            self.kernel.with_extension("stamp"),
         ];
         inputs.extend(self.litestream.map(Path::to_owned));
         inputs
     }
 
+    /// Makes the root's file system.
     pub(super) fn build(&self, into: &Path) -> Result<(), Box<dyn Error>> {
-        let arch = self.target.arch;
-        println!("image: making the root for {arch}");
         let root = into.join("tree");
-        let mut copy = Command::new("cp");
-        copy.args(["--archive", "--reflink=auto"]);
-        step::run(copy.arg(self.base.join(base::TREE)).arg(&root))?;
-
-        self.trim(&root)?;
-        let mut copy = Command::new("cp");
-        copy.args(["--archive", "--reflink=auto"]).arg(self.modules);
-        step::run(copy.arg(root.join("usr/lib/modules")))?;
-        self.install_edgerepl(&root)?;
-        match self.litestream {
-            Some(litestream) => step::put_program(&root, "usr/bin/litestream", litestream)?,
-            None => println!("image: {arch} has no Litestream: no build of it is known"),
-        }
-        self.configure(&root)?;
-
+        self.make_tree(&root)?;
         let squashfs = into.join(ROOT);
         let mut mksquashfs = Command::new("mksquashfs");
         mksquashfs.arg(&root).arg(&squashfs);
@@ -226,6 +251,27 @@ impl Payload<'_> {
         mksquashfs.args(["-noappend", "-no-xattrs", "-no-progress", "-quiet"]);
         step::run(&mut mksquashfs)?;
         Ok(fs::remove_dir_all(&root)?)
+    }
+
+    /// Makes all that is in it.
+    pub(super) fn make_tree(&self, root: &Path) -> Result<(), Box<dyn Error>> {
+        let arch = self.target.arch;
+        println!("image: making the root for {arch}");
+        let copy = |from: &Path, to: &Path| {
+            let mut copy = Command::new("cp");
+            copy.args(["--archive", "--reflink=auto"]);
+            step::run(copy.arg(from).arg(to)).map(drop)
+        };
+        copy(&self.base.join(base::TREE), root)?;
+        self.trim(root)?;
+        let modules = self.kernel.join(kernel::MODULES);
+        copy(&modules, &root.join("usr/lib/modules"))?;
+        self.install_edgerepl(root)?;
+        match self.litestream {
+            Some(litestream) => step::put_program(root, "usr/bin/litestream", litestream)?,
+            None => println!("image: {arch} has no Litestream: no build of it is known"),
+        }
+        self.configure(root)
     }
 
     fn trim(&self, root: &Path) -> Result<(), Box<dyn Error>> {
@@ -243,6 +289,9 @@ impl Payload<'_> {
         for (path, text) in FILES {
             step::put(root, path, text)?;
         }
+        for file in self.more.files {
+            file.put(root)?;
+        }
         for (path, leads_to) in LINKS {
             step::link(root, path, leads_to)?;
         }
@@ -257,7 +306,11 @@ impl Payload<'_> {
             command.arg(format!("--root={}", root.display()));
             command
         };
-        step::run(root_option("systemctl").arg("enable").args(ENABLED))?;
+        let units = root.join("usr/lib/systemd/system");
+        let more = self.more.enabled.iter();
+        let more = more.filter(|unit| units.join(unit).is_file());
+        let enabled = ENABLED.iter().chain(more);
+        step::run(root_option("systemctl").arg("enable").args(enabled))?;
         step::run(&mut root_option("systemd-sysusers")).map(drop)
     }
 }

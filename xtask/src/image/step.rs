@@ -26,11 +26,16 @@ pub(super) fn run(command: &mut Command) -> Result<String, Box<dyn Error>> {
 
 /// Puts a file into a root, whatever was there.
 pub(super) fn put(root: &Path, path: &str, text: &str) -> Result<(), Box<dyn Error>> {
+    put_as(root, path, text, 0o644)
+}
+
+/// The same, with a mode of its own.
+pub(super) fn put_as(root: &Path, path: &str, text: &str, mode: u32) -> Result<(), Box<dyn Error>> {
     let place = vacate(root, path)?;
     fs::write(&place, text)?;
     Ok(fs::set_permissions(
         &place,
-        fs::Permissions::from_mode(0o644),
+        fs::Permissions::from_mode(mode),
     )?)
 }
 
