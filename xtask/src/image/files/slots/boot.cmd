@@ -25,6 +25,9 @@ setenv look 'setenv good no; setenv counter 0; if ${devtype} read 50000000 ${at}
 # The copy that does not hold is written.
 setenv remember 'setexpr counter ${counter} + 1; setexpr counter ${counter} % 100; env export -c -s ${bytes} 50010000 ${names}; cp.b 50010000 50000000 4; cp.b 50010004 50000005 ${texts}; mw.b 50000004 ${counter}; ${devtype} write 50000000 ${at} ${sectors}'
 
+# As it is on a new device.
+setenv anew 'setenv BOOT_ORDER A B; setenv BOOT_A_LEFT 3; setenv BOOT_B_LEFT 3'
+
 setenv at ${at_0}; run look
 setenv good_0 ${good}; setenv counter_0 ${counter}
 setenv at ${at_1}; run look
@@ -42,6 +45,9 @@ if test ${good_0} = yes; then
     fi
 else
     setenv at ${at_0}
+fi
+if test ${good_0} = no -a ${good_1} = no; then
+    run anew
 fi
 echo "slots: copies ${good_0} ${counter_0}, ${good_1} ${counter_1}; order ${BOOT_ORDER}; left A ${BOOT_A_LEFT}, B ${BOOT_B_LEFT}"
 
@@ -61,9 +67,7 @@ done
 
 if test ${chosen} = none; then
     echo "slots: no slot has an attempt left: each gets three"
-    setenv BOOT_ORDER 'A B'
-    setenv BOOT_A_LEFT 3
-    setenv BOOT_B_LEFT 3
+    run anew
     run remember
     reset
 fi
