@@ -37,6 +37,8 @@ Tasks:
   qemu [--arch aarch64|armv7] [--image FILE] [--all | TEST...]
                       boots that firmware in QEMU: the gate's tests, all, or these; or one that
                       Yocto or Buildroot made, with its kernel beside it
+  qemu update [--arch aarch64|armv7] [TEST...]
+                      boots the firmware with slots, by U-Boot: the tests of updates, all or these
   qemu secure-element --accept-microchip-licence
                       that module and that chip there, on a bus of the device's kernel
   setup               installs what demo and test need; each task does so itself

@@ -11,28 +11,17 @@ use std::{
     process::Command,
 };
 
-use super::{Boot, Door, File, Image, Kind, Parts, kernel, payload, source, stamp, step};
+use super::{Boot, Door, File, Image, Parts, kernel, payload, source, stamp, step};
 use crate::setup;
 use crate::target::{self, Target};
 
 mod bundle;
 mod keys;
+mod parts;
 mod root;
 
 pub use bundle::{Bundle, Signer};
 pub use root::Root;
-
-/// What differs from the image that QEMU boots without a boot loader. dm-verity and the rest are what
-/// RAUC mounts a bundle with.
-const KIND: Kind = Kind {
-    packages: &["dbus", "libubootenv-tool", "rauc", "rauc-service"],
-    modules: kernel::More {
-        // ext4 asks for its checksum by name, so that no list of modules says that it needs it.
-        early: &["crc32c_generic", "ext4"],
-        late: &["loop", "dm-mod", "dm-verity", "squashfs"],
-    },
-    sources: &["slots.rs"],
-};
 
 /// The second is there once `dist/` installs it; until then a slot is good as soon as it has booted.
 const ENABLED: &[&str] = &["rauc-mark-good.service", "edgerepl-boot-check.service"];
@@ -71,9 +60,9 @@ pub fn build(target: &'static Target) -> Result<Slots, Box<dyn Error>> {
     fs::create_dir_all(&folder)?;
     let keys = folder.join("keys");
     stamp::unless_current(&keys, &[source("slots/keys.rs")], keys::make)?;
-    let parts = Parts::make(target, &folder, &KIND)?;
+    let made = Parts::make(target, &folder, &parts::KIND)?;
     let files = files(target, &keys)?;
-    let payload = parts.payload(
+    let payload = made.payload(
         target,
         payload::More {
             files: &files,
@@ -87,7 +76,7 @@ pub fn build(target: &'static Target) -> Result<Slots, Box<dyn Error>> {
         let tree = new.join(TREE);
         payload.make_tree(&tree)?;
         for name in [kernel::KERNEL, kernel::INITRD] {
-            let from = parts.kernel.join(name);
+            let from = made.kernel.join(name);
             step::put_program(&tree, &format!("boot/{name}"), &from)?;
         }
         Ok(())
@@ -194,7 +183,7 @@ fn make_disk(target: &Target, tree: &Path, into: &Path) -> Result<(), Box<dyn Er
         table += &format!("start={start}MiB, size={mib}MiB, name={name}\n");
         let content = match name {
             "boot" => {
-                root::file_system(&boot, &boot_system, mib)?;
+                root::file_system(&boot, &boot_system, name, mib)?;
                 Some(&boot_system)
             }
             "env" => None,

@@ -1,6 +1,6 @@
 //! `cargo xtask qemu`: the image in an emulated machine, with the lab on the host.
 //!
-//! Owns which tests run and how their outcome is shown. A test is a story about one device that is
+//! `cargo xtask qemu update` is the same for the image with two slots. Owns which tests run and how their outcome is shown. A test is a story about one device that is
 //! switched on, used and looked at; it says nothing of how a machine is made.
 
 use std::error::Error;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use edgerepl_lab::I2cBus;
 use edgerepl_tools::root;
 use xtask::Outcome;
+use xtask::image::slots::Slots;
 use xtask::image::{self, Door, Image};
 use xtask::setup::{self, ACCEPT, LicenceAccepted};
 use xtask::target::{self, Target};
@@ -19,11 +20,12 @@ mod application;
 mod machine;
 mod rig;
 mod shell;
+mod slots;
 mod stories;
 mod stranger;
 
 use rig::Rig;
-use stories::STORIES;
+use stories::{STORIES, UPDATES};
 
 /// Why a test failed.
 pub(crate) type Failure = Box<dyn Error>;
@@ -49,6 +51,7 @@ pub(crate) struct Bench {
     pub(crate) image: Image,
     folder: PathBuf,
     licence: Option<LicenceAccepted>,
+    slots: Option<Slots>,
 }
 
 impl Bench {
@@ -69,6 +72,11 @@ impl Bench {
         Rig::with_chip(&self.image, &self.folder.join(name), lifetime, &module)
     }
 
+    /// What updates of a device with slots are made from.
+    pub(crate) fn slots(&self) -> Result<&Slots, Failure> {
+        Ok(self.slots.as_ref().ok_or("the image has no slots")?)
+    }
+
     pub(crate) fn has_litestream(&self) -> bool {
         self.image.arch == &target::AARCH64 || self.image.door == Door::Console
     }
@@ -82,9 +90,9 @@ enum Choice<'a> {
 }
 
 impl<'a> Choice<'a> {
-    fn named(names: Vec<&'a str>) -> Result<Self, String> {
-        if let Some(unknown) = names.iter().find(|n| STORIES.iter().all(|s| s.name != **n)) {
-            let known: Vec<&str> = STORIES.iter().map(|story| story.name).collect();
+    fn named(names: Vec<&'a str>, of: &[Story]) -> Result<Self, String> {
+        if let Some(unknown) = names.iter().find(|n| of.iter().all(|s| s.name != **n)) {
+            let known: Vec<&str> = of.iter().map(|story| story.name).collect();
             let known = known.join(", ");
             return Err(format!("there is no test {unknown:?}; there are {known}"));
         }
@@ -117,6 +125,9 @@ impl<'a> Choice<'a> {
 /// `[--arch ARCHITECTURE] [--image FILE] [--all | TEST…]`, and a word on a licence: without more the few of the gate, on
 /// aarch64, with our own image. True where all passed.
 pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
+    if let ["update", arguments @ ..] = arguments {
+        return update(arguments);
+    }
     let mut target = &target::AARCH64;
     let (mut all, mut names, mut file) = (false, Vec::new(), None);
     let mut words = arguments.iter();
@@ -132,7 +143,7 @@ pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
     let choice = if all {
         Choice::All
     } else {
-        Choice::named(names)?
+        Choice::named(names, STORIES)?
     };
     let licensed = choice.licensed();
     let licence = (licensed.is_some() || arguments.contains(&ACCEPT))
@@ -141,15 +152,6 @@ pub(crate) fn qemu(arguments: &[&str]) -> Outcome {
     if let (Some(name), None) = (licensed, licence) {
         return Err(format!("accept it with `cargo xtask qemu {name} {ACCEPT}`").into());
     }
-    run(target, file, &choice, licence)
-}
-
-fn run(
-    target: &'static Target,
-    file: Option<&Path>,
-    choice: &Choice,
-    licence: Option<LicenceAccepted>,
-) -> Outcome {
     setup::setup()?;
     setup::qemu()?;
     let image = match file {
@@ -158,23 +160,56 @@ fn run(
     };
     let bench = Bench {
         image,
-        folder: root().join("target/qemu").join(target.arch),
+        folder: folder(target),
         licence,
+        slots: None,
     };
+    run(&bench, STORIES, &choice)
+}
+
+/// `[--arch ARCHITECTURE] [TEST…]`: the tests of updates, all or these, with our image that has slots.
+fn update(arguments: &[&str]) -> Outcome {
+    let (target, names) = match arguments {
+        ["--arch", arch, names @ ..] => (target::named(arch)?, names),
+        names => (&target::AARCH64, names),
+    };
+    let choice = match names {
+        [] => Choice::All,
+        names => Choice::named(names.to_vec(), UPDATES)?,
+    };
+    setup::setup()?;
+    setup::qemu()?;
+    let slots = image::slots::build(target)?;
+    let bench = Bench {
+        image: slots.image.clone(),
+        folder: folder(target),
+        licence: None,
+        slots: Some(slots),
+    };
+    run(&bench, UPDATES, &choice)
+}
+
+/// Where the tests' devices are kept.
+fn folder(target: &Target) -> PathBuf {
+    root().join("target/qemu").join(target.arch)
+}
+
+fn run(bench: &Bench, stories: &[Story], choice: &Choice) -> Outcome {
+    let target = bench.image.arch;
     if !bench.has_litestream() {
         let arch = target.arch;
         println!("For {arch} no Litestream is to be had here: shown is all up to its start.");
     }
     fs::create_dir_all(&bench.folder)?;
-    let chosen = STORIES
+    let chosen = stories
         .iter()
-        .filter(|story| choice.includes(story, licence.is_some()))
+        .filter(|story| choice.includes(story, bench.licence.is_some()))
         .filter(|story| bench.has_litestream() || story.on_armv7);
     let (mut passed, mut failed) = (0, 0);
     for story in chosen {
         println!("\n{}: {}", story.name, story.shows);
         let begun = Instant::now();
-        let outcome = (story.run)(&bench);
+        let outcome = (story.run)(bench);
         let seconds = begun.elapsed().as_secs();
         match outcome {
             Ok(figures) => {

@@ -4,7 +4,7 @@
 
 use std::{error::Error, fs, path::Path, process::Command};
 
-use super::{Root, Slots, keys, step};
+use super::{MIB, Root, Slots, keys, root, step};
 
 /// What is to be installed.
 #[derive(Clone, Debug)]
@@ -34,6 +34,28 @@ impl Slots {
             root,
             signer: Signer::Trusted,
         }
+    }
+
+    /// Makes a disk with bundles, each a file of its name that ends in `.raucb`.
+    pub fn write_all(
+        &self,
+        bundles: &[(&str, Bundle)],
+        label: &str,
+        file: &Path,
+    ) -> Result<(), Box<dyn Error>> {
+        let folder = file.with_extension("bundles");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        let mut size = 0;
+        for (name, bundle) in bundles {
+            let place = folder.join(name).with_extension("raucb");
+            self.write(bundle, &place)?;
+            size += fs::metadata(&place)?.len();
+        }
+        // And what the file system itself takes.
+        let mib = size / MIB + 8;
+        root::file_system(&folder, file, label, mib)?;
+        Ok(fs::remove_dir_all(folder)?)
     }
 
     /// Makes and signs it.

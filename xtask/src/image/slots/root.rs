@@ -51,14 +51,19 @@ impl Root {
         for file in &self.files {
             file.put(&changed)?;
         }
-        file_system(&changed, file, SLOT_MIB)?;
+        file_system(&changed, file, "slot", SLOT_MIB)?;
         Ok(fs::remove_dir_all(changed)?)
     }
 }
 
 /// An ext4 of so many MiB with what is in a folder, all of it root's. It is read and never written, and
 /// so has no journal.
-pub(super) fn file_system(folder: &Path, file: &Path, mib: u64) -> Result<(), Box<dyn Error>> {
+pub(super) fn file_system(
+    folder: &Path,
+    file: &Path,
+    label: &str,
+    mib: u64,
+) -> Result<(), Box<dyn Error>> {
     let mut mkfs = if setup::is_root() {
         Command::new("/sbin/mkfs.ext4")
     } else {
@@ -67,6 +72,16 @@ pub(super) fn file_system(folder: &Path, file: &Path, mib: u64) -> Result<(), Bo
         unshare.args(["--map-root-user", "/sbin/mkfs.ext4"]);
         unshare
     };
-    mkfs.args(["-q", "-F", "-m", "0", "-O", "^has_journal", "-d"]);
+    mkfs.args([
+        "-q",
+        "-F",
+        "-L",
+        label,
+        "-m",
+        "0",
+        "-O",
+        "^has_journal",
+        "-d",
+    ]);
     step::run(mkfs.arg(folder).arg(file).arg(format!("{mib}M"))).map(drop)
 }

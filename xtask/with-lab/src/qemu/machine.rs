@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use xtask::image::{Door, Image};
+use xtask::image::{Boot, Door, Image};
 use xtask::target::{self, Target};
 
 use super::Failure;
@@ -43,6 +43,15 @@ impl Default for Power {
     }
 }
 
+/// A disk of a machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    /// Its serial number.
+    pub(crate) name: &'static str,
+    pub(crate) file: PathBuf,
+    pub(crate) is_writable: bool,
+}
+
 /// A machine that is on. Dropping it pulls the plug.
 pub(crate) struct Machine {
     process: Child,
@@ -53,10 +62,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Switches it on. Its wires and its serial log go to `folder`; the log is added to.
+    /// Switches it on. Its wires and its serial log go to `folder`; the log is added to. A boot loader
+    /// finds its disk where it is the first.
     pub(crate) fn start(
         image: &Image,
-        data: &Path,
+        disks: &[Disk],
         folder: &Path,
         power: &Power,
     ) -> Result<Self, Failure> {
@@ -67,46 +77,51 @@ impl Machine {
         }
         let mut command = board(image.arch);
         command
-            .args([
-                "-smp",
-                "2",
-                "-m",
-                "512",
-                "-display",
-                "none",
-                "-no-reboot",
-                "-S",
-            ])
-            .args(["-rtc", &format!("base={}", power.clock)])
-            .arg("-kernel")
-            .arg(&image.kernel);
-        if let Some(initrd) = &image.initrd {
-            command.arg("-initrd").arg(initrd);
+            .args(["-smp", "2", "-m", "512", "-display", "none", "-S"])
+            .args(["-rtc", &format!("base={}", power.clock)]);
+        match &image.boot {
+            Boot::Kernel { kernel, initrd, .. } => {
+                command.arg("-no-reboot").arg("-kernel").arg(kernel);
+                if let Some(initrd) = initrd {
+                    command.arg("-initrd").arg(initrd);
+                }
+                let root = match image.door {
+                    Door::Port => "",
+                    Door::Console => ROOT,
+                };
+                let told = power.kernel;
+                command.arg("-append").arg(format!(
+                    "console=ttyAMA0 quiet loglevel=4 panic=1 {root} {told}"
+                ));
+            }
+            Boot::Loader { .. } if !power.kernel.is_empty() => {
+                let told = power.kernel;
+                return Err(format!("the boot loader tells the kernel no {told:?}").into());
+            }
+            Boot::Loader { loader, .. } => {
+                command.arg("-bios").arg(loader);
+            }
         }
-        let root = match image.door {
-            Door::Port => "",
-            Door::Console => ROOT,
-        };
-        let told = power.kernel;
-        command.arg("-append").arg(format!(
-            "console=ttyAMA0 quiet loglevel=4 panic=1 {root} {told}"
-        ));
-        let disk = |name: &str, path: &Path, access: &str| {
-            let path = path.display();
-            [
-                "-drive".to_owned(),
-                format!("if=none,id={name},file={path},format=raw{access}"),
-                "-device".to_owned(),
-                format!("virtio-blk-pci,drive={name},serial={name}"),
-            ]
-        };
+        for Disk {
+            name,
+            file,
+            is_writable,
+        } in disks
+        {
+            let file = file.display();
+            let access = if *is_writable { "" } else { ",readonly=on" };
+            command.args([
+                "-drive",
+                &format!("if=none,id={name},file={file},format=raw{access}"),
+                "-device",
+                &format!("virtio-blk-pci,drive={name},serial={name}"),
+            ]);
+        }
         let socket = |name: &str, path: &Path| {
             let path = path.display();
             format!("socket,id={name},path={path},server=on,wait=off")
         };
         command
-            .args(disk("root", &image.root, ",readonly=on"))
-            .args(disk("data", data, ""))
             .args(["-netdev", "user,id=cable", "-device"])
             .arg("virtio-net-pci,netdev=cable,id=network,romfile=")
             .args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);

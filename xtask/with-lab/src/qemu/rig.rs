@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use edgerepl_lab::{Comparison, Device, I2cBus, KeyKind, Lab, LabOptions, ModuleFolder};
 use serde_json::Value;
-use xtask::image::{Door, Image};
+use xtask::image::{Boot, Door, Image};
 use xtask::process;
 
-use super::machine::{Machine, Power};
+use super::machine::{Disk, Machine, Power};
 use super::shell::Shell;
 use super::{Failure, application, stranger};
 
@@ -56,6 +56,8 @@ pub(crate) struct Rig<'a> {
     settings: Vec<String>,
     /// How many MiB the large database of its application has; none: there is no application.
     application: Option<u32>,
+    /// Disks beside those that each device has.
+    others: Vec<Disk>,
 }
 
 /// Where the device's key is.
@@ -74,7 +76,7 @@ impl<'a> Rig<'a> {
         folder: &Path,
         lifetime: Duration,
     ) -> Result<Self, Failure> {
-        let lab = begin(folder, lifetime)?;
+        let lab = begin(image, folder, lifetime)?;
         let device = lab.provision_token(KeyKind::EcdsaP256, THING)?;
         Ok(Self {
             lab,
@@ -84,6 +86,7 @@ impl<'a> Rig<'a> {
             folder: folder.to_owned(),
             settings: Vec::new(),
             application: None,
+            others: Vec::new(),
         })
     }
 
@@ -95,7 +98,7 @@ impl<'a> Rig<'a> {
         lifetime: Duration,
         module: &Path,
     ) -> Result<(Self, I2cBus), Failure> {
-        let lab = begin(folder, lifetime)?;
+        let lab = begin(image, folder, lifetime)?;
         let there = PathBuf::from(MODULE_FOLDER);
         let here = staged(folder).join(there.file_name().unwrap_or_default());
         fs::create_dir_all(&here)?;
@@ -112,6 +115,7 @@ impl<'a> Rig<'a> {
             folder: folder.to_owned(),
             settings: Vec::new(),
             application: None,
+            others: Vec::new(),
         };
         Ok((rig, bus))
     }
@@ -245,12 +249,28 @@ impl<'a> Rig<'a> {
 
     /// Switches the device on and waits for its shell.
     pub(crate) fn boot(&self, power: &Power) -> Result<Running, Failure> {
-        let mut machine = Machine::start(self.image, &self.data(), &self.folder, power)?;
+        let mut machine = Machine::start(self.image, &self.disks(), &self.folder, power)?;
         let mut shell = Shell::open(&mut machine, self.image.door)?;
         if self.image.door == Door::Console {
             stranger::prepare(&mut shell, power.kernel == RESTORES)?;
         }
         Ok(Running { machine, shell })
+    }
+
+    /// What is plugged in. A disk with slots comes first, where a boot loader looks for it.
+    fn disks(&self) -> Vec<Disk> {
+        let disk = |name, file: &Path, is_writable| Disk {
+            name,
+            file: file.to_owned(),
+            is_writable,
+        };
+        let mut disks = vec![match &self.image.boot {
+            Boot::Kernel { root, .. } => disk("root", root, false),
+            Boot::Loader { .. } => disk("slots", &slots(&self.folder), true),
+        }];
+        disks.push(disk("data", &self.data(), true));
+        disks.extend(self.others.iter().cloned());
+        disks
     }
 
     /// Compares each database on the data partition of a device that is off with its replica. The copy
@@ -269,21 +289,19 @@ impl<'a> Rig<'a> {
     /// a copy of the data partition whose journal was replayed. It is an emulated machine's work of
     /// minutes to look at each page of a large one.
     pub(crate) fn copy_after_cut(&self) -> Result<(), Failure> {
-        let copy = self.folder.join("after-cut.ext4");
-        let mut command = Command::new("cp");
-        command.args(["--sparse=always", "--reflink=auto"]);
-        process::output(command.arg(self.data()).arg(&copy))?;
+        let after = self.folder.join("after-cut.ext4");
+        copy(&self.data(), &after)?;
         let checked = Command::new("/sbin/e2fsck")
             .arg("-fp")
-            .arg(&copy)
+            .arg(&after)
             .output()?;
         // 1: the journal was replayed, and what a cut leaves was put in order.
         if !matches!(checked.status.code(), Some(0 | 1)) {
             let said = String::from_utf8_lossy(&checked.stdout);
             return Err(format!("the data partition is damaged: {said}").into());
         }
-        self.copy_databases(&copy)?;
-        Ok(fs::remove_file(copy)?)
+        self.copy_databases(&after)?;
+        Ok(fs::remove_file(after)?)
     }
 
     fn copy_databases(&self, data: &Path) -> Result<(), Failure> {
@@ -309,6 +327,20 @@ impl<'a> Rig<'a> {
         self.folder.join("data.ext4")
     }
 
+    /// Where all that belongs to the device is kept.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Plugs one more disk in, from the next time on that the device is switched on. It may read it.
+    pub(crate) fn plug_in(&mut self, name: &'static str, file: &Path) {
+        self.others.push(Disk {
+            name,
+            file: file.to_owned(),
+            is_writable: false,
+        });
+    }
+
     /// All that no flash and no log may ever hold.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let issued = self.lab.provider().issued().into_iter();
@@ -326,15 +358,31 @@ impl<'a> Rig<'a> {
 /// The device's thing.
 const THING: &str = "bench-device";
 
-/// A lab, and an empty folder for its device.
-fn begin(folder: &Path, lifetime: Duration) -> Result<Lab, Failure> {
+/// The disk that a device with slots is made with, in its folder.
+fn slots(folder: &Path) -> PathBuf {
+    folder.join("slots.img")
+}
+
+/// A lab, and a folder for its device with what the device is made with.
+fn begin(image: &Image, folder: &Path, lifetime: Duration) -> Result<Lab, Failure> {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder)?;
+    if let Boot::Loader { disk, .. } = &image.boot {
+        copy(disk, &slots(folder))?;
+    }
     Ok(Lab::start(LabOptions {
         lifetime,
         server_name: LAB_NAME.to_owned(),
         ..LabOptions::default()
     })?)
+}
+
+/// Copies a disk.
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let mut command = Command::new("cp");
+    command.args(["--sparse=always", "--reflink=auto"]);
+    process::output(command.arg(from).arg(to))?;
+    Ok(())
 }
 
 /// Copies a file from the data partition of a device that is off.

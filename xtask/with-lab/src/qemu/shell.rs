@@ -98,9 +98,26 @@ impl Shell {
 
     /// Runs a command and answers with its exit code and what it printed.
     pub(crate) fn try_run(&mut self, command: &str) -> Result<(i32, String), Failure> {
+        self.try_run_within(command, COMMAND_LIMIT)
+    }
+
+    /// The same with a command that takes its time.
+    pub(crate) fn try_run_within(
+        &mut self,
+        command: &str,
+        limit: Duration,
+    ) -> Result<(i32, String), Failure> {
         let mark = self.send(command)?;
-        self.wait_for(&mark, COMMAND_LIMIT)?
-            .ok_or_else(|| format!("`{command}` has not ended within {COMMAND_LIMIT:?}").into())
+        self.wait_for(&mark, limit)?
+            .ok_or_else(|| format!("`{command}` has not ended within {limit:?}").into())
+    }
+
+    /// What a command printed, where there is a shell that answers at once: none while the machine
+    /// goes down or comes up.
+    pub(crate) fn ask(&mut self, command: &str) -> Result<Option<String>, Failure> {
+        let mark = self.send(command)?;
+        let answer = self.wait_for(&mark, KNOCK)?;
+        Ok(answer.and_then(|(code, text)| (code == 0).then_some(text)))
     }
 
     /// Sends a command that nobody answers for: one that ends the machine.

@@ -13,6 +13,7 @@ mod neighbours;
 mod secure_element;
 mod storage;
 mod surroundings;
+mod updates;
 mod watchdogs;
 
 /// Credentials that outlive a test.
@@ -23,6 +24,16 @@ const SHORT: Duration = Duration::from_secs(30);
 
 /// What the large database of a device's application has.
 const LARGE_MIB: u32 = 200;
+
+/// Those with the image that has slots.
+pub(crate) const UPDATES: &[Story] = &[Story {
+    name: "good-update",
+    shows: "a signed bundle goes into the other slot, which comes up, replicates and is kept",
+    in_gate: false,
+    on_armv7: false,
+    licensed: false,
+    run: updates::good_update,
+}];
 
 pub(crate) const STORIES: &[Story] = &[
     Story {

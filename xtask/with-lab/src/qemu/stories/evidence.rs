@@ -33,6 +33,22 @@ pub(super) fn rows(rig: &Rig) -> Result<(&'static str, String), Failure> {
     Ok(("rows, live and in the replica", figures.join(", ")))
 }
 
+/// What was uploaded to begin a replica: so many times, or this fails.
+pub(super) fn snapshots(rig: &Rig, wanted: usize) -> Result<(&'static str, String), Failure> {
+    let requests = rig.lab.s3().requests().into_iter();
+    let stored = requests.filter(|request| {
+        matches!(request.operation, "PutObject" | "CompleteMultipartUpload")
+            && request.status == Some(200)
+            && request.key.contains(SNAPSHOTS)
+    });
+    let keys: Vec<String> = stored.map(|request| request.key).collect();
+    ensure(keys.len() == wanted, || format!("snapshots: {keys:?}"))?;
+    Ok(("snapshots", keys.len().to_string()))
+}
+
+/// How Litestream files them.
+const SNAPSHOTS: &str = "/0009/";
+
 /// Nobody had to start the daemon again.
 pub(super) fn same_daemon(status: &Value, pid: &Value) -> Result<(), Failure> {
     ensure(status["pid"] == *pid, || {
