@@ -53,7 +53,7 @@ impl Slots {
             size += fs::metadata(&place)?.len();
         }
         // And what the file system itself takes.
-        let mib = size / MIB + 8;
+        let mib = (size + size / 16) / MIB + 8;
         root::file_system(&folder, file, label, mib)?;
         Ok(fs::remove_dir_all(folder)?)
     }

@@ -214,7 +214,13 @@ impl Machine {
         self.since.elapsed()
     }
 
-    /// The end of what it wrote to its serial console.
+    /// What it wrote to its serial console, also when it was on before.
+    pub(crate) fn console(&self) -> String {
+        let text = fs::read(&self.serial).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The end of that.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read(&self.serial).unwrap_or_default();
         let end = &text[text.len().saturating_sub(4000)..];

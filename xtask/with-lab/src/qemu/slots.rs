@@ -75,6 +75,23 @@ impl Running {
             .collect())
     }
 
+    /// How often the boot loader has booted this slot since the device was made.
+    pub(crate) fn boots_of(&self, slot: Slot) -> usize {
+        let words = format!("slots: booting {slot}");
+        self.machine.console().matches(&words).count()
+    }
+
+    /// Writes noise over the beginning of one of the environment's two copies, as a power cut in the midst
+    /// of a write may leave it.
+    pub(crate) fn tear_environment(&mut self, copy: u32) -> Result<(), Failure> {
+        let sector = copy * 0x80000 / 512;
+        let command = format!(
+            "dd if=/dev/urandom of=/dev/disk/by-partlabel/env bs=512 seek={sector} count=3 \
+             conv=notrunc,fsync status=none"
+        );
+        self.shell.run(&command).map(drop)
+    }
+
     /// Installs a bundle into the slot that does not run. Answers with RAUC's exit code, and what it said.
     pub(crate) fn install(&mut self, name: &str) -> Result<(i32, String), Failure> {
         let command = install(name);

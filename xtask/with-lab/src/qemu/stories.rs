@@ -26,14 +26,40 @@ const SHORT: Duration = Duration::from_secs(30);
 const LARGE_MIB: u32 = 200;
 
 /// Those with the image that has slots.
-pub(crate) const UPDATES: &[Story] = &[Story {
-    name: "good-update",
-    shows: "a signed bundle goes into the other slot, which comes up, replicates and is kept",
-    in_gate: false,
-    on_armv7: false,
-    licensed: false,
-    run: updates::good_update,
-}];
+pub(crate) const UPDATES: &[Story] = &[
+    Story {
+        name: "good-update",
+        shows: "a signed bundle goes into the other slot, which comes up, replicates and is kept",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: updates::good_update,
+    },
+    Story {
+        name: "refused-bundles",
+        shows: "a stranger's bundle, another machine's and an older one change nothing",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: updates::refused_bundles,
+    },
+    Story {
+        name: "torn-environment",
+        shows: "a write to the boot loader's memory that was broken off does not change the slot",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: updates::torn_environment,
+    },
+    Story {
+        name: "kernel-panic",
+        shows: "a new slot whose kernel panics is tried three times, then the old one is back",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: updates::kernel_panic,
+    },
+];
 
 pub(crate) const STORIES: &[Story] = &[
     Story {
