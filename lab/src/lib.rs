@@ -44,6 +44,7 @@ mod sessions;
 mod site;
 mod sync;
 pub mod token;
+mod updates;
 mod usb;
 
 use std::{
@@ -76,6 +77,7 @@ pub use crate::{
     secure_element::ModuleFolder,
     sessions::Session,
     site::{Daemon, Site},
+    updates::{Sent, Updates},
     usb::UsbI2cAdapter,
 };
 use crate::{pki::Pki, provider::Contract, registry::Registry, sessions::Sessions};
@@ -202,6 +204,20 @@ impl Lab {
         let runtime = self.runtime.as_ref();
         let runtime = runtime.ok_or_else(|| Error::new("the lab has stopped"))?;
         S3Proxy::start(runtime.handle().clone(), &self.s3)
+    }
+
+    /// A server of updates: the files in a folder, for registered devices.
+    pub fn updates(&self, folder: &Path) -> Result<Updates> {
+        let runtime = self.runtime.as_ref();
+        let runtime = runtime.ok_or_else(|| Error::new("the lab has stopped"))?;
+        Updates::start(
+            runtime.handle().clone(),
+            self.provider.address().ip(),
+            self.provider.server_name(),
+            self.pki.clone(),
+            self.registry.clone(),
+            folder,
+        )
     }
 
     /// A new, registered device with its key in a PEM file.

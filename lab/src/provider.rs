@@ -22,14 +22,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use self::behaviour::{Outgoing, Reply};
+pub(crate) use self::tls::{Signature, Tls};
 pub use self::{
     behaviour::{Behaviour, DateHeader},
     odd_answers::{Expected, OddAnswer, odd_answers},
     tls::{ClientSignatures, TlsVersions},
-};
-use self::{
-    behaviour::{Outgoing, Reply},
-    tls::{Signature, Tls},
 };
 use crate::{
     error::{Error, Result},
@@ -173,6 +171,10 @@ impl Provider {
     /// What happens to connections before TLS.
     pub fn set_door(&self, door: Door) {
         self.shared.orders.lock().door = door;
+    }
+
+    pub(crate) fn server_name(&self) -> &str {
+        &self.shared.server_name
     }
 
     /// Which certificate the server shows.

@@ -25,6 +25,8 @@ Tasks:
   test secure-element --accept-microchip-licence
                       edgerepl with Microchip's own PKCS#11 module, built here, and a simulated
                       ATECC608; for those who may use that module
+  test earlier        the release before this one and this one by turns on one data partition, as
+                      an update over the air and its way back leave it
   cross [--arch aarch64|armv7]... [--system-sqlite]
                       the release binaries for devices; with the device's own SQLite if so told
   image [--slots] [--arch aarch64|armv7]...

@@ -57,7 +57,7 @@ pub enum ClientSignatures {
 
 /// What the client's key signed with, once the handshake is over.
 #[derive(Clone, Default)]
-pub(super) struct Signature(Arc<Shared<Option<SignatureScheme>>>);
+pub(crate) struct Signature(Arc<Shared<Option<SignatureScheme>>>);
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +89,7 @@ impl Tls {
     }
 
     /// One configuration for one connection: nothing is resumed, and every order holds at once.
-    pub(super) fn server_config(
+    pub(crate) fn server_config(
         &self,
         certificate: ServerCertificate,
         versions: TlsVersions,

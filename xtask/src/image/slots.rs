@@ -9,6 +9,7 @@ use std::{
     fs::{self, File as DiskFile},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use super::{Boot, Door, File, Image, Parts, kernel, payload, source, stamp, step};
@@ -23,8 +24,12 @@ mod root;
 pub use bundle::{Bundle, Signer};
 pub use root::Root;
 
-/// The second is there once `dist/` installs it; until then a slot is good as soon as it has booted.
+/// The second is `dist/`'s own.
 const ENABLED: &[&str] = &["rauc-mark-good.service", "edgerepl-boot-check.service"];
+
+/// How long a new image may take to be healthy on a tests' device, in seconds. It is 15 min where nothing else is
+/// said; an emulated machine takes up to 40 s.
+pub const TRIAL: Duration = Duration::from_secs(60);
 
 /// The tree that each slot's root is made from.
 const TREE: &str = "tree";
@@ -39,6 +44,9 @@ const PARTITIONS: [(&str, u64); 4] = [
     ("slot-a", root::SLOT_MIB),
     ("slot-b", root::SLOT_MIB),
 ];
+
+/// Where the first of them begins, in MiB: the table is before it.
+const FIRST_MIB: u64 = 1;
 
 const MIB: u64 = 1 << 20;
 
@@ -104,6 +112,30 @@ pub fn build(target: &'static Target) -> Result<Slots, Box<dyn Error>> {
     })
 }
 
+impl Slots {
+    /// Gives a disk with slots another root in slot A.
+    pub fn put_into_slot_a(&self, root: &Root, disk: &Path) -> Result<(), Box<dyn Error>> {
+        let scratch = disk.with_extension("slot");
+        root.write(&self.tree, &scratch)?;
+        let before = PARTITIONS.iter().take_while(|(name, _)| *name != "slot-a");
+        let start = FIRST_MIB + before.map(|(_, mib)| mib).sum::<u64>();
+        // Each byte: what was there was another root.
+        copy_into(disk, &scratch, start, "notrunc")?;
+        Ok(fs::remove_file(scratch)?)
+    }
+}
+
+/// Copies a file system into a disk, so many MiB from its beginning.
+fn copy_into(disk: &Path, content: &Path, mib: u64, how: &str) -> Result<(), Box<dyn Error>> {
+    let mut dd = Command::new("dd");
+    dd.arg(format!("if={}", content.display()))
+        .arg(format!("of={}", disk.display()))
+        .arg(format!("seek={mib}"))
+        .arg(format!("conv={how}"))
+        .args(["bs=1M", "status=none"]);
+    step::run(&mut dd).map(drop)
+}
+
 /// What a bundle for such a machine says, so that no other machine takes it.
 pub fn compatible(target: &Target) -> String {
     format!("edgerepl-{}", target.arch)
@@ -132,6 +164,11 @@ fn files(target: &Target, keys: &Path) -> Result<Vec<File>, Box<dyn Error>> {
         File::text(
             "usr/lib/systemd/system/rauc.service.d/image.conf",
             include_str!("files/slots/rauc.conf"),
+        ),
+        File::text(
+            "usr/lib/systemd/system/edgerepl-boot-check.service.d/image.conf",
+            include_str!("files/slots/boot-check.conf")
+                .replace("@TRIAL@", &TRIAL.as_secs().to_string()),
         ),
         File::text(
             "usr/lib/systemd/system/rauc-mark-good.service",
@@ -178,7 +215,7 @@ fn make_disk(target: &Target, tree: &Path, into: &Path) -> Result<(), Box<dyn Er
 
     let disk = into.join(DISK);
     let mut table = String::from("label: gpt\n");
-    let mut start = 1;
+    let mut start = FIRST_MIB;
     for (name, mib) in PARTITIONS {
         table += &format!("start={start}MiB, size={mib}MiB, name={name}\n");
         let content = match name {
@@ -190,12 +227,7 @@ fn make_disk(target: &Target, tree: &Path, into: &Path) -> Result<(), Box<dyn Er
             _ => Some(&slot),
         };
         if let Some(content) = content {
-            let mut dd = Command::new("dd");
-            dd.arg(format!("if={}", content.display()))
-                .arg(format!("of={}", disk.display()))
-                .arg(format!("seek={start}"))
-                .args(["bs=1M", "conv=notrunc,sparse", "status=none"]);
-            step::run(&mut dd)?;
+            copy_into(&disk, content, start, "notrunc,sparse")?;
         }
         start += mib;
     }

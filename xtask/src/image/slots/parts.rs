@@ -5,7 +5,15 @@
 use super::super::{Kind, kernel};
 
 pub(super) const KIND: Kind = Kind {
-    packages: &["dbus", "libubootenv-tool", "rauc", "rauc-service"],
+    packages: &[
+        // What fetches a bundle, with a key in a token: Debian's RAUC is built without streaming.
+        "curl",
+        "dbus",
+        "libengine-pkcs11-openssl",
+        "libubootenv-tool",
+        "rauc",
+        "rauc-service",
+    ],
     modules: kernel::More {
         // ext4 asks for its checksum by name, so that no list of modules says that it needs it.
         early: &["crc32c_generic", "ext4"],

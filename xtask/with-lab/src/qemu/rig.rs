@@ -36,6 +36,10 @@ pub(crate) const DATABASE: &str = "app.db";
 /// What `edgerepl status` ends with where there is no daemon to ask.
 const NOT_RUNNING: i32 = 3;
 
+/// The device's key in its token.
+pub(crate) const DEVICE_KEY: &str = "pkcs11:token=edge;object=device;type=private?\
+                                     pin-source=file:/data/edgerepl/private/pin";
+
 /// Far more than anything takes on a busy machine that emulates another one.
 pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
@@ -58,6 +62,8 @@ pub(crate) struct Rig<'a> {
     application: Option<u32>,
     /// Disks beside those that each device has.
     others: Vec<Disk>,
+    /// Keys of the configuration that the image has to say, and not the device's layer.
+    left_out: Vec<&'static str>,
 }
 
 /// Where the device's key is.
@@ -87,6 +93,7 @@ impl<'a> Rig<'a> {
             settings: Vec::new(),
             application: None,
             others: Vec::new(),
+            left_out: Vec::new(),
         })
     }
 
@@ -116,6 +123,7 @@ impl<'a> Rig<'a> {
             settings: Vec::new(),
             application: None,
             others: Vec::new(),
+            left_out: Vec::new(),
         };
         Ok((rig, bus))
     }
@@ -123,6 +131,11 @@ impl<'a> Rig<'a> {
     /// Adds a line of TOML, with a dotted key, to the device's configuration.
     pub(crate) fn set(&mut self, line: &str) {
         self.settings.push(line.to_owned());
+    }
+
+    /// Leaves a key to the image's own configuration, which the device's would win over.
+    pub(crate) fn leave_to_image(&mut self, key: &'static str) {
+        self.left_out.push(key);
     }
 
     /// Has the device replicate what its application writes, too. The application comes with a database
@@ -191,11 +204,7 @@ impl<'a> Rig<'a> {
 
     fn configuration(&self) -> String {
         let key = match self.key {
-            Key::SoftHsm => format!(
-                "pkcs11:token=edge;object=device;type=private?module-path={}&\
-                 pin-source=file:/data/edgerepl/private/pin",
-                self.softhsm()
-            ),
+            Key::SoftHsm => format!("{DEVICE_KEY}&module-path={}", self.softhsm()),
             Key::Chip => self.device.private_key.clone(),
         };
         let mut lines = vec![
@@ -222,6 +231,7 @@ impl<'a> Rig<'a> {
             lines.retain(|line| key(line) != key(setting));
             lines.push(setting.clone());
         }
+        lines.retain(|line| !self.left_out.iter().any(|key| line.starts_with(key)));
         let mut text = lines.join("\n") + "\n";
         if self.application.is_some() {
             let line = format!("database.path = {:?}\n", inside(DATABASE));
@@ -249,12 +259,21 @@ impl<'a> Rig<'a> {
 
     /// Switches the device on and waits for its shell.
     pub(crate) fn boot(&self, power: &Power) -> Result<Running, Failure> {
-        let mut machine = Machine::start(self.image, &self.disks(), &self.folder, power)?;
+        self.enter(self.switch_on(power)?, power)
+    }
+
+    /// Waits for the shell of a device that was switched on.
+    pub(crate) fn enter(&self, mut machine: Machine, power: &Power) -> Result<Running, Failure> {
         let mut shell = Shell::open(&mut machine, self.image.door)?;
         if self.image.door == Door::Console {
             stranger::prepare(&mut shell, power.kernel == RESTORES)?;
         }
         Ok(Running { machine, shell })
+    }
+
+    /// Switches the device on, and does not wait for anything in it.
+    pub(crate) fn switch_on(&self, power: &Power) -> Result<Machine, Failure> {
+        Machine::start(self.image, &self.disks(), &self.folder, power)
     }
 
     /// What is plugged in. A disk with slots comes first, where a boot loader looks for it.
@@ -266,7 +285,7 @@ impl<'a> Rig<'a> {
         };
         let mut disks = vec![match &self.image.boot {
             Boot::Kernel { root, .. } => disk("root", root, false),
-            Boot::Loader { .. } => disk("slots", &slots(&self.folder), true),
+            Boot::Loader { .. } => disk("slots", &self.slots(), true),
         }];
         disks.push(disk("data", &self.data(), true));
         disks.extend(self.others.iter().cloned());
@@ -330,6 +349,11 @@ impl<'a> Rig<'a> {
     /// Where all that belongs to the device is kept.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The disk with slots, of a device that has them.
+    pub(crate) fn slots(&self) -> PathBuf {
+        slots(&self.folder)
     }
 
     /// Plugs one more disk in, from the next time on that the device is switched on. It may read it.

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use xtask::image::slots::{Bundle, Slots};
+use xtask::image::slots::{Bundle, Root, Slots};
 
 use super::Failure;
+use super::machine::Machine;
 use super::rig::{LIMIT, Rig, Running};
 
 /// The label and the serial number of the disk with bundles.
@@ -33,6 +34,32 @@ impl Rig<'_> {
         let disk = self.folder().join("bundles.ext4");
         slots.write_all(bundles, BUNDLES, &disk)?;
         self.plug_in(BUNDLES, &disk);
+        Ok(())
+    }
+
+    /// Gives a device that is off another root in slot A.
+    pub(crate) fn put_into_slot_a(&self, slots: &Slots, root: &Root) -> Result<(), Failure> {
+        slots.put_into_slot_a(root, &self.slots())
+    }
+}
+
+impl Machine {
+    /// How often the boot loader has booted this slot since the device was made.
+    pub(crate) fn boots_of(&self, slot: Slot) -> usize {
+        let words = format!("slots: booting {slot}");
+        self.console().matches(&words).count()
+    }
+
+    /// Waits until the boot loader has chosen a slot so many times.
+    pub(crate) fn wait_for_attempt(&self, slot: Slot, attempt: usize) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while self.boots_of(slot) < attempt {
+            if begun.elapsed() > LIMIT {
+                let words = self.last_words();
+                return Err(format!("slot {slot} is not tried within {LIMIT:?}; {words}").into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
         Ok(())
     }
 }
@@ -77,8 +104,7 @@ impl Running {
 
     /// How often the boot loader has booted this slot since the device was made.
     pub(crate) fn boots_of(&self, slot: Slot) -> usize {
-        let words = format!("slots: booting {slot}");
-        self.machine.console().matches(&words).count()
+        self.machine.boots_of(slot)
     }
 
     /// Writes noise over the beginning of one of the environment's two copies, as a power cut in the midst
@@ -98,6 +124,34 @@ impl Running {
         self.shell.try_run_within(&command, INSTALL_LIMIT)
     }
 
+    /// The same with a bundle in a file.
+    pub(crate) fn install_file(&mut self, path: &str) -> Result<(i32, String), Failure> {
+        let command = format!("rauc install {path}");
+        self.shell.try_run_within(&command, INSTALL_LIMIT)
+    }
+
+    /// Begins such an installation, and answers as soon as RAUC writes to the slot.
+    pub(crate) fn begin_installation(&mut self, name: &str) -> Result<(), Failure> {
+        let command = install(name);
+        self.shell
+            .run(&format!("{{ {command}; }} >/dev/null 2>&1 &"))?;
+        let begun = Instant::now();
+        let is_writing = "journalctl --no-pager --unit=rauc | grep -q 'writing data to device'";
+        while self.shell.try_run(is_writing)?.0 != 0 {
+            if begun.elapsed() > LIMIT {
+                return Err(format!("RAUC writes to no slot within {LIMIT:?}").into());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// What the trial of the slot has said so far.
+    pub(crate) fn trial(&mut self) -> Result<String, Failure> {
+        self.shell
+            .run("journalctl --no-pager --output=cat --unit=edgerepl-boot-check.service")
+    }
+
     /// Reboots in order, and waits until the device is up in this slot.
     pub(crate) fn reboot_into(&mut self, slot: Slot) -> Result<(), Failure> {
         let before = self.current_boot()?;
@@ -107,8 +161,18 @@ impl Running {
 
     /// Waits until the device is up in this slot, after however many boots since that one.
     pub(crate) fn wait_for_slot(&mut self, slot: Slot, since: &Boot) -> Result<Boot, Failure> {
+        self.wait_for_slot_within(slot, since, LIMIT)
+    }
+
+    /// The same, where that may take longer.
+    pub(crate) fn wait_for_slot_within(
+        &mut self,
+        slot: Slot,
+        since: &Boot,
+        limit: Duration,
+    ) -> Result<Boot, Failure> {
         let begun = Instant::now();
-        while self.machine.is_on() && begun.elapsed() < LIMIT {
+        while self.machine.is_on() && begun.elapsed() < limit {
             let answer = self.shell.ask(Boot::QUESTION)?.unwrap_or_default();
             if let Some(boot) = Boot::read(&answer)
                 && boot.id != since.id
@@ -119,7 +183,7 @@ impl Running {
             thread::sleep(Duration::from_millis(100));
         }
         let words = self.machine.last_words();
-        Err(format!("slot {slot} has not come up within {LIMIT:?}; {words}").into())
+        Err(format!("slot {slot} has not come up within {limit:?}; {words}").into())
     }
 
     /// Waits until RAUC is told that the slot that runs is good.

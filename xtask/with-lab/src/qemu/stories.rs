@@ -8,11 +8,14 @@ use super::{Bench, Failure, Figures, Story};
 
 mod everyday;
 mod evidence;
+mod fetched;
+mod interrupted;
 mod lost_data;
 mod neighbours;
 mod secure_element;
 mod storage;
 mod surroundings;
+mod trials;
 mod updates;
 mod watchdogs;
 
@@ -58,6 +61,70 @@ pub(crate) const UPDATES: &[Story] = &[
         on_armv7: false,
         licensed: false,
         run: updates::kernel_panic,
+    },
+    Story {
+        name: "cut-install",
+        shows: "five power cuts while the other slot is written: the old one stays",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: interrupted::cut_install,
+    },
+    Story {
+        name: "cut-first-boot",
+        shows: "two power cuts at the new slot's first boots: it comes up and is kept",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: interrupted::cut_first_boot,
+    },
+    Story {
+        name: "crash",
+        shows: "a new slot whose daemon crashes goes by itself, after three attempts",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: trials::crash,
+    },
+    Story {
+        name: "broken-program",
+        shows: "a new slot whose program can't run at all goes by itself, too",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: trials::broken_program,
+    },
+    Story {
+        name: "wrong-endpoint",
+        shows: "a new slot that is configured wrongly goes by itself",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: trials::wrong_endpoint,
+    },
+    Story {
+        name: "no-network",
+        shows: "a new slot without a network stays, and is good once there is one",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: trials::no_network,
+    },
+    Story {
+        name: "update-in-rotation",
+        shows: "a reboot into the new slot in the midst of a rotation",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: interrupted::rotation,
+    },
+    Story {
+        name: "https",
+        shows: "a bundle that the device fetches by mutual TLS, with the key in its token",
+        in_gate: false,
+        on_armv7: false,
+        licensed: false,
+        run: fetched::over_https,
     },
 ];
 

@@ -1,12 +1,13 @@
 //! What shows that a story ended well, in words of the tests.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edgerepl_lab::Comparison;
 use serde_json::Value;
 
 use super::Failure;
-use crate::qemu::rig::{Rig, Running};
+use crate::qemu::rig::{LIMIT, Rig, Running};
 
 pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
     if holds {
@@ -61,6 +62,26 @@ pub(super) fn no_failed_units(device: &mut Running) -> Result<(), Failure> {
     ensure(failed.trim().is_empty(), || {
         format!("units have failed: {failed}")
     })
+}
+
+/// Waits until the device was granted more credentials than so many.
+pub(super) fn await_grant(rig: &Rig, before: usize) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while rig.lab.provider().issued().len() <= before {
+        ensure(begun.elapsed() < LIMIT, || "no next credentials".to_owned())?;
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The seed of a story with chance: one that was given, or the time. It is told, so that it can be given.
+pub(super) fn seed() -> Result<u64, Failure> {
+    let seed = match std::env::var("EDGEREPL_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    println!("  EDGEREPL_SEED={seed}");
+    Ok(seed)
 }
 
 /// For people.

@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::evidence::{Chance, ensure, rows, took};
+use super::evidence::{Chance, await_grant, ensure, rows, seed, took};
 use super::{Bench, Failure, Figures, LARGE_MIB, LONG, SHORT};
 use crate::qemu::application;
 use crate::qemu::machine::Power;
@@ -74,12 +74,7 @@ pub(super) fn power_cuts(bench: &Bench) -> Result<Figures, Failure> {
     /// Milliseconds from the start of replication, and about what a rotation takes on an emulated machine.
     const QUIET: u64 = 20_000;
     const HAND_OVER: u64 = 3_000;
-    let seed = match std::env::var("EDGEREPL_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
-    };
-    println!("  EDGEREPL_SEED={seed}");
-    let mut chance = Chance(seed | 1);
+    let mut chance = Chance(seed()? | 1);
     // A rotation comes when it is asked for. A cut may have the large database uploaded anew, which on an
     // emulated machine takes longer than from one short renewal to the next.
     let mut rig = bench.rig("power-cuts", LONG)?;
@@ -159,16 +154,6 @@ pub(super) fn late_data(bench: &Bench) -> Result<Figures, Failure> {
         ("from the mount to health", took(healthy)),
         rows(&rig)?,
     ])
-}
-
-/// Waits until the device was granted more credentials than so many.
-fn await_grant(rig: &Rig, before: usize) -> Result<(), Failure> {
-    let begun = Instant::now();
-    while rig.lab.provider().issued().len() <= before {
-        ensure(begun.elapsed() < LIMIT, || "no next credentials".to_owned())?;
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 /// Whether nothing was uploaded yet with the newest credentials.

@@ -116,7 +116,7 @@ pub(super) fn refused_bundles(bench: &Bench) -> Result<Figures, Failure> {
     }
     device.wait_until_healthy()?;
     device.shut_down()?;
-    figures.push(rows(&rig)?);
+    figures.extend([rows(&rig)?, snapshots(&rig, 1)?]);
     Ok(figures)
 }
 
@@ -144,7 +144,7 @@ pub(super) fn torn_environment(bench: &Bench) -> Result<Figures, Failure> {
     let boots = format!("{} of A, {} of B", device.boots_of(A), device.boots_of(B));
     ensure(boots == "2 of A, 2 of B", || boots.clone())?;
     device.shut_down()?;
-    Ok(vec![("boots", boots), rows(&rig)?])
+    Ok(vec![("boots", boots), rows(&rig)?, snapshots(&rig, 1)?])
 }
 
 /// The order of the slots, as Linux reads it.
