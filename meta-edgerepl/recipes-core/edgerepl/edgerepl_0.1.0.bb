@@ -147,12 +147,17 @@ do_install_ptest() {
 USERADD_PACKAGES = "${PN}"
 USERADD_PARAM:${PN} = "--system --user-group --comment edgerepl --home-dir /nonexistent --no-create-home --shell /sbin/nologin edgerepl"
 
-# The others are started by it; the restore, where it was chosen.
+# The others are started by it; the restore, where it was chosen; the trial of a new image, where its package is
+# installed. Each package gets a 98-*.preset, and so comes before the 99-edgerepl.preset of dist.
+SYSTEMD_PACKAGES = "${PN} ${PN}-boot-check"
 SYSTEMD_SERVICE:${PN} = "edgerepl.service ${@bb.utils.contains('PACKAGECONFIG', 'restore', 'edgerepl-restore.service', '', d)}"
+SYSTEMD_SERVICE:${PN}-boot-check = "edgerepl-boot-check.service"
 
-# A device's shell is seldom one of these; the manual is in -doc.
-PACKAGE_BEFORE_PN += "${PN}-bash-completion ${PN}-fish-completion ${PN}-zsh-completion"
+# A device's shell is seldom one of these; the manual is in -doc. The trial of a new image is for firmware with two
+# slots and a boot loader that counts.
+PACKAGE_BEFORE_PN += "${PN}-bash-completion ${PN}-boot-check ${PN}-fish-completion ${PN}-zsh-completion"
 FILES:${PN}-bash-completion += "${datadir}/bash-completion"
+FILES:${PN}-boot-check += "${systemd_system_unitdir}/edgerepl-boot-check.service"
 FILES:${PN}-fish-completion += "${datadir}/fish"
 FILES:${PN}-zsh-completion += "${datadir}/zsh"
 FILES:${PN} += "\
@@ -168,5 +173,6 @@ CONFFILES:${PN} = "\
 "
 # Before it Litestream's own SQLite can lose data.
 RDEPENDS:${PN} += "litestream (>= 0.5.17)"
+RDEPENDS:${PN}-boot-check += "${PN} (= ${EXTENDPKGV})"
 # By it verify leaves the disk to others.
 RRECOMMENDS:${PN} += "util-linux-ionice"

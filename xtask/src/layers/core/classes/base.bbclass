@@ -1,6 +1,7 @@
 # What every recipe has.
 SRC_URI ?= ""
-PACKAGES ?= "${PN}-dbg ${PN}-dev ${PN}"
+PACKAGE_BEFORE_PN ?= ""
+PACKAGES ?= "${PN}-dbg ${PN}-dev ${PN}-doc ${PACKAGE_BEFORE_PN} ${PN}"
 EXTRA_OECONF ?= ""
 PACKAGECONFIG ??= ""
 PACKAGECONFIG_CONFARGS ??= ""
