@@ -22,9 +22,11 @@ EDGEREPL_SLOT_SIZE ?= "512M"
 EDGEREPL_DATA_SIZE ?= "256M"
 # A boot partition where the machine wants one.
 EDGEREPL_BOOT_PART ?= ""
+# wic's name for what fills a boot partition, which is another one since 6.0.
+EDGEREPL_BOOT_SOURCE = "${@bb.utils.contains('LAYERSERIES_CORENAMES', 'scarthgap', 'bootimg-partition', 'bootimg_partition', d)}"
 # meta-raspberrypi's override.
 # nooelint: oelint.vars.specific
-EDGEREPL_BOOT_PART:rpi ?= "part --source bootimg-partition --fstype=vfat --label boot --active --align 4096 --fixed-size 128M"
+EDGEREPL_BOOT_PART:rpi ?= "part --source ${EDGEREPL_BOOT_SOURCE} --fstype=vfat --label boot --active --align 4096 --fixed-size 128M"
 
 # QEMU gets the kernel from outside; the first slot is the first partition.
 QB_DEFAULT_FSTYPE = "wic"
