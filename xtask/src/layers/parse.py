@@ -5,8 +5,12 @@
 bitbake's own parser reads them. OpenEmbedded's core is in no package registry: CORE stands in for it
 with the names that the layer uses, and no more. It shows that recipes parse, what they fetch and by
 which checksums; it builds nothing.
+
+A recipe that is appended to is there twice: as it is, and with the file that is appended. The recipes of other
+layers that this one appends to are in CORE too, and are there with that alone.
 """
 
+import fnmatch
 import glob
 import io
 import json
@@ -33,9 +37,19 @@ def main(core, layer, series, tune, *settings):
     said = Said()
     d = configuration(core, layer, series, tune, settings)
     # Those for other layers too, as if those were there.
-    recipes = sorted(glob.glob(os.path.join(layer, "**", "*.bb"), recursive=True))
-    document = {"recipes": [recipe(path, d, said) for path in recipes]}
-    json.dump(document, sys.stdout)
+    own = below(layer, "*.bb")
+    facts = [recipe(path, d, said) for path in own]
+    for append in below(layer, "*.bbappend"):
+        pattern = os.path.basename(append).removesuffix("append").replace("%", "*")
+        found = [path for path in own + below(core, "*.bb") if fnmatch.fnmatch(os.path.basename(path), pattern)]
+        if not found:
+            sys.exit(f"{append}: there is no recipe that it is for")
+        facts += [recipe(path, d, said, append) for path in found]
+    json.dump({"recipes": facts}, sys.stdout)
+
+
+def below(folder, pattern):
+    return sorted(glob.glob(os.path.join(folder, "**", pattern), recursive=True))
 
 
 def configuration(core, layer, series, tune, settings):
@@ -59,15 +73,18 @@ def configuration(core, layer, series, tune, settings):
     return bb.parse.handle(os.path.join(core, "classes", "base.bbclass"), d, True)
 
 
-def recipe(path, base, said):
+def recipe(path, base, said, append=None):
     d = bb.data.createCopy(base)
+    if append:
+        d.setVar("__BBAPPEND", append)
     d.setVar("FILE", path)
     d.setVar("__bbclasstype", "recipe")
     said.clear()
     d = bb.parse.handle(path, d)[""]
     skipped = d.getVar("__SKIPPED", False)
     facts = {
-        "file": path,
+        "file": append or path,
+        "appended": bool(append),
         "said": list(said),
         "skipped": skipped or None,
         "variables": variables(d),

@@ -1,3 +1,4 @@
-# meta-rauc's rauc-mark-good.service waits for boot-complete.target. Added to the group's own list, out of its order.
+# meta-rauc's rauc-mark-good.service requires boot-complete.target, and comes after it.
+# Added to the group's own list, out of its order.
 # nooelint: oelint.vars.dependsordered
 RDEPENDS:${PN} += "edgerepl-boot-check"

@@ -1,0 +1,33 @@
+SUMMARY = "An update by SWUpdate is confirmed once edgerepl is healthy"
+DESCRIPTION = "\
+Tells the boot loader and SWUpdate that the booted image stays, after boot-complete.target, which \
+edgerepl-boot-check holds until the device replicates."
+SECTION = "base"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
+CVE_PRODUCT = "edgerepl"
+
+SRC_URI = "\
+    file://edgerepl-swupdate-confirm.in;subdir=${BP} \
+    file://edgerepl-swupdate-confirm.service;subdir=${BP} \
+"
+
+inherit allarch features_check systemd
+
+REQUIRED_DISTRO_FEATURES = "systemd"
+
+# What a good image has in SWUpdate's variable: 0, or 2 where its suricatta reports to hawkBit.
+EDGEREPL_SWUPDATE_STATE ?= "0"
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+
+do_install() {
+    install -D -m 0755 ${S}/edgerepl-swupdate-confirm.in ${D}${libexecdir}/edgerepl-swupdate-confirm
+    sed -i 's|@STATE@|${EDGEREPL_SWUPDATE_STATE}|' ${D}${libexecdir}/edgerepl-swupdate-confirm
+    install -D -m 0644 ${S}/edgerepl-swupdate-confirm.service ${D}${systemd_system_unitdir}/edgerepl-swupdate-confirm.service
+}
+
+SYSTEMD_SERVICE:${PN} = "edgerepl-swupdate-confirm.service"
+# fw_setenv, by whichever package has it.
+RDEPENDS:${PN} = "edgerepl-boot-check u-boot-fw-utils"
