@@ -35,6 +35,7 @@ EDGEREPL_DEPENDENCIES += host-pkgconf sqlite
 EDGEREPL_CARGO_BUILD_OPTS += --no-default-features
 EDGEREPL_CARGO_ENV += PKG_CONFIG_ALLOW_CROSS=1
 # By pages edgerepl verify compares every byte, and else only rows.
+# check-package TypoInPackageVariable
 SQLITE_CFLAGS += -DSQLITE_ENABLE_DBPAGE_VTAB
 endif
 
@@ -60,14 +61,28 @@ define EDGEREPL_INSTALL_TARGET_CMDS
 endef
 endif
 
+ifeq ($(BR2_PACKAGE_EDGEREPL_BOOT_CHECK),y)
+define EDGEREPL_INSTALL_INIT_SYSTEMD
+	$(INSTALL) -D -m 0644 $(EDGEREPL_PKGDIR)/98-edgerepl-boot-check.preset \
+		$(TARGET_DIR)/usr/lib/systemd/system-preset/98-edgerepl-boot-check.preset
+endef
+define EDGEREPL_INSTALL_BOOT_CHECK_SYSV
+	$(INSTALL) -D -m 0755 $(EDGEREPL_PKGDIR)/edgerepl-boot-check \
+		$(TARGET_DIR)/usr/libexec/edgerepl-boot-check
+	$(INSTALL) -D -m 0755 $(EDGEREPL_PKGDIR)/S61edgerepl-boot-check \
+		$(TARGET_DIR)/etc/init.d/S61edgerepl-boot-check
+endef
+endif
+
 define EDGEREPL_INSTALL_INIT_SYSV
 	$(INSTALL) -D -m 0755 $(EDGEREPL_PKGDIR)/edgerepl-supervise \
 		$(TARGET_DIR)/usr/libexec/edgerepl-supervise
 	$(INSTALL) -D -m 0755 $(EDGEREPL_PKGDIR)/S60edgerepl \
 		$(TARGET_DIR)/etc/init.d/S60edgerepl
+	$(EDGEREPL_INSTALL_BOOT_CHECK_SYSV)
 endef
 
-# What edgerepl-supervise needs of BusyBox, and, for the disk's priorities, verify.
+# What the two scripts need of BusyBox, and, for the disk's priorities, verify.
 define EDGEREPL_BUSYBOX_CONFIG_FIXUPS
 	$(call KCONFIG_ENABLE_OPT,CONFIG_IONICE)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_LOGGER)

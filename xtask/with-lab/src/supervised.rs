@@ -1,5 +1,5 @@
-//! edgerepl on a device without systemd: Buildroot's supervisor for real, with BusyBox, Litestream and
-//! the lab.
+//! edgerepl on a device without systemd: Buildroot's supervisor and its trial of a new image for real, with
+//! BusyBox, Litestream and the lab.
 //!
 //! Owns the root that it runs in, which is made anew each time and is entered by root alone. What it
 //! has to do there `supervised.sh` says.
@@ -19,11 +19,17 @@ use xtask::{Outcome, process, setup};
 const USER: &str = "890";
 
 /// What takes tens of seconds on a device takes some here.
-const PACES: [(&str, &str); 4] = [
-    ("PAUSE", "2"),
-    ("PACE", "2"),
-    ("PATIENCE", "2"),
-    ("DEADLINE", "20"),
+const PACES: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "edgerepl-supervise",
+        &[
+            ("PAUSE", "2"),
+            ("PACE", "2"),
+            ("PATIENCE", "2"),
+            ("DEADLINE", "20"),
+        ],
+    ),
+    ("edgerepl-boot-check", &[("LIMIT", "2"), ("PAUSE", "1")]),
 ];
 
 /// Prints a figure, or what was found, a line each. True where nothing was.
@@ -85,7 +91,7 @@ impl Root {
         }
         std::os::unix::fs::symlink("../run", this.0.join("var/run"))?;
         this.programs()?;
-        this.supervisor()?;
+        this.scripts()?;
         this.device(lab)?;
         Ok(this)
     }
@@ -124,22 +130,34 @@ impl Root {
         )
     }
 
-    /// The two scripts of the package, the one with quicker paces.
-    fn supervisor(&self) -> Result<(), Box<dyn Error>> {
+    /// The scripts of the package, those that run for long with quicker paces; and in the place of a device's
+    /// reboot and of what tells its boot loader a file for each.
+    fn scripts(&self) -> Result<(), Box<dyn Error>> {
         let package = tools::root().join("buildroot/package/edgerepl");
-        let mut text = fs::read_to_string(package.join("edgerepl-supervise"))?;
-        for (name, seconds) in PACES {
-            let line = text
-                .lines()
-                .find(|line| line.starts_with(&format!("{name}=")));
-            let line = line
-                .ok_or_else(|| format!("edgerepl-supervise has no {name}"))?
-                .to_owned();
-            text = text.replacen(&line, &format!("{name}={seconds}"), 1);
+        for (script, paces) in PACES {
+            let mut text = fs::read_to_string(package.join(script))?;
+            for (name, seconds) in paces {
+                let line = text
+                    .lines()
+                    .find(|line| line.starts_with(&format!("{name}=")));
+                let line = line
+                    .ok_or_else(|| format!("{script} has no {name}"))?
+                    .to_owned();
+                text = text.replacen(&line, &format!("{name}={seconds}"), 1);
+            }
+            self.put(&format!("usr/libexec/{script}"), &text, 0o755)?;
         }
-        self.put("usr/libexec/edgerepl-supervise", &text, 0o755)?;
-        let script = fs::read_to_string(package.join("S60edgerepl"))?;
-        self.put("etc/init.d/S60edgerepl", &script, 0o755)?;
+        for script in ["S60edgerepl", "S61edgerepl-boot-check"] {
+            let text = fs::read_to_string(package.join(script))?;
+            self.put(&format!("etc/init.d/{script}"), &text, 0o755)?;
+        }
+        for (place, file) in [
+            ("bin/reboot", "rebooted"),
+            ("usr/libexec/edgerepl-confirm", "confirmed"),
+        ] {
+            self.put(place, &format!("#!/bin/sh\n: >/run/{file}\n"), 0o755)?;
+        }
+        self.put("etc/os-release", "ID=test\nVERSION_ID=1\n", 0o644)?;
         self.put("steps", include_str!("supervised.sh"), 0o755)
     }
 

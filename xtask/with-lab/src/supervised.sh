@@ -76,8 +76,47 @@ service start
 step "one that lost its supervisor gives way to another" 60 "! lives $third && another $third"
 step "which replicates" 60 "edgerepl status >/dev/null 2>&1"
 
+trial() {
+    /etc/init.d/S61edgerepl-boot-check "$1" >/dev/null
+}
+
+record() { # WORD
+    grep -q "$1" /data/edgerepl/state/boot-check.json
+}
+
+trial start
+step "an image on which it is healthy is confirmed" 30 "[ -e /run/confirmed ]"
+mv /usr/bin/litestream /usr/bin/aside
+killall litestream
+step "it is not healthy" 20 "! edgerepl status >/dev/null 2>&1"
+trial stop
+step "and that is noted before a reboot" 1 "record healthy_to_its_end.:false"
+mv /usr/bin/aside /usr/bin/litestream
+step "it is healthy again" 60 "edgerepl status >/dev/null 2>&1"
+trial stop
+step "and that is noted" 1 "record healthy_to_its_end.:true"
+rm /run/confirmed
+
 fourth=$(daemon)
 service stop
 step "a stop ends it" 1 "! lives $fourth"
+
+sed -i s/VERSION_ID=1/VERSION_ID=2/ /etc/os-release
+trial start
+sleep 2
+trial stop
+sleep 15
+step "a trial that was stopped gives no verdict" 1 "[ ! -e /run/rebooted ]"
+trial start
+step "a new image whose daemon is silent is left" 60 "[ -e /run/rebooted ]"
+step "and counted" 1 "record boots.:1"
+rm /run/rebooted
+mv /usr/bin/edgerepl /usr/bin/aside
+trial start
+sleep 5
+step "one that can't run at all is tried again" 1 "[ ! -e /run/rebooted ]"
+step "and left in the end" 30 "[ -e /run/rebooted ]"
+step "none of them was confirmed" 1 "[ ! -e /run/confirmed ]"
+mv /usr/bin/aside /usr/bin/edgerepl
 step "and leaves nobody behind" 5 "! ps -o comm | grep -q -e litestream -e edgerepl"
 echo "end"
