@@ -17,6 +17,7 @@ use crate::with_lab;
 mod buildroot;
 mod pins;
 mod shell;
+mod slots;
 mod yocto;
 
 /// What was found, a sentence each; none where all is well.
@@ -71,6 +72,10 @@ const CHECKS: &[Check] = &[
         run: yocto::enabled,
     },
     Check {
+        name: "yocto: appended",
+        run: slots::appended,
+    },
+    Check {
         name: "yocto: kas",
         run: yocto::kas,
     },
@@ -89,6 +94,14 @@ const CHECKS: &[Check] = &[
     Check {
         name: "buildroot: no systemd",
         run: without_systemd,
+    },
+    Check {
+        name: "slots agree",
+        run: slots::agree,
+    },
+    Check {
+        name: "slots: tried",
+        run: slots::enabled,
     },
     Check {
         name: "pins agree",

@@ -67,11 +67,15 @@ pub(super) fn parsed(bench: &Bench) -> Verdict {
     let mut recipes = 0;
     for series in SERIES {
         for (machine, settings) in MACHINES {
-            let document = parse(bench, series, machine, settings)?;
-            for recipe in list(&document["recipes"]) {
-                recipes += 1;
-                let found = of_recipe(recipe).into_iter();
-                findings.extend(found.map(|finding| format!("{series}, {machine}: {finding}")));
+            // Every choice that changes what is parsed.
+            for choice in ["EDGEREPL_SLOTS=", "EDGEREPL_SLOTS=rauc"] {
+                let settings = [settings, &[choice]].concat();
+                let document = parse(bench, series, machine, &settings)?;
+                for recipe in list(&document["recipes"]) {
+                    recipes += 1;
+                    let found = of_recipe(recipe).into_iter();
+                    findings.extend(found.map(|finding| format!("{series}, {machine}: {finding}")));
+                }
             }
         }
         findings.extend(unset_digest(bench, series)?);
@@ -311,12 +315,12 @@ pub(super) fn parse(
     Ok(serde_json::from_str(&said)?)
 }
 
-/// The recipe of that name.
+/// The recipe of that name, with nothing appended.
 pub(super) fn named<'a>(document: &'a Value, name: &str) -> Result<&'a Value, String> {
     let recipes = list(&document["recipes"]);
     let found = recipes
         .iter()
-        .find(|recipe| recipe["variables"]["PN"] == name);
+        .find(|recipe| recipe["variables"]["PN"] == name && recipe["appended"] == false);
     found.ok_or_else(|| format!("the layer has no recipe {name}"))
 }
 

@@ -2,7 +2,8 @@
 # gives a slot that was marked good its attempts back.
 #
 # To be adapted to the board: the console, and what is loaded from the slot. The device tree is the one that U-Boot
-# itself was given.
+# itself was given. A kernel that panics reboots; for one that hangs, or waits for its root for ever, the hardware's
+# watchdog has to run from here on.
 
 test -n "${devtype}" || setenv devtype mmc
 test -n "${devnum}" || setenv devnum 0
