@@ -9,7 +9,7 @@ CVE_PRODUCT = "edgerepl"
 
 SRC_URI = "\
     file://edgerepl-swupdate-confirm.in;subdir=${BP} \
-    file://edgerepl-swupdate-confirm.service;subdir=${BP} \
+    file://edgerepl-swupdate-confirm.service.in;subdir=${BP} \
 "
 
 inherit allarch features_check systemd
@@ -23,9 +23,12 @@ do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 
 do_install() {
-    install -D -m 0755 ${S}/edgerepl-swupdate-confirm.in ${D}${libexecdir}/edgerepl-swupdate-confirm
-    sed -i 's|@STATE@|${EDGEREPL_SWUPDATE_STATE}|' ${D}${libexecdir}/edgerepl-swupdate-confirm
-    install -D -m 0644 ${S}/edgerepl-swupdate-confirm.service ${D}${systemd_system_unitdir}/edgerepl-swupdate-confirm.service
+    fill() { # MODE TEMPLATE PATH
+        install -D -m $1 ${S}/$2 ${D}$3
+        sed -i -e 's|@STATE@|${EDGEREPL_SWUPDATE_STATE}|' -e 's|@LIBEXECDIR@|${libexecdir}|' ${D}$3
+    }
+    fill 0755 edgerepl-swupdate-confirm.in ${libexecdir}/edgerepl-swupdate-confirm
+    fill 0644 edgerepl-swupdate-confirm.service.in ${systemd_system_unitdir}/edgerepl-swupdate-confirm.service
 }
 
 SYSTEMD_SERVICE:${PN} = "edgerepl-swupdate-confirm.service"
