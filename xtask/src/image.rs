@@ -14,9 +14,10 @@ use crate::cross;
 use crate::setup;
 use crate::target::Target;
 
-pub use payload::File;
+pub use file::File;
 
 mod base;
+mod file;
 mod foreign;
 mod kernel;
 mod payload;

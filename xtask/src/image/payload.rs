@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use super::{base, kernel, step};
+use super::{File, base, kernel, step};
 use crate::target::Target;
 
 /// The squashfs.
@@ -33,40 +33,6 @@ pub(super) struct More<'a> {
     pub(super) files: &'a [File],
     /// Units that are enabled where they are installed.
     pub(super) enabled: &'a [&'a str],
-}
-
-/// A text file of a root.
-#[derive(Clone, Debug)]
-pub struct File {
-    /// Its place, without the first slash.
-    pub path: String,
-    /// What is in it.
-    pub text: String,
-    /// Its mode, such as `0o644`.
-    pub mode: u32,
-}
-
-impl File {
-    /// One that everybody may read.
-    pub fn text(path: &str, text: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text.into(),
-            mode: 0o644,
-        }
-    }
-
-    /// One that everybody may run.
-    pub fn program(path: &str, text: impl Into<String>) -> Self {
-        Self {
-            mode: 0o755,
-            ..Self::text(path, text)
-        }
-    }
-
-    pub(super) fn put(&self, root: &Path) -> Result<(), Box<dyn Error>> {
-        step::put_as(root, &self.path, &self.text, self.mode)
-    }
 }
 
 /// Text files, by their place.

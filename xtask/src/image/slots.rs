@@ -2,7 +2,8 @@
 //!
 //! Owns what is on that disk and where, and what a root has to be in a slot. `/data` is no part of it: as
 //! with each image it is a disk of its own with the label `data`, which tests make and read from
-//! outside. What a slot's root is changed to stands in [`root`], what updates it in [`bundle`].
+//! outside. What a slot's root is changed to is for [`Root`] to say, what updates it for
+//! [`Bundle`].
 
 use std::{
     error::Error,
