@@ -35,8 +35,9 @@ const TRIAL: &str = "boot-trial.json";
 /// The kernel's id of a boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How often it is looked with `--wait`.
+/// How often it is looked with `--wait`: five times within the limit at least, but for the shortest of them.
 const PACE: Duration = Duration::from_secs(10);
+const QUICKEST: Duration = Duration::from_secs(1);
 
 /// How long a server's address may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -75,7 +76,7 @@ pub(crate) fn check(runtime: &RuntimeDirectory, order: &Order<'_>) -> ExitCode {
             log::info!("{verdict}");
             said = verdict;
         }
-        thread::sleep(PACE);
+        thread::sleep((order.limit / 5).clamp(QUICKEST, PACE));
     }
 }
 

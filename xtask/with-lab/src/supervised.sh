@@ -105,7 +105,7 @@ sed -i s/VERSION_ID=1/VERSION_ID=2/ /etc/os-release
 trial start
 sleep 2
 trial stop
-sleep 15
+sleep 5
 step "a trial that was stopped gives no verdict" 1 "[ ! -e /run/rebooted ]"
 trial start
 step "a new image whose daemon is silent is left" 60 "[ -e /run/rebooted ]"
