@@ -398,6 +398,14 @@ fn paths(lab: &Lab, site: &Site) -> Outcome<Vec<(String, &'static str)>> {
             "bucket: my-fleet\n",
         ),
         (format!("s3://{}/", lab.s3().bucket()), "s3://my-fleet/"),
+        (
+            format!("{:?}", lab.provider().endpoint()),
+            "\"abc123.credentials.iot.ap-northeast-1.amazonaws.com:443\"",
+        ),
+        (
+            format!("{:?}", lab.s3().endpoint().trim_start_matches("http://")),
+            "\"s3.ap-northeast-1.amazonaws.com:443\"",
+        ),
         // Nobody waits a day for a document.
         ("planned each 10s".to_owned(), "planned each 1d"),
     ])
