@@ -84,7 +84,7 @@ fn an_image_stays_once_the_device_is_healthy_on_it_and_from_then_on() -> Outcome
     let (code, said) = device.ask("A", 0)?;
     assert_eq!(code, 3, "{said}");
     assert!(
-        said.contains("names no image on which the device was healthy"),
+        said.contains("no image is known on which the device was healthy"),
         "{said}"
     );
     assert!(!device.record().exists());
@@ -208,6 +208,23 @@ fn less_is_asked_of_it_where_the_one_before_was_ill_in_the_end() -> Outcome {
 }
 
 #[test]
+fn a_data_partition_that_is_mounted_late_is_heeded() -> Outcome {
+    let device = Device::with_good_slot_a("late")?;
+    let (there, away) = (
+        device.site.root().join("state"),
+        device.site.root().join("away"),
+    );
+    fs::rename(&there, &away)?;
+    let words = ["boot-check", "--wait", "--slot", "A", "--limit", "5"];
+    let mut waits = device.site.command(&words).spawn()?;
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(waits.try_wait()?.is_none(), "nothing is known yet");
+    fs::rename(&away, &there)?;
+    assert_eq!(waits.wait()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
 fn what_can_not_be_read_or_written_reboots_nobody() -> Outcome {
     let device = Device::with_good_slot_a("odd")?;
     let good = fs::read_to_string(device.record())?;
@@ -221,6 +238,10 @@ fn what_can_not_be_read_or_written_reboots_nobody() -> Outcome {
         fs::write(device.record(), odd)?;
         let (code, said) = device.ask("B", 0)?;
         assert_eq!(code, 3, "{odd}: {said}");
+        assert!(
+            said.contains("of a form that this edgerepl can't read"),
+            "{said}"
+        );
         assert_eq!(
             fs::read_to_string(device.record())?,
             odd,

@@ -1,7 +1,7 @@
 //! A server of updates: files over HTTPS, for devices that show a registered certificate, as the credential provider
 //! asks for it.
 //!
-//! Owns what is served and what was asked for. Answers `GET` alone, also for a part of a file.
+//! Owns what is served and what was asked for. Answers `GET` alone, with whole files.
 
 use std::{
     io,
@@ -140,25 +140,14 @@ impl State {
             true => std::fs::read(self.folder.join(name)).ok(),
             false => None,
         };
-        let Some(content) = content else {
-            let head = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
-            stream.write_all(head.as_bytes()).await?;
-            stream.flush().await?;
-            return Ok(0);
+        let (head, content) = match &content {
+            Some(content) => ("200 OK", &content[..]),
+            None => ("404 Not Found", &[][..]),
         };
-        let all = content.len();
-        let (head, part) = match request.part(all) {
-            Some((first, last)) => (
-                format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{all}"),
-                &content[first..=last],
-            ),
-            None => ("200 OK".to_owned(), &content[..]),
-        };
-        let length = part.len();
-        let head =
-            format!("HTTP/1.1 {head}\r\nAccept-Ranges: bytes\r\nContent-Length: {length}\r\n\r\n");
+        let length = content.len();
+        let head = format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
-        stream.write_all(part).await?;
+        stream.write_all(content).await?;
         stream.flush().await?;
         Ok(length as u64)
     }
@@ -167,7 +156,6 @@ impl State {
 struct Request {
     method: String,
     path: String,
-    range: Option<String>,
 }
 
 impl Request {
@@ -178,12 +166,7 @@ impl Request {
             let mut headers = [httparse::EMPTY_HEADER; 64];
             let mut parsed = httparse::Request::new(&mut headers);
             if parsed.parse(&head).map_err(io::Error::other)?.is_complete() {
-                let range = parsed
-                    .headers
-                    .iter()
-                    .find(|header| header.name.eq_ignore_ascii_case("range"));
                 return Ok(Some(Self {
-                    range: range.map(|header| String::from_utf8_lossy(header.value).into_owned()),
                     method: parsed.method.unwrap_or_default().to_owned(),
                     path: parsed.path.unwrap_or_default().to_owned(),
                 }));
@@ -195,17 +178,5 @@ impl Request {
                 return Ok(None);
             }
         }
-    }
-
-    /// The first and the last byte of the part that is asked for, of a file of so many.
-    fn part(&self, all: usize) -> Option<(usize, usize)> {
-        let (first, last) = self
-            .range
-            .as_ref()?
-            .strip_prefix("bytes=")?
-            .split_once('-')?;
-        let first: usize = first.parse().ok()?;
-        let last = last.parse().unwrap_or(usize::MAX).min(all.checked_sub(1)?);
-        (first <= last).then_some((first, last))
     }
 }

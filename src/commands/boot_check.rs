@@ -85,7 +85,7 @@ pub(crate) fn check(runtime: &RuntimeDirectory, order: &Order<'_>) -> ExitCode {
 pub(crate) fn note(runtime: &RuntimeDirectory, slot: Option<&str>) -> ExitCode {
     let (image, mut record) = (Image::booted(slot), Record::read(runtime));
     let own = |proved: &Proved| Some(&proved.image) == image.as_ref();
-    let Some(before) = record.proved.clone().filter(own) else {
+    let Some(before) = record.proved.clone().ok().filter(own) else {
         let words =
             "this is not the image on which the device was last healthy: nothing is noted\n";
         return output::answer(words, ExitCode::SUCCESS);
@@ -120,7 +120,6 @@ pub(crate) fn note(runtime: &RuntimeDirectory, slot: Option<&str>) -> ExitCode {
 struct Boot {
     /// The kernel's id of it; empty if the kernel does not tell.
     id: String,
-    record: Record,
     trial: Trial,
 }
 
@@ -130,7 +129,6 @@ impl Boot {
         let id = id.trim().to_owned();
         Self {
             trial: recall(runtime, &id),
-            record: Record::read(runtime),
             id,
         }
     }
@@ -141,55 +139,39 @@ impl Boot {
                        --slot";
             return Verdict::Unknown(why.to_owned());
         };
-        let before = match &self.record.proved {
+        // Each time: the data partition may be mounted late.
+        let mut record = Record::read(runtime);
+        let before = match &record.proved {
             // Whatever has become of it since: there is nothing better to go back to.
-            Some(proved) if proved.image == image => {
+            Ok(proved) if proved.image == image => {
                 return Verdict::Stays(format!(
                     "the device was last healthy on this one ({image})"
                 ));
             }
-            Some(proved) if proved.to_its_end => Before::Healthy,
-            Some(_) => Before::Ailing,
-            None => Before::Unknown,
+            Ok(proved) if proved.to_its_end => Before::Healthy,
+            Ok(_) => Before::Ailing,
+            Err(_) => Before::Unknown,
         };
-        let known = self.record.proved.as_ref();
+        let known = record.proved.as_ref();
         let known = known.map_or(&[][..], |proved| &proved.endpoints);
         let (seen, endpoints) = look(runtime, known);
         let now = BootTime::now();
         match self.trial.judge(seen, before, order.limit, now) {
-            Verdict::Stays(why) => self.prove(image, endpoints, why),
-            Verdict::Leaves(why) => self.refuse(why),
-            Verdict::Unknown(why) if before == Before::Unknown => Verdict::Unknown(format!(
-                "{why}; {} names no image on which the device was healthy",
-                self.record.place()
-            )),
-            unknown => unknown,
-        }
-    }
-
-    fn prove(&mut self, image: Image, endpoints: Vec<String>, why: String) -> Verdict {
-        let proved = Proved {
-            image,
-            endpoints,
-            to_its_end: true,
-        };
-        match self.record.prove(proved) {
-            Ok(()) => Verdict::Stays(why),
-            // The next boot would take this image for a new one, and might give it up.
-            Err(e) => Verdict::Unknown(format!("{why}, but {}", unwritten(&self.record, &e))),
-        }
-    }
-
-    fn refuse(&mut self, why: String) -> Verdict {
-        if !self.record.allows_refusal() {
-            return Verdict::Unknown(format!(
-                "{why}; it stays for want of another one: no image was healthy in the last boots"
-            ));
-        }
-        match self.record.refuse(&self.id) {
-            Ok(()) => Verdict::Leaves(why),
-            // Without a count the device might reboot for ever.
-            Err(e) => Verdict::Unknown(format!("{}; {why}", unwritten(&self.record, &e))),
+            Verdict::Stays(why) => {
+                let proved = Proved {
+                    image,
+                    endpoints,
+                    to_its_end: true,
+                };
+                prove(&mut record, proved, why)
+            }
+            Verdict::Leaves(why) => refuse(&mut record, &self.id, why),
+            Verdict::Unknown(why) => Verdict::Unknown(match &record.proved {
+                Ok(_) => why,
+                Err(lack) => {
+                    format!("{why}; no image is known on which the device was healthy: {lack}")
+                }
+            }),
         }
     }
 
@@ -263,6 +245,27 @@ fn recall(runtime: &RuntimeDirectory, boot: &str) -> Trial {
         looked: time("looked"),
         silent_since: time("silent_since"),
         ill_since: time("ill_since"),
+    }
+}
+
+fn prove(record: &mut Record, proved: Proved, why: String) -> Verdict {
+    match record.prove(proved) {
+        Ok(()) => Verdict::Stays(why),
+        // The next boot would take this image for a new one, and might give it up.
+        Err(e) => Verdict::Unknown(format!("{why}, but {}", unwritten(record, &e))),
+    }
+}
+
+fn refuse(record: &mut Record, boot: &str, why: String) -> Verdict {
+    if !record.allows_refusal() {
+        return Verdict::Unknown(format!(
+            "{why}; it stays for want of another one: no image was healthy in the last boots"
+        ));
+    }
+    match record.refuse(boot) {
+        Ok(()) => Verdict::Leaves(why),
+        // Without a count the device might reboot for ever.
+        Err(e) => Verdict::Unknown(format!("{}; {why}", unwritten(record, &e))),
     }
 }
 

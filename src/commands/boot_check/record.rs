@@ -41,7 +41,8 @@ pub(super) struct Proved {
 #[derive(Debug)]
 pub(super) struct Record {
     file: PathBuf,
-    pub(super) proved: Option<Proved>,
+    /// The last good image; or why none is known.
+    pub(super) proved: Result<Proved, String>,
     /// How many boots ended with an image that was given up, since the device was healthy; and the last of them.
     refusals: u64,
     refused_in: String,
@@ -51,31 +52,25 @@ impl Record {
     /// Reads what the last image has left.
     pub(super) fn read(runtime: &RuntimeDirectory) -> Self {
         let file = runtime.state_file(FILE);
-        let document = match text(&file) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
-            Err(e) => {
-                if e.kind() != ErrorKind::NotFound {
-                    log::warn!("{} can't be read: {e}", file.display());
-                }
-                return Self::of(file, &Value::Null);
+        let name = file.display();
+        let (document, lack) = match text(&file) {
+            Ok(text) => (
+                serde_json::from_str(&text).unwrap_or_default(),
+                format!("{name} is of a form that this edgerepl can't read"),
+            ),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                (Value::Null, format!("{name} is not there yet"))
             }
+            Err(e) => (Value::Null, format!("{name} can't be read: {e}")),
         };
-        let record = Self::of(file, &document);
-        if record.proved.is_none() {
-            log::warn!(
-                "{} is of a form that this edgerepl can't read, so that no image is known on which this device was \
-                 healthy",
-                record.file.display()
-            );
-        }
-        record
+        Self::of(file, &document, lack)
     }
 
-    fn of(file: PathBuf, document: &Value) -> Self {
+    fn of(file: PathBuf, document: &Value, lack: String) -> Self {
         let refused = &document["refused"];
         Self {
             file,
-            proved: Proved::of(document),
+            proved: Proved::of(document).ok_or(lack),
             refusals: refused["boots"].as_u64().unwrap_or_default(),
             refused_in: refused["last"].as_str().unwrap_or_default().to_owned(),
         }
@@ -88,11 +83,11 @@ impl Record {
 
     /// The device is healthy on an image.
     pub(super) fn prove(&mut self, proved: Proved) -> io::Result<()> {
-        let is_known = self.proved.as_ref() == Some(&proved) && self.refusals == 0;
+        let is_known = self.proved.as_ref() == Ok(&proved) && self.refusals == 0;
         if is_known {
             return Ok(());
         }
-        self.proved = Some(proved);
+        self.proved = Ok(proved);
         self.refusals = 0;
         self.refused_in.clear();
         self.write()
@@ -114,7 +109,7 @@ impl Record {
     }
 
     fn write(&self) -> io::Result<()> {
-        let proved = self.proved.as_ref();
+        let proved = self.proved.as_ref().ok();
         let document = json!({
             "form": FORM,
             "image": proved.map(|proved| proved.image.document()),
@@ -164,10 +159,10 @@ mod tests {
 
     fn read(file: &Path) -> Record {
         let text = text(&file.to_path_buf()).unwrap_or_default();
-        Record::of(
-            file.to_owned(),
-            &serde_json::from_str(&text).unwrap_or_default(),
-        )
+        {
+            let document = serde_json::from_str(&text).unwrap_or_default();
+            Record::of(file.to_owned(), &document, String::new())
+        }
     }
 
     fn proved(slot: &str) -> Proved {
@@ -183,9 +178,9 @@ mod tests {
     fn the_next_image_reads_what_this_one_leaves() {
         let file = place("next");
         let mut record = read(&file);
-        assert_eq!(record.proved, None);
+        assert!(record.proved.is_err());
         record.prove(proved("A")).expect("written");
-        assert_eq!(read(&file).proved, Some(proved("A")));
+        assert_eq!(read(&file).proved, Ok(proved("A")));
         // Nothing new is no reason to write.
         let written = || {
             fs::metadata(&file)
@@ -200,7 +195,7 @@ mod tests {
             ..proved("A")
         };
         read(&file).prove(ailing.clone()).expect("written");
-        assert_eq!(read(&file).proved, Some(ailing));
+        assert_eq!(read(&file).proved, Ok(ailing));
         fs::remove_dir_all(file.parent().expect("a folder")).expect("removed");
     }
 
@@ -217,7 +212,7 @@ mod tests {
             assert_eq!(read(&file).refusals, boot + 1);
         }
         assert!(!read(&file).allows_refusal());
-        assert_eq!(read(&file).proved, Some(proved("A")), "it is still known");
+        assert_eq!(read(&file).proved, Ok(proved("A")), "it is still known");
         read(&file).prove(proved("B")).expect("written");
         assert!(read(&file).allows_refusal());
         // A kernel that tells no boot from another: each time is counted.
@@ -234,7 +229,11 @@ mod tests {
             "form": FORM, "image": {"slot": "A", "release": ""}, "endpoints": [], "healthy_to_its_end": true,
             "what a later release adds": [],
         });
-        let of = |document: &Value| Record::of(PathBuf::new(), document).proved;
+        let of = |document: &Value| {
+            Record::of(PathBuf::new(), document, String::new())
+                .proved
+                .ok()
+        };
         assert!(of(&whole).is_some());
         let broken = [
             ("form", json!(FORM + 1)),

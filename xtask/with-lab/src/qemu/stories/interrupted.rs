@@ -15,6 +15,8 @@ use crate::qemu::slots::{A, B};
 /// Power cuts while RAUC writes the other slot, and an installation after them.
 pub(super) fn cut_install(bench: &Bench) -> Result<Figures, Failure> {
     const CUTS: u32 = 5;
+    /// Milliseconds: an idle machine that emulates takes 6 s to write the slot.
+    const WRITING: u64 = 3_000;
     let slots = bench.slots()?;
     let mut chance = Chance(seed()? | 1);
     let mut rig = bench.rig("cut-install", LONG)?;
@@ -25,7 +27,7 @@ pub(super) fn cut_install(bench: &Bench) -> Result<Figures, Failure> {
     let mut moments = Vec::new();
     for cut in 1..=CUTS {
         device.begin_installation("next")?;
-        let moment = Duration::from_millis(chance.below(8000));
+        let moment = Duration::from_millis(chance.below(WRITING));
         thread::sleep(moment);
         // RAUC has taken the slot out of the order before it began, and puts it first at the end.
         let environment = device.environment()?;
