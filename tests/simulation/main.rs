@@ -32,7 +32,7 @@ use laws::Record;
 use world::{Crowd, Life, World};
 
 /// What an ordinary run simulates.
-const YEARS: u64 = 500;
+const YEARS: u64 = 400;
 
 /// And of devices with several databases, each of which costs as many events as one of the others.
 const YEARS_OF_SEVERAL: u64 = 3;
