@@ -23,9 +23,10 @@ pub(super) fn cut_install(bench: &Bench) -> Result<Figures, Failure> {
     rig.provide(slots, &[("next", slots.update(Root::version(2)))])?;
     let mut device = rig.first_boot()?;
     device.wait_until_healthy()?;
-    device.wait_until_good()?;
     let mut moments = Vec::new();
     for cut in 1..=CUTS {
+        // Else the cuts would use up the attempts of the slot that runs.
+        device.wait_until_good()?;
         device.begin_installation("next")?;
         let moment = Duration::from_millis(chance.below(WRITING));
         thread::sleep(moment);
