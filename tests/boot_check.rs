@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Output;
@@ -208,6 +208,51 @@ fn less_is_asked_of_it_where_the_one_before_was_ill_in_the_end() -> Outcome {
 }
 
 #[test]
+fn what_is_noted_before_a_reboot_is_what_was_seen() -> Outcome {
+    let device = Device::with_good_slot_a("noted")?;
+    let mut record = device.read_record()?;
+    record["refused"] = json!({"boots": 3, "last": "another boot"});
+    record["endpoints"] = json!(["gone.example.invalid:443"]);
+    fs::write(device.record(), record.to_string())?;
+    let note = || {
+        device
+            .site
+            .run(&["boot-check", "--before-reboot", "--slot", "A"])
+    };
+
+    // Without a network nobody knows whose fault it is, and what was given up stays given up.
+    device.lab.provider().set_listening(false)?;
+    let mut daemon = device.site.start()?;
+    daemon.wait_for("a failure", LIMIT, |status| {
+        status["credentials"]["last_failure"].is_object()
+    })?;
+    assert_eq!(outcome(&note()?).0, 0);
+    assert_eq!(device.read_record()?, record);
+
+    // A device that moved to other servers needs those.
+    device.lab.provider().set_listening(true)?;
+    daemon.wait_for("health", LIMIT, |status| status["state"] == "healthy")?;
+    assert_eq!(outcome(&note()?).0, 0);
+    let noted = device.read_record()?;
+    assert_eq!(noted["endpoints"][0], device.lab.provider().endpoint());
+    assert_eq!(noted["refused"]["boots"], 0);
+    daemon.terminate()?;
+    Ok(())
+}
+
+#[test]
+fn a_verdict_that_nobody_can_read_is_the_same_one() -> Outcome {
+    let device = Device::with_good_slot_a("unread")?;
+    for (slot, code) in [("A", 0), ("B", 3)] {
+        let full = File::options().write(true).open("/dev/full")?;
+        let words = ["boot-check", "--slot", slot];
+        let status = device.site.command(&words).stdout(full).status()?;
+        assert_eq!(status.code(), Some(code), "{slot}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_data_partition_that_is_mounted_late_is_heeded() -> Outcome {
     let device = Device::with_good_slot_a("late")?;
     let (there, away) = (
@@ -221,6 +266,16 @@ fn a_data_partition_that_is_mounted_late_is_heeded() -> Outcome {
     assert!(waits.try_wait()?.is_none(), "nothing is known yet");
     fs::rename(&away, &there)?;
     assert_eq!(waits.wait()?.code(), Some(0));
+
+    // Nor is health on record where no boot would find it.
+    fs::rename(&there, &away)?;
+    let daemon = device.healthy()?;
+    let (code, said) = device.ask("B", 900)?;
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("can't be written"), "{said}");
+    fs::rename(&away, &there)?;
+    assert_eq!(device.ask("B", 900)?.0, 0);
+    daemon.terminate()?;
     Ok(())
 }
 

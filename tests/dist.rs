@@ -371,7 +371,7 @@ fn surroundings(root: &Path) -> Outcome {
         fs::write(file, "[Unit]\nDescription=A stand-in\n")?;
     }
     let programs = root.join("usr/bin");
-    for program in ["kill", "litestream", "systemctl", "systemd-tmpfiles"] {
+    for program in ["kill", "litestream", "sh", "systemctl", "systemd-tmpfiles"] {
         let file = programs.join(program);
         fs::write(&file, "#!/bin/sh\n")?;
         fs::set_permissions(file, Permissions::from_mode(0o755))?;

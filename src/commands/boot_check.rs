@@ -40,7 +40,7 @@ const PACE: Duration = Duration::from_secs(10);
 const QUICKEST: Duration = Duration::from_secs(1);
 
 /// How long a server's address may take to answer.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is asked for.
 #[derive(Debug)]
@@ -69,7 +69,10 @@ pub(crate) fn check(runtime: &RuntimeDirectory, order: &Order<'_>) -> ExitCode {
             if code == 3 {
                 boot.keep(runtime);
             }
-            return output::answer(format_args!("{verdict}\n"), ExitCode::from(code));
+            // Whether or not somebody can read the words: 1 would be a verdict.
+            let code = ExitCode::from(code);
+            let _ = output::answer(format_args!("{verdict}\n"), code);
+            return code;
         }
         // Once for each reason: it may wait for weeks.
         if said != verdict {
@@ -90,24 +93,34 @@ pub(crate) fn note(runtime: &RuntimeDirectory, slot: Option<&str>) -> ExitCode {
             "this is not the image on which the device was last healthy: nothing is noted\n";
         return output::answer(words, ExitCode::SUCCESS);
     };
-    // One that was stopped already, or has only just started, says nothing.
+    // One that was stopped already, or has only just started, says nothing; nor does one without a network.
     let status = status::ask(runtime).unwrap_or_default();
-    let (to_its_end, words) = match status["state"].as_str() {
-        Some(State::HEALTHY) => (true, "the device is healthy\n"),
-        Some(State::UNHEALTHY) => (
-            false,
-            "the device is not healthy: of the next image no more is asked than that its daemon runs\n",
-        ),
-        _ => (
-            before.to_its_end,
-            "it is not known whether the device is healthy: nothing is noted\n",
-        ),
+    let noted = match status["state"].as_str() {
+        Some(State::HEALTHY) => {
+            let proved = Proved {
+                to_its_end: true,
+                endpoints: endpoints(&status),
+                ..before
+            };
+            let words = "the device is healthy\n";
+            record.prove(proved).map(|()| words)
+        }
+        Some(State::UNHEALTHY) if are_reached(&before.endpoints).is_ok() => {
+            let words = "the device is not healthy: of the next image no more is asked than that its daemon runs\n";
+            let to_its_end = false;
+            record
+                .note(Proved {
+                    to_its_end,
+                    ..before
+                })
+                .map(|()| words)
+        }
+        _ => {
+            Ok("it is not known whether this image or the network is to blame: nothing is noted\n")
+        }
     };
-    match record.prove(Proved {
-        to_its_end,
-        ..before
-    }) {
-        Ok(()) => output::answer(words, ExitCode::SUCCESS),
+    match noted {
+        Ok(words) => output::answer(words, ExitCode::SUCCESS),
         Err(e) => {
             log::error!("{}", unwritten(&record, &e));
             ExitCode::FAILURE
@@ -135,6 +148,9 @@ impl Boot {
 
     fn verdict(&mut self, runtime: &RuntimeDirectory, order: &Order<'_>) -> Verdict {
         let Some(image) = Image::booted(order.slot) else {
+            if matches!(look(runtime, &[]), (Seen::Healthy, _)) {
+                return Verdict::Stays("the device is healthy".to_owned());
+            }
             let why = "neither the kernel's command line nor os-release says which image this is; name the slot with \
                        --slot";
             return Verdict::Unknown(why.to_owned());
@@ -182,7 +198,8 @@ impl Boot {
             "boot": self.id,
             "looked": seconds(self.trial.looked),
             "silent_since": seconds(self.trial.silent_since),
-            "ill_since": seconds(self.trial.ill_since),
+            "ill": self.trial.ill.as_secs_f64(),
+            "was_ill": self.trial.was_ill,
         });
         let path = runtime.file(TRIAL);
         if let Err(e) = file::replace(&path, 0o644, document.to_string().as_bytes()) {
@@ -202,19 +219,29 @@ fn look(runtime: &RuntimeDirectory, known: &[String]) -> (Seen, Vec<String>) {
         Err(cause) => return (Seen::Silent(cause), Vec::new()),
     };
     if status["state"] == State::HEALTHY {
-        let endpoints = status["endpoints"].as_array().into_iter().flatten();
-        let endpoints = endpoints.filter_map(|endpoint| endpoint.as_str().map(str::to_owned));
-        return (Seen::Healthy, endpoints.collect());
+        return (Seen::Healthy, endpoints(&status));
     }
     let problem = status["problems"][0]
         .as_str()
         .unwrap_or("no reason is told");
-    let network = match known {
-        [] => Err("none is on record".to_owned()),
-        servers => servers.iter().try_for_each(|server| reach(server)),
-    };
+    let network = are_reached(known);
     let problem = problem.to_owned();
     (Seen::Unhealthy { problem, network }, Vec::new())
+}
+
+/// The servers that a status names.
+fn endpoints(status: &Value) -> Vec<String> {
+    let endpoints = status["endpoints"].as_array().into_iter().flatten();
+    let endpoints = endpoints.filter_map(|endpoint| endpoint.as_str().map(str::to_owned));
+    endpoints.collect()
+}
+
+/// Whether all of these servers can be reached, of which there is one at least.
+fn are_reached(servers: &[String]) -> Result<(), String> {
+    match servers {
+        [] => Err("none is on record".to_owned()),
+        servers => servers.iter().try_for_each(|server| reach(server)),
+    }
 }
 
 /// Whether a server accepts TCP. No more is asked: its certificate and what it answers may be refused by what is wrong
@@ -244,7 +271,9 @@ fn recall(runtime: &RuntimeDirectory, boot: &str) -> Trial {
     Trial {
         looked: time("looked"),
         silent_since: time("silent_since"),
-        ill_since: time("ill_since"),
+        ill: Duration::try_from_secs_f64(kept["ill"].as_f64().unwrap_or_default())
+            .unwrap_or_default(),
+        was_ill: kept["was_ill"] == true,
     }
 }
 

@@ -59,6 +59,13 @@ impl RuntimeDirectory {
         state.map_or_else(|| self.file(name), |folder| folder.join(name))
     }
 
+    /// The same, but where `STATE_DIRECTORY` is set it is in there or nowhere: of what is only to be known where it
+    /// outlives a boot.
+    pub fn lasting_file(&self, name: &str) -> PathBuf {
+        let state = inherited::folder("STATE_DIRECTORY");
+        state.map_or_else(|| self.file(name), |folder| folder.join(name))
+    }
+
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)

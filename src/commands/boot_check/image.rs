@@ -1,8 +1,8 @@
 //! Which image this boot is of.
 //!
 //! Owns what tells two images apart: the slot, by the words of the kernel's command line that name what was
-//! booted, and the release, by os-release(5). Never looks at a device's number or name, which may be another
-//! one at the next boot.
+//! booted, and the release, by os-release(5). Where neither can tell two images apart, none is known: then a new one
+//! would pass for the old one.
 
 use std::fs;
 
@@ -47,7 +47,12 @@ impl Image {
             slot: slot.map_or(told, str::to_owned),
             release: words(release.lines(), &RELEASE),
         };
-        (!image.slot.is_empty() || !image.release.is_empty()).then_some(image)
+        let is_of_slot = slot.is_some() || image.slot.split(' ').any(tells_slots_apart);
+        let is_of_release = ["IMAGE_VERSION=", "BUILD_ID="];
+        let is_of_release = is_of_release
+            .iter()
+            .any(|field| image.release.contains(field));
+        (is_of_slot || is_of_release).then_some(image)
     }
 
     /// Reads what [`document`](Self::document) has made.
@@ -70,6 +75,13 @@ impl std::fmt::Display for Image {
         let told: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         f.write_str(&told.join(", "))
     }
+}
+
+/// A root that an initial RAM disk or the device mapper makes has one name, whatever it is made from.
+fn tells_slots_apart(word: &str) -> bool {
+    const MADE: [&str; 5] = ["ram", "dm-", "mapper/", "nfs", "root"];
+    let root = word.strip_prefix("root=/dev/").unwrap_or_default();
+    !word.is_empty() && !MADE.iter().any(|made| root.starts_with(made))
 }
 
 /// Of these `KEY=VALUE`s those with a wanted key, in the order in which they are wanted. Of two with one key the
@@ -120,6 +132,22 @@ mod tests {
     fn without_a_word_of_it_nobody_can_tell() {
         assert_eq!(Image::of(None, "quiet rooted=1", "NAME=x\n"), None);
         assert_eq!(Image::of(None, "", "ID=\"\"\n"), None);
+        // Each image of such a distribution would be the same one.
+        for line in [
+            "root=/dev/dm-0",
+            "root=/dev/ram0 quiet",
+            "root=/dev/mapper/root",
+            "",
+        ] {
+            assert_eq!(
+                Image::of(None, line, "ID=poky\nVERSION_ID=5.0\n"),
+                None,
+                "{line}"
+            );
+            assert!(Image::of(None, line, "ID=poky\nBUILD_ID=20261201\n").is_some());
+        }
+        assert!(Image::of(None, "root=/dev/dm-0 roothash=7f", "").is_some());
+        assert!(Image::of(None, "root=/dev/mmcblk0p2", "ID=poky\n").is_some());
         let told = Image::of(Some("b"), "root=/dev/sda2", "").expect("an image");
         assert_eq!(told.to_string(), "b");
     }

@@ -51,7 +51,7 @@ pub(super) struct Record {
 impl Record {
     /// Reads what the last image has left.
     pub(super) fn read(runtime: &RuntimeDirectory) -> Self {
-        let file = runtime.state_file(FILE);
+        let file = runtime.lasting_file(FILE);
         let name = file.display();
         let (document, lack) = match text(&file) {
             Ok(text) => (
@@ -81,15 +81,23 @@ impl Record {
         self.refusals < MOST_REFUSALS
     }
 
-    /// The device is healthy on an image.
+    /// The device is healthy on an image: whatever was given up is over.
     pub(super) fn prove(&mut self, proved: Proved) -> io::Result<()> {
-        let is_known = self.proved.as_ref() == Ok(&proved) && self.refusals == 0;
-        if is_known {
+        if self.refusals == 0 {
+            return self.note(proved);
+        }
+        self.refusals = 0;
+        self.refused_in.clear();
+        self.proved = Ok(proved);
+        self.write()
+    }
+
+    /// More is known of the image on which it was healthy last.
+    pub(super) fn note(&mut self, proved: Proved) -> io::Result<()> {
+        if self.proved.as_ref() == Ok(&proved) {
             return Ok(());
         }
         self.proved = Ok(proved);
-        self.refusals = 0;
-        self.refused_in.clear();
         self.write()
     }
 

@@ -52,12 +52,14 @@ pub(super) struct Trial {
     pub(super) looked: Option<BootTime>,
     /// Since when no daemon answers, at every look.
     pub(super) silent_since: Option<BootTime>,
-    /// Since when the network is there and the device is not healthy, at every look.
-    pub(super) ill_since: Option<BootTime>,
+    /// For how long the network was there and the device was not healthy.
+    pub(super) ill: Duration,
+    /// It was so at the last look.
+    pub(super) was_ill: bool,
 }
 
 impl Trial {
-    /// Judges what is seen now. `limit`: how long each of the two may last.
+    /// Judges what is seen now. `limit`: how long it may be silent, and for how long it may be ill.
     pub(super) fn judge(
         &mut self,
         seen: Seen,
@@ -65,22 +67,39 @@ impl Trial {
         limit: Duration,
         now: BootTime,
     ) -> Verdict {
-        let is_fresh = |looked: BootTime| now.since(looked) <= LONGEST_GAP;
-        if !self.looked.is_some_and(is_fresh) {
-            *self = Self::default();
-        }
+        let since_look = self.looked.map(|looked| now.since(looked));
+        let between = match since_look {
+            Some(time) if time <= LONGEST_GAP => time,
+            _ => {
+                *self = Self::default();
+                Duration::ZERO
+            }
+        };
         self.looked = Some(now);
-        let (is_silent, is_ill) = match &seen {
-            Seen::Healthy => (false, false),
-            Seen::Unhealthy { network, .. } => (false, network.is_ok()),
-            Seen::Silent(_) => (true, false),
+        self.silent_since = match seen {
+            Seen::Silent(_) => self.silent_since.or(Some(now)),
+            _ => None,
         };
-        let lasts = |since: &mut Option<BootTime>, is_so: bool| {
-            *since = is_so.then(|| since.unwrap_or(now));
-            since.map_or(Duration::ZERO, |since| now.since(since))
-        };
-        let silent = lasts(&mut self.silent_since, is_silent);
-        let ill = lasts(&mut self.ill_since, is_ill);
+        let silent = self
+            .silent_since
+            .map_or(Duration::ZERO, |since| now.since(since));
+        let is_ill = matches!(
+            &seen,
+            Seen::Unhealthy {
+                network: Ok(()),
+                ..
+            }
+        );
+        match &seen {
+            Seen::Healthy => self.ill = Duration::ZERO,
+            _ if is_ill && self.was_ill => self.ill += between,
+            _ if is_ill => {}
+            // It is not asked to be healthy the moment that the network is back, and a link that is lost now and
+            // then hides nothing.
+            _ => self.ill = self.ill.min(limit / 2),
+        }
+        self.was_ill = is_ill;
+        let ill = self.ill;
         let minutes = |time: Duration| format!("{:.0} min", time.as_secs_f64() / 60.0);
         match seen {
             Seen::Healthy => Verdict::Stays("the device is healthy on this image".to_owned()),
@@ -196,17 +215,22 @@ mod tests {
         );
         looks.extend(each(8110, 8110, &ill(Ok(()))));
         assert!(leaves(Before::Healthy, &looks));
-        // One that comes and goes begins anew.
-        let mut flaps = Vec::new();
-        for turn in 0..20 {
-            flaps.extend(each(turn * 1000, turn * 1000 + 800, &ill(Ok(()))));
-            flaps.extend(each(
-                turn * 1000 + 810,
-                turn * 1000 + 990,
-                &ill(Err("no route")),
-            ));
+        // A link that is there for moments gives no image its time.
+        let mut moments = Vec::new();
+        for minute in 0..600 {
+            let begin = 20 + minute * 60;
+            moments.extend(each(begin, begin + 20, &ill(Ok(()))));
+            moments.extend(each(begin + 30, begin + 50, &ill(Err("no route"))));
         }
-        assert!(!leaves(Before::Healthy, &flaps));
+        assert!(!leaves(Before::Healthy, &moments));
+        // One that is lost now and then does.
+        let mut redials = Vec::new();
+        for turn in 0..4 {
+            let begin = 20 + turn * 600;
+            redials.extend(each(begin, begin + 560, &ill(Ok(()))));
+            redials.extend(each(begin + 570, begin + 590, &ill(Err("no route"))));
+        }
+        assert!(leaves(Before::Healthy, &redials));
     }
 
     #[test]

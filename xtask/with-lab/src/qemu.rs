@@ -1,7 +1,8 @@
 //! `cargo xtask qemu`: the image in an emulated machine, with the lab on the host.
 //!
-//! `cargo xtask qemu update` is the same for the image with two slots. Owns which tests run and how their outcome is shown. A test is a story about one device that is
-//! switched on, used and looked at; it says nothing of how a machine is made.
+//! `cargo xtask qemu update` is the same for the image with two slots. Owns which tests run and how their
+//! outcome is shown. A test is a story about one device that is switched on, used and looked at; it says
+//! nothing of how a machine is made.
 
 use std::error::Error;
 use std::fs;

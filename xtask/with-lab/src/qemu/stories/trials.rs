@@ -19,14 +19,17 @@ pub(super) fn crash(bench: &Bench) -> Result<Figures, Failure> {
     let dies = "[Service]\nExecStart=\nExecStart=/bin/sh -c 'kill -ABRT $$$$'\n";
     let place = "usr/lib/systemd/system/edgerepl.service.d/zz-crash.conf";
     let rig = bench.rig("crash", LONG)?;
-    comes_home(bench, rig, Root::version(2).with(File::text(place, dies)))
+    let bad = Root::version(2).with(File::text(place, dies));
+    comes_home(bench, rig, bad, TRIAL)
 }
 
 /// A new image whose program can't run at all, so that it can't judge itself either.
 pub(super) fn broken_program(bench: &Bench) -> Result<Figures, Failure> {
     let dies = File::program("usr/bin/edgerepl", "#!/bin/sh\nkill -ABRT $$\n");
     let rig = bench.rig("broken-program", LONG)?;
-    comes_home(bench, rig, Root::version(2).with(dies))
+    // Ten times, with pauses of 4 s.
+    let patience = Duration::from_secs(36);
+    comes_home(bench, rig, Root::version(2).with(dies), patience)
 }
 
 /// A new image whose own configuration names an endpoint that nobody answers at.
@@ -40,11 +43,16 @@ pub(super) fn wrong_endpoint(bench: &Bench) -> Result<Figures, Failure> {
     rig.leave_to_image("credentials.endpoint");
     rig.put_into_slot_a(bench.slots()?, &Root::version(1).with(layer(&right)))?;
     let wrong = layer("credentials.edgerepl.test:443");
-    comes_home(bench, rig, Root::version(2).with(wrong))
+    comes_home(bench, rig, Root::version(2).with(wrong), TRIAL)
 }
 
-/// Installs a bad image, and waits until the device is back by itself.
-fn comes_home(bench: &Bench, mut rig: Rig<'_>, bad: Root) -> Result<Figures, Failure> {
+/// Installs a bad image, and waits until the device is back by itself. Each attempt has so much time at the least.
+fn comes_home(
+    bench: &Bench,
+    mut rig: Rig<'_>,
+    bad: Root,
+    patience: Duration,
+) -> Result<Figures, Failure> {
     let mut device = updated(bench, &mut rig, bad)?;
     let before = device.current_boot()?;
     let begun = Instant::now();
@@ -54,6 +62,9 @@ fn comes_home(bench: &Bench, mut rig: Rig<'_>, bad: Root) -> Result<Figures, Fai
     let back = begun.elapsed();
     let tries = device.boots_of(B);
     ensure(tries == 3, || format!("B was tried {tries} times"))?;
+    ensure(back >= 3 * patience, || {
+        format!("B was given up at once: {}", took(back))
+    })?;
     device.wait_until_healthy()?;
     device.wait_until_good()?;
     let healthy = begun.elapsed();
@@ -62,7 +73,7 @@ fn comes_home(bench: &Bench, mut rig: Rig<'_>, bad: Root) -> Result<Figures, Fai
     ensure(left == ("3", "0"), || format!("{environment:?}"))?;
     device.shut_down()?;
     Ok(vec![
-        ("a trial's time", took(TRIAL)),
+        ("an attempt's time", took(patience)),
         ("attempts", tries.to_string()),
         ("from reboot to the old slot's shell", took(back)),
         ("from reboot to healthy and good", took(healthy)),
