@@ -157,7 +157,7 @@ impl Root {
         ] {
             self.put(place, &format!("#!/bin/sh\n: >/run/{file}\n"), 0o755)?;
         }
-        self.put("etc/os-release", "ID=test\nVERSION_ID=1\n", 0o644)?;
+        self.put("etc/os-release", "ID=test\nBUILD_ID=1\n", 0o644)?;
         self.put("steps", include_str!("supervised.sh"), 0o755)
     }
 

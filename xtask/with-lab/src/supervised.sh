@@ -101,7 +101,7 @@ fourth=$(daemon)
 service stop
 step "a stop ends it" 1 "! lives $fourth"
 
-sed -i s/VERSION_ID=1/VERSION_ID=2/ /etc/os-release
+sed -i s/BUILD_ID=1/BUILD_ID=2/ /etc/os-release
 trial start
 sleep 2
 trial stop
