@@ -3,6 +3,7 @@
 //! Owns the descriptors that become readable when something happens: signals, time, the network.
 //! Decides nothing.
 
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -28,4 +29,10 @@ pub fn this_program() -> Command {
     let mut command = Command::new(path);
     command.arg0(name);
     command
+}
+
+/// The kernel's id of this boot, which is another one at each; empty where the kernel or the sandbox does not tell.
+pub fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }

@@ -19,7 +19,7 @@ use crate::agent::State;
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::ipc::status;
-use crate::system::file;
+use crate::system::{boot_id, file};
 
 mod image;
 mod record;
@@ -31,9 +31,6 @@ use trial::{Before, Seen, Trial, Verdict};
 
 /// What this boot knows of its trial, in the runtime directory: each call is a process of its own.
 const TRIAL: &str = "boot-trial.json";
-
-/// The kernel's id of a boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How often it is looked with `--wait`: five times within the limit at least, but for the shortest of them.
 const PACE: Duration = Duration::from_secs(10);
@@ -138,8 +135,7 @@ struct Boot {
 
 impl Boot {
     fn read(runtime: &RuntimeDirectory) -> Self {
-        let id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-        let id = id.trim().to_owned();
+        let id = boot_id();
         Self {
             trial: recall(runtime, &id),
             id,

@@ -14,8 +14,7 @@
 //! a file keeps its meaning for ever, what is new is a new file, and a file that is not known stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use crate::agent::{Debt, Earlier, Legacy};
 use crate::clock::BootTime;
 use crate::config::RuntimeDirectory;
 use crate::litestream::answer::Seam;
-use crate::system::file;
+use crate::system::{boot_id, file};
 
 const UNPROVED: &str = "unproved.json";
 const SEAMS: &str = "seams.json";
@@ -36,9 +35,6 @@ const FORM_FILE: &str = "form.json";
 
 /// The form of what outlives an update: a release that adds a file raises it.
 const FORM: u64 = 1;
-
-/// The kernel's id of a boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The retry of a failed write.
 const RETRY: Duration = Duration::from_secs(60);
@@ -77,12 +73,11 @@ struct Lasting {
 
 impl Memory {
     pub(super) fn new(runtime: &RuntimeDirectory) -> Self {
-        let boot = read(Path::new(BOOT_ID)).unwrap_or_default();
         sign(&runtime.state_file(FORM_FILE));
         Self::of(
             [UNPROVED, SEAMS].map(|name| runtime.file(name)),
             [BEGIN_ANEW, UNRESTORABLE, DIFFERS].map(|name| runtime.state_file(name)),
-            boot.trim().to_owned(),
+            boot_id(),
         )
     }
 
@@ -254,7 +249,7 @@ fn write(file: &Path, document: &Value) {
 
 /// What is there and can't be read may have been worth knowing.
 fn parse(file: &Path) -> Value {
-    let parsed = match read(file) {
+    let parsed = match file::read(file, LONGEST) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Value::Null,
         Err(e) => Err(e.to_string()),
         Ok(text) => serde_json::from_str(&text).map_err(|e| e.to_string()),
@@ -266,14 +261,6 @@ fn parse(file: &Path) -> Value {
         );
         Value::Null
     })
-}
-
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?
-        .take(LONGEST)
-        .read_to_string(&mut text)
-        .map(|_| text)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,16 @@ fn write_beside(path: &Path, mode: u32, content: &[u8]) -> io::Result<(PathBuf, 
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     Ok((beside, file))
+}
+
+/// What such a file holds, of which no more than so many bytes are read.
+///
+/// # Errors
+/// What the kernel says; or it is no text.
+pub fn read(path: &Path, longest: u64) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(longest).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Removes a file, or the link at its place, if one is there.

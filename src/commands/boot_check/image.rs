@@ -48,10 +48,7 @@ impl Image {
             release: words(release.lines(), &RELEASE),
         };
         let is_of_slot = slot.is_some() || image.slot.split(' ').any(tells_slots_apart);
-        let is_of_release = ["IMAGE_VERSION=", "BUILD_ID="];
-        let is_of_release = is_of_release
-            .iter()
-            .any(|field| image.release.contains(field));
+        let is_of_release = !words(release.lines(), &["IMAGE_VERSION", "BUILD_ID"]).is_empty();
         (is_of_slot || is_of_release).then_some(image)
     }
 

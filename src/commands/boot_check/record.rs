@@ -4,8 +4,7 @@
 //! an image was given up since. It is written where one of these changes, which is seldom. Never trusts a
 //! file of another form: it counts as no record, and stays until there is something to write.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -51,9 +50,9 @@ pub(super) struct Record {
 impl Record {
     /// Reads what the last image has left.
     pub(super) fn read(runtime: &RuntimeDirectory) -> Self {
-        let file = runtime.lasting_file(FILE);
-        let name = file.display();
-        let (document, lack) = match text(&file) {
+        let place = runtime.lasting_file(FILE);
+        let name = place.display();
+        let (document, lack) = match file::read(&place, LONGEST) {
             Ok(text) => (
                 serde_json::from_str(&text).unwrap_or_default(),
                 format!("{name} is of a form that this edgerepl can't read"),
@@ -63,7 +62,7 @@ impl Record {
             }
             Err(e) => (Value::Null, format!("{name} can't be read: {e}")),
         };
-        Self::of(file, &document, lack)
+        Self::of(place, &document, lack)
     }
 
     fn of(file: PathBuf, document: &Value, lack: String) -> Self {
@@ -145,12 +144,6 @@ impl Proved {
     }
 }
 
-fn text(file: &PathBuf) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(LONGEST).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -166,7 +159,7 @@ mod tests {
     }
 
     fn read(file: &Path) -> Record {
-        let text = text(&file.to_path_buf()).unwrap_or_default();
+        let text = file::read(file, LONGEST).unwrap_or_default();
         {
             let document = serde_json::from_str(&text).unwrap_or_default();
             Record::of(file.to_owned(), &document, String::new())
